@@ -1,0 +1,1 @@
+"""Explain face verification: which regions of two faces argue for a match, and which against."""

@@ -1,0 +1,106 @@
+"""Every error that `xfr_plugin` raises on purpose.
+
+::
+
+    XfrError
+     ├── InputError               an argument of the wrong type, shape or range (also a ValueError)
+     │    └── UnknownNameError    a recognizer, method, region ... that does not exist
+     ├── PhotoError               a photo that cannot be used
+     │    ├── PhotoNotFoundError  no such file (also a FileNotFoundError)
+     │    ├── PhotoFormatError    not an image, truncated, or of a kind that cannot be read
+     │    └── PhotoTooLargeError  more pixels or bytes than the limit
+     ├── FaceError                a photo whose faces cannot be used
+     │    └── NoFaceError         no face found
+     ├── WeightsError             a weight file that cannot be used
+     │    ├── ChecksumError       the file is not the one that was published
+     │    └── LayoutError         the weights belong to another architecture
+     └── ResultError              a saved result that cannot be read back
+
+Messages say what was wrong and what to do; they fit on one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ChecksumError",
+    "FaceError",
+    "FaceWarning",
+    "InputError",
+    "LayoutError",
+    "NoFaceError",
+    "PhotoError",
+    "PhotoFormatError",
+    "PhotoNotFoundError",
+    "PhotoTooLargeError",
+    "ResultError",
+    "UnknownNameError",
+    "WeightsError",
+    "XfrError",
+]
+
+
+class XfrError(Exception):
+    """The root of all errors of this package."""
+
+
+class InputError(XfrError, ValueError):
+    """An argument has the wrong type, shape or range."""
+
+
+class UnknownNameError(InputError):
+    """A name (of a recognizer, method, region ...) that is not in its list."""
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+        """Build the message, with the nearest known names first."""
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return cls(f"unknown {kind} {name!r}: {hint}known are {', '.join(names) or 'none'}")
+
+
+class PhotoError(XfrError):
+    """A photo cannot be used."""
+
+
+class PhotoNotFoundError(PhotoError, FileNotFoundError):
+    """There is no such file."""
+
+
+class PhotoFormatError(PhotoError):
+    """The data is not an image, is truncated, or is of a kind that cannot be read."""
+
+
+class PhotoTooLargeError(PhotoError):
+    """The photo has more pixels or bytes than the limit."""
+
+
+class FaceError(XfrError):
+    """The faces of a photo cannot be used."""
+
+
+class NoFaceError(FaceError):
+    """No face was found in the photo."""
+
+
+class WeightsError(XfrError):
+    """A weight file cannot be used."""
+
+
+class ChecksumError(WeightsError):
+    """The file is not the one that was published."""
+
+
+class LayoutError(WeightsError):
+    """The weights belong to another architecture: keys or shapes differ."""
+
+
+class ResultError(XfrError):
+    """A saved result cannot be read back."""
+
+
+class FaceWarning(UserWarning):
+    """The answer may be less reliable: several faces, a tiny face, an approximate alignment."""

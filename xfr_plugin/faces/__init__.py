@@ -1,0 +1,1 @@
+"""Faces: from a photo to an aligned face, and its named regions."""

@@ -1,0 +1,131 @@
+"""Alignment: from five landmarks to the crop that recognizers are trained on.
+
+The template is ArcFace's (Deng et al., CVPR 2019, arXiv 1801.07698): five points on a 112×112 crop.
+Coordinates are (x, y) in pixels with pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from skimage.transform import SimilarityTransform, resize, warp
+
+from xfr_plugin.errors import FaceError, FaceWarning, InputError
+
+__all__ = ["ARCFACE_TEMPLATE", "Landmarks", "align", "alignment_transform", "fit_aligned", "template"]
+
+Landmarks = NDArray[np.float64]
+"""Five points (x, y), 5×2: the subject's right eye, left eye, nose tip, right and left mouth corner."""
+
+Image = NDArray[np.uint8]
+"""An RGB image, H×W×3."""
+
+ARCFACE_TEMPLATE: Landmarks = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+_TEMPLATE_SIDE = 112
+_MIN_EYE_DISTANCE = 20.0
+
+
+def template(size: tuple[int, int] = (112, 112)) -> Landmarks:
+    """ArcFace's five points on a crop of `size` (height, width).
+
+    The face keeps its height; a crop that is not square sees more or less at the sides.
+    """
+    height, width = size
+    scale = height / _TEMPLATE_SIDE
+    points = (ARCFACE_TEMPLATE + 0.5) * scale - 0.5
+    points[:, 0] += (width - height) / 2
+    return points
+
+
+def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)) -> SimilarityTransform:
+    """Least-squares similarity transform from the photo to the aligned crop (Umeyama, 1991).
+
+    Args:
+        landmarks: five points, see `Landmarks`.
+        size: height and width of the crop in pixels.
+
+    Raises:
+        InputError: the landmarks are not 5×2 finite numbers.
+        FaceError: the landmarks coincide.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    if points.shape != (5, 2) or not np.isfinite(points).all():
+        raise InputError(f"landmarks must be five finite points (5×2), got shape {points.shape}")
+    transform = SimilarityTransform()
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # scikit-image 0.26 renamed this method's sibling
+        transform.estimate(points, template(size))
+    if not np.isfinite(transform.params).all() or transform.scale < 1e-6:
+        raise FaceError("the five landmarks coincide: the face cannot be aligned")
+    return transform
+
+
+def align(photo: Image, landmarks: ArrayLike, size: tuple[int, int] = (112, 112)) -> Image:
+    """Warp a photo so that its face lies on the ArcFace template; black outside the photo.
+
+    Args:
+        photo: RGB, H×W×3, 0…255.
+        landmarks: five points in the photo, see `Landmarks`.
+        size: height and width of the crop in pixels.
+
+    Raises:
+        InputError: the landmarks are not 5×2 finite numbers.
+        FaceError: the landmarks coincide.
+
+    Warns:
+        FaceWarning: the face has so few pixels that the crop is mostly interpolation.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    transform = alignment_transform(points, size)
+    eye_distance = float(np.linalg.norm(points[1] - points[0]))
+    if eye_distance < _MIN_EYE_DISTANCE:
+        warnings.warn(
+            f"the face is tiny ({eye_distance:.0f} pixels between the eyes): the answer may be unreliable",
+            FaceWarning,
+            stacklevel=2,
+        )
+    crop = warp(_smoothed(photo, transform.scale), transform.inverse, output_shape=size, order=1)
+    return _to_uint8(crop)
+
+
+def fit_aligned(face: Image, size: tuple[int, int]) -> Image:
+    """Bring an already aligned crop to another size: cut the sides (or pad them with black), then resize.
+
+    Args:
+        face: aligned RGB crop, H×W×3, of any size, that follows `template`.
+        size: height and width wanted, in pixels.
+    """
+    if face.shape[:2] == size:
+        return face
+    height = face.shape[0]
+    wanted = max(1, round(height * size[1] / size[0]))
+    margin = wanted - face.shape[1]
+    if margin > 0:
+        face = np.pad(face, ((0, 0), (margin // 2, margin - margin // 2), (0, 0)))
+    start = (face.shape[1] - wanted) // 2
+    cut = face[:, start : start + wanted]
+    return _to_uint8(resize(cut, size, order=1, anti_aliasing=size[0] < height))
+
+
+def _smoothed(photo: Image, scale: float) -> Image | NDArray[np.float64]:
+    """Blur before shrinking, so that a large photo does not alias."""
+    if scale >= 0.5:
+        return photo
+    from skimage.filters import gaussian
+
+    smooth: NDArray[np.float64] = gaussian(photo, sigma=(1 / scale - 1) / 2, channel_axis=-1)
+    return smooth
+
+
+def _to_uint8(image: NDArray[np.float64]) -> Image:
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)

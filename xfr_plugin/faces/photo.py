@@ -1,0 +1,127 @@
+"""Loading photographs safely: from a path, bytes, a PIL image or an array to an upright RGB array."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xfr_plugin.errors import InputError, PhotoError, PhotoFormatError, PhotoNotFoundError, PhotoTooLargeError
+
+__all__ = ["MAX_PIXELS", "PhotoSource", "load_photo"]
+
+PhotoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | Image.Image | NDArray[np.generic]
+"""A photo: path, encoded bytes, PIL image, or array H×W or H×W×(1, 3, 4) of uint8 0…255 or float 0…1."""
+
+MAX_PIXELS = 50_000_000
+"""Default pixel limit: larger than any phone's photo, small enough to decode within 150 MB."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+
+
+def load_photo(source: PhotoSource, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Load a photo as an upright RGB array, H×W×3, 0…255.
+
+    EXIF orientation is applied; any mode becomes RGB: grey is repeated, transparency is laid on white,
+    16-bit depth is scaled to 8 bits. Of an animation the first frame is taken.
+
+    Args:
+        source: see `PhotoSource`.
+        max_pixels: photos with more pixels are refused before they are decoded.
+
+    Raises:
+        PhotoNotFoundError: there is no such file.
+        PhotoFormatError: not an image, truncated, or a kind that cannot be read.
+        PhotoTooLargeError: more than `max_pixels` pixels.
+        InputError: the source is of none of these types, or an array of the wrong shape or range.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    if isinstance(source, Image.Image):
+        return _from_pil(source, "the image", max_pixels)
+    if isinstance(source, (bytes, bytearray)):
+        return _from_stream(io.BytesIO(source), f"the data ({len(source)} bytes)", max_pixels)
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(Path(source), max_pixels)
+    raise InputError(f"a photo is a path, bytes, a PIL image or an array, not {type(source).__name__}")
+
+
+def _from_path(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    if path.is_dir():
+        raise PhotoFormatError(f"{path} is a folder, not a photo")
+    try:
+        with path.open("rb") as file:
+            return _from_stream(file, str(path), max_pixels)
+    except FileNotFoundError as error:
+        raise PhotoNotFoundError(f"there is no photo at {path}") from error
+    except OSError as error:
+        raise PhotoError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _from_stream(stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    try:
+        with warnings.catch_warnings():
+            # the limit is enforced below, before decoding; damaged EXIF is not worth a warning
+            warnings.simplefilter("ignore")
+            with Image.open(stream, formats=_FORMATS) as image:
+                return _from_pil(image, name, max_pixels)
+    except Image.DecompressionBombError as error:
+        raise PhotoTooLargeError(f"{name} has far too many pixels (limit {max_pixels:,})") from error
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(_FORMATS)
+        raise PhotoFormatError(f"{name} is not an image that can be read ({kinds})") from error
+
+
+def _from_pil(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise PhotoTooLargeError(
+            f"{name} has {width}×{height} = {width * height:,} pixels, the limit is {max_pixels:,}: "
+            "make it smaller"
+        )
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return np.asarray(_to_rgb(upright))
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise PhotoFormatError(f"{name} is damaged or truncated ({error})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_depth_to_uint8(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _depth_to_uint8(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale grey values of more than eight bits: 16-bit integers by their range, floats from 0…1 or 0…255."""
+    grey = values.astype(np.float64)
+    if not np.isfinite(grey).all():
+        raise ValueError("it holds NaN or infinite values")
+    top = 65535.0 if values.dtype.kind in "iu" else (1.0 if grey.max(initial=0) <= 1 else 255.0)
+    return (np.clip(grey / top, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _from_array(array: NDArray[np.generic], max_pixels: int) -> NDArray[np.uint8]:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
+        raise InputError(f"a photo array must be H×W or H×W×(1, 3 or 4), got shape {array.shape}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype == np.uint8:
+        values = array
+    elif array.dtype.kind == "f":
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise InputError("a photo array of floats must lie in 0…1 and hold no NaN")
+        values = (array * 255 + 0.5).astype(np.uint8)
+    else:
+        raise InputError(f"a photo array must be uint8 (0…255) or float (0…1), not {array.dtype}")
+    return _from_pil(Image.fromarray(np.ascontiguousarray(values)), "the array", max_pixels)

@@ -1,0 +1,116 @@
+"""Calibration: which threshold a recognizer decides at, and what its scores mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.linear_model import LogisticRegression
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition import metrics
+
+__all__ = ["Calibration", "OperatingPoint", "calibrate"]
+
+
+class OperatingPoint(BaseModel):
+    """A threshold and the error rates (0…1) observed at it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float
+    fmr: float = Field(ge=0, le=1)
+    fnmr: float = Field(ge=0, le=1)
+
+
+class Calibration(BaseModel):
+    """Thresholds of a recognizer, measured on a stated data set, and its score → likelihood-ratio map.
+
+    The log-likelihood ratio of a score s is `llr_slope · s + llr_intercept` (natural logarithm): positive
+    values speak for "same person". The map is a logistic regression with both classes weighted equally.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    genuine_pairs: int = Field(gt=0)
+    impostor_pairs: int = Field(gt=0)
+    eer: OperatingPoint
+    at_fmr: tuple[OperatingPoint, ...] = ()
+    nominal_fmr: tuple[float, ...] = ()
+    llr_slope: float
+    llr_intercept: float
+    cllr: float = Field(ge=0)
+
+    @property
+    def threshold(self) -> float:
+        """The default threshold: that of the equal error rate."""
+        return self.eer.threshold
+
+    def threshold_at(self, fmr: float) -> float:
+        """Threshold for a false match rate, one of those calibrated.
+
+        Raises:
+            InputError: this rate was not calibrated.
+        """
+        for nominal, point in zip(self.nominal_fmr, self.at_fmr, strict=True):
+            if np.isclose(nominal, fmr, rtol=1e-6):
+                return point.threshold
+        known = ", ".join(f"{rate:g}" for rate in self.nominal_fmr) or "none"
+        raise InputError(f"no threshold was calibrated for an FMR of {fmr:g}: calibrated are {known}")
+
+    def log_likelihood_ratio(self, score: float) -> float:
+        """Natural-log likelihood ratio "same person" against "different people" for a score."""
+        return self.llr_slope * score + self.llr_intercept
+
+
+def calibrate(
+    genuine: ArrayLike,
+    impostor: ArrayLike,
+    dataset: str,
+    fmr: Sequence[float] = (1e-2, 1e-3),
+) -> Calibration:
+    """Measure thresholds and the likelihood-ratio map on labelled scores.
+
+    Args:
+        genuine: scores of pairs of the same person.
+        impostor: scores of pairs of different people.
+        dataset: what was measured on; stored, and shown with every decision.
+        fmr: false match rates to find thresholds for. Rates below one over the number of impostor pairs
+            cannot be observed and raise.
+
+    Raises:
+        InputError: too few scores, or NaN among them.
+    """
+    positive = metrics.check_scores(genuine, "genuine")
+    negative = metrics.check_scores(impostor, "impostor")
+    _, eer_threshold = metrics.equal_error_rate(positive, negative)
+    slope, intercept = _logistic(positive, negative)
+    cost = metrics.cllr(slope * positive + intercept, slope * negative + intercept)
+    thresholds = [metrics.threshold_at_fmr(negative, rate) for rate in fmr]
+    return Calibration(
+        dataset=dataset,
+        genuine_pairs=positive.size,
+        impostor_pairs=negative.size,
+        eer=_operating_point(positive, negative, eer_threshold),
+        at_fmr=tuple(_operating_point(positive, negative, t) for t in thresholds),
+        nominal_fmr=tuple(fmr),
+        llr_slope=slope,
+        llr_intercept=intercept,
+        cllr=cost,
+    )
+
+
+def _operating_point(genuine: ArrayLike, impostor: ArrayLike, threshold: float) -> OperatingPoint:
+    fmr, fnmr = metrics.error_rates(genuine, impostor, threshold)
+    return OperatingPoint(threshold=threshold, fmr=fmr, fnmr=fnmr)
+
+
+def _logistic(genuine: metrics.Scores, impostor: metrics.Scores) -> tuple[float, float]:
+    scores = np.concatenate((genuine, impostor))[:, None]
+    same = np.concatenate((np.ones(genuine.size), np.zeros(impostor.size)))
+    # balanced weights make the fitted log-odds a log-likelihood ratio; the penalty only guards separable data
+    model = LogisticRegression(C=1e4, class_weight="balanced").fit(scores, same)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])

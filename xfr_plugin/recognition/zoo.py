@@ -1,0 +1,268 @@
+"""From a name, a file or a URL to a recognizer.
+
+A *card* (JSON) says everything about a recognizer but its weights. Cards of published recognizers ship in
+`zoo_data/`; a safetensors file of ours carries its own card in its metadata.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from xfr_plugin.errors import InputError, LayoutError, UnknownNameError, WeightsError
+from xfr_plugin.recognition.calibration import Calibration
+from xfr_plugin.recognition.download import cached_weights, download_weights
+from xfr_plugin.recognition.networks import ARCHITECTURES, build_network
+from xfr_plugin.recognition.recognizer import ChannelOrder, Provenance, Recognizer
+from xfr_plugin.recognition.weights import (
+    check_layout,
+    check_sha256,
+    load_state_dict_into,
+    read_weights,
+    sha256_of,
+    write_weights,
+)
+
+__all__ = [
+    "RecognizerCard",
+    "WeightFile",
+    "data_root",
+    "list_recognizers",
+    "load_recognizer",
+    "save_recognizer",
+    "zoo_card",
+]
+
+_CARD_KEY = "recognizer"
+
+
+class WeightFile(BaseModel):
+    """A published weight file: its name under `XFR_DATA/weights` and in the cache, and its origin."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    url: str | None = None
+    sha256: str
+
+
+class RecognizerCard(BaseModel):
+    """Everything about a recognizer but its weights. `figures` are measurements, by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    architecture: str
+    input_size: tuple[int, int] = (112, 112)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    channel_order: ChannelOrder = "RGB"
+    provenance: Provenance = Provenance()
+    calibration: Calibration | None = None
+    figures: dict[str, float | str] = {}
+    weights: WeightFile | None = None
+
+
+_PUBLISHED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "mobilefacenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    "faceid": {"input_size": (160, 120), "mean": (128 / 255,) * 3, "std": (128 / 255,) * 3},
+}
+"""What published weights of an architecture expect, where that is not (x − 0.5) / 0.5 at 112×112 pixels."""
+
+
+def data_root() -> Path:
+    """Folder of real weights and faces: the environment variable `XFR_DATA`, or `../shared/data`."""
+    return Path(os.environ.get("XFR_DATA", "../shared/data"))
+
+
+def list_recognizers() -> list[str]:
+    """Names that `load_recognizer` knows."""
+    return sorted(_zoo())
+
+
+def zoo_card(name: str) -> RecognizerCard:
+    """Return the card of a recognizer of the zoo.
+
+    Raises:
+        UnknownNameError: no recognizer of this name.
+    """
+    if name not in _zoo():
+        raise UnknownNameError.of("recognizer", name, _zoo())
+    return _zoo()[name]
+
+
+def load_recognizer(
+    source: str | os.PathLike[str],
+    *,
+    architecture: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    channel_order: ChannelOrder | None = None,
+    threshold: float | None = None,
+    device: str | torch.device = "cpu",
+) -> Recognizer:
+    """Load a recognizer by name, from a weight file, or from a URL.
+
+    Args:
+        source: a name of the zoo (see `list_recognizers`); the path of a `.safetensors` or plain `.pt` state
+            dict; or `https://…#sha256=…`, which is downloaded once and verified. Nothing is ever unpickled.
+        architecture: name from `ARCHITECTURES`; found from the keys of the weights, if left out.
+        input_size: height and width of the aligned face; what the card or the architecture says, if left out.
+        mean: see `Recognizer`; likewise.
+        std: see `Recognizer`; likewise.
+        channel_order: see `Recognizer`; likewise.
+        threshold: overrides the card's threshold.
+        device: where to compute.
+
+    Raises:
+        UnknownNameError: no such name and no such file.
+        WeightsError: the weights cannot be found or read, or (`LayoutError`) fit no architecture.
+        ChecksumError: the file is not the published one.
+        InputError: the device does not exist here.
+    """
+    name = os.fspath(source)
+    path, card = _locate(name)
+    state, metadata = read_weights(path)
+    if card is None and _CARD_KEY in metadata:
+        card = _parse_card(metadata[_CARD_KEY], path)
+    if card is None or (architecture and architecture != card.architecture):
+        card = _card_for(path, architecture or _recognise_architecture(state, path.name))
+    given = {
+        "input_size": input_size,
+        "mean": _triple(mean),
+        "std": _triple(std),
+        "channel_order": channel_order,
+    }
+    card = card.model_copy(update={key: value for key, value in given.items() if value is not None})
+    return _build(card, state, path, threshold).to(check_device(device))
+
+
+def save_recognizer(recognizer: Recognizer, path: str | os.PathLike[str], card: RecognizerCard) -> None:
+    """Write a recognizer's weights and its card as one safetensors file, whole or not at all."""
+    document = card.model_dump(mode="json", exclude={"weights"})
+    write_weights(path, recognizer.network.state_dict(), {_CARD_KEY: document})
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """Return the device if this machine has it.
+
+    Raises:
+        InputError: the name is no device, or the device is not here.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    return found
+
+
+@cache
+def _zoo() -> dict[str, RecognizerCard]:
+    folder = resources.files("xfr_plugin.recognition") / "zoo_data"
+    cards = [
+        RecognizerCard.model_validate_json(entry.read_text(encoding="utf-8"))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".json")
+    ]
+    return {card.name: card for card in cards}
+
+
+def _locate(source: str) -> tuple[Path, RecognizerCard | None]:
+    """Find the weight file; the card comes along where the zoo knows it."""
+    if source in _zoo():
+        card = _zoo()[source]
+        return _locate_published(card), card
+    if source.startswith(("http://", "https://")):
+        url, _, fragment = source.partition("#")
+        digest = fragment.removeprefix("sha256=")
+        if digest == fragment:
+            raise InputError(f"a URL needs its checksum: write {url}#sha256=… with the file's SHA-256")
+        return download_weights(url, digest), None
+    path = Path(source)
+    if path.exists() or path.suffix:
+        return path, None
+    raise UnknownNameError.of("recognizer", source, _zoo())
+
+
+def _locate_published(card: RecognizerCard) -> Path:
+    weights = card.weights
+    if weights is None:
+        raise WeightsError(f"the card of {card.name} names no weights")
+    local = data_root() / "weights" / weights.file
+    path = local if local.is_file() else cached_weights(weights.file)
+    if not path.is_file():
+        advice = f"run `xfr download {card.name}`, or " if weights.url else ""
+        raise WeightsError(
+            f"the weights of {card.name} are not on this machine: {advice}"
+            "set XFR_DATA to the folder whose weights/ has them"
+        )
+    check_sha256(path, weights.sha256)
+    return path
+
+
+def _parse_card(document: Any, path: Path) -> RecognizerCard:
+    try:
+        return RecognizerCard.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise WeightsError(f"{path.name} has a damaged card: {where}: {first['msg']}") from error
+
+
+def _card_for(path: Path, architecture: str) -> RecognizerCard:
+    return RecognizerCard(
+        name=path.stem,
+        architecture=architecture,
+        provenance=Provenance(source=path.name),
+        **_PUBLISHED_DEFAULTS.get(architecture, {}),
+    )
+
+
+def _recognise_architecture(state: dict[str, Tensor], source: str) -> str:
+    """Name the architecture whose keys and shapes are those of the weights."""
+    for name in ARCHITECTURES:
+        with torch.device("meta"):
+            network = build_network(name)
+        try:
+            check_layout(network, state, source)
+        except LayoutError:
+            continue
+        return name
+    raise LayoutError(
+        f"the weights in {source} fit none of our architectures ({', '.join(ARCHITECTURES)}): "
+        "build the network yourself and wrap it in `Recognizer(network, …)`"
+    )
+
+
+def _build(card: RecognizerCard, state: dict[str, Tensor], path: Path, threshold: float | None) -> Recognizer:
+    network = build_network(card.architecture)
+    load_state_dict_into(network, state, path.name)
+    digest = card.weights.sha256 if card.weights else sha256_of(path)
+    return Recognizer(
+        network.requires_grad_(False),
+        input_size=card.input_size,
+        mean=card.mean,
+        std=card.std,
+        channel_order=card.channel_order,
+        threshold=threshold,
+        calibration=card.calibration,
+        name=card.name,
+        provenance=card.provenance.model_copy(update={"sha256": digest}),
+    )
+
+
+def _triple(value: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    return (float(value),) * 3 if isinstance(value, (int, float)) else tuple(value)
