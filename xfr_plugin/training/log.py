@@ -1,0 +1,44 @@
+"""The training log: one JSON line a validation, and a picture of the curves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from xfr_plugin.recognition.weights import atomic_path
+
+__all__ = ["Record", "curve_figure", "read_log", "write_log"]
+
+Record = dict[str, Any]
+"""One line of the log: `epoch`, `step`, `learning_rate`, `seconds`; figures are named `train/…`, `val/…`."""
+
+
+def write_log(path: Path, records: list[Record]) -> None:
+    """Write the whole log, so that a resumed run never holds lines of what was lost in between."""
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def read_log(path: Path) -> list[Record]:
+    """Read a log back."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def curve_figure(records: list[Record]) -> Figure:
+    """Draw every `train/…` and `val/…` figure against the epoch, one panel a figure."""
+    names = sorted({key for record in records for key in record if "/" in key})
+    rows = max(1, -(-len(names) // 3))
+    figure = Figure(figsize=(12, 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).ravel()
+    for panel, name in zip(panels, names, strict=False):
+        drawn = [(record["epoch"], record[name]) for record in records if name in record]
+        panel.plot([x for x, _ in drawn], [y for _, y in drawn], marker=".", linewidth=1)
+        panel.set_title(name, fontsize=9)
+        panel.set_xlabel("epoch", fontsize=8)
+        panel.grid(alpha=0.3)
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    return figure

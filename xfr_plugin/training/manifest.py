@@ -1,0 +1,58 @@
+"""Data manifests: which files a training used, with their hashes, so that it can be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.weights import atomic_path, sha256_of
+
+__all__ = ["Manifest", "build_manifest", "read_manifest"]
+
+
+class Manifest(BaseModel):
+    """Files of a data set (paths relative to its root, in order) and their SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 for the whole list."""
+        return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the manifest as JSON, whole or not at all."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=0), encoding="utf-8")
+
+
+def build_manifest(root: Path, files: Iterable[str]) -> Manifest:
+    """Hash files below `root`.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    names = list(files)
+    missing = [name for name in names if not (root / name).is_file()]
+    if missing:
+        raise InputError(f"{len(missing)} of {len(names)} files are missing below {root}, e.g. {missing[0]}")
+    return Manifest(files={name: sha256_of(root / name) for name in names})
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest back.
+
+    Raises:
+        InputError: the file is missing or no manifest.
+    """
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path} is no data manifest: {type(error).__name__}") from error
