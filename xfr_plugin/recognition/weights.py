@@ -25,6 +25,7 @@ __all__ = [
     "check_layout",
     "check_sha256",
     "load_state_dict_into",
+    "read_metadata",
     "read_weights",
     "sha256_of",
     "write_weights",
@@ -57,6 +58,18 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return _read_torch(path), {}
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read only the JSON metadata of a safetensors file (empty for files that are not ours).
+
+    Raises:
+        WeightsError: the file is missing, truncated or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"no weight file at {path}: check the path")
+    return _read_safetensors(path, tensors=False)[1]
 
 
 def write_weights(
@@ -144,10 +157,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            names = file.keys() if tensors else []
+            state = {name: file.get_tensor(name) for name in names}
             document = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise WeightsError(f"{path.name} is not a readable safetensors file ({error})") from error

@@ -1,7 +1,8 @@
 """From a name, a file or a URL to a recognizer.
 
 A *card* (JSON) says everything about a recognizer but its weights. Cards of published recognizers ship in
-`zoo_data/`; a safetensors file of ours carries its own card in its metadata.
+`zoo_data/`; a safetensors file of ours carries its own card in its metadata, as do the *embedded* recognizers,
+whose weights ship in `xfr_plugin/models/`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from xfr_plugin.recognition.weights import (
     check_layout,
     check_sha256,
     load_state_dict_into,
+    read_metadata,
     read_weights,
     sha256_of,
     write_weights,
@@ -129,8 +131,7 @@ def load_recognizer(
         ChecksumError: the file is not the published one.
         InputError: the device does not exist here.
     """
-    name = os.fspath(source)
-    path, card = _locate(name)
+    path, card = _locate(os.fspath(source))
     state, metadata = read_weights(path)
     if card is None and _CARD_KEY in metadata:
         card = _parse_card(metadata[_CARD_KEY], path)
@@ -175,11 +176,25 @@ def _zoo() -> dict[str, RecognizerCard]:
         for entry in folder.iterdir()
         if entry.name.endswith(".json")
     ]
-    return {card.name: card for card in cards}
+    return {card.name: card for card in cards} | {name: card for name, (_, card) in _embedded().items()}
+
+
+@cache
+def _embedded() -> dict[str, tuple[Path, RecognizerCard]]:
+    """Weight file and card of each recognizer that ships with the package, by name."""
+    found = {}
+    for path in sorted((Path(__file__).parents[1] / "models").glob("*.safetensors")):
+        document = read_metadata(path)
+        if _CARD_KEY in document:
+            card = _parse_card(document[_CARD_KEY], path)
+            found[card.name] = (path, card)
+    return found
 
 
 def _locate(source: str) -> tuple[Path, RecognizerCard | None]:
     """Find the weight file; the card comes along where the zoo knows it."""
+    if source in _embedded():
+        return _embedded()[source]
     if source in _zoo():
         card = _zoo()[source]
         return _locate_published(card), card

@@ -14,7 +14,9 @@ from xfr_plugin.errors import InputError
 
 __all__ = ["EngineConfig", "load_config", "make_config"]
 
-MAY_CHANGE = frozenset({"run", "device", "mixed_precision", "progress", "checkpoint_minutes", "patience"})
+MAY_CHANGE = frozenset(
+    {"run", "device", "threads", "mixed_precision", "progress", "checkpoint_minutes", "patience"}
+)
 """Fields that may differ between a run and its resumption: they do not change what is computed."""
 
 
@@ -36,6 +38,8 @@ class EngineConfig(BaseModel):
         patience: validations without improvement after which training ends early; 0 never.
         checkpoint_minutes: a checkpoint is written at each validation, and this often between.
         device: where to compute.
+        threads: CPU threads; torch's own choice, if left out. Sums are rounded differently with other numbers
+            of threads, so a resumption is exact to the bit only with the same number.
         mixed_precision: compute in 16 bits on CUDA devices; without effect elsewhere.
         progress: show progress bars on standard error.
     """
@@ -56,6 +60,7 @@ class EngineConfig(BaseModel):
     patience: int = Field(default=0, ge=0)
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     device: str = "cpu"
+    threads: int | None = Field(default=None, gt=0)
     mixed_precision: bool = True
     progress: bool = True
 

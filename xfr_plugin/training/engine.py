@@ -136,6 +136,8 @@ class _Loop:
                 f"{task.examples} training examples do not fill a batch of {config.batch_size}: "
                 "lower batch_size"
             )
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.device = check_device(config.device)
         self.epoch_steps = config.epoch_steps or self.passes
         self.steps = self.epoch_steps * config.epochs

@@ -1,0 +1,66 @@
+"""The commands of `xfr train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from xfr_plugin.training.config import load_config
+from xfr_plugin.training.engine import Outcome
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Train the embedded models, or your own. A training that was interrupted continues where it was.",
+    no_args_is_help=True,
+)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML or JSON file; the options below override it.")
+]
+Run = Annotated[Path | None, typer.Option(help="Folder for checkpoint, log, curves and best weights.")]
+Faces = Annotated[Path | None, typer.Option(help="Folder of aligned faces, one subfolder a person.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+Epochs = Annotated[int | None, typer.Option(help="Number of validations.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+
+
+@app.command()
+def recognizer(
+    config: ConfigFile = None,
+    run: Run = None,
+    faces: Faces = None,
+    teacher: Annotated[str | None, typer.Option(help="Name or weight file of the teacher.")] = None,
+    device: Device = None,
+    seed: Seed = None,
+    epochs: Epochs = None,
+    threads: Threads = None,
+) -> None:
+    """Distil a compact recognizer from a larger one."""
+    from xfr_plugin.training.recognizer import RecognizerConfig, train_recognizer
+
+    given: dict[str, Any] = {"run": run or (None if config else Path("runs/recognizer")), "faces": faces}
+    given |= {"teacher": teacher, "device": device, "seed": seed, "epochs": epochs, "threads": threads}
+    settings = load_config(RecognizerConfig, config, given)
+    _report(train_recognizer(settings), settings.run)
+
+
+def _report(outcome: Outcome, run: Path) -> None:
+    """Print the best validation as a table, and where everything is."""
+    console = Console()
+    table = Table(title=f"best of {len(outcome.records)} validations")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in outcome.best.items():
+        table.add_row(name, _shown(value))
+    console.print(table)
+    console.print(f"weights, log and curves: {run}", soft_wrap=True)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,167 @@
+"""The pool of a distillation: training faces, and faces mixed from them, with the teacher's embeddings.
+
+A teacher can label any image. Mixing aligned faces (after mixup, arXiv 1710.09412, and CutMix, arXiv
+1905.04899, here with soft borders) gives many more "people" than the training set has, so that the student
+learns the teacher's function rather than the embeddings of a few thousand people ("function matching",
+arXiv 2106.05237).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional
+
+from xfr_plugin.recognition.recognizer import Recognizer
+from xfr_plugin.recognition.weights import atomic_path
+from xfr_plugin.training.augment import colour, mirror, move, uniform
+from xfr_plugin.training.engine import step_generator
+from xfr_plugin.training.faces_data import FaceSet
+
+__all__ = ["Pool", "PoolConfig", "build_pool", "mix_faces"]
+
+_CHUNK = 64
+
+
+class PoolConfig(BaseModel):
+    """What the pool holds beside every training face and its mirror image.
+
+    Attributes:
+        mixes: how many mixed and moved faces for each training face.
+        mixed: share of them that is mixed with another face; the rest is only moved and recoloured.
+        rotation: greatest angle in degrees.
+        scale: greatest relative change of size.
+        shift: greatest shift as a share of the side.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mixes: int = Field(default=4, ge=0)
+    mixed: float = Field(default=0.7, ge=0, le=1)
+    rotation: float = Field(default=8.0, ge=0, le=45)
+    scale: float = Field(default=0.08, ge=0, lt=1)
+    shift: float = Field(default=0.03, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images (uint8, M×3×H×W) and the teacher's normalised embeddings of exactly these images (M×D)."""
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def build_pool(
+    faces: FaceSet, teacher: Recognizer, config: PoolConfig, seed: int, folder: Path, progress: bool = False
+) -> Pool:
+    """Build the pool, or read it back from `folder` if it was built there from the same parts."""
+    key = _key(faces, teacher, config, seed)
+    images_path, targets_path = folder / f"pool-{key}-images.npy", folder / f"pool-{key}-targets.npy"
+    if not (images_path.is_file() and targets_path.is_file()):
+        _write_pool(faces, teacher, config, seed, images_path, targets_path, progress)
+    # mode "c" (copy on write) lets torch share the file's pages without a warning about read-only memory
+    images = torch.from_numpy(np.load(images_path, mmap_mode="c", allow_pickle=False))
+    return Pool(images, torch.from_numpy(np.load(targets_path, allow_pickle=False)))
+
+
+def mix_faces(first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
+    """Mix pairs of aligned faces, N×3×H×W: blended evenly, or joined along a soft line through the face."""
+    count, _, height, width = first.shape
+    share = uniform(count, 0.25, 0.75, generator)[:, None, None].expand(count, height, width)
+    angle = uniform(count, 0, 2 * math.pi, generator)[:, None, None]
+    offset = uniform(count, -0.25, 0.25, generator)[:, None, None]
+    softness = uniform(count, 0.02, 0.15, generator)[:, None, None]
+    y = torch.linspace(-1, 1, height)[None, :, None]
+    x = torch.linspace(-1, 1, width)[None, None, :]
+    side = torch.sigmoid((x * torch.cos(angle) + y * torch.sin(angle) - offset) / softness)
+    even = (torch.rand(count, generator=generator) < 0.4)[:, None, None]
+    mask = torch.where(even, share, side)[:, None]
+    return mask * first + (1 - mask) * second
+
+
+def fast_embedder(teacher: Recognizer) -> Callable[[Tensor], Tensor]:
+    """The teacher's normalised embeddings (on the CPU) of images in [0, 1], faster on a CPU.
+
+    Depthwise networks are bound by memory there; fusing convolution, BatchNorm and activation makes
+    MobileFaceNet about 2.5 times as fast. torch.jit is deprecated, but the only way that needs no compiler.
+    """
+    if teacher.device.type != "cpu":
+        return lambda images: teacher.embed(images, _CHUNK).cpu()
+    example = teacher.preprocess(torch.rand(2, 3, *teacher.input_size))
+    network = copy.deepcopy(teacher.network).to(memory_format=torch.channels_last)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network, example.to(memory_format=torch.channels_last)
+        )
+        fused = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+
+    @torch.no_grad()
+    def embed(images: Tensor) -> Tensor:
+        inputs = teacher.preprocess(images).to(memory_format=torch.channels_last)
+        return functional.normalize(fused(inputs), dim=1)
+
+    return embed
+
+
+def _write_pool(
+    faces: FaceSet,
+    teacher: Recognizer,
+    config: PoolConfig,
+    seed: int,
+    images_path: Path,
+    targets_path: Path,
+    progress: bool,
+) -> None:
+    total = len(faces) * (2 + config.mixes)
+    targets, embed = [], fast_embedder(teacher)
+    with atomic_path(images_path) as temporary:
+        shape = (total, *faces.images.shape[1:])
+        stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        starts = range(0, total, _CHUNK)
+        bar = track(
+            starts, "teacher's embeddings", console=Console(stderr=True), disable=not progress, transient=True
+        )
+        for start in bar:
+            numbers = torch.arange(start, min(start + _CHUNK, total))
+            chunk = (_pool_images(faces, numbers, config, step_generator(seed, start)) * 255).round()
+            stored[start : start + len(chunk)] = chunk.to(torch.uint8).numpy()
+            targets.append(embed(chunk / 255))
+        stored.flush()
+    with atomic_path(targets_path) as temporary:
+        np.save(temporary, torch.cat(targets).numpy(), allow_pickle=False)
+
+
+def _pool_images(faces: FaceSet, numbers: Tensor, config: PoolConfig, generator: torch.Generator) -> Tensor:
+    """Images of the pool: first all faces, then all mirror images, then round after round of mixes."""
+    rounds, indices = numbers // len(faces), numbers % len(faces)
+    own = faces.batch(indices)
+    partners = faces.batch(torch.randint(len(faces), (len(numbers),), generator=generator))
+    mixed = mix_faces(mirror(own.clone(), 0.5, generator), mirror(partners, 0.5, generator), generator)
+    plain = torch.rand(len(numbers), generator=generator) >= config.mixed
+    changed = torch.where(plain[:, None, None, None], mirror(own.clone(), 0.5, generator), mixed)
+    changed = move(changed, 0.8, config.rotation, config.scale, config.shift, generator)
+    changed = colour(changed, 0.5, 0.2, 0.03, generator)
+    pick = rounds[:, None, None, None]
+    return torch.where(pick == 0, own, torch.where(pick == 1, own.flip(3), changed))
+
+
+def _key(faces: FaceSet, teacher: Recognizer, config: PoolConfig, seed: int) -> str:
+    parts = [faces.files, list(faces.images.shape), teacher.provenance.sha256, config.model_dump(), seed]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

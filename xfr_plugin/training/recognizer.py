@@ -1,0 +1,142 @@
+"""Training of a compact recognizer by distilling a larger one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfr_plugin.recognition import metrics
+from xfr_plugin.recognition.networks import build_network
+from xfr_plugin.recognition.recognizer import Recognizer
+from xfr_plugin.recognition.zoo import load_recognizer
+from xfr_plugin.training.augment import AugmentConfig, augment
+from xfr_plugin.training.config import EngineConfig
+from xfr_plugin.training.engine import Outcome, Task, train
+from xfr_plugin.training.faces_data import all_files, find_faces, read_faces, split_people
+from xfr_plugin.training.manifest import build_manifest
+from xfr_plugin.training.pool import PoolConfig, build_pool, fast_embedder
+
+__all__ = ["DistillationTask", "RecognizerConfig", "pair_scores", "train_recognizer"]
+
+_MEAN, _STD = 0.5, 0.5
+
+
+class RecognizerConfig(EngineConfig):
+    """How a recognizer is distilled.
+
+    Attributes:
+        faces: folder of aligned faces, see `find_faces`.
+        people: LFW people file; `peopleDevTrain.txt` beside the folder, if left out and there.
+        teacher: name or weight file of the recognizer to learn from.
+        architecture: name of the student's network; it must take the teacher's input size.
+        held_out: share of the people kept for validation.
+        relation: weight of the pairwise relations beside the cosine to the teacher's embedding.
+        pool: what the student is shown beside the faces themselves.
+        augment: how views are degraded that the student, not the teacher, sees.
+    """
+
+    faces: Path = Path("../shared/data/faces/lfw112")
+    people: Path | None = None
+    teacher: str = "mobilefacenet_ms1m"
+    architecture: str = "compact"
+    held_out: float = Field(default=0.06, gt=0, lt=1)
+    relation: float = Field(default=10.0, ge=0)
+    pool: PoolConfig = PoolConfig()
+    augment: AugmentConfig = AugmentConfig(mirror=0.0)
+
+
+class DistillationTask(Task):
+    """Match a teacher's embeddings: cosine to each, and the cosines between all of a batch.
+
+    The student sees a degraded view, the target is the teacher's embedding of the undegraded one. The
+    relational term is that of relational knowledge distillation (arXiv 1904.05068) on cosines.
+    """
+
+    metric = "cosine"
+
+    def __init__(self, config: RecognizerConfig) -> None:
+        self.config = config
+        train_part, held_out = split_people(
+            find_faces(config.faces, config.people), config.held_out, config.seed
+        )
+        self.manifest = build_manifest(config.faces, all_files(train_part, held_out))
+        teacher = load_recognizer(config.teacher)
+        faces = read_faces(config.faces, train_part, teacher.input_size)
+        self.pool = build_pool(faces, teacher, config.pool, config.seed, config.run, config.progress)
+        self.validation = read_faces(config.faces, held_out, teacher.input_size)
+        embed = fast_embedder(teacher)
+        self.truth = torch.cat([embed(self.validation.batch(i)) for i in _chunks(len(self.validation))])
+        self.examples = len(self.pool)
+        self.device = torch.device("cpu")
+
+    def build_network(self) -> nn.Module:
+        """Build the student."""
+        return build_network(self.config.architecture).to(memory_format=torch.channels_last)
+
+    def to(self, device: torch.device) -> None:
+        """Remember where to send the batches."""
+        self.device = device
+
+    def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Cosine and relational terms of a batch; see `Task`."""
+        images = self.pool.images[indices].float() / 255
+        target = self.pool.targets[indices].to(self.device)
+        views = _prepare(augment(images, self.config.augment, generator), self.device)
+        own = functional.normalize(self.network(views).float(), dim=1)
+        cosine = 1 - (own * target).sum(dim=1).mean()
+        relation = (own @ own.T - target @ target.T).square().mean()
+        return {"total": cosine + self.config.relation * relation, "cosine": cosine, "relation": relation}
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Cosine to the teacher, and the equal error rate over all pairs, of held-out people."""
+        own = torch.cat([self._embed(network, i) for i in _chunks(len(self.validation))])
+        genuine, impostor = pair_scores(own, self.validation.people)
+        return {
+            "cosine": float((own * self.truth).sum(dim=1).mean()),
+            "eer": metrics.equal_error_rate(genuine, impostor)[0],
+        }
+
+    def _embed(self, network: nn.Module, indices: Tensor) -> Tensor:
+        images = _prepare(self.validation.batch(indices), self.device)
+        return functional.normalize(network(images).float(), dim=1).cpu()
+
+
+def train_recognizer(config: RecognizerConfig) -> Outcome:
+    """Distil a recognizer; the best weights end in the run folder, see `engine.train`.
+
+    Raises:
+        InputError: no faces, or a run folder of another training.
+        WeightsError: the teacher or a checkpoint cannot be read.
+    """
+    return train(DistillationTask(config), config)
+
+
+def student(network: nn.Module, name: str) -> Recognizer:
+    """Wrap a trained student with the preprocessing that it was trained with."""
+    return Recognizer(network, mean=_MEAN, std=_STD, name=name)
+
+
+def pair_scores(
+    embeddings: Tensor, people: Sequence[int] | np.typing.NDArray[np.int64]
+) -> tuple[metrics.Scores, metrics.Scores]:
+    """Cosines of all genuine and of all impostor pairs of normalised embeddings, N×D."""
+    numbers = np.asarray(people)
+    scores = (embeddings @ embeddings.T).double().numpy()
+    upper = np.triu(np.ones(scores.shape, dtype=bool), k=1)
+    same = numbers[:, None] == numbers[None]
+    return scores[upper & same], scores[upper & ~same]
+
+
+def _prepare(images: Tensor, device: torch.device) -> Tensor:
+    images = (images.to(device) - _MEAN) / _STD
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _chunks(count: int) -> tuple[Tensor, ...]:
+    return torch.split(torch.arange(count), 64)
