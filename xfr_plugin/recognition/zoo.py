@@ -1,8 +1,8 @@
 """From a name, a file or a URL to a recognizer.
 
 A *card* (JSON) says everything about a recognizer but its weights. Cards of published recognizers ship in
-`zoo_data/`; a safetensors file of ours carries its own card in its metadata, as do the *embedded* recognizers,
-whose weights ship in `xfr_plugin/models/`.
+`zoo_data/`; a safetensors file of ours carries its own card in its metadata, as do the *embedded*
+recognizers, whose weights ship in `xfr_plugin/models/`.
 """
 
 from __future__ import annotations

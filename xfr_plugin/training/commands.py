@@ -50,6 +50,26 @@ def recognizer(
     _report(train_recognizer(settings), settings.run)
 
 
+@app.command()
+def decoder(
+    config: ConfigFile = None,
+    run: Run = None,
+    recognizer: Annotated[str | None, typer.Option(help="Name or weight file of the recognizer.")] = None,
+    faces: Faces = None,
+    device: Device = None,
+    seed: Seed = None,
+    epochs: Epochs = None,
+    threads: Threads = None,
+) -> None:
+    """Train the decoder of a recognizer: any recognizer, on any folder of aligned faces."""
+    from xfr_plugin.training.decoder import DecoderConfig, train_decoder
+
+    given: dict[str, Any] = {"run": run or (None if config else Path("runs/decoder")), "faces": faces}
+    given |= {"recognizer": recognizer, "device": device, "seed": seed, "epochs": epochs, "threads": threads}
+    settings = load_config(DecoderConfig, config, given)
+    _report(train_decoder(settings), settings.run)
+
+
 def _report(outcome: Outcome, run: Path) -> None:
     """Print the best validation as a table, and where everything is."""
     console = Console()

@@ -64,7 +64,7 @@ class EngineConfig(BaseModel):
     mixed_precision: bool = True
     progress: bool = True
 
-    def identity(self) -> dict[str, Any]:
+    def defining_fields(self) -> dict[str, Any]:
         """The fields that decide what is computed, as JSON values."""
         return self.model_dump(mode="json", exclude=set(MAY_CHANGE))
 

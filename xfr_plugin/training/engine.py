@@ -18,7 +18,8 @@ from rich.progress import Progress as Bars
 from torch import Tensor, nn
 
 from xfr_plugin.errors import InputError
-from xfr_plugin.recognition.weights import atomic_path, load_state_dict_into, read_weights, write_weights
+from xfr_plugin.files import atomic_path
+from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, write_weights
 from xfr_plugin.recognition.zoo import check_device
 from xfr_plugin.training.checkpoint import (
     Progress,
@@ -150,7 +151,7 @@ class _Loop:
         self.average = WeightAverage(task.network, config.ema_decay)
         self.progress = Progress()
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
-        self.identity = {**config.identity(), "data": task.manifest.digest}
+        self.identity = {**config.defining_fields(), "data": task.manifest.digest}
 
     @property
     def folder(self) -> Path:

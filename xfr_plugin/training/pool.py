@@ -25,8 +25,8 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.files import atomic_path
 from xfr_plugin.recognition.recognizer import Recognizer
-from xfr_plugin.recognition.weights import atomic_path
 from xfr_plugin.training.augment import colour, mirror, move, uniform
 from xfr_plugin.training.engine import step_generator
 from xfr_plugin.training.faces_data import FaceSet
@@ -107,9 +107,7 @@ def fast_embedder(teacher: Recognizer) -> Callable[[Tensor], Tensor]:
     network = copy.deepcopy(teacher.network).to(memory_format=torch.channels_last)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            network, example.to(memory_format=torch.channels_last)
-        )
+        traced = torch.jit.trace(network, example.to(memory_format=torch.channels_last))
         fused = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
 
     @torch.no_grad()

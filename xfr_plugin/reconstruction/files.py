@@ -1,0 +1,114 @@
+"""Writing and reading decoders, and finding the one that belongs to a recognizer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from xfr_plugin.errors import InputError, LayoutError, WeightsError
+from xfr_plugin.recognition.recognizer import Recognizer
+from xfr_plugin.recognition.weights import load_state_dict_into, read_metadata, read_weights, write_weights
+from xfr_plugin.recognition.zoo import check_device
+from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard, fingerprint
+
+__all__ = ["find_decoder", "list_decoders", "load_decoder", "save_decoder"]
+
+_CARD_KEY = "decoder"
+_EXTRAS = ("atlas", "mean_embedding", "mean_face")
+_NETWORK = "network."
+
+
+def save_decoder(decoder: Decoder, path: str | os.PathLike[str]) -> None:
+    """Write a decoder in 16 bits (BatchNorm in 32), with atlas and card, whole or not at all.
+
+    Raises:
+        InputError: the suffix is not `.safetensors`.
+    """
+    state = {name: value.half() if value.ndim > 1 else value for name, value in decoder.state_dict().items()}
+    # halving alone would push the atlas' small values, which sum to one, below the normal 16-bit range
+    state["atlas"] = (decoder.atlas * _atlas_scale(decoder.atlas)).half()
+    write_weights(path, state, {_CARD_KEY: decoder.card.model_dump(mode="json")})
+
+
+def load_decoder(
+    source: str | os.PathLike[str], recognizer: Recognizer | None = None, device: str | torch.device = "cpu"
+) -> Decoder:
+    """Load a decoder by name (see `list_decoders`) or from a file.
+
+    Args:
+        source: name or path.
+        recognizer: the recognizer whose embeddings are to be decoded; the decoder must be its own.
+        device: where to compute.
+
+    Raises:
+        WeightsError: the file is missing, damaged, no decoder, or (`LayoutError`) does not fit its card.
+        InputError: the decoder was trained for another recognizer, or the device does not exist here.
+    """
+    path = list_decoders().get(os.fspath(source), Path(source))
+    state, metadata = read_weights(path)
+    card = _parse_card(metadata, path)
+    network = card.build_network()
+    own = {name.removeprefix(_NETWORK): v.float() for name, v in state.items() if name.startswith(_NETWORK)}
+    load_state_dict_into(network, own, path.name)
+    extras = _extras(state, card, path)
+    extras["atlas"] = extras["atlas"] / extras["atlas"].sum(dim=(1, 2), keepdim=True)
+    decoder = Decoder(network.requires_grad_(False), card, **extras).to(check_device(device))
+    if recognizer is not None:
+        decoder.check_recognizer(recognizer)
+    return decoder
+
+
+def find_decoder(recognizer: Recognizer) -> Decoder:
+    """The decoder that ships with the package for this recognizer, on the recognizer's device.
+
+    Raises:
+        InputError: there is none.
+    """
+    wanted = fingerprint(recognizer)
+    for path in list_decoders().values():
+        if _parse_card(read_metadata(path), path).recognizer_sha256 == wanted:
+            return load_decoder(path, device=recognizer.device)
+    raise InputError(
+        f"no decoder ships for recognizer {recognizer.name!r}: train one with `xfr train decoder --recognizer …` "
+        "and pass it as decoder=…"
+    )
+
+
+def list_decoders() -> dict[str, Path]:
+    """Files of the decoders that ship with the package, by name."""
+    folder = Path(__file__).parents[1] / "models"
+    files = {path: read_metadata(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {_parse_card(m, path).name: path for path, m in files.items() if _CARD_KEY in m}
+
+
+def _parse_card(metadata: dict[str, Any], path: Path) -> DecoderCard:
+    if _CARD_KEY not in metadata:
+        raise WeightsError(f"{path.name} holds no decoder: train one with `xfr train decoder`")
+    try:
+        return DecoderCard.model_validate(metadata[_CARD_KEY])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise WeightsError(f"{path.name} has a damaged card: {where}: {first['msg']}") from error
+
+
+def _extras(state: dict[str, Tensor], card: DecoderCard, path: Path) -> dict[str, Tensor]:
+    shapes = {"mean_embedding": (card.embedding_dim,), "mean_face": (3, *card.output_size)}
+    for name in _EXTRAS:
+        if name not in state:
+            raise LayoutError(f"{path.name} lacks the decoder's {name}: get the file again")
+        found = tuple(state[name].shape)
+        if found != shapes.get(name, (card.embedding_dim, *found[1:])) or (
+            name == "atlas" and len(found) != 3
+        ):
+            raise LayoutError(f"{path.name}: {name} has shape {found}, which does not fit its card")
+    return {name: state[name].float() for name in _EXTRAS}
+
+
+def _atlas_scale(atlas: Tensor) -> float:
+    return float(1 / atlas.max().clamp_min(1e-12))

@@ -1,0 +1,210 @@
+"""Training of a decoder for a frozen recognizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfr_plugin.recognition.recognizer import Provenance, Recognizer
+from xfr_plugin.recognition.zoo import load_recognizer
+from xfr_plugin.reconstruction.atlas import channel_atlas
+from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard, fingerprint
+from xfr_plugin.reconstruction.files import save_decoder
+from xfr_plugin.reconstruction.losses import (
+    gradient_loss,
+    identity_loss,
+    pixel_loss,
+    shifted_views,
+    to_input_size,
+)
+from xfr_plugin.reconstruction.network import DecoderNetwork
+from xfr_plugin.training.config import EngineConfig
+from xfr_plugin.training.engine import Outcome, Task, train
+from xfr_plugin.training.faces_data import FaceSet, all_files, find_faces, read_faces, split_people
+from xfr_plugin.training.manifest import build_manifest
+from xfr_plugin.training.publish import embed_faces
+
+__all__ = ["DecoderConfig", "DecoderTask", "publish_decoder", "train_decoder"]
+
+
+class DecoderConfig(EngineConfig):
+    """How a decoder is trained.
+
+    Attributes:
+        recognizer: name or weight file of the recognizer whose embeddings are decoded.
+        faces: folder of aligned faces, see `find_faces`; no labels are needed.
+        people: LFW people file; `peopleDevTrain.txt` beside the folder, if left out and there.
+        output_size: height and width of decoded faces in pixels; half the recognizer's, if left out.
+        widths: channels of the network's stages.
+        held_out: share of the people kept for validation.
+        validation_faces: so many faces at most are validated on.
+        synthetic: embeddings mixed from real ones, for each real one; only their identity is learned.
+        pixel: weight of the pixel loss.
+        gradient: weight of the gradient loss.
+        identity: weight of the identity loss.
+        shift: the identity loss sees views shifted by up to so many pixels of the recognizer's input.
+        atlas_faces: how many training faces the channel atlas is averaged over.
+    """
+
+    recognizer: str = "xfr_compact128"
+    faces: Path = Path("../shared/data/faces/lfw112")
+    people: Path | None = None
+    output_size: tuple[int, int] | None = None
+    widths: tuple[int, int, int] = (160, 80, 48)
+    held_out: float = Field(default=0.06, gt=0, lt=1)
+    validation_faces: int = Field(default=256, gt=0)
+    synthetic: float = Field(default=1.0, ge=0)
+    pixel: float = Field(default=2.0, ge=0)
+    gradient: float = Field(default=2.0, ge=0)
+    identity: float = Field(default=1.0, ge=0)
+    shift: int = Field(default=2, ge=0)
+    atlas_faces: int = Field(default=512, gt=0)
+
+
+class DecoderTask(Task):
+    """Decode embeddings of real faces to these faces, and mixed embeddings to faces of that identity.
+
+    On few training people the identity loss on mixed embeddings, of which there is no end, keeps the decoder
+    from learning faces by heart.
+    """
+
+    metric = "identity_cosine"
+
+    def __init__(self, config: DecoderConfig) -> None:
+        self.config = config
+        self.recognizer = load_recognizer(config.recognizer)
+        self.recognizer.network.to(memory_format=torch.channels_last)
+        train_part, held_out = split_people(
+            find_faces(config.faces, config.people), config.held_out, config.seed
+        )
+        self.manifest = build_manifest(config.faces, all_files(train_part, held_out))
+        self.faces = read_faces(config.faces, train_part, self.recognizer.input_size)
+        self.embeddings = _embed_with_mirror(self.recognizer, self.faces)
+        validation = read_faces(config.faces, held_out, self.recognizer.input_size)
+        chosen = torch.linspace(0, len(validation) - 1, min(config.validation_faces, len(validation))).long()
+        self.validation = validation.batch(chosen)
+        self.validation_embeddings = self.recognizer.embed(self.validation)
+        self.examples = len(self.faces)
+        self.device = torch.device("cpu")
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of decoded faces."""
+        height, width = self.recognizer.input_size
+        return self.config.output_size or ((height + 1) // 2, (width + 1) // 2)
+
+    def build_network(self) -> nn.Module:
+        """Build the decoder."""
+        network = DecoderNetwork(self.embeddings.shape[2], self.output_size, self.config.widths)
+        return network.to(memory_format=torch.channels_last)
+
+    def to(self, device: torch.device) -> None:
+        """Move the recognizer and the validation data."""
+        self.device = device
+        self.recognizer.to(device)
+        self.validation_embeddings = self.validation_embeddings.to(device)
+
+    def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Pixel, gradient and identity terms of a batch; see `Task`."""
+        mirrored = torch.randint(2, (len(indices),), generator=generator)
+        real = self.embeddings[indices, mirrored]
+        mixed = mixed_embeddings(self.embeddings, round(len(real) * self.config.synthetic), generator)
+        wanted = torch.cat((real, mixed)).to(self.device)
+        images = self.network(wanted)
+        target = self._targets(indices, mirrored)
+        parts = {
+            "pixel": pixel_loss(images[: len(real)], target),
+            "gradient": gradient_loss(images[: len(real)], target),
+            "identity": identity_loss(self.recognizer, self._views(images, generator), wanted),
+        }
+        weights = {name: getattr(self.config, name) for name in parts}
+        return {"total": sum((weights[n] * v for n, v in parts.items()), torch.zeros(())), **parts}
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Identity cosine and pixel loss on faces of held-out people."""
+        images = torch.cat([network(chunk) for chunk in _chunks(self.validation_embeddings)])
+        inputs = to_input_size(images.float(), self.recognizer.input_size)
+        again = self.recognizer.embed(inputs)
+        faces = functional.interpolate(self.validation, self.output_size, mode="area")
+        return {
+            "identity_cosine": float((again * self.validation_embeddings).sum(dim=1).mean()),
+            "pixel": float(pixel_loss(images.cpu(), faces)),
+        }
+
+    def _targets(self, indices: Tensor, mirrored: Tensor) -> Tensor:
+        faces = self.faces.batch(indices)
+        faces = torch.where(mirrored.bool()[:, None, None, None], faces.flip(3), faces).to(self.device)
+        return functional.interpolate(faces, self.output_size, mode="area")
+
+    def _views(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        views = to_input_size(images.float(), self.recognizer.input_size)
+        views = shifted_views(views, self.config.shift, generator)
+        return views.contiguous(memory_format=torch.channels_last)
+
+
+def train_decoder(config: DecoderConfig) -> Outcome:
+    """Train a decoder; `decoder.safetensors` and the best bare weights end in the run folder.
+
+    Raises:
+        InputError: no faces, or a run folder of another training.
+        WeightsError: the recognizer or a checkpoint cannot be read.
+    """
+    task = DecoderTask(config)
+    outcome = train(task, config)
+    publish_decoder(task, outcome, config.run / "decoder.safetensors", f"{task.recognizer.name}_decoder")
+    return outcome
+
+
+def publish_decoder(task: DecoderTask, outcome: Outcome, path: Path, name: str) -> DecoderCard:
+    """Measure the channel atlas of a trained decoder and write everything as one file."""
+    config = task.config
+    embeddings = task.embeddings[:, 0]
+    card = DecoderCard(
+        name=name,
+        recognizer=task.recognizer.name,
+        recognizer_sha256=fingerprint(task.recognizer),
+        embedding_dim=embeddings.shape[1],
+        input_size=task.recognizer.input_size,
+        output_size=task.output_size,
+        widths=config.widths,
+        provenance=Provenance(
+            source="trained by this project", licence="Apache-2.0", training_data=_data_of(config)
+        ),
+        figures={key: value for key, value in outcome.best.items() if key.startswith("val/")},
+    )
+    chosen = torch.linspace(0, len(embeddings) - 1, min(config.atlas_faces, len(embeddings))).long()
+    network = outcome.network.to(memory_format=torch.channels_last)
+    assert isinstance(network, DecoderNetwork)
+    atlas = channel_atlas(network, embeddings[chosen])
+    mean_face = functional.interpolate(
+        task.faces.images.double().mean(dim=0)[None] / 255, task.output_size, mode="area"
+    )
+    save_decoder(Decoder(network, card, atlas, embeddings.mean(dim=0), mean_face[0].float()), path)
+    return card
+
+
+def mixed_embeddings(embeddings: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Normalised random mixes of two real embeddings (from M×2×D: as they are and mirrored), `count`×D."""
+    flat = embeddings.flatten(0, 1)
+    first, second = torch.randint(len(flat), (2, count), generator=generator)
+    share = torch.rand(count, 1, generator=generator)
+    return functional.normalize(share * flat[first] + (1 - share) * flat[second], dim=1)
+
+
+def _embed_with_mirror(recognizer: Recognizer, faces: FaceSet) -> Tensor:
+    """Embeddings of the faces and of their mirror images, N×2×D."""
+    mirrored = FaceSet(faces.images.flip(3), faces.people, faces.files)
+    return torch.stack((embed_faces(recognizer, faces), embed_faces(recognizer, mirrored)), dim=1)
+
+
+def _chunks(values: Tensor) -> tuple[Tensor, ...]:
+    return torch.chunk(values, max(1, -(-len(values) // 64)))
+
+
+def _data_of(config: DecoderConfig) -> str:
+    chosen = config.people or config.faces.parent / "peopleDevTrain.txt"
+    return f"{config.faces.name}, people of {chosen.name}" if chosen.is_file() else config.faces.name
