@@ -6,15 +6,22 @@ Coordinates are (x, y) in pixels with pixel centres at integers.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from skimage.transform import SimilarityTransform, resize, warp
+from skimage.filters import gaussian
+from skimage.transform import SimilarityTransform, estimate_transform, resize, warp
 
-from xfr_plugin.errors import FaceError, FaceWarning, InputError
+from xfr_plugin.errors import FaceError, InputError
 
-__all__ = ["ARCFACE_TEMPLATE", "Landmarks", "align", "alignment_transform", "fit_aligned", "template"]
+__all__ = [
+    "ARCFACE_TEMPLATE",
+    "Landmarks",
+    "align",
+    "alignment_transform",
+    "fit_aligned",
+    "place_on_template",
+    "template",
+]
 
 Landmarks = NDArray[np.float64]
 """Five points (x, y), 5×2: the subject's right eye, left eye, nose tip, right and left mouth corner."""
@@ -32,7 +39,6 @@ ARCFACE_TEMPLATE: Landmarks = np.array(
     ]
 )
 _TEMPLATE_SIDE = 112
-_MIN_EYE_DISTANCE = 20.0
 
 
 def template(size: tuple[int, int] = (112, 112)) -> Landmarks:
@@ -40,11 +46,15 @@ def template(size: tuple[int, int] = (112, 112)) -> Landmarks:
 
     The face keeps its height; a crop that is not square sees more or less at the sides.
     """
+    return place_on_template(ARCFACE_TEMPLATE, size)
+
+
+def place_on_template(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Move points (x, y) of the 112×112 template to a crop of `size` (height, width)."""
     height, width = size
-    scale = height / _TEMPLATE_SIDE
-    points = (ARCFACE_TEMPLATE + 0.5) * scale - 0.5
-    points[:, 0] += (width - height) / 2
-    return points
+    shift = np.array([(width - height) / 2, 0.0])
+    placed: Landmarks = (points + 0.5) * (height / _TEMPLATE_SIDE) - 0.5 + shift
+    return placed
 
 
 def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)) -> SimilarityTransform:
@@ -61,12 +71,9 @@ def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
     points = np.asarray(landmarks, dtype=np.float64)
     if points.shape != (5, 2) or not np.isfinite(points).all():
         raise InputError(f"landmarks must be five finite points (5×2), got shape {points.shape}")
-    transform = SimilarityTransform()
-    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # scikit-image 0.26 renamed this method's sibling
-        transform.estimate(points, template(size))
-    if not np.isfinite(transform.params).all() or transform.scale < 1e-6:
+    if np.ptp(points, axis=0).max() < 1e-3:
         raise FaceError("the five landmarks coincide: the face cannot be aligned")
+    transform: SimilarityTransform = estimate_transform("similarity", points, template(size))
     return transform
 
 
@@ -81,19 +88,8 @@ def align(photo: Image, landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
     Raises:
         InputError: the landmarks are not 5×2 finite numbers.
         FaceError: the landmarks coincide.
-
-    Warns:
-        FaceWarning: the face has so few pixels that the crop is mostly interpolation.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    transform = alignment_transform(points, size)
-    eye_distance = float(np.linalg.norm(points[1] - points[0]))
-    if eye_distance < _MIN_EYE_DISTANCE:
-        warnings.warn(
-            f"the face is tiny ({eye_distance:.0f} pixels between the eyes): the answer may be unreliable",
-            FaceWarning,
-            stacklevel=2,
-        )
+    transform = alignment_transform(landmarks, size)
     crop = warp(_smoothed(photo, transform.scale), transform.inverse, output_shape=size, order=1)
     return _to_uint8(crop)
 
@@ -121,8 +117,6 @@ def _smoothed(photo: Image, scale: float) -> Image | NDArray[np.float64]:
     """Blur before shrinking, so that a large photo does not alias."""
     if scale >= 0.5:
         return photo
-    from skimage.filters import gaussian
-
     smooth: NDArray[np.float64] = gaussian(photo, sigma=(1 / scale - 1) / 2, channel_axis=-1)
     return smooth
 

@@ -1,7 +1,7 @@
 """Finding faces in a photo: the protocol of a detector, and the detector that ships.
 
-The shipped detector finds boxes with scikit-image's frontal-face cascade (local binary patterns, in its wheel,
-works offline) and asks a landmark model for the five points in each box.
+The shipped detector (`faces.cascade`) finds boxes with scikit-image's frontal-face cascade, which is in its
+wheel and works offline, and asks a landmark model for the five points in each box.
 """
 
 from __future__ import annotations

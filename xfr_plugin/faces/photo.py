@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from xfr_plugin.errors import InputError, PhotoError, PhotoFormatError, PhotoNot
 
 __all__ = ["MAX_PIXELS", "PhotoSource", "load_photo"]
 
-PhotoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | Image.Image | NDArray[np.generic]
+PhotoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | Image.Image | NDArray[Any]
 """A photo: path, encoded bytes, PIL image, or array H×W or H×W×(1, 3, 4) of uint8 0…255 or float 0…1."""
 
 MAX_PIXELS = 50_000_000
@@ -102,7 +102,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _depth_to_uint8(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _depth_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Scale grey values of more than eight bits: 16-bit integers by their range, floats from 0…1 or 0…255."""
     grey = values.astype(np.float64)
     if not np.isfinite(grey).all():
@@ -111,7 +111,7 @@ def _depth_to_uint8(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return (np.clip(grey / top, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _from_array(array: NDArray[np.generic], max_pixels: int) -> NDArray[np.uint8]:
+def _from_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
         raise InputError(f"a photo array must be H×W or H×W×(1, 3 or 4), got shape {array.shape}")
     if array.ndim == 3 and array.shape[2] == 1:

@@ -115,6 +115,22 @@ class Recognizer(nn.Module):
             )
         return self.calibration.threshold_at(fmr)
 
+    def with_network(self, network: nn.Module) -> Recognizer:
+        """Copy this recognizer around another network of the same function, e.g. a folded one."""
+        copy = Recognizer(
+            network,
+            input_size=self.input_size,
+            mean=self.mean.flatten().tolist(),
+            std=self.std.flatten().tolist(),
+            channel_order=self.channel_order,
+            threshold=self._threshold,
+            calibration=self.calibration,
+            name=self.name,
+            provenance=self.provenance,
+        )
+        copy.mean, copy.std = self.mean, self.std  # their device and type, exactly
+        return copy
+
     @property
     def device(self) -> torch.device:
         """Where the recognizer computes."""

@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import pickle
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xfr_plugin.errors import ChecksumError, InputError, LayoutError, WeightsError
+from xfr_plugin.files import atomic_path
 
 __all__ = [
     "METADATA_KEY",
@@ -138,23 +137,6 @@ def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
             f"{Path(path).name} has SHA-256 {found[:12]}…, expected {expected[:12]}…: "
             "the file is damaged or not the published one; delete it and get it again"
         )
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it there if the block succeeds, delete it if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    umask = os.umask(0)
-    os.umask(umask)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:

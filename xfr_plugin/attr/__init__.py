@@ -1,0 +1,18 @@
+"""Attribution methods for pairs of faces, after Captum's contract; one method a file."""
+
+from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr.evidence import channel_evidence, channel_similarity
+from xfr_plugin.attr.fggb import Fggb
+from xfr_plugin.attr.registry import METHODS, Method, get_method
+from xfr_plugin.attr.xssab import Xssab
+
+__all__ = [
+    "METHODS",
+    "Fggb",
+    "Method",
+    "PairAttribution",
+    "Xssab",
+    "channel_evidence",
+    "channel_similarity",
+    "get_method",
+]

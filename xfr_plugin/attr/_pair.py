@@ -1,0 +1,157 @@
+"""The base of all pair attributions: Captum's contract for a face and its partner."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from captum._utils.common import _format_additional_forward_args, _format_output, _select_targets
+from captum.attr import Attribution
+from captum.log import log_usage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = ["Pair", "PairAttribution"]
+
+Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Faces to be explained, and how to find each one's partner.
+
+    Attributes:
+        images: M×C×H×W; the N probes, followed by the N references where these are images too.
+        partners: unit embeddings of the partners, N×D, where the reference is given as an embedding.
+        forward_args: further arguments of the forward function, for all M images.
+    """
+
+    images: Tensor
+    partners: Tensor | None
+    forward_args: tuple[Any, ...]
+
+    def partners_of(self, embeddings: Tensor) -> Tensor:
+        """Unit embeddings M×D of the partners, from the unit embeddings M×D of the images."""
+        if self.partners is not None:
+            return self.partners.to(embeddings).expand_as(embeddings)
+        return embeddings.roll(embeddings.shape[0] // 2, dims=0)
+
+
+class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed for mypy here
+    """Attribution of a verification score, the cosine of two embeddings, to both faces of a pair.
+
+    `attribute` takes `(probe, reference)`, two image batches, and returns a map of each; or the probe alone, with
+    the reference's embedding as the first of `additional_forward_args`. Maps are signed and of the input's shape:
+    the positive part shows what argues for a match, the negative part what argues against it. The map of the pixels
+    is the sum over colours.
+
+    Args:
+        forward_func: maps images N×C×H×W (and further arguments) to embeddings N×D, normalised or not: a
+            `Recognizer`, any module or function.
+        threshold: decision threshold τ on the cosine; a recognizer's own, if left out.
+
+    Raises:
+        InputError: no threshold is given, and the forward function has none.
+    """
+
+    def __init__(self, forward_func: Callable[..., Tensor], threshold: float | None = None) -> None:
+        super().__init__(forward_func)
+        if threshold is None:
+            if not isinstance(forward_func, Recognizer):
+                raise InputError("pass threshold=…: only a Recognizer brings its own")
+            threshold = forward_func.threshold
+        self.threshold = float(threshold)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether maps carry the factor input − baseline (Captum); these do not."""
+        return False
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: None = None,
+        additional_forward_args: object | None = None,
+    ) -> Inputs:
+        """Attribute the score of each pair to its pixels.
+
+        Args:
+            inputs: `(probe, reference)`, two tensors N×C×H×W of equal shape; or the probe, a tensor or a
+                tuple of one.
+            target: None. A pair has one score; any other target raises, as Captum does for scalar outputs.
+            additional_forward_args: for a probe alone, the reference embedding N×D (or D, for all), optionally
+                followed by further arguments of the forward function; for a pair, those arguments only.
+
+        Returns:
+            Signed maps: a tensor or tuple like `inputs`, on its device and of its type.
+
+        Raises:
+            InputError: inputs of other shapes, or a probe without a reference embedding.
+            AssertionError: a target was given (Captum's own check).
+        """
+        is_tuple = isinstance(inputs, tuple)
+        images = inputs if isinstance(inputs, tuple) else (inputs,)
+        pair = _read_pair(images, _format_additional_forward_args(additional_forward_args) or ())
+        _select_targets(torch.zeros(len(images[0])), target)
+        maps = self._attribute_pair(pair).detach().contiguous()
+        sides = maps.split(len(images[0])) if len(images) == 2 else (maps,)
+        output: Inputs = _format_output(is_tuple, tuple(side.contiguous() for side in sides))
+        return output
+
+    @abstractmethod
+    def _attribute_pair(self, pair: Pair) -> Tensor:
+        """Signed maps M×C×H×W of the pair's images."""
+
+    def _embed(self, pair: Pair, raw: bool = False, folded: bool = False) -> Callable[[Tensor], Tensor]:
+        """Function from images to unit embeddings.
+
+        Args:
+            pair: brings the further arguments of the forward function.
+            raw: do not normalise; a recognizer is asked for its embedding before normalisation.
+            folded: differentiate a copy with BatchNorm folded in; pays from some ten backward passes on.
+        """
+        function = self.forward_func
+        if folded and isinstance(function, Recognizer):
+            function = folded_recognizer(function)
+        elif folded and isinstance(function, nn.Module):
+            function = fold_batchnorm(function)
+        if raw and isinstance(function, Recognizer):
+            function = function.features
+        if raw:
+            return lambda images: function(images, *pair.forward_args)
+        return lambda images: functional.normalize(function(images, *pair.forward_args), dim=1)
+
+
+def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:
+    if not 1 <= len(images) <= 2 or not all(isinstance(image, Tensor) for image in images):
+        raise InputError("inputs must be a probe, or a tuple of probe and reference, as tensors")
+    count = len(images[0])
+    if count == 0:
+        raise InputError("inputs hold no pair")
+    if len(images) == 2:
+        if images[0].shape != images[1].shape:
+            shapes = f"{tuple(images[0].shape)} and {tuple(images[1].shape)}"
+            raise InputError(f"probe and reference must have equal shapes, got {shapes}")
+        return Pair(torch.cat(images), None, tuple(_twice(value, count) for value in arguments))
+    if not arguments or not isinstance(arguments[0], Tensor):
+        raise InputError(
+            "a probe alone needs its reference embedding (N×D) as the first of additional_forward_args"
+        )
+    reference = torch.atleast_2d(arguments[0].detach())
+    if reference.ndim != 2 or reference.shape[0] not in (1, count):
+        raise InputError(f"the reference embedding must be {count}×D or D, got {tuple(reference.shape)}")
+    return Pair(images[0], functional.normalize(reference, dim=1), arguments[1:])
+
+
+def _twice(value: Any, count: int) -> Any:
+    """Repeat an argument that has a row for each pair, for probe and reference."""
+    is_per_pair = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
+    return torch.cat((value, value)) if is_per_pair else value

@@ -1,0 +1,91 @@
+"""The list of attribution methods: what a name on the command line stands for."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr.fggb import Fggb
+from xfr_plugin.attr.xssab import Xssab
+from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = ["DEFAULT_METHOD", "METHODS", "Method", "get_method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method.
+
+    Attributes:
+        name: key in `METHODS`.
+        title: full name.
+        cls: the attribution class.
+        paper: where it was published.
+        year: of publication.
+        cost: passes through the network, for a pair and D channels.
+    """
+
+    name: str
+    title: str
+    cls: type[PairAttribution]
+    paper: str
+    year: int
+    cost: str
+
+    def options(self) -> dict[str, Any]:
+        """Option names and defaults: the keyword-only arguments of the class."""
+        parameters = inspect.signature(self.cls).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def build(self, recognizer: Recognizer, threshold: float, **options: Any) -> PairAttribution:
+        """Make the attribution for a recognizer.
+
+        Raises:
+            InputError: an option that the method does not have, or a value it does not accept.
+        """
+        for option in options:
+            if option not in self.options():
+                raise UnknownNameError.of(f"option of {self.name}", option, self.options())
+        try:
+            return self.cls(recognizer, threshold, **options)
+        except TypeError as error:
+            raise InputError(f"{self.name} does not accept these options: {error}") from error
+
+
+_ALL = (
+    Method(
+        name="fggb",
+        title="Feature-guided gradient backpropagation",
+        cls=Fggb,
+        paper="Lu, Xu and Ebrahimi, arXiv 2403.04549",
+        year=2024,
+        cost="1 forward, D backward",
+    ),
+    Method(
+        name="xssab",
+        title="Similarity score argument backpropagation",
+        cls=Xssab,
+        paper="Huber, Luu, Terhörst and Damer, arXiv 2304.13409",
+        year=2024,
+        cost="1 forward, 2 backward",
+    ),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+"""Method name → method."""
+
+DEFAULT_METHOD = "fggb"
+
+
+def get_method(name: str) -> Method:
+    """Return a method by name.
+
+    Raises:
+        UnknownNameError: no method of this name.
+    """
+    if name not in METHODS:
+        raise UnknownNameError.of("method", name, METHODS)
+    return METHODS[name]

@@ -1,0 +1,1 @@
+"""Channel maps: where on the face each channel of an embedding lives."""

@@ -1,0 +1,266 @@
+"""The command `xfr`."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from xfr_plugin._version import __version__
+from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
+from xfr_plugin.attr.registry import DEFAULT_METHOD, METHODS
+from xfr_plugin.errors import FaceWarning, InputError, XfrError
+from xfr_plugin.explanation import Explanation, FaceExplanation
+from xfr_plugin.faces.preparation import Alignment
+from xfr_plugin.recognition import Recognizer, list_recognizers, load_recognizer, zoo_card
+from xfr_plugin.recognition.download import download_weights
+from xfr_plugin.training.commands import app as train_app
+from xfr_plugin.verification import Verification
+
+__all__ = ["app", "main"]
+
+EXIT_MATCH, EXIT_NON_MATCH, EXIT_BAD_INPUT = 0, 1, 2
+
+_EPILOG = "Exit codes: 0 success (verify: match), 1 verify: no match, 2 bad input, with one line on stderr."
+
+app = typer.Typer(
+    name="xfr",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Explain face verification: which regions argue for a match, which against, and how much.",
+    epilog=_EPILOG,
+)
+app.add_typer(train_app, name="train")
+
+PhotoA = Annotated[Path, typer.Argument(metavar="A", help="Probe photo.")]
+PhotoB = Annotated[Path, typer.Argument(metavar="B", help="Reference photo.")]
+RecognizerOption = Annotated[
+    str,
+    typer.Option(
+        "--recognizer", "-r", help="Name (see `xfr recognizers`), weight file, or https://…#sha256=…"
+    ),
+]
+ArchitectureOption = Annotated[
+    str | None, typer.Option(help="Architecture of a weight file; found from its keys if left out.")
+]
+ThresholdOption = Annotated[float | None, typer.Option(help="Decide at this cosine.")]
+FmrOption = Annotated[
+    float | None, typer.Option(help="Decide at the threshold calibrated for this false match rate.")
+]
+AlignmentOption = Annotated[
+    str, typer.Option(help="`detect` a face, take photos as `aligned` crops, or `auto` by their size.")
+]
+FaceAOption = Annotated[int, typer.Option(help="Which face of A: 0 is the largest.")]
+FaceBOption = Annotated[int, typer.Option(help="Which face of B: 0 is the largest.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@app.command("verify", epilog=f"Example: `xfr verify a.jpg b.jpg --fmr 0.001 && echo same`. {_EPILOG}")
+def verify_command(
+    a: PhotoA,
+    b: PhotoB,
+    recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
+    architecture: ArchitectureOption = None,
+    threshold: ThresholdOption = None,
+    fmr: FmrOption = None,
+    alignment: AlignmentOption = "auto",
+    face_a: FaceAOption = 0,
+    face_b: FaceBOption = 0,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Decide whether two photos show the same person. Exits with 0 for a match, 1 for none."""
+    with _errors_as_lines():
+        decision = verify(
+            a,
+            b,
+            recognizer=_load(recognizer, architecture, device),
+            threshold=threshold,
+            fmr=fmr,
+            alignment=_alignment(alignment),
+            faces=(face_a, face_b),
+        )
+    if as_json:
+        typer.echo(decision.model_dump_json(indent=1))
+    else:
+        _print_decision(Console(), decision)
+    raise typer.Exit(EXIT_MATCH if decision.match else EXIT_NON_MATCH)
+
+
+@app.command("explain", epilog=f"Example: `xfr explain a.jpg b.jpg --method xssab --out result`. {_EPILOG}")
+def explain_command(
+    a: PhotoA,
+    b: PhotoB,
+    method: Annotated[str, typer.Option("--method", "-m", help="Attribution method, see `xfr methods`.")] = (
+        DEFAULT_METHOD
+    ),
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="Option of the method, as name=value; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the picture and the JSON document.")] = Path(
+        "xfr-out"
+    ),
+    recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
+    architecture: ArchitectureOption = None,
+    threshold: ThresholdOption = None,
+    fmr: FmrOption = None,
+    alignment: AlignmentOption = "auto",
+    face_a: FaceAOption = 0,
+    face_b: FaceBOption = 0,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Show which regions of two faces argue for a match, and which against."""
+    with _errors_as_lines(), _working("explaining"):
+        explanation = explain(
+            a,
+            b,
+            recognizer=_load(recognizer, architecture, device),
+            method=method,
+            options=_parse_options(option or []),
+            threshold=threshold,
+            fmr=fmr,
+            alignment=_alignment(alignment),
+            faces=(face_a, face_b),
+        )
+        picture, document = explanation.save(out)
+    if as_json:
+        typer.echo(document.read_text(encoding="utf-8"))
+        return
+    console = Console()
+    _print_decision(console, explanation.verification)
+    console.print(_region_table(explanation))
+    console.print(f"picture:  {picture}\ndocument: {document}", highlight=False, soft_wrap=True)
+
+
+@app.command("methods")
+def methods_command() -> None:
+    """List the attribution methods and their options."""
+    table = Table("method", "title", "paper", "cost for a pair, D channels", "options (defaults)")
+    for method in METHODS.values():
+        options = ", ".join(f"{name}={value}" for name, value in method.options().items())
+        table.add_row(method.name, method.title, f"{method.paper} ({method.year})", method.cost, options)
+    Console().print(table)
+
+
+@app.command("recognizers")
+def recognizers_command() -> None:
+    """List the recognizers that have a name."""
+    table = Table("name", "architecture", "input", "threshold (EER)", "licence", "source")
+    for name in list_recognizers():
+        card = zoo_card(name)
+        threshold = f"{card.calibration.threshold:.3f}" if card.calibration else "not calibrated"
+        size = "×".join(map(str, card.input_size))
+        table.add_row(
+            name, card.architecture, size, threshold, card.provenance.licence, card.provenance.source
+        )
+    Console().print(table)
+
+
+@app.command("download")
+def download_command(name: Annotated[str, typer.Argument(help="Name of a recognizer.")]) -> None:
+    """Download the public weights of a recognizer once, and verify their checksum."""
+    with _errors_as_lines():
+        weights = zoo_card(name).weights
+        if weights is None or weights.url is None:
+            raise InputError(f"the weights of {name} have no public address")
+        path = download_weights(weights.url, weights.sha256, weights.file, progress=True)
+    typer.echo(str(path))
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"xfr-plugin {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@contextmanager
+def _errors_as_lines() -> Iterator[None]:
+    """Turn our errors into one line on stderr and exit code 2, and our warnings into lines."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FaceWarning)
+        try:
+            yield
+        except XfrError as error:
+            typer.echo(f"xfr: error: {error}", err=True)
+            raise typer.Exit(EXIT_BAD_INPUT) from error
+        finally:
+            for warning in caught:
+                typer.echo(f"xfr: warning: {warning.message}", err=True)
+
+
+@contextmanager
+def _working(what: str) -> Iterator[None]:
+    """Show that work goes on, where somebody looks."""
+    with Console(stderr=True).status(f"{what} …"):
+        yield
+
+
+def _load(source: str, architecture: str | None, device: str) -> Recognizer:
+    return load_recognizer(source, architecture=architecture, device=device)
+
+
+def _alignment(value: str) -> Alignment:
+    if value not in ("auto", "detect", "aligned"):
+        raise InputError(f"--alignment must be auto, detect or aligned, not {value!r}")
+    return value  # type: ignore[return-value]  # narrowed by the check above
+
+
+def _parse_options(pairs: list[str]) -> dict[str, Any]:
+    """Read name=value pairs; values are JSON where they can be, text otherwise."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise InputError(f"--option takes name=value, got {pair!r}")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+def _print_decision(console: Console, decision: Verification) -> None:
+    verdict = "[bold blue]MATCH[/]" if decision.match else "[bold red]NO MATCH[/]"
+    sign = "≥" if decision.match else "<"
+    console.print(
+        f"{verdict}  score {decision.score:.4f} {sign} threshold {decision.threshold:.4f} "
+        f"({decision.threshold_source}), margin {decision.margin:+.4f}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _region_table(explanation: Explanation) -> Table:
+    table = Table("region", "probe", "reference", title=f"net evidence by region ({explanation.method})")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    sides = (explanation.probe, explanation.reference)
+    for probe, reference in zip(sides[0].regions, sides[1].regions, strict=True):
+        table.add_row(probe.region.replace("_", " "), f"{probe.evidence:+.4f}", f"{reference.evidence:+.4f}")
+    table.add_section()
+    table.add_row("total", *(f"{_total(side):+.4f}" for side in sides))
+    return table
+
+
+def _total(face: FaceExplanation) -> float:
+    return sum(region.evidence for region in face.regions)
+
+
+if __name__ == "__main__":
+    main()

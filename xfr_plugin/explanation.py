@@ -1,0 +1,139 @@
+"""The answer to "why": signed maps of both faces, evidence by region, and how they were made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.faces.regions import RegionMap
+from xfr_plugin.verification import Verification
+
+__all__ = ["Explanation", "FaceExplanation", "RegionEvidence", "region_evidence"]
+
+
+class RegionEvidence(BaseModel):
+    """Evidence of one named region of a face, in the units of the method.
+
+    Attributes:
+        region: name.
+        pixels: area.
+        evidence: sum of the signed map; over all regions these add up to the map's total.
+        similar: sum of its positive part.
+        dissimilar: sum of its negative part, as a positive number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    region: str
+    pixels: int
+    evidence: float
+    similar: float
+    dissimilar: float
+
+
+@dataclass(frozen=True)
+class FaceExplanation:
+    """One face of an explained pair.
+
+    Attributes:
+        image: aligned face, H×W×3, 0…255.
+        saliency: signed map, H×W: positive pixels argue for a match, negative ones against.
+        regions: evidence by named region, in the order of the region map.
+    """
+
+    image: NDArray[np.uint8]
+    saliency: NDArray[np.float32]
+    regions: tuple[RegionEvidence, ...]
+
+    def __post_init__(self) -> None:
+        if self.image.shape != (*self.saliency.shape, 3):
+            raise InputError(f"face {self.image.shape} and map {self.saliency.shape} are of different sizes")
+
+    @property
+    def similar(self) -> NDArray[np.float32]:
+        """Positive part of the map, H×W, ≥ 0."""
+        return np.maximum(self.saliency, 0)
+
+    @property
+    def dissimilar(self) -> NDArray[np.float32]:
+        """Negative part of the map, H×W, ≥ 0."""
+        return np.maximum(-self.saliency, 0)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a pair was decided as it was.
+
+    Attributes:
+        verification: the decision that is explained.
+        probe: the first face.
+        reference: the second face.
+        method: name of the attribution method.
+        options: all options of the method.
+        timings: seconds by stage.
+        notes: what may make the answer less reliable, in words.
+        version: of this package.
+    """
+
+    verification: Verification
+    probe: FaceExplanation
+    reference: FaceExplanation
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    version: str = ""
+
+    def save(self, folder: str | os.PathLike[str], stem: str = "explanation") -> tuple[Path, Path]:
+        """Write `<stem>.png`, the picture, and `<stem>.json`, everything; each whole or not at all.
+
+        Returns:
+            The paths of the picture and of the document.
+
+        Raises:
+            ResultError: the folder cannot be written to.
+        """
+        from xfr_plugin.report.document import write_explanation  # report builds on this module
+
+        return write_explanation(self, Path(folder), stem)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Explanation:
+        """Read the document of a saved explanation.
+
+        Raises:
+            ResultError: missing, damaged, or not a document of ours.
+        """
+        from xfr_plugin.report.document import read_explanation
+
+        return read_explanation(Path(path))
+
+
+def region_evidence(saliency: NDArray[np.float32], regions: RegionMap) -> tuple[RegionEvidence, ...]:
+    """Sum a signed map H×W over each region of a region map of the same size.
+
+    Raises:
+        InputError: map and regions are of different sizes.
+    """
+    areas = regions.areas()
+    total = regions.totals(saliency)
+    similar = regions.totals(np.maximum(saliency, 0))
+    dissimilar = regions.totals(np.maximum(-saliency, 0))
+    return tuple(
+        RegionEvidence(
+            region=name,
+            pixels=areas[name],
+            evidence=total[name],
+            similar=similar[name],
+            dissimilar=dissimilar[name],
+        )
+        for name in regions.names
+    )

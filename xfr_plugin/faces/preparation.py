@@ -1,0 +1,97 @@
+"""From a photo to the aligned face that a recognizer takes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfr_plugin.errors import FaceError, FaceWarning, InputError, NoFaceError
+from xfr_plugin.faces.alignment import align, fit_aligned
+from xfr_plugin.faces.cascade import CascadeDetector
+from xfr_plugin.faces.detection import DetectedFace, Detector
+from xfr_plugin.faces.photo import MAX_PIXELS, PhotoSource, load_photo
+
+__all__ = ["AlignedFace", "Alignment", "prepare_face"]
+
+Alignment: TypeAlias = Literal["auto", "detect", "aligned"]
+"""How to treat a photo: find the face and align it (`detect`), take it as an aligned crop (`aligned`), or
+(`auto`) take it as aligned if it has exactly the size of the crop, and detect otherwise."""
+
+_TINY_EYE_DISTANCE = 20.0
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """An aligned face.
+
+    Attributes:
+        image: RGB crop, H×W×3, 0…255.
+        detected: where it was found in the photo; None if the photo was taken as aligned.
+        notes: what may make the answer less reliable, in words.
+    """
+
+    image: NDArray[np.uint8]
+    detected: DetectedFace | None = None
+    notes: tuple[str, ...] = ()
+
+
+def prepare_face(
+    source: PhotoSource,
+    size: tuple[int, int] = (112, 112),
+    *,
+    detector: Detector | None = None,
+    alignment: Alignment = "auto",
+    face: int = 0,
+    max_pixels: int = MAX_PIXELS,
+) -> AlignedFace:
+    """Load a photo, find its face, and align it.
+
+    Args:
+        source: see `faces.photo.PhotoSource`.
+        size: height and width of the crop in pixels.
+        detector: finds the faces; the shipped `CascadeDetector`, if left out.
+        alignment: see `Alignment`.
+        face: which face, where there are several: 0 is the largest, 1 the next, and so on.
+        max_pixels: pixel limit of the photo.
+
+    Raises:
+        PhotoError: the photo cannot be loaded.
+        NoFaceError: no face was found.
+        FaceError: there are fewer faces than `face` asks for.
+        InputError: an argument makes no sense.
+
+    Warns:
+        FaceWarning: several faces, or a tiny one; the same words are in `AlignedFace.notes`.
+    """
+    if alignment not in ("auto", "detect", "aligned"):
+        raise InputError(f"alignment must be 'auto', 'detect' or 'aligned', got {alignment!r}")
+    photo = load_photo(source, max_pixels)
+    if alignment == "aligned" or (alignment == "auto" and photo.shape[:2] == tuple(size)):
+        return AlignedFace(fit_aligned(photo, size))
+    chosen, notes = _choose((detector or CascadeDetector())(photo), face)
+    for note in notes:
+        warnings.warn(note, FaceWarning, stacklevel=2)
+    return AlignedFace(align(photo, chosen.landmarks, size), chosen, notes)
+
+
+def _choose(faces: Sequence[DetectedFace], index: int) -> tuple[DetectedFace, tuple[str, ...]]:
+    if not faces:
+        raise NoFaceError(
+            "no face was found: use a larger, upright, frontal photo, pass your own detector, "
+            "or say that the photo is already aligned"
+        )
+    if not 0 <= index < len(faces):
+        raise FaceError(f"there is no face number {index}: {len(faces)} found, numbered from 0 by size")
+    chosen = sorted(faces, key=lambda found: -found.box.area)[index]
+    notes = []
+    if len(faces) > 1:
+        notes.append(f"{len(faces)} faces in the photo: number {index} by size was taken")
+    eye_distance = float(np.linalg.norm(chosen.landmarks[1] - chosen.landmarks[0]))
+    if eye_distance < _TINY_EYE_DISTANCE:
+        notes.append(f"the face is tiny: {eye_distance:.0f} pixels between the eyes")
+    return chosen, tuple(notes)

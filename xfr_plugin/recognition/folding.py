@@ -1,0 +1,42 @@
+"""Folding BatchNorm into convolutions: the same function and the same input gradients, in less time."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = ["fold_batchnorm", "folded_recognizer"]
+
+
+def fold_batchnorm(network: nn.Module) -> nn.Module:
+    """Copy a network in evaluation mode, with each BatchNorm that follows a convolution folded into it.
+
+    The copy computes the same function up to rounding, and input gradients of it take about half the time on a CPU.
+    Networks that cannot be traced (control flow that depends on data), that carry hooks, or that train are
+    returned as they are.
+    """
+    if network.training or any(_has_hooks(module) for module in network.modules()):
+        return network
+    try:
+        folded: nn.Module = fuse(network)
+    except Exception:  # tracing foreign code can fail in any way, and folding is only a matter of speed
+        return network
+    return folded.to(memory_format=torch.channels_last)
+
+
+def folded_recognizer(recognizer: Recognizer) -> Recognizer:
+    """Copy a recognizer with its network folded, see `fold_batchnorm`."""
+    return recognizer.with_network(fold_batchnorm(recognizer.network))
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(hooks)

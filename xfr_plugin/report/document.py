@@ -1,0 +1,152 @@
+"""An explanation as a file: one JSON document that holds everything, and the picture beside it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from xfr_plugin.errors import InputError, PhotoError, ResultError
+from xfr_plugin.explanation import Explanation, FaceExplanation, RegionEvidence
+from xfr_plugin.faces.photo import load_photo
+from xfr_plugin.files import atomic_path
+from xfr_plugin.report.figure import explanation_figure
+from xfr_plugin.verification import Verification
+
+__all__ = ["ExplanationDocument", "FaceDocument", "MapDocument", "read_explanation", "write_explanation"]
+
+_DPI = 110
+
+
+def _checked_base64(text: str) -> str:
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64") from error
+    return text
+
+
+Base64 = Annotated[str, AfterValidator(_checked_base64)]
+
+
+class MapDocument(BaseModel):
+    """A signed map: little-endian float32, row by row, as base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    height: int
+    width: int
+    float32: Base64
+
+
+class FaceDocument(BaseModel):
+    """One face: aligned crop as a base64 PNG, signed map, evidence by region."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_png: Base64
+    saliency: MapDocument
+    regions: tuple[RegionEvidence, ...]
+
+
+class ExplanationDocument(BaseModel):
+    """The JSON form of an `Explanation`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["xfr-explanation/1"] = "xfr-explanation/1"
+    version: str
+    verification: Verification
+    method: str
+    options: dict[str, Any]
+    timings: dict[str, float]
+    notes: tuple[str, ...]
+    probe: FaceDocument
+    reference: FaceDocument
+
+
+def write_explanation(explanation: Explanation, folder: Path, stem: str) -> tuple[Path, Path]:
+    """Write picture and document; see `Explanation.save`."""
+    picture, document = folder / f"{stem}.png", folder / f"{stem}.json"
+    try:
+        with atomic_path(picture) as temporary:
+            explanation_figure(explanation).savefig(temporary, dpi=_DPI)
+        with atomic_path(document) as temporary:
+            temporary.write_text(to_document(explanation).model_dump_json(indent=1), encoding="utf-8")
+    except OSError as error:
+        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return picture, document
+
+
+def read_explanation(path: Path) -> Explanation:
+    """Read a document; see `Explanation.load`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = ExplanationDocument.model_validate_json(text)
+        return _from_document(document)
+    except FileNotFoundError as error:
+        raise ResultError(f"there is no explanation at {path}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise ResultError(f"{path.name} is not a saved explanation: {where}: {first['msg']}") from error
+    except (OSError, ValueError, InputError, PhotoError) as error:
+        raise ResultError(f"{path.name} is a damaged explanation ({error})") from error
+
+
+def to_document(explanation: Explanation) -> ExplanationDocument:
+    """Turn an explanation into its JSON form."""
+    return ExplanationDocument(
+        version=explanation.version,
+        verification=explanation.verification,
+        method=explanation.method,
+        options=dict(explanation.options),
+        timings=dict(explanation.timings),
+        notes=explanation.notes,
+        probe=_face_document(explanation.probe),
+        reference=_face_document(explanation.reference),
+    )
+
+
+def _face_document(face: FaceExplanation) -> FaceDocument:
+    buffer = io.BytesIO()
+    Image.fromarray(face.image).save(buffer, format="PNG")
+    height, width = face.saliency.shape
+    data = np.ascontiguousarray(face.saliency, dtype="<f4").tobytes()
+    return FaceDocument(
+        image_png=base64.b64encode(buffer.getvalue()).decode(),
+        saliency=MapDocument(height=height, width=width, float32=base64.b64encode(data).decode()),
+        regions=face.regions,
+    )
+
+
+def _from_document(document: ExplanationDocument) -> Explanation:
+    return Explanation(
+        verification=document.verification,
+        probe=_face(document.probe),
+        reference=_face(document.reference),
+        method=document.method,
+        options=document.options,
+        timings=document.timings,
+        notes=document.notes,
+        version=document.version,
+    )
+
+
+def _face(document: FaceDocument) -> FaceExplanation:
+    image = load_photo(base64.b64decode(document.image_png))
+    return FaceExplanation(image, _map(document.saliency), document.regions)
+
+
+def _map(document: MapDocument) -> NDArray[np.float32]:
+    values = np.frombuffer(base64.b64decode(document.float32), dtype="<f4")
+    if values.size != document.height * document.width or not np.isfinite(values).all():
+        raise ValueError("a map does not hold height × width finite numbers")
+    return values.reshape(document.height, document.width).astype(np.float32)

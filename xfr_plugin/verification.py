@@ -1,0 +1,100 @@
+"""The decision on a pair: score, threshold, margin."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition import Provenance, Recognizer
+
+__all__ = ["Verification", "choose_threshold", "decide"]
+
+
+class Verification(BaseModel):
+    """A verification decision.
+
+    Attributes:
+        score: cosine of the two embeddings, −1…1.
+        threshold: the pair is a match if the score is at or above it.
+        threshold_source: where the threshold comes from, in words.
+        log_likelihood_ratio: natural logarithm of how much likelier the score is for one person than for two;
+            None where the recognizer is not calibrated.
+        recognizer: name of the recognizer.
+        provenance: where the recognizer comes from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    score: float = Field(ge=-1, le=1)
+    threshold: float
+    threshold_source: str
+    log_likelihood_ratio: float | None = None
+    recognizer: str
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _check_finite(self) -> Verification:
+        if not (math.isfinite(self.score) and math.isfinite(self.threshold)):
+            raise ValueError("score and threshold must be finite")
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's documented form
+    @property
+    def match(self) -> bool:
+        """The decision."""
+        return self.score >= self.threshold
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def margin(self) -> float:
+        """Score minus threshold: how far the decision is from the other one."""
+        return self.score - self.threshold
+
+
+def choose_threshold(
+    recognizer: Recognizer, threshold: float | None = None, fmr: float | None = None
+) -> tuple[float, str]:
+    """Threshold to decide at, and its source in words.
+
+    Args:
+        recognizer: brings its own threshold or calibration.
+        threshold: a threshold given by hand, −1…1.
+        fmr: a false match rate (0…1) that the recognizer is calibrated for.
+
+    Raises:
+        InputError: both are given, the threshold is no cosine, or the recognizer has none of its own.
+    """
+    if threshold is not None and fmr is not None:
+        raise InputError("give either a threshold or an FMR, not both")
+    if threshold is not None:
+        if not -1 <= threshold <= 1:
+            raise InputError(f"the threshold is a cosine between −1 and 1, got {threshold:g}")
+        return float(threshold), "given"
+    if fmr is not None:
+        chosen = recognizer.threshold_at(fmr)
+        assert recognizer.calibration is not None
+        return chosen, f"FMR {fmr:.4g} on {recognizer.calibration.dataset}"
+    if recognizer.calibration is not None and recognizer.threshold == recognizer.calibration.threshold:
+        return recognizer.threshold, f"equal error rate on {recognizer.calibration.dataset}"
+    return recognizer.threshold, "set with the recognizer"
+
+
+def decide(recognizer: Recognizer, score: float, threshold: float, source: str) -> Verification:
+    """Make the decision on a score.
+
+    Raises:
+        InputError: the score is NaN, so the network does not work on this input.
+    """
+    if not math.isfinite(score):
+        raise InputError(f"{recognizer.name} returned a score that is not a number: check its weights")
+    calibration = recognizer.calibration
+    return Verification(
+        score=min(max(score, -1.0), 1.0),  # rounding can exceed the cosine's range
+        threshold=threshold,
+        threshold_source=source,
+        log_likelihood_ratio=calibration.log_likelihood_ratio(score) if calibration else None,
+        recognizer=recognizer.name,
+        provenance=recognizer.provenance,
+    )
