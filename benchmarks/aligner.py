@@ -1,0 +1,210 @@
+"""Measure the shipped detector and aligner on LFW photographs of people it was not trained on.
+
+    python benchmarks/aligner.py                 # 500 photographs of the official test people
+    python benchmarks/aligner.py --boxes         # how the cascade's boxes lie on the training photographs
+    python benchmarks/aligner.py --stress        # test photographs turned, shrunk, darkened, without a face
+
+Needs `lfw250/`, `labels.csv` and the people files under `XFR_DATA/faces`. Errors are distances to the given
+landmarks in eye distances, averaged over the five landmarks of a face. A face counts as found if the centre
+of its landmarks lies within half an eye distance of the given one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from xfr_plugin.faces.cascade import CascadeDetector, find_boxes
+from xfr_plugin.faces.detection import DetectedFace
+from xfr_plugin.faces.landmarks import load_aligner
+from xfr_plugin.faces.lfw import read_landmarks, read_people
+from xfr_plugin.faces.photo import load_photo
+from xfr_plugin.recognition.zoo import data_root
+from xfr_plugin.training.aligner_data import box_offset
+
+NAMES = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the detector found in one photo."""
+
+    file: str
+    seconds: float
+    faces: list[DetectedFace]
+    errors: NDArray[np.float64] | None
+    """Of the labelled face's five landmarks, in eye distances; None if it was not found."""
+
+
+def lfw_photos(people: str, count: int | None = None) -> tuple[Path, dict[str, NDArray[np.float64]]]:
+    """Folder of the photographs, and landmarks by file, of the people of an official people file."""
+    root = data_root() / "faces"
+    names = read_people(root / people)
+    labels = read_landmarks(root / "labels.csv")
+    chosen = {f: p for f, p in labels.items() if f.split("/")[0] in names and (root / "lfw250" / f).is_file()}
+    return root / "lfw250", dict(sorted(chosen.items())[:count])
+
+
+def errors_of(found: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of each landmark in eye distances."""
+    distances: NDArray[np.float64] = np.linalg.norm(found - truth, axis=1)
+    return distances / np.linalg.norm(truth[1] - truth[0])
+
+
+def examine(
+    detector: CascadeDetector, photo: NDArray[np.uint8], truth: NDArray[np.float64], file: str
+) -> Result:
+    """Run the detector on a photo and compare with the given landmarks."""
+    began = time.perf_counter()
+    faces = detector(photo)
+    seconds = time.perf_counter() - began
+    eye_distance = np.linalg.norm(truth[1] - truth[0])
+    for face in faces:
+        if np.linalg.norm(face.landmarks.mean(0) - truth.mean(0)) < eye_distance / 2:
+            return Result(file, seconds, faces, errors_of(face.landmarks, truth))
+    return Result(file, seconds, faces, None)
+
+
+def interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
+    """Bootstrap 95 % interval of the mean over photos."""
+    draws = np.random.default_rng(seed).integers(len(values), size=(2000, len(values)))
+    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def summary(results: list[Result]) -> dict[str, object]:
+    """Figures over photos."""
+    errors = np.array([result.errors for result in results if result.errors is not None])
+    mean = errors.mean(1)
+    low, high = interval(mean)
+    seconds = np.array([result.seconds for result in results])
+    return {
+        "photos": len(results),
+        "detection rate %": round(100 * len(errors) / len(results), 2),
+        "faces besides the labelled one, a photo": round(
+            float(np.mean([len(r.faces) - (r.errors is not None) for r in results])), 3
+        ),
+        "mean error %": round(100 * float(mean.mean()), 2),
+        "95 % interval %": [round(100 * low, 2), round(100 * high, 2)],
+        "median error %": round(100 * float(np.median(mean)), 2),
+        "95 % quantile %": round(100 * float(np.quantile(mean, 0.95)), 2),
+        "worst %": round(100 * float(mean.max()), 1),
+        "faces with more than 10 %": int((mean > 0.1).sum()),
+        "by landmark %": {n: round(100 * float(e), 2) for n, e in zip(NAMES, errors.mean(0), strict=True)},
+        "ms a photo": {
+            "median": round(1e3 * float(np.median(seconds)), 1),
+            "mean": round(1e3 * seconds.mean(), 1),
+        },
+        "missed": [result.file for result in results if result.errors is None],
+        "worst photos": [
+            f"{r.file} {100 * r.errors.mean():.0f} %"
+            for r in sorted((r for r in results if r.errors is not None), key=lambda r: -r.errors.mean())[:8]
+        ],
+    }
+
+
+def box_distribution() -> dict[str, object]:
+    """How the cascade's boxes lie on the faces of the training photographs."""
+    folder, truths = lfw_photos("peopleDevTrain.txt")
+    offsets = []
+    for file, truth in truths.items():
+        near = [box_offset(c, truth) for c in find_boxes(load_photo(folder / file))]
+        near = [o for o in near if abs(o[0]) < 0.7 and abs(o[1]) < 0.7 and 1.6 < o[2] < 5]
+        offsets += near[:1]
+    table = np.array(offsets)
+    return {
+        "photos": len(truths),
+        "with a box on the face": len(table),
+        "mean of x, y, side (eye distances)": table.mean(0).round(3).tolist(),
+        "standard deviation": table.std(0).round(3).tolist(),
+    }
+
+
+def turned(degrees: float) -> Callable[[NDArray[np.uint8], NDArray[np.float64]], tuple]:
+    """Turn a photo about its middle, clockwise."""
+
+    def change(photo: NDArray[np.uint8], truth: NDArray[np.float64]) -> tuple:
+        angle, middle = np.radians(degrees), (np.array(photo.shape[1::-1]) - 1) / 2
+        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        image = Image.fromarray(photo).rotate(-degrees, Image.Resampling.BICUBIC)
+        return np.asarray(image), (truth - middle) @ matrix.T + middle
+
+    return change
+
+
+def resized(factor: float) -> Callable[[NDArray[np.uint8], NDArray[np.float64]], tuple]:
+    """Make a photo smaller or larger."""
+
+    def change(photo: NDArray[np.uint8], truth: NDArray[np.float64]) -> tuple:
+        side = round(photo.shape[0] * factor)
+        image = Image.fromarray(photo).resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.asarray(image), (truth + 0.5) * (side / photo.shape[0]) - 0.5
+
+    return change
+
+
+def darkened(factor: float) -> Callable[[NDArray[np.uint8], NDArray[np.float64]], tuple]:
+    """Make a photo darker."""
+    return lambda photo, truth: (
+        np.asarray(ImageEnhance.Brightness(Image.fromarray(photo)).enhance(factor)),
+        truth,
+    )
+
+
+def cropped(margin: float) -> Callable[[NDArray[np.uint8], NDArray[np.float64]], tuple]:
+    """Cut a photo closely around the face: `margin` eye distances from the landmarks' centre."""
+
+    def change(photo: NDArray[np.uint8], truth: NDArray[np.float64]) -> tuple:
+        reach = margin * np.linalg.norm(truth[1] - truth[0])
+        left, top = np.maximum(0, truth.mean(0) - reach).astype(int)
+        right, bottom = (truth.mean(0) + reach).astype(int)
+        return np.ascontiguousarray(photo[top:bottom, left:right]), truth - [left, top]
+
+    return change
+
+
+CHANGES = {
+    "turned by 20°": turned(20),
+    "turned by −40°": turned(-40),
+    "shrunk to 100 × 100": resized(0.4),
+    "shrunk to 62 × 62": resized(0.25),
+    "enlarged to 1500 × 1500": resized(6),
+    "darkened to 15 %": darkened(0.15),
+    "cut 1.5 eye distances around": cropped(1.5),
+}
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--aligner", type=Path, help="weight file; the shipped one, if left out")
+    parser.add_argument("--photos", type=int, help="only so many")
+    parser.add_argument(
+        "--boxes", action="store_true", help="the cascade's boxes on the training photographs"
+    )
+    parser.add_argument("--stress", action="store_true", help="changed photographs")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.boxes:
+        print(json.dumps(box_distribution(), indent=1, ensure_ascii=False))
+        return
+    detector = CascadeDetector(load_aligner(args.aligner))
+    folder, truths = lfw_photos("peopleDevTest.txt", args.photos)
+    changes = CHANGES if args.stress else {"as they are": lambda photo, truth: (photo, truth)}
+    for name, change in changes.items():
+        results = [examine(detector, *change(load_photo(folder / f), t), f) for f, t in truths.items()]
+        print(name, json.dumps(summary(results), indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

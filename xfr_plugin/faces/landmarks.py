@@ -1,0 +1,150 @@
+"""The aligner: five landmarks of a face, from its box in a photo."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from xfr_plugin.errors import InputError, WeightsError
+from xfr_plugin.faces.alignment import Landmarks
+from xfr_plugin.faces.detection import Box
+from xfr_plugin.faces.landmark_network import AlignerNetwork, box_frames
+from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, write_weights
+
+__all__ = ["Aligner", "load_aligner", "save_aligner"]
+
+_CARD_KEY = "aligner"
+_FORMAT = 1
+_PATCH_SIDE = 160
+_PATCH_MARGIN = 2.2
+
+
+class Aligner:
+    """A landmark model (see `faces.detection.LandmarkModel`) that also says how much a box looks like a face.
+
+    Attributes:
+        network: what it computes with, in evaluation mode.
+        card: what is known about it (training data, figures).
+    """
+
+    def __init__(self, network: AlignerNetwork, card: Mapping[str, Any] | None = None) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.card = dict(card or {})
+
+    def __call__(self, photo: NDArray[np.uint8], box: Box, /) -> Landmarks:
+        """Return five points (x, y) in the photo, 5×2."""
+        points: Landmarks = self.locate(photo, [box])[0][0]
+        return points
+
+    def locate(
+        self, photo: NDArray[np.uint8], boxes: Sequence[Box], angles: Sequence[float] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Locate the faces of several boxes at once.
+
+        Args:
+            photo: RGB, H×W×3, 0…255.
+            boxes: around faces, as the cascade gives them: side about 2.8 eye distances.
+            angles: by which each box is turned about its centre, clockwise, in radians; none, if left out.
+
+        Returns:
+            Landmarks in the photo, N×5×2; and how much each box looks like a face, N, 0…1.
+
+        Raises:
+            InputError: the photo is not H×W×3 of uint8, or a box is empty or not finite.
+        """
+        _check(photo, boxes)
+        if not boxes:
+            return np.zeros((0, 5, 2)), np.zeros(0)
+        patches, places = zip(*(_patch(photo, box) for box in boxes), strict=True)
+        images = torch.from_numpy(np.stack(patches))[:, None].float() / 255
+        middle = torch.full((len(boxes), 2), (_PATCH_SIDE - 1) / 2)
+        sides = torch.full((len(boxes),), _PATCH_SIDE / _PATCH_MARGIN)
+        turns = torch.tensor([0.0] * len(boxes) if angles is None else list(angles))
+        located = self.network(images, box_frames(middle, sides, turns))
+        place = np.array(places)
+        points = located.points.double().numpy() * place[:, None, 2:] + place[:, None, :2]
+        return points, located.logits.double().sigmoid().numpy()
+
+
+def load_aligner(path: str | os.PathLike[str] | None = None) -> Aligner:
+    """Load an aligner; the shipped one, if no path is given.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or no aligner of ours.
+        LayoutError: its weights do not fit the architecture it names.
+    """
+    return _shipped() if path is None else _load(path)
+
+
+def save_aligner(network: AlignerNetwork, path: str | os.PathLike[str], training: Mapping[str, Any]) -> None:
+    """Write an aligner in half precision, with what is known about its training, whole or not at all."""
+    state = {
+        name: value.half()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    card = {"format": _FORMAT, "width": network.width, "training": dict(training)}
+    write_weights(path, state, {_CARD_KEY: card})
+
+
+def _load(path: str | os.PathLike[str]) -> Aligner:
+    name = os.path.basename(path)
+    state, metadata = read_weights(path)
+    card = metadata.get(_CARD_KEY)
+    if not isinstance(card, dict) or card.get("format") != _FORMAT:
+        raise WeightsError(
+            f"{name} is no aligner that this version reads: train one with `xfr train aligner`"
+        )
+    width = card.get("width")
+    if not isinstance(width, int) or not 4 <= width <= 64:
+        raise WeightsError(f"{name} names an impossible width ({width!r}): get the file again")
+    network = AlignerNetwork(width)
+    load_state_dict_into(network, {key: value.float() for key, value in state.items()}, name)
+    if not all(value.isfinite().all() for value in state.values()):
+        raise WeightsError(f"{name} holds numbers that are not finite: get the file again")
+    return Aligner(network, card)
+
+
+@cache
+def _shipped() -> Aligner:
+    with resources.as_file(resources.files("xfr_plugin") / "models" / "aligner.safetensors") as path:
+        return _load(path)
+
+
+def _check(photo: NDArray[np.uint8], boxes: Sequence[Box]) -> None:
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
+        raise InputError(f"a photo is H×W×3 of uint8, got {photo.dtype} of shape {photo.shape}")
+    for box in boxes:
+        values = (box.x, box.y, box.width, box.height)
+        if not np.isfinite(values).all() or box.width <= 0 or box.height <= 0:
+            raise InputError(f"a face box must be finite and not empty, got {box}")
+
+
+def _patch(photo: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+    """Cut a square around a box, 160×160, grey, without aliasing; beyond the photo its border goes on.
+
+    Returns:
+        The square; and where it lies: photo = offset (x, y) + scale (x, y) · pixel.
+    """
+    side = max(box.width, box.height) * _PATCH_MARGIN
+    left, top = box.x + (box.width - side) / 2, box.y + (box.height - side) / 2
+    height, width = photo.shape[:2]
+    outer = (int(np.floor(left)), int(np.floor(top)), int(np.ceil(left + side)), int(np.ceil(top + side)))
+    cut = photo[max(0, outer[1]) : max(0, outer[3]), max(0, outer[0]) : max(0, outer[2])]
+    if not cut.size:
+        raise InputError(f"the face box {box} lies outside the photo of {width}×{height} pixels")
+    grey = np.asarray(Image.fromarray(cut).convert("L"))
+    margins = ((max(0, -outer[1]), max(0, outer[3] - height)), (max(0, -outer[0]), max(0, outer[2] - width)))
+    padded = Image.fromarray(np.pad(grey, margins, mode="edge"))
+    inner = (left - outer[0], top - outer[1], left - outer[0] + side, top - outer[1] + side)
+    patch = padded.resize((_PATCH_SIDE, _PATCH_SIDE), Image.Resampling.BILINEAR, box=inner)
+    scale = side / _PATCH_SIDE
+    return np.asarray(patch), (left - 0.5 + scale / 2, top - 0.5 + scale / 2, scale, scale)
