@@ -39,7 +39,7 @@ class DecoderCard(BaseModel):
     embedding_dim: int = Field(gt=0, le=1 << 16)
     input_size: tuple[int, int]
     output_size: tuple[int, int] = (56, 56)
-    widths: tuple[int, int, int] = (160, 80, 48)
+    widths: tuple[int, int, int] = (128, 64, 32)
     provenance: Provenance = Provenance()
     figures: dict[str, float | str] = {}
 

@@ -36,7 +36,7 @@ class DecoderNetwork(nn.Module):
         self,
         embedding_dim: int = 128,
         output_size: tuple[int, int] = (56, 56),
-        widths: tuple[int, int, int] = (160, 80, 48),
+        widths: tuple[int, int, int] = (128, 64, 32),
     ) -> None:
         super().__init__()
         if embedding_dim < 1 or min(output_size) < 8 or len(widths) != _DOUBLINGS or min(widths) < 1:

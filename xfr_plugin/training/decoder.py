@@ -54,7 +54,7 @@ class DecoderConfig(EngineConfig):
     faces: Path = Path("../shared/data/faces/lfw112")
     people: Path | None = None
     output_size: tuple[int, int] | None = None
-    widths: tuple[int, int, int] = (160, 80, 48)
+    widths: tuple[int, int, int] = (128, 64, 32)
     held_out: float = Field(default=0.06, gt=0, lt=1)
     validation_faces: int = Field(default=256, gt=0)
     synthetic: float = Field(default=1.0, ge=0)
