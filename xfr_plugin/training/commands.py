@@ -36,6 +36,12 @@ def recognizer(
     run: Run = None,
     faces: Faces = None,
     teacher: Annotated[str | None, typer.Option(help="Name or weight file of the teacher.")] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            help="Then calibrate on LFW's protocol and write this .safetensors file; its stem is the name."
+        ),
+    ] = None,
     device: Device = None,
     seed: Seed = None,
     epochs: Epochs = None,
@@ -48,6 +54,11 @@ def recognizer(
     given |= {"teacher": teacher, "device": device, "seed": seed, "epochs": epochs, "threads": threads}
     settings = load_config(RecognizerConfig, config, given)
     _report(train_recognizer(settings), settings.run)
+    if publish:
+        from xfr_plugin.training.publish import publish_recognizer
+
+        figures = publish_recognizer(settings, publish, publish.stem).figures
+        Console().print({name: value for name, value in figures.items() if isinstance(value, float)})
 
 
 @app.command()

@@ -31,7 +31,8 @@ def curve_figure(records: list[Record]) -> Figure:
     """Draw every `train/…` and `val/…` figure against the epoch, one panel a figure."""
     names = sorted({key for record in records for key in record if "/" in key})
     rows = max(1, -(-len(names) // 3))
-    figure = Figure(figsize=(12, 2.6 * rows), layout="constrained")
+    figure = Figure(figsize=(12, 2.6 * rows))
+    figure.subplots_adjust(0.05, 0.16 / rows, 0.99, 1 - 0.1 / rows, hspace=0.55, wspace=0.18)
     panels = figure.subplots(rows, 3, squeeze=False).ravel()
     for panel, name in zip(panels, names, strict=False):
         drawn = [(record["epoch"], record[name]) for record in records if name in record]
