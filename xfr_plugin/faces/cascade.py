@@ -43,6 +43,7 @@ class _View:
         mirrored: search the mirror image.
         padding: grey margin as a share of the copy's sides, for faces that fill the photo.
         scale_factor: see `find_boxes`.
+        window: see `find_boxes`; time grows with the number of small windows.
     """
 
     side: int = 400
@@ -51,6 +52,7 @@ class _View:
     mirrored: bool = False
     padding: float = 0.0
     scale_factor: float = 1.1
+    window: int = 36
 
 
 _ROUNDS: tuple[tuple[_View, ...], ...] = (
@@ -59,7 +61,7 @@ _ROUNDS: tuple[tuple[_View, ...], ...] = (
     (_View(side=800, enlarged=2.0),),
     (_View(angle=15), _View(angle=-15)),
     (_View(angle=30), _View(angle=-30)),
-    (_View(side=1600),),
+    (_View(side=1600, enlarged=4.0, window=48),),
 )
 """Searched one after the other until a round finds a face. Most photos need only the first."""
 
@@ -107,7 +109,7 @@ class CascadeDetector:
         copy, to_photo = _render(image, view)
         candidates = [
             Candidate(_mapped(candidate.box, to_photo), candidate.hits)
-            for candidate in find_boxes(np.asarray(copy), view.scale_factor)
+            for candidate in find_boxes(np.asarray(copy), view.scale_factor, view.window)
         ]
         candidates = [c for c in candidates if _is_centred_in(c.box, image.size)][:_MOST_CANDIDATES]
         boxes = [candidate.box for candidate in candidates]
@@ -137,7 +139,7 @@ class Candidate:
     hits: int
 
 
-def find_boxes(photo: NDArray[np.uint8], scale_factor: float = 1.1) -> list[Candidate]:
+def find_boxes(photo: NDArray[np.uint8], scale_factor: float = 1.1, window: int = _WINDOW) -> list[Candidate]:
     """Run the frontal-face cascade of local binary patterns over a photo.
 
     Windows that overlap by more than 40 % (intersection over union), directly or through others, make one
@@ -146,12 +148,13 @@ def find_boxes(photo: NDArray[np.uint8], scale_factor: float = 1.1) -> list[Cand
     Args:
         photo: RGB or grey, H×W×3 or H×W, 0…255.
         scale_factor: ratio of successive window sizes; smaller finds more and takes longer.
+        window: side of the smallest windows in pixels, at least 24.
     """
     height, width = photo.shape[:2]
-    if min(height, width) < _WINDOW:
+    if min(height, width) < window:
         return []
     grey = np.asarray(Image.fromarray(photo).convert("L"))
-    windows = _windows(grey, scale_factor)
+    windows = _windows(grey, scale_factor, window)
     if not len(windows):
         return []
     count, group = connected_components(_overlaps(windows) > _SAME_WINDOW, directed=False)
@@ -216,7 +219,7 @@ def _same_face(first: DetectedFace, second: DetectedFace) -> bool:
     return apart < 0.35 * max(first.box.width, second.box.width)
 
 
-def _windows(grey: NDArray[np.uint8], scale_factor: float) -> NDArray[np.float64]:
+def _windows(grey: NDArray[np.uint8], scale_factor: float, window: int) -> NDArray[np.float64]:
     """Every window that passes the cascade, x, y, width, height, the largest first.
 
     The cascade's own grouping depends on the order in which its threads finish and hides the number of hits;
@@ -226,7 +229,7 @@ def _windows(grey: NDArray[np.uint8], scale_factor: float) -> NDArray[np.float64
         img=grey,
         scale_factor=scale_factor,
         step_ratio=1.0,
-        min_size=(_WINDOW, _WINDOW),
+        min_size=(window, window),
         max_size=grey.shape,
         min_neighbor_number=1,
         intersection_score_threshold=1.01,

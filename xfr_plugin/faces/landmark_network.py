@@ -28,7 +28,7 @@ BOX_MARGIN = 1.4
 """Side of the coarse crop in sides of the face box."""
 
 _FINE_CENTRE = (56.0, 71.0)
-_FINE_HALF_SIDE = 48.0
+_FINE_HALF_SIDE = 44.0
 # bounds of the fine crop's side in sides of the coarse one: usual is .7; a non-face could collapse to a point
 _FINE_SCALES = (0.35, 1.4)
 
@@ -45,6 +45,11 @@ class AlignerNetwork(nn.Module):
 
     Args:
         width: channels of the highest resolution; the number of parameters grows with its square.
+
+    Attributes:
+        label_offset: by how much the given landmarks lie beside the places that a network trained on mirrored
+            faces can learn, x and y in eye distances: labels of detectors are often shifted to one side.
+            The crops that recognizers were trained on are shifted alike, so the landmarks must be, too.
     """
 
     mean_shape: Tensor
@@ -54,6 +59,7 @@ class AlignerNetwork(nn.Module):
         self.width = width
         self.coarse = _HeatmapNetwork(width)
         self.fine = _HeatmapNetwork(width)
+        self.label_offset = nn.Parameter(torch.zeros(2))
         shape = (torch.from_numpy(ARCFACE_TEMPLATE).float() - torch.tensor(_FINE_CENTRE)) / _FINE_HALF_SIDE
         self.register_buffer("mean_shape", shape, persistent=False)
 
@@ -75,7 +81,9 @@ class AlignerNetwork(nn.Module):
     def look(self, step: nn.Module, crops: Tensor, frames: Tensor) -> Located:
         """Run one step on its crops (B×1×64×64) and place its landmarks in the image."""
         points, logits = step(_standardised(crops))
-        return Located(from_crop(points, frames), logits)
+        placed = from_crop(points, frames)
+        eye_distances = (placed[:, 1] - placed[:, 0]).detach().norm(dim=1)
+        return Located(placed + eye_distances[:, None, None] * self.label_offset, logits)
 
     def fine_frames(self, points: Tensor, frames: Tensor) -> Tensor:
         """Frames of the fine step, in which `points` (B×5×2) lie on the mean shape.

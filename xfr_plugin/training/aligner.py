@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, pad
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.landmark_network import AlignerNetwork, Located, box_frames, sample_crops
@@ -25,6 +26,7 @@ from xfr_plugin.training.manifest import build_manifest
 __all__ = ["AlignerConfig", "AlignerTask", "train_aligner"]
 
 _TRUE_BOX_SHARE = 0.5
+_TEXTURE_SHARE = 0.2
 _CHUNK = 100
 
 
@@ -43,7 +45,7 @@ class AlignerConfig(EngineConfig):
     """
 
     run: Path = Path("runs/aligner")
-    epochs: int = Field(default=60, gt=0)
+    epochs: int = Field(default=50, gt=0)
     batch_size: int = Field(default=48, gt=0)
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=0.02, ge=0)
@@ -52,10 +54,10 @@ class AlignerConfig(EngineConfig):
     people: str = "peopleDevTrain.txt"
     out: Path | None = None
     held_out: float = Field(default=0.1, gt=0, lt=1)
-    width: int = Field(default=16, ge=4, le=64)
-    non_faces: float = Field(default=0.25, gt=0, le=1)
+    width: int = Field(default=20, ge=4, le=64)
+    non_faces: float = Field(default=0.5, gt=0, le=1)
     rotation: float = Field(default=30.0, ge=0, le=90)
-    score_weight: float = Field(default=0.05, ge=0)
+    score_weight: float = Field(default=0.1, ge=0)
 
 
 class AlignerTask(Task):
@@ -94,7 +96,10 @@ class AlignerTask(Task):
         photos, network = self.train_photos, self.network
         face_frames = random_face_frames(photos, indices, self.config.rotation, generator)
         others, other_frames = self._non_faces(len(indices), generator)
-        images = photos.images[torch.cat([indices, others])].to(self.device).float() / 255
+        images = photos.images[torch.cat([indices, others])].float() / 255
+        textures = max(1, round(len(others) * _TEXTURE_SHARE))
+        images[-textures:] = random_textures(textures, images.shape[2:], generator)
+        images = images.to(self.device)
         frames = torch.cat([face_frames, other_frames]).to(self.device)
         coarse = network.look(network.coarse, disturbed(sample_crops(images, frames), generator), frames)
         fine_frames = moved(network.fine_frames(coarse.points.detach(), frames), generator)
@@ -111,7 +116,7 @@ class AlignerTask(Task):
         photos = self.held_out_photos
         boxes = photos.expected_boxes()
         numbers = torch.arange(len(photos), dtype=torch.float32)[:, None]
-        faces = self._locate(network, photos, torch.cat([numbers, boxes], dim=1))
+        faces = self._locate(network, photos, torch.cat([numbers, boxes, 0 * numbers], dim=1))
         others = self._locate(network, photos, photos.false_boxes)
         eyes = (photos.landmarks[:, 1] - photos.landmarks[:, 0]).norm(dim=1)
         errors = (faces.points - photos.landmarks).norm(dim=2).mean(1) / eyes
@@ -123,22 +128,22 @@ class AlignerTask(Task):
         }
 
     def _locate(self, network: nn.Module, photos: PhotoSet, boxes: Tensor) -> Located:
-        """Run the network on boxes (photo, centre, side)."""
+        """Run the network on boxes (photo, centre, side, angle)."""
         parts = []
         for chunk in torch.split(boxes, _CHUNK):
             images = photos.images[chunk[:, 0].long()].to(self.device).float() / 255
-            frames = box_frames(chunk[:, 1:3], chunk[:, 3], torch.zeros(len(chunk))).to(self.device)
+            frames = box_frames(chunk[:, 1:3], chunk[:, 3], chunk[:, 4]).to(self.device)
             parts.append(network(images, frames))
         return Located(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
 
     def _non_faces(self, faces: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Photos, and frames in them, of boxes that hold no face; half of them fooled the cascade."""
-        count = max(1, round(faces * self.config.non_faces))
+        """Photos, and frames in them, of boxes that hold no face; most of them fooled the cascade."""
+        count = max(2, round(faces * self.config.non_faces))
         false = self.train_photos.false_boxes
-        fooled = false[torch.randint(len(false), (count // 2,), generator=generator)]
+        fooled = false[torch.randint(len(false), (count - count // 3,), generator=generator)]
         boxes = torch.cat([fooled, random_non_faces(self.train_photos, count - len(fooled), generator)])
         sides = boxes[:, 3] * uniform(count, -0.15, 0.15, generator).exp()
-        angles = uniform(count, -0.5, 0.5, generator)
+        angles = boxes[:, 4] + uniform(count, -0.5, 0.5, generator)
         flips = torch.rand(count, generator=generator) < 0.5
         return boxes[:, 0].long(), box_frames(boxes[:, 1:3], sides, angles, flips)
 
@@ -196,7 +201,7 @@ def random_face_frames(
 
 
 def random_non_faces(photos: PhotoSet, count: int, generator: torch.Generator) -> Tensor:
-    """Boxes (photo, centre, side), B×4, beside the face, or on it and far too small or too large."""
+    """Boxes (photo, centre, side, angle), B×5, beside the face, or on it and far too small or too large."""
     numbers = torch.randint(len(photos), (count,), generator=generator)
     faces = photos.expected_boxes()[numbers]
     height, width = photos.images.shape[2:]
@@ -206,7 +211,20 @@ def random_non_faces(photos: PhotoSet, count: int, generator: torch.Generator) -
     other_scale = (side / faces[:, 2]).log().abs() > math.log(1.7)
     # what still looks like the face is made a tiny box inside it
     side = torch.where(apart | other_scale, side, faces[:, 2] * 0.35)
-    return torch.cat([numbers[:, None].float(), centre, side[:, None]], dim=1)
+    angle = torch.zeros(count)
+    return torch.stack([numbers.float(), centre[:, 0], centre[:, 1], side, angle], dim=1)
+
+
+def random_textures(count: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Random noise of mixed coarseness, half of it black and white, count×1×H×W in 0…1."""
+    image = torch.zeros(count, 1, *size)
+    for cells in (5, 15, 50, 125):
+        grid = torch.rand(count, 1, cells, cells, generator=generator) - 0.5
+        weight = uniform(count, 0, 1, generator)[:, None, None, None] ** 2
+        image += weight * interpolate(grid, size=tuple(size), mode="bilinear")
+    image = image / (image.abs().amax((1, 2, 3), keepdim=True) + 1e-6)
+    sharpness = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, 20.0)[:, None, None, None]
+    return (image * sharpness).sigmoid()
 
 
 def disturbed(crops: Tensor, generator: torch.Generator) -> Tensor:
@@ -219,10 +237,10 @@ def disturbed(crops: Tensor, generator: torch.Generator) -> Tensor:
     ramp = torch.linspace(-1, 1, crops.shape[2], device=crops.device)
     light = (draw(-0.5, 0.5) * ramp + draw(-0.5, 0.5) * ramp[:, None]).exp()
     crops = (crops.clamp(min=1e-3) ** draw(-0.5, 0.5).exp() * light).clamp(0, 1)
-    crops = occlude(crops.repeat(1, 3, 1, 1), 0.2, 0.45, generator)[:, :1]
+    crops = occlude(crops.repeat(1, 3, 1, 1), 0.15, 0.45, generator)[:, :1]
     crops = blur(crops, 0.25, generator)
     noise = torch.randn(crops.shape, generator=generator).to(crops)
-    crops = crops + noise * draw(0, 0.06) * (draw(0, 1) < 0.5)
+    crops = crops + noise * draw(0, 0.05) * (draw(0, 1) < 0.5)
     return compress(crops.clamp(0, 1), 0.2, generator)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ class PhotoSet:
         images: grey, uint8, N×1×H×W.
         landmarks: in pixels, N×5×2.
         boxes: the cascade's box of the face as centre and side in pixels, N×3; NaN where it found none.
-        false_boxes: other boxes of the cascade as photo, centre and side, M×4.
+        false_boxes: other boxes of the cascade, on the photo or on the photo upside down, as photo, centre,
+            side and angle in radians, M×5.
     """
 
     images: Tensor
@@ -81,15 +83,18 @@ def read_photos(
             raise InputError(f"photographs must have one size: {file} differs from {files[0]}")
     candidates = _find_or_read_boxes(dict(zip(files, images, strict=True)), boxes_file)
     boxes, false_boxes = [], []
-    for index, (file, found) in enumerate(zip(files, candidates, strict=True)):
-        box, others = _sort_boxes(found, landmarks[file])
+    for index, (file, (upright, upside_down)) in enumerate(zip(files, candidates, strict=True)):
+        box, others = _sort_boxes(upright, landmarks[file])
         boxes.append(box)
-        false_boxes += [(float(index), *other) for other in others]
+        false_boxes += [(float(index), *other, 0.0) for other in others]
+        height, width = images[0].shape
+        turned = [_centre_and_side(candidate) for candidate in upside_down]
+        false_boxes += [(float(index), width - 1 - x, height - 1 - y, side, math.pi) for x, y, side in turned]
     return PhotoSet(
         torch.from_numpy(np.stack(images))[:, None],
         torch.from_numpy(np.stack([landmarks[file] for file in files])).float(),
         torch.tensor(boxes),
-        torch.tensor(false_boxes).reshape(-1, 4),
+        torch.tensor(false_boxes).reshape(-1, 5),
     )
 
 
@@ -101,17 +106,27 @@ def box_offset(candidate: Candidate, landmarks: Landmarks) -> tuple[float, float
     return (x - mean_x) / eye_distance, (y - mean_y) / eye_distance, side / eye_distance
 
 
-def _find_or_read_boxes(images: dict[str, NDArray[np.uint8]], path: Path) -> list[list[Candidate]]:
+def _find_or_read_boxes(
+    images: dict[str, NDArray[np.uint8]], path: Path
+) -> list[tuple[list[Candidate], list[Candidate]]]:
+    """Boxes of each photo, and of the same photo upside down, where nothing is an upright face."""
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
     else:
-        found = {file: find_boxes(image) for file, image in images.items()}
-        stored = {file: [(*astuple(c.box), c.hits) for c in rows] for file, rows in found.items()}
+        stored = {file: [_rows(image), _rows(image[::-1, ::-1])] for file, image in images.items()}
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(stored), encoding="utf-8")
     if not isinstance(stored, dict) or not images.keys() <= stored.keys():
         raise InputError(f"{path} holds the boxes of other photographs: delete it")
-    return [[Candidate(Box(*row[:4]), row[4]) for row in stored[file]] for file in images]
+    return [(_candidates(stored[file][0]), _candidates(stored[file][1])) for file in images]
+
+
+def _rows(image: NDArray[np.uint8]) -> list[tuple[float, ...]]:
+    return [(*astuple(candidate.box), candidate.hits) for candidate in find_boxes(image)]
+
+
+def _candidates(rows: list[list[float]]) -> list[Candidate]:
+    return [Candidate(Box(*row[:4]), int(row[4])) for row in rows]
 
 
 def _sort_boxes(
