@@ -13,7 +13,7 @@ from xfr_plugin.errors import InputError, PhotoFormatError
 from xfr_plugin.recognition import Recognizer, build_network
 from xfr_plugin.training.faces_data import FaceSet, find_faces, read_faces, split_people
 from xfr_plugin.training.manifest import build_manifest, read_manifest
-from xfr_plugin.training.pool import PoolConfig, build_pool, fast_embedder, mix_faces
+from xfr_plugin.training.pool import PoolConfig, build_pool, mix_faces
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +112,6 @@ def test_the_pool_holds_the_teachers_embeddings_of_exactly_its_images(
     again = build_pool(faces, teacher, PoolConfig(mixes=2), 0, tmp_path)
     assert torch.equal(again.targets, pool.targets)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
-
-
-def test_the_fast_embedder_agrees_with_the_teacher(teacher: Recognizer) -> None:
-    images = torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(fast_embedder(teacher)(images), teacher.embed(images), atol=1e-4, rtol=0)
 
 
 def test_a_face_set_knows_its_length() -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 from xfr_plugin.recognition.zoo import load_recognizer
 from xfr_plugin.reconstruction.atlas import channel_atlas
@@ -24,9 +25,15 @@ from xfr_plugin.reconstruction.losses import (
 from xfr_plugin.reconstruction.network import DecoderNetwork
 from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, train
-from xfr_plugin.training.faces_data import FaceSet, all_files, find_faces, read_faces, split_people
+from xfr_plugin.training.faces_data import (
+    FaceSet,
+    all_files,
+    embed_faces,
+    find_faces,
+    read_faces,
+    split_people,
+)
 from xfr_plugin.training.manifest import build_manifest
-from xfr_plugin.training.publish import embed_faces
 
 __all__ = ["DecoderConfig", "DecoderTask", "publish_decoder", "train_decoder"]
 
@@ -77,7 +84,7 @@ class DecoderTask(Task):
     def __init__(self, config: DecoderConfig) -> None:
         self.config = config
         self.recognizer = load_recognizer(config.recognizer)
-        self.recognizer.network.to(memory_format=torch.channels_last)
+        self.frozen = folded_recognizer(self.recognizer).requires_grad_(False)
         train_part, held_out = split_people(
             find_faces(config.faces, config.people), config.held_out, config.seed
         )
@@ -87,7 +94,7 @@ class DecoderTask(Task):
         validation = read_faces(config.faces, held_out, self.recognizer.input_size)
         chosen = torch.linspace(0, len(validation) - 1, min(config.validation_faces, len(validation))).long()
         self.validation = validation.batch(chosen)
-        self.validation_embeddings = self.recognizer.embed(self.validation)
+        self.validation_embeddings = self.frozen.embed(self.validation)
         self.examples = len(self.faces)
         self.device = torch.device("cpu")
 
@@ -105,7 +112,7 @@ class DecoderTask(Task):
     def to(self, device: torch.device) -> None:
         """Move the recognizer and the validation data."""
         self.device = device
-        self.recognizer.to(device)
+        self.frozen.to(device)
         self.validation_embeddings = self.validation_embeddings.to(device)
 
     def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -119,7 +126,7 @@ class DecoderTask(Task):
         parts = {
             "pixel": pixel_loss(images[: len(real)], target),
             "gradient": gradient_loss(images[: len(real)], target),
-            "identity": identity_loss(self.recognizer, self._views(images, generator), wanted),
+            "identity": identity_loss(self.frozen, self._views(images, generator), wanted),
         }
         weights = {name: getattr(self.config, name) for name in parts}
         return {"total": sum((weights[n] * v for n, v in parts.items()), torch.zeros(())), **parts}
@@ -128,7 +135,7 @@ class DecoderTask(Task):
         """Identity cosine and pixel loss on faces of held-out people."""
         images = torch.cat([network(chunk) for chunk in _chunks(self.validation_embeddings)])
         inputs = to_input_size(images.float(), self.recognizer.input_size)
-        again = self.recognizer.embed(inputs)
+        again = self.frozen.embed(inputs)
         faces = functional.interpolate(self.validation, self.output_size, mode="area")
         return {
             "identity_cosine": float((again * self.validation_embeddings).sum(dim=1).mean()),

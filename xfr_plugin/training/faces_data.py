@@ -16,8 +16,10 @@ from torch import Tensor
 from xfr_plugin.errors import InputError, PhotoFormatError
 from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.faces.lfw import read_people
+from xfr_plugin.recognition.folding import folded_recognizer
+from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["FaceSet", "find_faces", "read_faces", "split_people"]
+__all__ = ["FaceSet", "all_files", "embed_faces", "find_faces", "read_faces", "split_people"]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -108,6 +110,14 @@ def read_faces(folder: Path, faces: dict[str, list[str]], size: tuple[int, int] 
     for image, file in zip(images, files, strict=True):
         image.copy_(torch.from_numpy(_read(folder / file, size)).permute(2, 0, 1))
     return FaceSet(images, people, files)
+
+
+def embed_faces(recognizer: Recognizer, faces: FaceSet, batch_size: int = 64) -> Tensor:
+    """Normalised embeddings of all faces, N×D, on the CPU."""
+    folded = folded_recognizer(recognizer)
+    starts = range(0, len(faces), batch_size)
+    batches = (torch.arange(start, min(start + batch_size, len(faces))) for start in starts)
+    return torch.cat([folded.embed(faces.batch(batch)).cpu() for batch in batches])
 
 
 def all_files(*parts: dict[str, list[str]]) -> Sequence[str]:

@@ -8,12 +8,9 @@ arXiv 2106.05237).
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.nn import functional
 
 from xfr_plugin.files import atomic_path
+from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.training.augment import colour, mirror, move, uniform
 from xfr_plugin.training.engine import step_generator
@@ -95,29 +92,6 @@ def mix_faces(first: Tensor, second: Tensor, generator: torch.Generator) -> Tens
     return mask * first + (1 - mask) * second
 
 
-def fast_embedder(teacher: Recognizer) -> Callable[[Tensor], Tensor]:
-    """The teacher's normalised embeddings (on the CPU) of images in [0, 1], faster on a CPU.
-
-    Depthwise networks are bound by memory there; fusing convolution, BatchNorm and activation makes
-    MobileFaceNet about 2.5 times as fast. torch.jit is deprecated, but the only way that needs no compiler.
-    """
-    if teacher.device.type != "cpu":
-        return lambda images: teacher.embed(images, _CHUNK).cpu()
-    example = teacher.preprocess(torch.rand(2, 3, *teacher.input_size))
-    network = copy.deepcopy(teacher.network).to(memory_format=torch.channels_last)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network, example.to(memory_format=torch.channels_last))
-        fused = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-
-    @torch.no_grad()
-    def embed(images: Tensor) -> Tensor:
-        inputs = teacher.preprocess(images).to(memory_format=torch.channels_last)
-        return functional.normalize(fused(inputs), dim=1)
-
-    return embed
-
-
 def _write_pool(
     faces: FaceSet,
     teacher: Recognizer,
@@ -128,7 +102,7 @@ def _write_pool(
     progress: bool,
 ) -> None:
     total = len(faces) * (2 + config.mixes)
-    targets, embed = [], fast_embedder(teacher)
+    targets, folded = [], folded_recognizer(teacher)
     with atomic_path(images_path) as temporary:
         shape = (total, *faces.images.shape[1:])
         stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -140,7 +114,7 @@ def _write_pool(
             numbers = torch.arange(start, min(start + _CHUNK, total))
             chunk = (_pool_images(faces, numbers, config, step_generator(seed, start)) * 255).round()
             stored[start : start + len(chunk)] = chunk.to(torch.uint8).numpy()
-            targets.append(embed(chunk / 255))
+            targets.append(folded.embed(chunk / 255).cpu())
         stored.flush()
     with atomic_path(targets_path) as temporary:
         np.save(temporary, torch.cat(targets).numpy(), allow_pickle=False)

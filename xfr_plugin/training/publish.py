@@ -13,7 +13,7 @@ from xfr_plugin.recognition.networks import build_network
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, sha256_of
 from xfr_plugin.recognition.zoo import RecognizerCard, save_recognizer
-from xfr_plugin.training.faces_data import FaceSet, find_faces, read_faces, split_people
+from xfr_plugin.training.faces_data import FaceSet, embed_faces, find_faces, read_faces, split_people
 from xfr_plugin.training.recognizer import RecognizerConfig, pair_scores, student
 
 __all__ = [
@@ -68,13 +68,6 @@ def calibration_faces(config: RecognizerConfig) -> FaceSet:
     test = find_faces(config.faces, protocol / "peopleDevTest.txt")
     faces = held_out | {person: files for person, files in test.items() if person in others}
     return read_faces(config.faces, faces)
-
-
-def embed_faces(recognizer: Recognizer, faces: FaceSet, batch_size: int = 64) -> Tensor:
-    """Normalised embeddings of all faces, N×D, on the CPU."""
-    starts = range(0, len(faces), batch_size)
-    batches = (torch.arange(start, min(start + batch_size, len(faces))) for start in starts)
-    return torch.cat([recognizer.embed(faces.batch(batch)).cpu() for batch in batches])
 
 
 def pair_cosines(recognizer: Recognizer, folder: Path, pairs: list[LfwPair]) -> Tensor:

@@ -18,9 +18,9 @@ from xfr_plugin.recognition.zoo import load_recognizer
 from xfr_plugin.training.augment import AugmentConfig, augment
 from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, train
-from xfr_plugin.training.faces_data import all_files, find_faces, read_faces, split_people
+from xfr_plugin.training.faces_data import all_files, embed_faces, find_faces, read_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
-from xfr_plugin.training.pool import PoolConfig, build_pool, fast_embedder
+from xfr_plugin.training.pool import PoolConfig, build_pool
 
 __all__ = ["DistillationTask", "RecognizerConfig", "pair_scores", "train_recognizer"]
 
@@ -70,8 +70,7 @@ class DistillationTask(Task):
         faces = read_faces(config.faces, train_part, teacher.input_size)
         self.pool = build_pool(faces, teacher, config.pool, config.seed, config.run, config.progress)
         self.validation = read_faces(config.faces, held_out, teacher.input_size)
-        embed = fast_embedder(teacher)
-        self.truth = torch.cat([embed(self.validation.batch(i)) for i in _chunks(len(self.validation))])
+        self.truth = embed_faces(teacher, self.validation)
         self.examples = len(self.pool)
         self.device = torch.device("cpu")
 
