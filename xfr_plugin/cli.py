@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from xfr_plugin._version import __version__
 from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
@@ -146,7 +146,9 @@ def explain_command(
 @app.command("methods")
 def methods_command() -> None:
     """List the attribution methods and their options."""
-    table = Table("method", "title", "paper", "cost for a pair, D channels", "options (defaults)")
+    table = Table(
+        Column("method", no_wrap=True), "title", "paper", "cost for a pair, D channels", "options (defaults)"
+    )
     for method in METHODS.values():
         options = ", ".join(f"{name}={value}" for name, value in method.options().items())
         table.add_row(method.name, method.title, f"{method.paper} ({method.year})", method.cost, options)
@@ -156,7 +158,9 @@ def methods_command() -> None:
 @app.command("recognizers")
 def recognizers_command() -> None:
     """List the recognizers that have a name."""
-    table = Table("name", "architecture", "input", "threshold (EER)", "licence", "source")
+    table = Table(
+        Column("name", no_wrap=True), "architecture", "input", "threshold (EER)", "licence", "source"
+    )
     for name in list_recognizers():
         card = zoo_card(name)
         threshold = f"{card.calibration.threshold:.3f}" if card.calibration else "not calibrated"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
+from torch.nn import functional
 
 from xfr_plugin.errors import InputError
 
@@ -34,5 +35,11 @@ def blurred(maps: Tensor, blur: Blur | None) -> Tensor:
     if blur is None:
         return maps
     kernel, sigma = blur
-    smooth: Tensor = gaussian_blur(maps, [kernel, kernel], [sigma, sigma])
+    reach = kernel // 2
+    offsets = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
+    weights = functional.normalize(torch.exp(-0.5 * (offsets / sigma) ** 2), p=1, dim=0)
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    padded = functional.pad(flat, (reach, reach, reach, reach), mode="reflect")
+    rows = functional.conv2d(padded, weights.view(1, 1, -1, 1))
+    smooth: Tensor = functional.conv2d(rows, weights.view(1, 1, 1, -1)).reshape(maps.shape)
     return smooth

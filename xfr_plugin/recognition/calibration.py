@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
-from sklearn.linear_model import LogisticRegression
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import metrics
@@ -109,6 +108,10 @@ def _operating_point(genuine: ArrayLike, impostor: ArrayLike, threshold: float) 
 
 
 def _logistic(genuine: metrics.Scores, impostor: metrics.Scores) -> tuple[float, float]:
+    from sklearn.linear_model import (
+        LogisticRegression,
+    )  # takes seconds to import, and only calibration needs it
+
     scores = np.concatenate((genuine, impostor))[:, None]
     same = np.concatenate((np.ones(genuine.size), np.zeros(impostor.size)))
     # balanced weights make the fitted log-odds a log-likelihood ratio; the penalty only guards separable data

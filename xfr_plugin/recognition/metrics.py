@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from xfr_plugin.errors import InputError
 
@@ -74,6 +73,8 @@ def threshold_at_fmr(impostor: ArrayLike, fmr: float) -> float:
 
 def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> tuple[float, float]:
     """Equal error rate (0…1) and its threshold: where FMR and FNMR cross, interpolated on the ROC."""
+    from sklearn.metrics import roc_curve  # takes seconds to import, and only calibration needs it
+
     scores, same = _join(genuine, impostor)
     fmr, tmr, thresholds = roc_curve(same, scores, drop_intermediate=False)
     difference = (1 - tmr) - fmr
@@ -89,6 +90,8 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> tuple[float, fl
 
 def area_under_roc(genuine: ArrayLike, impostor: ArrayLike) -> float:
     """Probability that a genuine pair scores above an impostor pair."""
+    from sklearn.metrics import roc_auc_score
+
     scores, same = _join(genuine, impostor)
     return float(roc_auc_score(same, scores))
 

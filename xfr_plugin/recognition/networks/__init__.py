@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import nn
 
 from xfr_plugin.errors import UnknownNameError
-from xfr_plugin.recognition.networks.compact import CompactResNet
+from xfr_plugin.recognition.networks.compact import CompactFaceNet
 from xfr_plugin.recognition.networks.faceid import FaceIdNet
 from xfr_plugin.recognition.networks.iresnet import IResNet, iresnet18, iresnet34, iresnet50, iresnet100
 from xfr_plugin.recognition.networks.mobilefacenet import MobileFaceNet
@@ -18,7 +18,7 @@ from xfr_plugin.recognition.networks.mobilefacenet_prelu import MobileFaceNetPRe
 
 __all__ = [
     "ARCHITECTURES",
-    "CompactResNet",
+    "CompactFaceNet",
     "FaceIdNet",
     "IResNet",
     "MobileFaceNet",
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
-    "compact": CompactResNet,
+    "compact": CompactFaceNet,
     "faceid": FaceIdNet,
     "iresnet18": iresnet18,
     "iresnet34": iresnet34,

@@ -1,0 +1,149 @@
+"""FGGB against a straightforward one-channel-at-a-time loop, in one run on one machine.
+
+Three implementations of the same map for one pair of faces: the loop that one writes first (forward and backward for
+every channel of each face), the loop that shares the forward pass, and ours. Each runs in a process of its own, so
+that its peak memory is its own; they must agree to 1e-5 of the map's maximum.
+
+    python benchmarks/fggb_speed.py [--recognizer mobilefacenet_ms1m] [--repeats 3] [--chunks 1 4 8 16 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional
+
+from xfr_plugin.attr import Fggb
+from xfr_plugin.faces import fit_aligned, load_photo
+from xfr_plugin.faces.lfw import image_path
+from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.zoo import data_root
+
+TAU = 0.28
+PAIR = (image_path("Abel_Pacheco", 1), image_path("Abel_Pacheco", 4))
+
+
+def load_pair(recognizer: Recognizer) -> tuple[Tensor, Tensor]:
+    faces = [
+        fit_aligned(load_photo(data_root() / "faces" / "lfw112" / name), recognizer.input_size)
+        for name in PAIR
+    ]
+    probe, reference = (torch.from_numpy(face).permute(2, 0, 1)[None].float() / 255 for face in faces)
+    return probe, reference
+
+
+def naive_loop(recognizer: Recognizer, pair: tuple[Tensor, Tensor]) -> Tensor:
+    """Forward and backward for every channel of each face."""
+    maps = []
+    for image, partner in (pair, pair[::-1]):
+        unit, other = recognizer.embed(image)[0], recognizer.embed(partner)[0]
+        saliency = torch.zeros_like(image)
+        for k in range(len(unit)):
+            leaf = image.clone().requires_grad_()
+            recognizer.features(leaf)[0, k].backward()
+            saliency += channel_map(leaf.grad) * (unit[k] * other[k] - TAU / len(unit))
+        maps.append(saliency)
+    return torch.cat(maps)
+
+
+def shared_loop(recognizer: Recognizer, pair: tuple[Tensor, Tensor]) -> Tensor:
+    """One forward pass for both faces, one backward pass for every channel."""
+    leaf = torch.cat(pair).requires_grad_()
+    features = recognizer.features(leaf)
+    units = functional.normalize(features.detach(), dim=1)
+    saliency = torch.zeros_like(leaf)
+    for k in range(units.shape[1]):
+        (gradient,) = torch.autograd.grad(features[:, k].sum(), leaf, retain_graph=True)
+        evidence = units[0, k] * units[1, k] - TAU / units.shape[1]
+        saliency = saliency + channel_map(gradient) * evidence
+    return saliency.detach()
+
+
+def channel_map(gradient: Tensor) -> Tensor:
+    grey = gradient.abs().mean(dim=1, keepdim=True)
+    return (grey / grey.flatten(1).norm(dim=1).view(-1, 1, 1, 1) / 3).expand_as(gradient)
+
+
+def ours(chunk_size: int) -> Callable[[Recognizer, tuple[Tensor, Tensor]], Tensor]:
+    return lambda recognizer, pair: torch.cat(Fggb(recognizer, TAU, chunk_size=chunk_size).attribute(pair))
+
+
+def measure(name: str, argument: int, source: str, queue: multiprocessing.Queue) -> None:
+    recognizer = load_recognizer(source)
+    pair = load_pair(recognizer)
+    recognizer.embed(torch.cat(pair))  # warm up
+    function = {"naive": naive_loop, "shared": shared_loop}.get(name) or ours(argument)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    maps = function(recognizer, pair)
+    seconds = time.perf_counter() - start
+    extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    queue.put((seconds, extra / 1024, maps.numpy()))
+
+
+def run(name: str, argument: int, source: str) -> tuple[float, float, Tensor]:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=measure, args=(name, argument, source, queue))
+    process.start()
+    seconds, memory, maps = queue.get()
+    process.join()
+    return seconds, memory, torch.from_numpy(maps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recognizer", default="mobilefacenet_ms1m")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--chunks", type=int, nargs="+", default=[1, 4, 8, 16, 32])
+    arguments = parser.parse_args()
+    variants = [("naive", 0), ("shared", 0), *(("ours", chunk) for chunk in arguments.chunks)]
+    results: dict[tuple[str, int], list[tuple[float, float, Tensor]]] = {variant: [] for variant in variants}
+    for _ in range(arguments.repeats):
+        for variant in variants:  # in turn, so that a drift of the machine meets all alike
+            results[variant].append(run(*variant, arguments.recognizer))
+    reference = results["naive", 0][0][2]
+    shared = statistics.median(seconds for seconds, _, _ in results["shared", 0])
+    naive = statistics.median(seconds for seconds, _, _ in results["naive", 0])
+    table = Table(
+        "implementation",
+        "seconds",
+        "naive loop / this",
+        "shared loop / this",
+        "extra peak MiB",
+        "max difference",
+    )
+    for (name, chunk), measured in results.items():
+        seconds = statistics.median(s for s, _, _ in measured)
+        memory = statistics.median(m for _, m, _ in measured)
+        difference = max(
+            float((maps - reference).abs().max() / reference.abs().max()) for _, _, maps in measured
+        )
+        label = name if name != "ours" else f"ours, chunk_size={chunk}"
+        table.add_row(
+            label,
+            f"{seconds:.2f}",
+            f"{naive / seconds:.2f}",
+            f"{shared / seconds:.2f}",
+            f"{memory:.0f}",
+            f"{difference:.1e}",
+        )
+    Console().print(
+        f"{arguments.recognizer}, torch {torch.__version__}, {torch.get_num_threads()} threads, one pair"
+    )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

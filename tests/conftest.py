@@ -1,0 +1,87 @@
+"""Fixtures shared by all tests: real data where it is, small recognizers everywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from xfr_plugin.recognition import Recognizer
+
+XFR_DATA = Path(os.environ.get("XFR_DATA", "../shared/data"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if (XFR_DATA / "weights").is_dir():
+        return
+    skip = pytest.mark.skip(reason=f"no real weights and faces at {XFR_DATA}: set XFR_DATA")
+    for item in items:
+        if item.get_closest_marker("real_data"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def xfr_data() -> Path:
+    return XFR_DATA
+
+
+@pytest.fixture(scope="session")
+def faces_root() -> Path:
+    return XFR_DATA / "faces"
+
+
+class SmallNet(nn.Module):
+    """Two convolutions with BatchNorm, and a linear layer: N×3×24×20 → N×6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(8)
+        self.relu2 = nn.ReLU()
+        self.fc = nn.Linear(8 * 12 * 10, 6)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.relu1(self.bn1(self.conv1(images)))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        embedding: torch.Tensor = self.fc(x.flatten(1))
+        return embedding
+
+
+@pytest.fixture
+def recognizer() -> Recognizer:
+    """A small float64 recognizer with non-square input, non-trivial BatchNorm and threshold 0.2."""
+    torch.manual_seed(0)
+    network = SmallNet()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5, 2.0)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.2)
+    return Recognizer(network, input_size=(24, 20), threshold=0.2, name="small").double()
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    """Three pairs of random images for `recognizer`, N×3×24×20 float64 in [0, 1]."""
+    generator = torch.Generator().manual_seed(1)
+    probe, reference = torch.rand(2, 3, 3, 24, 20, generator=generator, dtype=torch.float64)
+    return probe, reference
+
+
+@pytest.fixture
+def face_photo() -> NDArray[np.uint8]:
+    """A photograph of 140×160 pixels without a face: smooth colours and some noise."""
+    rows, columns = np.mgrid[:140, :160]
+    noise = np.random.default_rng(0).integers(0, 20, (140, 160))
+    layers = (rows + noise, columns + noise, 255 - rows - noise)
+    return np.stack(layers, axis=-1).clip(0, 255).astype(np.uint8)

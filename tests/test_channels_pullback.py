@@ -1,0 +1,108 @@
+"""Vectorised backward passes equal one at a time, and folding BatchNorm changes nothing but the time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from xfr_plugin.channels.pullback import channel_gradients, pull_back
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition import Recognizer, build_network
+from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
+
+Images = tuple[torch.Tensor, torch.Tensor]
+
+
+def plain_gradients(recognizer: Recognizer, images: torch.Tensor) -> torch.Tensor:
+    """One forward and one backward pass for each channel of each image."""
+    rows = []
+    for k in range(6):
+        per_image = []
+        for image in images:
+            leaf = image[None].clone().requires_grad_()
+            recognizer.features(leaf)[0, k].backward()
+            assert leaf.grad is not None
+            per_image.append(leaf.grad[0])
+        rows.append(torch.stack(per_image))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 4, 100])
+def test_all_channels_equal_the_plain_loop(recognizer: Recognizer, pair: Images, chunk_size: int) -> None:
+    expected = plain_gradients(recognizer, pair[0])
+    with torch.no_grad():
+        embedding, pullback = pull_back(recognizer.features, pair[0], chunk_size)
+        chunks = list(channel_gradients(embedding, pullback, chunk_size))
+    assert [list(channels) for channels, _ in chunks] == [
+        list(range(6))[start : start + chunk_size] for start in range(0, 6, chunk_size)
+    ]
+    torch.testing.assert_close(torch.cat([grads for _, grads in chunks]), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(embedding, recognizer.features(pair[0]).detach())
+
+
+def test_inputs_and_parameters_are_left_alone(recognizer: Recognizer, pair: Images) -> None:
+    probe = pair[0].clone()
+    embedding, pullback = pull_back(recognizer.features, probe, 4)
+    pullback(torch.ones(1, *embedding.shape, dtype=torch.float64))
+    assert not probe.requires_grad
+    assert all(parameter.grad is None for parameter in recognizer.parameters())
+
+
+def test_functions_that_cannot_be_vectorised_are_looped(pair: Images) -> None:
+    def awkward(images: torch.Tensor) -> torch.Tensor:
+        total = float(images.detach().sum().item())  # functorch refuses .item()
+        return images.flatten(1)[:, :5] * (2.0 if total > 0 else 1.0)
+
+    embedding, pullback = pull_back(awkward, pair[0], 4)
+    gradient = pullback(torch.ones(1, *embedding.shape, dtype=torch.float64))
+    assert gradient.sum() == pytest.approx(2.0 * 5 * 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_scripted_modules_are_differentiated_too(pair: Images) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 20, 4).double()).eval()
+    scripted = torch.jit.trace(module, pair[0])
+    _, expected = pull_back(module, pair[0], 2)
+    _, found = pull_back(scripted, pair[0], 2)
+    cotangents = torch.eye(4, dtype=torch.float64)[:, None, :].expand(-1, 3, -1)
+    torch.testing.assert_close(found(cotangents), expected(cotangents))
+
+
+def test_errors_of_the_function_keep_their_message(recognizer: Recognizer) -> None:
+    with pytest.raises(InputError, match="24×20"):
+        pull_back(recognizer.features, torch.zeros(1, 3, 5, 5, dtype=torch.float64), 4)
+    with pytest.raises(InputError, match="chunk_size"):
+        pull_back(recognizer.features, torch.zeros(1), 0)
+
+
+def test_folding_keeps_values_and_gradients_and_the_original(recognizer: Recognizer, pair: Images) -> None:
+    before = {name: value.clone() for name, value in recognizer.state_dict().items()}
+    folded = folded_recognizer(recognizer)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(pair[0]), recognizer(pair[0]), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        plain_gradients(folded, pair[0]), plain_gradients(recognizer, pair[0]), rtol=1e-9, atol=1e-12
+    )
+    assert folded.threshold == recognizer.threshold
+    for name, value in recognizer.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18", "mobilefacenet_prelu"])
+def test_folding_published_architectures(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(name).double().eval()
+    images = torch.rand(1, 3, 112, 112, dtype=torch.float64)
+    folded = fold_batchnorm(network)
+    assert folded is not network
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), network(images), rtol=1e-8, atol=1e-9)
+
+
+def test_networks_with_hooks_or_in_training_are_not_folded(recognizer: Recognizer) -> None:
+    network = recognizer.network
+    handle = network.get_submodule("relu1").register_forward_hook(lambda *_: None)
+    assert fold_batchnorm(network) is network
+    handle.remove()
+    assert fold_batchnorm(network.train()) is network
