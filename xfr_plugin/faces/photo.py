@@ -22,7 +22,7 @@ PhotoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | Image.Imag
 MAX_PIXELS = 50_000_000
 """Default pixel limit: larger than any phone's photo, small enough to decode within 150 MB."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 
 def load_photo(source: PhotoSource, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
