@@ -13,13 +13,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, p
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.landmark_network import AlignerNetwork, Located, box_frames, sample_crops
-from xfr_plugin.faces.landmarks import Aligner, save_aligner
+from xfr_plugin.faces.landmarks import save_aligner
 from xfr_plugin.faces.lfw import read_landmarks
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.training.aligner_data import BOX_MEAN, BOX_SPREAD, PhotoSet, read_photos
 from xfr_plugin.training.augment import blur, compress, occlude, uniform
 from xfr_plugin.training.config import EngineConfig
-from xfr_plugin.training.engine import Task, train
+from xfr_plugin.training.engine import Outcome, Task, train
 from xfr_plugin.training.faces_data import all_files, find_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
 
@@ -154,8 +154,8 @@ class AlignerTask(Task):
         return torch.where(flipped[:, None, None], points[:, [1, 0, 2, 4, 3]], points)
 
 
-def train_aligner(config: AlignerConfig) -> Aligner:
-    """Train an aligner, or continue its training, and write it.
+def train_aligner(config: AlignerConfig) -> Outcome:
+    """Train an aligner, or continue its training, and write it where `config.out` says.
 
     Raises:
         InputError: the data is missing or the run folder belongs to another training.
@@ -173,9 +173,8 @@ def train_aligner(config: AlignerConfig) -> Aligner:
         "data": task.manifest.digest,
         "held-out figures": figures,
     }
-    out = config.out or config.run / "aligner.safetensors"
-    save_aligner(network, out, training)
-    return Aligner(network)
+    save_aligner(network, config.out or config.run / "aligner.safetensors", training)
+    return outcome
 
 
 def random_face_frames(

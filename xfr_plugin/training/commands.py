@@ -62,6 +62,27 @@ def recognizer(
 
 
 @app.command()
+def aligner(
+    config: ConfigFile = None,
+    run: Run = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with lfw250/, labels.csv and the people files.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the aligner (.safetensors).")] = None,
+    device: Device = None,
+    seed: Seed = None,
+    epochs: Epochs = None,
+    threads: Threads = None,
+) -> None:
+    """Train the aligner: five landmarks and a face score from a box of the cascade."""
+    from xfr_plugin.training.aligner import AlignerConfig, train_aligner
+
+    given: dict[str, Any] = {"run": run, "data": data, "out": out, "device": device, "seed": seed}
+    settings = load_config(AlignerConfig, config, {**given, "epochs": epochs, "threads": threads})
+    _report(train_aligner(settings), settings.run)
+
+
+@app.command()
 def decoder(
     config: ConfigFile = None,
     run: Run = None,

@@ -1,0 +1,215 @@
+"""Training of the aligner on a few composed photographs: data, augmentation, writing, resuming."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from xfr_plugin.errors import InputError, PhotoFormatError
+from xfr_plugin.faces.landmark_network import Located, to_crop
+from xfr_plugin.faces.landmarks import load_aligner
+from xfr_plugin.faces.lfw import read_landmarks
+from xfr_plugin.training.aligner import (
+    AlignerConfig,
+    AlignerTask,
+    disturbed,
+    landmark_loss,
+    moved,
+    random_face_frames,
+    random_non_faces,
+    random_textures,
+    score_loss,
+    train_aligner,
+)
+from xfr_plugin.training.aligner_data import PhotoSet
+from xfr_plugin.training.engine import train
+
+LANDMARKS = np.array([[203.0, 100.5], [245.8, 103.0], [223.5, 126.5], [203.0, 139.7], [243.3, 141.2]])
+COLUMNS = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
+PEOPLE = 16
+
+
+def write_photos(root: Path) -> None:
+    """Photographs of 160×160 pixels in LFW's layout: one face, enlarged and shifted, on pebbles."""
+    rng = np.random.default_rng(0)
+    astronaut = Image.fromarray(skimage.data.astronaut())
+    pebbles = Image.fromarray(skimage.data.gravel()).convert("RGB")
+    names = [f"Person_{i:02d}" for i in range(PEOPLE)]
+    header = ",".join(["file", *(f"{c}_{axis}" for c in COLUMNS for axis in "xy")])
+    lines = [header]
+    for name in names:
+        corner, side = rng.integers(0, 350, 2).tolist(), int(rng.integers(95, 130))
+        photo = pebbles.crop((*corner, corner[0] + 160, corner[1] + 160))
+        place = rng.integers(10, 150 - side, 2).tolist()
+        photo.paste(astronaut.crop((160, 50, 290, 180)).resize((side, side)), tuple(place))
+        points = (LANDMARKS - [160, 50]) * side / 130 + place
+        (root / "lfw250" / name).mkdir(parents=True)
+        photo.save(root / "lfw250" / name / f"{name}_0001.jpg", quality=92)
+        lines.append(",".join([f"{name}/{name}_0001.jpg", *(f"{v:.2f}" for v in points.ravel())]))
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    people = [str(PEOPLE), *(f"{name}\t1" for name in names)]
+    (root / "peopleDevTrain.txt").write_text("\n".join(people) + "\n")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    write_photos(folder)
+    return folder
+
+
+def make_config(root: Path, run: Path, **changes: object) -> AlignerConfig:
+    values = {"data": root, "run": run, "epochs": 2, "batch_size": 6, "width": 4, "held_out": 0.2}
+    return AlignerConfig.model_validate({**values, "progress": False, "threads": 1, **changes})
+
+
+@pytest.fixture(scope="module")
+def task(root: Path, tmp_path_factory: pytest.TempPathFactory) -> AlignerTask:
+    task = AlignerTask(make_config(root, tmp_path_factory.mktemp("run")))
+    task.network = task.build_network()
+    task.to(torch.device("cpu"))
+    return task
+
+
+@pytest.fixture
+def run(task: AlignerTask, tmp_path: Path) -> Path:
+    """A run folder in which the cascade has already looked."""
+    for path in task.config.run.glob("boxes-*.json"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_photographs_come_with_boxes_and_non_faces(task: AlignerTask, root: Path) -> None:
+    photos = task.train_photos
+    assert len(photos) + len(task.held_out_photos) == PEOPLE
+    assert photos.images.shape[1:] == (1, 160, 160)
+    assert photos.boxes.isfinite().all(1).float().mean() > 0.7
+    assert len(photos.false_boxes) > 0
+    assert set(task.manifest.files) > {"labels.csv", "peopleDevTrain.txt"}
+    assert read_landmarks(root / "labels.csv").keys() == {
+        name.removeprefix("lfw250/") for name in task.manifest.files if name.startswith("lfw250/")
+    }
+
+
+def test_non_faces_are_never_the_face(task: AlignerTask, generator: torch.Generator) -> None:
+    photos = task.train_photos
+    boxes = random_non_faces(photos, 300, generator)
+    faces = photos.expected_boxes()[boxes[:, 0].long()]
+    apart = (boxes[:, 1:3] - faces[:, :2]).norm(dim=1) / faces[:, 2]
+    scale = (boxes[:, 3] / faces[:, 2]).log().abs()
+    assert ((apart > 0.59) | (scale > math.log(1.69))).all()
+
+
+def test_random_frames_hold_the_face(task: AlignerTask, generator: torch.Generator) -> None:
+    indices = torch.arange(len(task.train_photos)).repeat(30)
+    frames = random_face_frames(task.train_photos, indices, 30.0, generator)
+    points = to_crop(task.train_photos.landmarks[indices], frames)
+    assert (points.abs().amax((1, 2)) < 1).float().mean() > 0.97
+    flipped = frames[:, :, :2].det() < 0
+    assert 0.3 < flipped.float().mean() < 0.7
+    truth = to_crop(task._truth(indices, frames), frames)
+    # mirrored or not, the subject's right eye lies on the left of its crop
+    assert (truth[:, 0, 0] < truth[:, 1, 0]).all()
+
+
+def test_frames_are_moved_a_little(generator: torch.Generator) -> None:
+    frames = torch.eye(2, 3).expand(500, 2, 3)
+    change = moved(frames, generator) - frames
+    assert 0.01 < float(change.std()) < 0.1
+    assert float(change.abs().max()) < 0.5
+
+
+def test_disturbed_crops_stay_in_range_and_repeat(generator: torch.Generator) -> None:
+    crops = torch.rand(20, 1, 64, 64, generator=generator)
+    first = disturbed(crops, torch.Generator().manual_seed(1))
+    again = disturbed(crops, torch.Generator().manual_seed(1))
+    assert torch.equal(first, again)
+    assert first.shape == crops.shape
+    assert 0 <= float(first.min()) <= float(first.max()) <= 1
+    assert not torch.equal(first, crops)
+
+
+def test_textures_differ_and_stay_in_range(generator: torch.Generator) -> None:
+    textures = random_textures(6, (50, 40), generator)
+    assert textures.shape == (6, 1, 50, 40)
+    assert 0 <= float(textures.min()) < float(textures.max()) <= 1
+    assert (textures.std((1, 2, 3)) > 0.01).all()
+
+
+def test_the_landmark_loss_counts_in_eye_distances() -> None:
+    truth = torch.tensor([[[0.0, 0], [20, 0], [10, 10], [3, 20], [17, 20]]])
+    off = Located(truth + torch.tensor([2.0, 0]), torch.zeros(1))
+    assert float(landmark_loss(Located(truth, torch.zeros(1)), truth)) == pytest.approx(0, abs=1e-6)
+    assert float(landmark_loss(off, truth)) == pytest.approx(math.hypot(0.1, 0.02) - 0.02, rel=1e-4)
+
+
+def test_the_score_loss_wants_faces_first() -> None:
+    right = Located(torch.zeros(3, 5, 2), torch.tensor([8.0, 8.0, -8.0]))
+    wrong = Located(torch.zeros(3, 5, 2), torch.tensor([-8.0, -8.0, 8.0]))
+    assert float(score_loss(right, 2)) < 0.01 < 7 < float(score_loss(wrong, 2))
+
+
+def test_a_short_training_learns_and_can_be_loaded(root: Path, run: Path) -> None:
+    out = run / "a.safetensors"
+    config = make_config(root, run, epochs=3, epoch_steps=12, width=8, ema_decay=0.0, out=out)
+    errors = [record["val/error"] for record in train_aligner(config).records]
+    assert min(errors) < 0.7 * errors[0]
+    card = load_aligner(out).card
+    assert card["width"] == 8
+    assert card["training"]["held-out figures"]["error"] == min(errors)
+    assert card["training"]["photographs"] + card["training"]["held-out photographs"] == PEOPLE
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(root: Path, run: Path) -> None:
+    whole = train_aligner(make_config(root, run))
+    parts = run / "parts"
+    shutil.copytree(run, parts, ignore=lambda *_: {"checkpoint.pt", "best.safetensors", "parts"})
+
+    def interrupt(step: int) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    config = make_config(root, parts, checkpoint_minutes=1e-9)
+    with pytest.raises(KeyboardInterrupt):
+        train(AlignerTask(config), config, interrupt)
+    resumed = train_aligner(config)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+def test_boxes_of_other_photographs_are_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "boxes-train.json").write_text("{}")
+    with pytest.raises(InputError, match="boxes of other photographs: delete it"):
+        AlignerTask(make_config(root, tmp_path))
+
+
+def test_damaged_and_unlabelled_photographs_are_named(tmp_path: Path) -> None:
+    write_photos(tmp_path)
+    labels = tmp_path / "labels.csv"
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join(line for line in lines if "Person_03" not in line) + "\n")
+    with pytest.raises(InputError, match=r"1 photographs have no landmarks, e\.g\. Person_03"):
+        AlignerTask(make_config(tmp_path, tmp_path / "run"))
+    labels.write_text("\n".join(lines) + "\n")
+    (tmp_path / "lfw250" / "Person_03" / "Person_03_0001.jpg").write_bytes(b"\xff\xd8 no")
+    with pytest.raises(PhotoFormatError, match=r"Person_03_0001\.jpg is damaged"):
+        AlignerTask(make_config(tmp_path, tmp_path / "run"))
+
+
+def test_a_photo_set_expects_the_usual_box_where_none_was_found() -> None:
+    landmarks = torch.tensor([[[40.0, 50], [60, 50], [50, 60], [42, 70], [58, 70]]])
+    photos = PhotoSet(torch.zeros(1, 1, 9, 9), landmarks, torch.full((1, 3), float("nan")), torch.zeros(0, 5))
+    x, y, side = photos.expected_boxes()[0].tolist()
+    assert (x, y, side) == pytest.approx((50.2, 55.6, 55.6), abs=0.5)
