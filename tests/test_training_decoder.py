@@ -21,8 +21,8 @@ from xfr_plugin.training.log import read_log
 def recognizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recognizer") / "r.safetensors"
     torch.manual_seed(0)
-    card = RecognizerCard(name="narrow", architecture="faceid", input_size=(160, 120))
-    save_recognizer(Recognizer(build_network("faceid"), input_size=(160, 120)), path, card)
+    card = RecognizerCard(name="narrow", architecture="faceid", input_size=(64, 48))
+    save_recognizer(Recognizer(build_network("faceid"), input_size=(64, 48)), path, card)
     return path
 
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, recognizer_file: Path) -> Path
     config = root / "c.json"
     config.write_text(
         '{"batch_size": 8, "epoch_steps": 6, "held_out": 0.3, "widths": [8, 8, 8], "atlas_faces": 2, '
-        '"output_size": [40, 30], "progress": false, "learning_rate": 0.01}'
+        '"output_size": [32, 24], "progress": false, "learning_rate": 0.01}'
     )
     options = ["--config", str(config), "--run", str(root / "run"), "--faces", str(faces), "--epochs", "3"]
     done = CliRunner().invoke(app, ["decoder", *options, "--recognizer", str(recognizer_file)])
@@ -53,10 +53,10 @@ def test_the_decoder_fits_its_recognizer_and_measures(run: Path, recognizer_file
     recognizer = load_recognizer(recognizer_file)
     decoder = load_decoder(run / "decoder.safetensors", recognizer)
     assert decoder.card.embedding_dim == 512
-    assert decoder.atlas.shape == (512, 40, 30)
-    embeddings = recognizer.embed(torch.rand(3, 3, 160, 120, generator=torch.Generator().manual_seed(0)))
+    assert decoder.atlas.shape == (512, 32, 24)
+    embeddings = recognizer.embed(torch.rand(3, 3, 64, 48, generator=torch.Generator().manual_seed(0)))
     images = reconstruct(decoder, embeddings, batch_size=2)
-    assert images.shape == (3, 3, 160, 120)
+    assert images.shape == (3, 3, 64, 48)
     cosines = identity_cosines(recognizer, decoder, embeddings)
     assert cosines.shape == (3,)
     assert float(cosines.max()) <= 1 + 1e-5

@@ -12,7 +12,7 @@ from xfr_plugin.recognition.calibration import Calibration, calibrate
 from xfr_plugin.recognition.networks import build_network
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, sha256_of
-from xfr_plugin.recognition.zoo import RecognizerCard, save_recognizer
+from xfr_plugin.recognition.zoo import RecognizerCard, load_recognizer, save_recognizer
 from xfr_plugin.training.faces_data import FaceSet, embed_faces, find_faces, read_faces, split_people
 from xfr_plugin.training.recognizer import RecognizerConfig, pair_scores, student
 
@@ -51,7 +51,7 @@ def read_student(config: RecognizerConfig, name: str) -> Recognizer:
     path = config.run / "best.safetensors"
     network = build_network(config.architecture)
     load_state_dict_into(network, read_weights(path)[0], path.name)
-    return student(rounded(network).requires_grad_(False), name)
+    return student(rounded(network).requires_grad_(False), load_recognizer(config.teacher), name)
 
 
 def calibration_faces(config: RecognizerConfig) -> FaceSet:
@@ -106,6 +106,10 @@ def publish_recognizer(config: RecognizerConfig, path: Path, name: str) -> Recog
     card = RecognizerCard(
         name=name,
         architecture=config.architecture,
+        input_size=recognizer.input_size,
+        mean=_triple(recognizer.mean),
+        std=_triple(recognizer.std),
+        channel_order=recognizer.channel_order,
         provenance=Provenance(
             source=f"trained by this project: distilled from {config.teacher}",
             licence="Apache-2.0",
@@ -117,6 +121,11 @@ def publish_recognizer(config: RecognizerConfig, path: Path, name: str) -> Recog
     halve(recognizer.network)
     save_recognizer(recognizer, path, card)
     return card
+
+
+def _triple(values: Tensor) -> tuple[float, float, float]:
+    first, second, third = values.flatten().tolist()
+    return first, second, third
 
 
 def _calibrate(recognizer: Recognizer, faces: FaceSet) -> Calibration:

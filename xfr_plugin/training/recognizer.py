@@ -13,18 +13,18 @@ from torch.nn import functional
 
 from xfr_plugin.recognition import metrics
 from xfr_plugin.recognition.networks import build_network
+from xfr_plugin.recognition.networks.compact import CompactFaceNet
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.recognition.zoo import load_recognizer
 from xfr_plugin.training.augment import AugmentConfig, augment
 from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, train
 from xfr_plugin.training.faces_data import all_files, embed_faces, find_faces, read_faces, split_people
+from xfr_plugin.training.inherit import FrontTask, inherit_weights
 from xfr_plugin.training.manifest import build_manifest
 from xfr_plugin.training.pool import PoolConfig, build_pool
 
 __all__ = ["DistillationTask", "RecognizerConfig", "pair_scores", "train_recognizer"]
-
-_MEAN, _STD = 0.5, 0.5
 
 
 class RecognizerConfig(EngineConfig):
@@ -36,6 +36,9 @@ class RecognizerConfig(EngineConfig):
         teacher: name or weight file of the recognizer to learn from.
         architecture: name of the student's network; it must take the teacher's input size.
         held_out: share of the people kept for validation.
+        front_epochs: validations of the first stage, in which the student's front learns the teacher's feature
+            map; it then inherits the second half. 0 leaves this stage out, for teachers of another architecture.
+        front_rate: learning rate of that stage.
         relation: weight of the pairwise relations beside the cosine to the teacher's embedding.
         pool: what the student is shown beside the faces themselves.
         augment: how views are degraded that the student, not the teacher, sees.
@@ -46,6 +49,8 @@ class RecognizerConfig(EngineConfig):
     teacher: str = "mobilefacenet_ms1m"
     architecture: str = "compact"
     held_out: float = Field(default=0.06, gt=0, lt=1)
+    front_epochs: int = Field(default=8, ge=0)
+    front_rate: float = Field(default=3e-3, gt=0)
     relation: float = Field(default=10.0, ge=0)
     pool: PoolConfig = PoolConfig()
     augment: AugmentConfig = AugmentConfig(mirror=0.0)
@@ -66,7 +71,7 @@ class DistillationTask(Task):
             find_faces(config.faces, config.people), config.held_out, config.seed
         )
         self.manifest = build_manifest(config.faces, all_files(train_part, held_out))
-        teacher = load_recognizer(config.teacher)
+        self.teacher = teacher = load_recognizer(config.teacher)
         faces = read_faces(config.faces, train_part, teacher.input_size)
         self.pool = build_pool(faces, teacher, config.pool, config.seed, config.run, config.progress)
         self.validation = read_faces(config.faces, held_out, teacher.input_size)
@@ -75,18 +80,26 @@ class DistillationTask(Task):
         self.device = torch.device("cpu")
 
     def build_network(self) -> nn.Module:
-        """Build the student."""
-        return build_network(self.config.architecture).to(memory_format=torch.channels_last)
+        """Build the student; train its front first, unless told otherwise."""
+        config, student = self.config, build_network(self.config.architecture)
+        if config.front_epochs:
+            stage = FrontTask(self.teacher, self.pool.images, self.validation, config.augment, self.manifest)
+            changes = {"run": config.run / "front", "epochs": config.front_epochs}
+            front = train(stage, config.model_copy(update={**changes, "learning_rate": config.front_rate}))
+            assert isinstance(student, CompactFaceNet)
+            student = inherit_weights(student, self.teacher, front.network)
+        return student.to(memory_format=torch.channels_last)
 
     def to(self, device: torch.device) -> None:
         """Remember where to send the batches."""
         self.device = device
+        self.teacher.to(device)
 
     def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Cosine and relational terms of a batch; see `Task`."""
         images = self.pool.images[indices].float() / 255
         target = self.pool.targets[indices].to(self.device)
-        views = _prepare(augment(images, self.config.augment, generator), self.device)
+        views = self._prepare(augment(images, self.config.augment, generator))
         own = functional.normalize(self.network(views).float(), dim=1)
         cosine = 1 - (own * target).sum(dim=1).mean()
         relation = (own @ own.T - target @ target.T).square().mean()
@@ -102,8 +115,12 @@ class DistillationTask(Task):
         }
 
     def _embed(self, network: nn.Module, indices: Tensor) -> Tensor:
-        images = _prepare(self.validation.batch(indices), self.device)
+        images = self._prepare(self.validation.batch(indices))
         return functional.normalize(network(images).float(), dim=1).cpu()
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        """The student takes what its teacher takes."""
+        return self.teacher.preprocess(images.to(self.device)).contiguous(memory_format=torch.channels_last)
 
 
 def train_recognizer(config: RecognizerConfig) -> Outcome:
@@ -116,9 +133,16 @@ def train_recognizer(config: RecognizerConfig) -> Outcome:
     return train(DistillationTask(config), config)
 
 
-def student(network: nn.Module, name: str) -> Recognizer:
-    """Wrap a trained student with the preprocessing that it was trained with."""
-    return Recognizer(network, mean=_MEAN, std=_STD, name=name)
+def student(network: nn.Module, teacher: Recognizer, name: str) -> Recognizer:
+    """Wrap a trained student with the preprocessing that it was trained with: its teacher's."""
+    return Recognizer(
+        network,
+        input_size=teacher.input_size,
+        mean=teacher.mean.flatten().tolist(),
+        std=teacher.std.flatten().tolist(),
+        channel_order=teacher.channel_order,
+        name=name,
+    )
 
 
 def pair_scores(
@@ -130,11 +154,6 @@ def pair_scores(
     upper = np.triu(np.ones(scores.shape, dtype=bool), k=1)
     same = numbers[:, None] == numbers[None]
     return scores[upper & same], scores[upper & ~same]
-
-
-def _prepare(images: Tensor, device: torch.device) -> Tensor:
-    images = (images.to(device) - _MEAN) / _STD
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _chunks(count: int) -> tuple[Tensor, ...]:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 __all__ = ["MOBILE_BLOCKS_REPLACED", "CompactFaceNet"]
 
-MOBILE_BLOCKS_REPLACED = 9
+MOBILE_BLOCKS_REPLACED = 11
 """The front stands for MobileFaceNet's stem and so many of its 15 inverted residual blocks."""
 
 _FRONT = (24, 40, 96)
 _MAP = 128
 # (expansion, stride, skip) of the blocks that are left
-_BLOCKS = ((2, 1, True), (2, 1, True), (2, 1, True), (4, 2, False), (2, 1, True), (2, 1, True))
+_BLOCKS = ((2, 1, True), (4, 2, False), (2, 1, True), (2, 1, True))
 
 
 class CompactFaceNet(nn.Module):
