@@ -91,7 +91,7 @@ def test_explain_as_json_is_the_document() -> None:
         (("verify", "a.png", "b.png", "--architecture", "iresnet18"), "does not fit IResNet"),
         (("explain", "a.png", "b.png", "--method", "fgbb"), "did you mean 'fggb'"),
         (("explain", "a.png", "b.png", "-o", "blur"), "name=value"),
-        (("explain", "a.png", "b.png", "-o", "gradient=odd"), "'signed' or 'absolute'"),
+        (("explain", "a.png", "b.png", "-m", "fggb", "-o", "gradient=odd"), "'signed' or 'absolute'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], message: str) -> None:

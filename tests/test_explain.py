@@ -15,6 +15,7 @@ from torch import nn
 
 import xfr_plugin
 from xfr_plugin import Explanation, FaceWarning, Recognizer, Verification
+from xfr_plugin.attr import Fggb
 from xfr_plugin.errors import InputError, NoFaceError, ResultError, UnknownNameError
 from xfr_plugin.faces import ARCFACE_TEMPLATE, Box, DetectedFace, template_regions
 from xfr_plugin.recognition import calibrate
@@ -31,7 +32,7 @@ def photos(face_photo: Photo) -> tuple[Photo, Photo]:
 
 @pytest.fixture
 def explanation(recognizer: Recognizer, photos: tuple[Photo, Photo]) -> Explanation:
-    return xfr_plugin.explain(*photos, recognizer=recognizer, alignment="aligned")
+    return xfr_plugin.explain(*photos, recognizer=recognizer, method="fggb", alignment="aligned")
 
 
 def test_verify_is_the_cosine_of_the_embeddings(recognizer: Recognizer, face_photo: Photo) -> None:
@@ -73,13 +74,13 @@ def test_explanation_says_how_it_was_made(explanation: Explanation) -> None:
 
 def test_maps_are_those_of_the_attribution_class(recognizer: Recognizer, photos: tuple[Photo, Photo]) -> None:
     options = {"level": "score", "chunk_size": 3}
-    explanation = xfr_plugin.explain(*photos, recognizer=recognizer, alignment="aligned", options=options)
+    explanation = xfr_plugin.explain(
+        *photos, recognizer=recognizer, alignment="aligned", method="fggb", options=options
+    )
     images = [
         torch.from_numpy(face.image.transpose(2, 0, 1)[None] / 255)
         for face in (explanation.probe, explanation.reference)
     ]
-    from xfr_plugin.attr import Fggb
-
     maps = Fggb(recognizer, 0.2, level="score").attribute(tuple(images))
     np.testing.assert_allclose(explanation.probe.saliency, maps[0][0].sum(0).numpy(), rtol=1e-5)
     np.testing.assert_allclose(explanation.reference.saliency, maps[1][0].sum(0).numpy(), rtol=1e-5)
@@ -136,7 +137,7 @@ def test_unknown_names(recognizer: Recognizer, face_photo: Photo) -> None:
     with pytest.raises(UnknownNameError, match="method 'gradcam'"):
         xfr_plugin.explain(face_photo, face_photo, recognizer=recognizer, method="gradcam")
     with pytest.raises(UnknownNameError, match="option of fggb 'chunk'"):
-        xfr_plugin.explain(face_photo, face_photo, recognizer=recognizer, options={"chunk": 3})
+        xfr_plugin.explain(face_photo, face_photo, recognizer=recognizer, method="fggb", options={"chunk": 3})
 
 
 def test_saved_explanation_comes_back_bit_for_bit(explanation: Explanation, tmp_path: Path) -> None:

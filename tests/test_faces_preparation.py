@@ -59,6 +59,11 @@ def test_tiny_face_warns(face_photo: NDArray[np.uint8]) -> None:
         prepare_face(face_photo, detector=Finder(face_at(5, 0.4)))
 
 
+def test_a_face_too_small_to_recognise_is_refused(face_photo: NDArray[np.uint8]) -> None:
+    with pytest.raises(FaceError, match="5 pixels between the eyes"):
+        prepare_face(face_photo, detector=Finder(face_at(5, 0.15)))
+
+
 def test_a_photo_of_the_crops_size_passes_through(face_photo: NDArray[np.uint8]) -> None:
     crop = face_photo[:112, :112]
     finder = Finder(face_at(0, 1))

@@ -73,10 +73,7 @@ def verify(
     """
     model = _recognizer(recognizer, device)
     chosen, source = choose_threshold(model, threshold, fmr)
-    pair = [
-        prepare_face(photo, model.input_size, detector=detector, alignment=alignment, face=face)
-        for photo, face in zip((photo_a, photo_b), faces, strict=True)
-    ]
+    pair = _prepare((photo_a, photo_b), faces, model, detector, alignment)
     return decide(model, _score(model, _to_tensors(pair, model)), chosen, source)
 
 
@@ -126,10 +123,7 @@ def explain(
         chosen, source = choose_threshold(model, threshold, fmr)
         attribution = entry.build(model, chosen, **given)
     with _timed(timings, "faces"):
-        pair = [
-            prepare_face(photo, model.input_size, detector=detector, alignment=alignment, face=face)
-            for photo, face in zip((photo_a, photo_b), faces, strict=True)
-        ]
+        pair = _prepare((photo_a, photo_b), faces, model, detector, alignment)
     with _timed(timings, "verify"):
         images = _to_tensors(pair, model)
         verification = decide(model, _score(model, images), chosen, source)
@@ -155,6 +149,19 @@ def _recognizer(source: RecognizerSource, device: str | torch.device | None) -> 
     if device is not None and check_device(device) != source.device:
         raise InputError(f"the recognizer is on {source.device}: move it with .to({str(device)!r}) first")
     return source
+
+
+def _prepare(
+    photos: tuple[PhotoSource, PhotoSource],
+    faces: tuple[int, int],
+    recognizer: Recognizer,
+    detector: Detector | None,
+    alignment: Alignment,
+) -> list[AlignedFace]:
+    return [
+        prepare_face(photo, recognizer.input_size, detector=detector, alignment=alignment, face=face)
+        for photo, face in zip(photos, faces, strict=True)
+    ]
 
 
 def _to_tensors(pair: list[AlignedFace], recognizer: Recognizer) -> Tensor:

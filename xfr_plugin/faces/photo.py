@@ -74,6 +74,8 @@ def _from_stream(stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: 
     except Image.DecompressionBombError as error:
         raise PhotoTooLargeError(f"{name} has far too many pixels (limit {max_pixels:,})") from error
     except UnidentifiedImageError as error:
+        if stream.seek(0, io.SEEK_END) == 0:
+            raise PhotoFormatError(f"{name} is empty") from error
         kinds = ", ".join(_FORMATS)
         raise PhotoFormatError(f"{name} is not an image that can be read ({kinds})") from error
 

@@ -23,6 +23,7 @@ Alignment: TypeAlias = Literal["auto", "detect", "aligned"]
 (`auto`) take it as aligned if it has exactly the size of the crop, and detect otherwise."""
 
 _TINY_EYE_DISTANCE = 20.0
+_LEAST_EYE_DISTANCE = 8.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def prepare_face(
     Raises:
         PhotoError: the photo cannot be loaded.
         NoFaceError: no face was found.
-        FaceError: there are fewer faces than `face` asks for.
+        FaceError: there are fewer faces than `face` asks for, or the face is smaller than can be recognised.
         InputError: an argument makes no sense.
 
     Warns:
@@ -88,10 +89,14 @@ def _choose(faces: Sequence[DetectedFace], index: int) -> tuple[DetectedFace, tu
     if not 0 <= index < len(faces):
         raise FaceError(f"there is no face number {index}: {len(faces)} found, numbered from 0 by size")
     chosen = sorted(faces, key=lambda found: -found.box.area)[index]
+    eye_distance = float(np.linalg.norm(chosen.landmarks[1] - chosen.landmarks[0]))
+    if eye_distance < _LEAST_EYE_DISTANCE:
+        raise FaceError(
+            f"the face has {eye_distance:.0f} pixels between the eyes: too few to recognise anyone"
+        )
     notes = []
     if len(faces) > 1:
         notes.append(f"{len(faces)} faces in the photo: number {index} by size was taken")
-    eye_distance = float(np.linalg.norm(chosen.landmarks[1] - chosen.landmarks[0]))
     if eye_distance < _TINY_EYE_DISTANCE:
         notes.append(f"the face is tiny: {eye_distance:.0f} pixels between the eyes")
     return chosen, tuple(notes)

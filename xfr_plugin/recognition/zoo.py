@@ -69,7 +69,7 @@ class RecognizerCard(BaseModel):
     channel_order: ChannelOrder = "RGB"
     provenance: Provenance = Provenance()
     calibration: Calibration | None = None
-    figures: dict[str, float | str] = {}
+    figures: dict[str, int | float | str] = {}
     weights: WeightFile | None = None
 
 

@@ -97,8 +97,8 @@ def _draw_score(axes: Axes, explanation: Explanation) -> None:
     axes.axvline(decision.threshold, color="black", lw=1.5)
     axes.plot(decision.score, 0.5, marker="D", ms=11, color=FOR_COLOUR if decision.match else AGAINST_COLOUR)
     axes.text(decision.threshold, 1.08, "threshold", ha="center", va="bottom", fontsize=8)
-    axes.text(low + 0.01, 0.5, "different people", va="center", fontsize=8, color="0.25")
-    axes.text(high - 0.01, 0.5, "same person", va="center", ha="right", fontsize=8, color="0.25")
+    axes.text(low + 0.01, 0.06, "different people", va="bottom", fontsize=8, color="0.25")
+    axes.text(high - 0.01, 0.06, "same person", va="bottom", ha="right", fontsize=8, color="0.25")
     axes.set(xlim=(low, high), ylim=(0, 1), yticks=[])
     axes.set_xlabel("score (cosine of the embeddings)", fontsize=9)
 
