@@ -22,7 +22,7 @@ from torch import Tensor
 from xfr_plugin.faces.lfw import LfwPair, read_pairs, read_people
 from xfr_plugin.recognition import Recognizer, load_recognizer, metrics
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.reconstruction import Decoder, channel_differences, load_decoder
+from xfr_plugin.reconstruction import Decoder, channel_differences, list_decoders, load_decoder
 from xfr_plugin.reconstruction.losses import to_input_size
 from xfr_plugin.reconstruction.measures import identity_cosines, likeness, reconstruct
 from xfr_plugin.training.faces_data import FaceSet, read_faces
@@ -42,7 +42,8 @@ def main() -> None:
     rebuilt = reconstruct(decoder, embeddings)
     report: dict[str, Any] = {
         "decoder": decoder.card.name,
-        "file bytes": Path(options.decoder).stat().st_size if Path(options.decoder).is_file() else None,
+        "file bytes": list_decoders().get(options.decoder, Path(options.decoder)).stat().st_size,
+        "parameters": sum(p.numel() for p in decoder.network.parameters()),
         "faces": len(faces),
         "identity cosine": summary(identity_cosines(recognizer, decoder, embeddings)),
         "verification, original against reconstruction": verification(

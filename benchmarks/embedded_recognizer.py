@@ -96,9 +96,10 @@ def calibrated(recognizer: Recognizer, scores: np.ndarray, same: np.ndarray) -> 
     assert calibration is not None
     llr = calibration.llr_slope * scores + calibration.llr_intercept
     result = {"Cllr": metrics.cllr(llr[same], llr[~same])}
-    for rate in calibration.nominal_fmr:
-        fmr, fnmr = metrics.error_rates(scores[same], scores[~same], calibration.threshold_at(rate))
-        result |= {f"FMR at nominal {rate:g}": fmr, f"FNMR at nominal {rate:g}": fnmr}
+    points = {f"nominal {rate:g}": calibration.threshold_at(rate) for rate in calibration.nominal_fmr}
+    for name, threshold in {"EER threshold": calibration.threshold, **points}.items():
+        fmr, fnmr = metrics.error_rates(scores[same], scores[~same], threshold)
+        result |= {f"FMR at {name}": fmr, f"FNMR at {name}": fnmr}
     return result
 
 
