@@ -37,7 +37,7 @@ def load_pair(recognizer: Recognizer) -> tuple[Tensor, Tensor]:
         fit_aligned(load_photo(data_root() / "faces" / "lfw112" / name), recognizer.input_size)
         for name in PAIR
     ]
-    probe, reference = (torch.from_numpy(face).permute(2, 0, 1)[None].float() / 255 for face in faces)
+    probe, reference = (torch.tensor(face).permute(2, 0, 1)[None].float() / 255 for face in faces)
     return probe, reference
 
 
@@ -139,10 +139,11 @@ def main() -> None:
             f"{memory:.0f}",
             f"{difference:.1e}",
         )
-    Console().print(
+    console = Console(width=110)
+    console.print(
         f"{arguments.recognizer}, torch {torch.__version__}, {torch.get_num_threads()} threads, one pair"
     )
-    Console().print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":
