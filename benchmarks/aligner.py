@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from xfr_plugin.faces.cascade import CascadeDetector, find_boxes
+from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.faces.detection import DetectedFace
 from xfr_plugin.faces.landmarks import load_aligner
 from xfr_plugin.faces.lfw import read_landmarks, read_people
 from xfr_plugin.faces.photo import load_photo
+from xfr_plugin.faces.windows import find_boxes
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.training.aligner_data import box_offset
 
@@ -192,7 +193,7 @@ def main() -> None:
         "--boxes", action="store_true", help="the cascade's boxes on the training photographs"
     )
     parser.add_argument("--stress", action="store_true", help="changed photographs")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.boxes:

@@ -8,27 +8,20 @@ searched: finer, padded, mirrored, larger, and turned.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse.csgraph import connected_components
-from skimage.data import lbp_frontal_face_cascade_filename
-from skimage.feature import Cascade
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.detection import Box, DetectedFace, LandmarkModel
 from xfr_plugin.faces.landmarks import Aligner, load_aligner
+from xfr_plugin.faces.windows import Candidate, find_boxes
 
-__all__ = ["Candidate", "CascadeDetector", "find_boxes"]
+__all__ = ["CascadeDetector"]
 
-_WINDOW = 24
-_SAME_WINDOW = 0.4
-_MOST_WINDOWS = 1500
 _MOST_CANDIDATES = 32
 _HITS_WITHOUT_SCORE = 4
 
@@ -44,6 +37,8 @@ class _View:
         padding: grey margin as a share of the copy's sides, for faces that fill the photo.
         scale_factor: see `find_boxes`.
         window: see `find_boxes`; time grows with the number of small windows.
+        doubt: divides the odds that what is found is a face: where the photo itself shows none, there often
+            is none.
     """
 
     side: int = 400
@@ -53,15 +48,29 @@ class _View:
     padding: float = 0.0
     scale_factor: float = 1.1
     window: int = 36
+    doubt: float = 1.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the copy differs from the photo by its size alone."""
+        return not (self.angle or self.mirrored or self.padding)
+
+    def scale(self, size: tuple[int, int]) -> float:
+        """Size of the copy relative to a photo of `size`."""
+        return min(self.enlarged, self.side / max(size))
 
 
 _ROUNDS: tuple[tuple[_View, ...], ...] = (
     (_View(),),
-    (_View(padding=0.2, scale_factor=1.05), _View(mirrored=True, scale_factor=1.05)),
-    (_View(side=800, enlarged=2.0),),
-    (_View(angle=15), _View(angle=-15)),
-    (_View(angle=30), _View(angle=-30)),
-    (_View(side=1600, enlarged=4.0, window=48),),
+    (
+        _View(padding=0.2, scale_factor=1.05, doubt=3.0),
+        _View(mirrored=True, scale_factor=1.05, doubt=3.0),
+        _View(enlarged=4.0, doubt=3.0),
+    ),
+    (_View(side=800, enlarged=2.0, doubt=3.0),),
+    (_View(angle=15, doubt=3.0), _View(angle=-15, doubt=3.0)),
+    (_View(angle=30, doubt=3.0), _View(angle=-30, doubt=3.0)),
+    (_View(side=1600, window=48, doubt=3.0),),
 )
 """Searched one after the other until a round finds a face. Most photos need only the first."""
 
@@ -74,7 +83,8 @@ class CascadeDetector:
     Args:
         landmark_model: puts landmarks into boxes; the shipped aligner, if left out. Another model has no face
             score, so that only boxes with several overlapping hits of the cascade count as faces.
-        min_confidence: least face score (0…1) of the aligner.
+        min_confidence: least confidence (0…1) of a face: the aligner’s score, weighed by the number of hits.
+            Labelled faces of training people have 0.95 and more, all but one in 500.
         thorough: search copies where the photo itself shows no face; slower on photos without faces.
 
     Raises:
@@ -85,7 +95,7 @@ class CascadeDetector:
         self,
         landmark_model: LandmarkModel | None = None,
         *,
-        min_confidence: float = 0.5,
+        min_confidence: float = 0.75,
         thorough: bool = True,
     ) -> None:
         if not 0 <= min_confidence <= 1:
@@ -97,11 +107,19 @@ class CascadeDetector:
     def __call__(self, photo: NDArray[np.uint8], /) -> list[DetectedFace]:
         """Find the faces of an RGB photo (H×W×3, 0…255); the one with most hits of the cascade first."""
         image = Image.fromarray(photo).convert("L")
-        for views in self._rounds:
+        for views in self._rounds_for(image.size):
             found = [pair for view in views for pair in self._search(photo, image, view)]
             if found:
                 return _without_doubles(found)
         return []
+
+    def _rounds_for(self, size: tuple[int, int]) -> Iterator[list[_View]]:
+        """Leave out plain views that show a photo of `size` no larger than an earlier one did."""
+        largest = 0.0
+        for views in self._rounds:
+            chosen = [view for view in views if not view.is_plain or view.scale(size) > largest]
+            largest = max([largest, *(view.scale(size) for view in chosen if view.is_plain)])
+            yield chosen
 
     def _search(
         self, photo: NDArray[np.uint8], image: Image.Image, view: _View
@@ -121,54 +139,23 @@ class CascadeDetector:
         return [
             (candidate.hits, DetectedFace(box, points, confidence))
             for candidate, box, points, score in zip(candidates, boxes, landmarks, scores, strict=True)
-            if (confidence := _confidence(candidate.hits, float(score))) >= self._min_confidence
+            if (confidence := _confidence(float(score), candidate.hits / view.doubt)) >= self._min_confidence
         ]
 
 
-def _confidence(hits: int, score: float) -> float:
+def _confidence(score: float, hits: float) -> float:
     """Weigh the aligner's score by the cascade's hits: four leave it, fewer lower and more raise it."""
     odds = score / max(1 - score, 1e-9) * (hits / 4)
     return odds / (1 + odds)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A box that may hold a face, and the number of overlapping windows that the cascade took for one."""
-
-    box: Box
-    hits: int
-
-
-def find_boxes(photo: NDArray[np.uint8], scale_factor: float = 1.1, window: int = _WINDOW) -> list[Candidate]:
-    """Run the frontal-face cascade of local binary patterns over a photo.
-
-    Windows that overlap by more than 40 % (intersection over union), directly or through others, make one
-    box, their mean. Most hits first.
-
-    Args:
-        photo: RGB or grey, H×W×3 or H×W, 0…255.
-        scale_factor: ratio of successive window sizes; smaller finds more and takes longer.
-        window: side of the smallest windows in pixels, at least 24.
-    """
-    height, width = photo.shape[:2]
-    if min(height, width) < window:
-        return []
-    grey = np.asarray(Image.fromarray(photo).convert("L"))
-    windows = _windows(grey, scale_factor, window)
-    if not len(windows):
-        return []
-    count, group = connected_components(_overlaps(windows) > _SAME_WINDOW, directed=False)
-    found = [_candidate(windows[group == index]) for index in range(count)]
-    return sorted(found, key=lambda candidate: -candidate.hits)
-
-
 def _render(image: Image.Image, view: _View) -> tuple[Image.Image, NDArray[np.float64]]:
     """Make the copy to search, and the 2×3 matrix from its coordinates to the photo's."""
-    scale = min(view.enlarged, view.side / max(image.size))
+    scale = view.scale(image.size)
     small = image.resize(
         [max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR, reducing_gap=2.0
     )
-    if not (view.angle or view.mirrored or view.padding):
+    if view.is_plain:
         return small, np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])
     linear = _turn(view.angle) @ np.diag([-1.0 if view.mirrored else 1.0, 1.0])
     # large enough to hold the turned photo
@@ -217,43 +204,3 @@ def _without_doubles(found: Sequence[tuple[int, DetectedFace]]) -> list[Detected
 def _same_face(first: DetectedFace, second: DetectedFace) -> bool:
     apart = float(np.linalg.norm(first.landmarks.mean(0) - second.landmarks.mean(0)))
     return apart < 0.35 * max(first.box.width, second.box.width)
-
-
-def _windows(grey: NDArray[np.uint8], scale_factor: float, window: int) -> NDArray[np.float64]:
-    """Every window that passes the cascade, x, y, width, height, the largest first.
-
-    The cascade's own grouping depends on the order in which its threads finish and hides the number of hits;
-    a merging threshold that no overlap reaches switches it off.
-    """
-    found = _cascade().detect_multi_scale(
-        img=grey,
-        scale_factor=scale_factor,
-        step_ratio=1.0,
-        min_size=(window, window),
-        max_size=grey.shape,
-        min_neighbor_number=1,
-        intersection_score_threshold=1.01,
-    )
-    rows = sorted((-w["width"], w["height"], w["c"], w["r"]) for w in found)[:_MOST_WINDOWS]
-    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
-    return np.abs(table[:, [2, 3, 0, 1]])
-
-
-def _overlaps(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of all pairs of boxes (N×4), N×N."""
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    sides = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
-    shared = np.clip(sides, 0, None).prod(2)
-    areas = boxes[:, 2:].prod(1)
-    overlaps: NDArray[np.float64] = shared / (areas[:, None] + areas[None] - shared)
-    return overlaps
-
-
-def _candidate(windows: NDArray[np.float64]) -> Candidate:
-    x, y, width, height = windows.mean(0).tolist()
-    return Candidate(Box(x, y, width, height), len(windows))
-
-
-@cache
-def _cascade() -> Any:
-    return Cascade(lbp_frontal_face_cascade_filename())

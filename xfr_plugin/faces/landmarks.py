@@ -67,7 +67,7 @@ class Aligner:
         images = torch.from_numpy(np.stack(patches))[:, None].float() / 255
         middle = torch.full((len(boxes), 2), (_PATCH_SIDE - 1) / 2)
         sides = torch.full((len(boxes),), _PATCH_SIDE / _PATCH_MARGIN)
-        turns = torch.tensor([0.0] * len(boxes) if angles is None else list(angles))
+        turns = torch.tensor([0.0] * len(boxes) if angles is None else list(angles), dtype=torch.float32)
         located = self.network(images, box_frames(middle, sides, turns))
         place = np.array(places)
         points = located.points.double().numpy() * place[:, None, 2:] + place[:, None, :2]

@@ -1,0 +1,93 @@
+"""Searching one photo with scikit-image's frontal-face cascade: boxes that may hold a face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.sparse.csgraph import connected_components
+from skimage.data import lbp_frontal_face_cascade_filename
+from skimage.feature import Cascade
+
+from xfr_plugin.faces.detection import Box
+
+__all__ = ["Candidate", "find_boxes"]
+
+_WINDOW = 24
+_SAME_WINDOW = 0.4
+_MOST_WINDOWS = 1500
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A box that may hold a face, and the number of overlapping windows that the cascade took for one."""
+
+    box: Box
+    hits: int
+
+
+def find_boxes(photo: NDArray[np.uint8], scale_factor: float = 1.1, window: int = _WINDOW) -> list[Candidate]:
+    """Run the frontal-face cascade of local binary patterns over a photo.
+
+    Windows that overlap by more than 40 % (intersection over union), directly or through others, make one
+    box, their mean. Most hits first.
+
+    Args:
+        photo: RGB or grey, H×W×3 or H×W, 0…255.
+        scale_factor: ratio of successive window sizes; smaller finds more and takes longer.
+        window: side of the smallest windows in pixels, at least 24.
+    """
+    height, width = photo.shape[:2]
+    if min(height, width) < window:
+        return []
+    grey = np.asarray(Image.fromarray(photo).convert("L"))
+    windows = _windows(grey, scale_factor, window)
+    if not len(windows):
+        return []
+    count, group = connected_components(_overlaps(windows) > _SAME_WINDOW, directed=False)
+    found = [_candidate(windows[group == index]) for index in range(count)]
+    return sorted(found, key=lambda candidate: -candidate.hits)
+
+
+def _windows(grey: NDArray[np.uint8], scale_factor: float, window: int) -> NDArray[np.float64]:
+    """Every window that passes the cascade, x, y, width, height, the largest first.
+
+    The cascade's own grouping depends on the order in which its threads finish and hides the number of hits;
+    a merging threshold that no overlap reaches switches it off.
+    """
+    found = _cascade().detect_multi_scale(
+        img=grey,
+        scale_factor=scale_factor,
+        step_ratio=1.0,
+        min_size=(window, window),
+        max_size=grey.shape,
+        min_neighbor_number=1,
+        intersection_score_threshold=1.01,
+    )
+    rows = sorted((-w["width"], w["height"], w["c"], w["r"]) for w in found)[:_MOST_WINDOWS]
+    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    return np.abs(table[:, [2, 3, 0, 1]])
+
+
+def _overlaps(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union of all pairs of boxes (N×4), N×N."""
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    sides = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
+    shared = np.clip(sides, 0, None).prod(2)
+    areas = boxes[:, 2:].prod(1)
+    overlaps: NDArray[np.float64] = shared / (areas[:, None] + areas[None] - shared)
+    return overlaps
+
+
+def _candidate(windows: NDArray[np.float64]) -> Candidate:
+    x, y, width, height = windows.mean(0).tolist()
+    return Candidate(Box(x, y, width, height), len(windows))
+
+
+@cache
+def _cascade() -> Any:
+    return Cascade(lbp_frontal_face_cascade_filename())
