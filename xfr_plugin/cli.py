@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from typer.core import TyperGroup
 
 from xfr_plugin._version import __version__
 from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
@@ -19,7 +20,7 @@ from xfr_plugin.attr.registry import DEFAULT_METHOD, METHODS
 from xfr_plugin.errors import FaceWarning, InputError, XfrError
 from xfr_plugin.explanation import Explanation, FaceExplanation
 from xfr_plugin.faces.preparation import Alignment
-from xfr_plugin.recognition import Recognizer, list_recognizers, load_recognizer, zoo_card
+from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.download import download_weights
 from xfr_plugin.training.commands import app as train_app
 from xfr_plugin.verification import Verification
@@ -30,8 +31,33 @@ EXIT_MATCH, EXIT_NON_MATCH, EXIT_BAD_INPUT = 0, 1, 2
 
 _EPILOG = "Exit codes: 0 success (verify: match), 1 verify: no match, 2 bad input, with one line on stderr."
 
+
+@contextmanager
+def _errors_as_lines() -> Iterator[None]:
+    """Turn our errors into one line on stderr and exit code 2, and our warnings into lines."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FaceWarning)
+        try:
+            yield
+        except XfrError as error:
+            typer.echo(f"xfr: error: {error}", err=True)
+            raise typer.Exit(EXIT_BAD_INPUT) from error
+        finally:
+            for warning in caught:
+                typer.echo(f"xfr: warning: {warning.message}", err=True)
+
+
+class _Commands(TyperGroup):
+    """A group whose commands, and theirs, report our errors as one line."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own context is click's
+        with _errors_as_lines():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="xfr",
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -79,16 +105,15 @@ def verify_command(
     as_json: JsonOption = False,
 ) -> None:
     """Decide whether two photos show the same person. Exits with 0 for a match, 1 for none."""
-    with _errors_as_lines():
-        decision = verify(
-            a,
-            b,
-            recognizer=_load(recognizer, architecture, device),
-            threshold=threshold,
-            fmr=fmr,
-            alignment=_alignment(alignment),
-            faces=(face_a, face_b),
-        )
+    decision = verify(
+        a,
+        b,
+        recognizer=load_recognizer(recognizer, architecture=architecture, device=device),
+        threshold=threshold,
+        fmr=fmr,
+        alignment=_alignment(alignment),
+        faces=(face_a, face_b),
+    )
     if as_json:
         typer.echo(decision.model_dump_json(indent=1))
     else:
@@ -121,11 +146,11 @@ def explain_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show which regions of two faces argue for a match, and which against."""
-    with _errors_as_lines(), _working("explaining"):
+    with _working("explaining"):
         explanation = explain(
             a,
             b,
-            recognizer=_load(recognizer, architecture, device),
+            recognizer=load_recognizer(recognizer, architecture=architecture, device=device),
             method=method,
             options=_parse_options(option or []),
             threshold=threshold,
@@ -174,12 +199,10 @@ def recognizers_command() -> None:
 @app.command("download")
 def download_command(name: Annotated[str, typer.Argument(help="Name of a recognizer.")]) -> None:
     """Download the public weights of a recognizer once, and verify their checksum."""
-    with _errors_as_lines():
-        weights = zoo_card(name).weights
-        if weights is None or weights.url is None:
-            raise InputError(f"the weights of {name} have no public address")
-        path = download_weights(weights.url, weights.sha256, weights.file, progress=True)
-    typer.echo(str(path))
+    weights = zoo_card(name).weights
+    if weights is None or weights.url is None:
+        raise InputError(f"the weights of {name} have no public address")
+    typer.echo(str(download_weights(weights.url, weights.sha256, weights.file, progress=True)))
 
 
 @app.callback(invoke_without_command=True)
@@ -195,29 +218,10 @@ def main() -> None:
 
 
 @contextmanager
-def _errors_as_lines() -> Iterator[None]:
-    """Turn our errors into one line on stderr and exit code 2, and our warnings into lines."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FaceWarning)
-        try:
-            yield
-        except XfrError as error:
-            typer.echo(f"xfr: error: {error}", err=True)
-            raise typer.Exit(EXIT_BAD_INPUT) from error
-        finally:
-            for warning in caught:
-                typer.echo(f"xfr: warning: {warning.message}", err=True)
-
-
-@contextmanager
 def _working(what: str) -> Iterator[None]:
     """Show that work goes on, where somebody looks."""
     with Console(stderr=True).status(f"{what} …"):
         yield
-
-
-def _load(source: str, architecture: str | None, device: str) -> Recognizer:
-    return load_recognizer(source, architecture=architecture, device=device)
 
 
 def _alignment(value: str) -> Alignment:

@@ -20,7 +20,6 @@ from xfr_plugin.files import atomic_path
 
 __all__ = [
     "METADATA_KEY",
-    "atomic_path",
     "check_layout",
     "check_sha256",
     "load_state_dict_into",
