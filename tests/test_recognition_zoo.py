@@ -45,6 +45,17 @@ def test_architecture_and_preprocessing_are_found_from_the_keys(faceid_file: Pat
     assert not any(p.requires_grad for p in recognizer.parameters())
 
 
+def test_iresnet_of_the_published_layout_loads_with_its_preprocessing(tmp_path: Path) -> None:
+    path = tmp_path / "backbone.pth"
+    network = build_network("iresnet18")
+    torch.save(network.state_dict(), path)
+    recognizer = load_recognizer(path, threshold=0.3)
+    assert recognizer.mean.flatten().tolist() == recognizer.std.flatten().tolist() == [0.5, 0.5, 0.5]
+    images = torch.rand(1, 3, 112, 112)
+    with torch.no_grad():
+        torch.testing.assert_close(recognizer.features(images), network.eval()(images * 2 - 1))
+
+
 def test_settings_given_by_hand_win(faceid_file: Path) -> None:
     recognizer = load_recognizer(
         faceid_file, mean=0.1, std=(1, 2, 3), channel_order="BGR", input_size=(80, 60)

@@ -36,7 +36,8 @@ class Fggb(PairAttribution):
             around zero when summed over a region.
         level: what the evidence of a channel is measured against, see `evidence.EvidenceLevel`.
         blur: kernel size and σ, in pixels, of a Gaussian blur of the map, e.g. (25, 5); None for none.
-        chunk_size: channels in one vectorised backward pass. Peak memory grows with it.
+        chunk_size: gradients computed at once, channels × faces. Peak memory grows with it, and does not depend
+            on the number of pairs except for the forward pass that they share.
 
     Raises:
         InputError: an unknown option.
@@ -51,7 +52,7 @@ class Fggb(PairAttribution):
         gradient: Literal["signed", "absolute"] = "absolute",
         level: EvidenceLevel = "threshold",
         blur: Blur | None = None,
-        chunk_size: int = 8,
+        chunk_size: int = 16,
     ) -> None:
         super().__init__(forward_func, threshold)
         if embedding not in ("raw", "normalized"):
@@ -70,11 +71,12 @@ class Fggb(PairAttribution):
 
     def _attribute_pair(self, pair: Pair) -> Tensor:
         function = self._embed(pair, raw=self.embedding == "raw", folded=True)
-        features, pullback = pull_back(function, pair.images, self.chunk_size)
+        channels_at_once = max(1, self.chunk_size // len(pair.images))
+        features, pullback = pull_back(function, pair.images, channels_at_once)
         units = functional.normalize(features, dim=1)
         evidence = channel_evidence(units, pair.partners_of(units), self.threshold, self.level)
         maps = torch.zeros_like(pair.images)
-        for channels, gradients in channel_gradients(features, pullback, self.chunk_size):
+        for channels, gradients in channel_gradients(features, pullback, channels_at_once):
             chunk = evidence[:, channels.start : channels.stop]
             maps += weigh_channel_maps(chunk, self._channel_maps(gradients))
         return blurred(maps, self.blur)
