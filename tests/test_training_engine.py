@@ -122,6 +122,13 @@ def test_patience_ends_a_training_that_does_not_improve(tmp_path: Path) -> None:
     assert len(outcome.records) == 3
 
 
+def test_a_training_that_was_cut_short_can_be_taken_up_again(whole: Outcome, tmp_path: Path) -> None:
+    cut = train(LineTask(), make_config(tmp_path, stop_after=2))
+    assert cut.stopped_early
+    assert curve(cut.records) == curve(whole.records[:2])
+    assert curve(train(LineTask(), make_config(tmp_path)).records) == curve(whole.records)
+
+
 def test_the_learning_rate_rises_then_falls(tmp_path: Path) -> None:
     config = make_config(tmp_path, warmup=0.2, final_share=0.1)
     rates = [learning_rate_at(step, 100, config) for step in range(100)]

@@ -6,18 +6,13 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xfr_plugin.errors import InputError
 
 __all__ = ["EngineConfig", "load_config", "make_config"]
-
-MAY_CHANGE = frozenset(
-    {"run", "device", "threads", "mixed_precision", "progress", "checkpoint_minutes", "patience"}
-)
-"""Fields that may differ between a run and its resumption: they do not change what is computed."""
 
 
 class EngineConfig(BaseModel):
@@ -36,6 +31,7 @@ class EngineConfig(BaseModel):
         clip_norm: gradients are scaled down to this L2 norm; 0 never.
         ema_decay: weights are averaged exponentially and the average is validated and kept; 0 switches off.
         patience: validations without improvement after which training ends early; 0 never.
+        stop_after: validations after which training ends although the schedule is longer, say for lack of time.
         checkpoint_minutes: a checkpoint is written at each validation, and this often between.
         device: where to compute.
         threads: CPU threads; torch's own choice, if left out. Sums are rounded differently with other numbers
@@ -45,6 +41,20 @@ class EngineConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    may_change: ClassVar[frozenset[str]] = frozenset(
+        [
+            "run",
+            "device",
+            "threads",
+            "mixed_precision",
+            "progress",
+            "checkpoint_minutes",
+            "patience",
+            "stop_after",
+        ]
+    )
+    """Fields that may differ between a run and its resumption: no step that is done twice gives another result."""
 
     run: Path
     seed: int = Field(default=0, ge=0)
@@ -58,6 +68,7 @@ class EngineConfig(BaseModel):
     clip_norm: float = Field(default=5.0, ge=0)
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
     patience: int = Field(default=0, ge=0)
+    stop_after: int | None = Field(default=None, gt=0)
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     device: str = "cpu"
     threads: int | None = Field(default=None, gt=0)
@@ -66,7 +77,7 @@ class EngineConfig(BaseModel):
 
     def defining_fields(self) -> dict[str, Any]:
         """The fields that decide what is computed, as JSON values."""
-        return self.model_dump(mode="json", exclude=set(MAY_CHANGE))
+        return self.model_dump(mode="json", exclude=set(self.may_change))
 
 
 Config = TypeVar("Config", bound=BaseModel)

@@ -84,7 +84,7 @@ class Outcome:
         network: the best weights, in evaluation mode, on the CPU.
         best: its log record.
         records: the whole log.
-        stopped_early: whether `patience` ran out.
+        stopped_early: whether `patience` or `stop_after` ended it.
     """
 
     network: nn.Module
@@ -211,7 +211,8 @@ class _Loop:
 
     @property
     def stopped(self) -> bool:
-        return 0 < self.config.patience <= self.progress.stale
+        done, last = len(self.progress.records), self.config.stop_after
+        return 0 < self.config.patience <= self.progress.stale or (last is not None and done >= last)
 
     def batch(self, step: int) -> Tensor:
         """Indices of a step: pass after pass over a seeded permutation, without the incomplete last batch."""

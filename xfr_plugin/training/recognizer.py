@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,11 +39,14 @@ class RecognizerConfig(EngineConfig):
         held_out: share of the people kept for validation.
         front_epochs: validations of the first stage, in which the student's front learns the teacher's feature
             map; it then inherits the second half. 0 leaves this stage out, for teachers of another architecture.
+        front_stop: validations after which that stage ends although its schedule is longer.
         front_rate: learning rate of that stage.
         relation: weight of the pairwise relations beside the cosine to the teacher's embedding.
         pool: what the student is shown beside the faces themselves.
         augment: how views are degraded that the student, not the teacher, sees.
     """
+
+    may_change: ClassVar[frozenset[str]] = EngineConfig.may_change | {"front_stop"}
 
     faces: Path = Path("../shared/data/faces/lfw112")
     people: Path | None = None
@@ -50,6 +54,7 @@ class RecognizerConfig(EngineConfig):
     architecture: str = "compact"
     held_out: float = Field(default=0.06, gt=0, lt=1)
     front_epochs: int = Field(default=8, ge=0)
+    front_stop: int | None = Field(default=None, gt=0)
     front_rate: float = Field(default=3e-3, gt=0)
     relation: float = Field(default=10.0, ge=0)
     pool: PoolConfig = PoolConfig()
@@ -84,8 +89,9 @@ class DistillationTask(Task):
         config, student = self.config, build_network(self.config.architecture)
         if config.front_epochs:
             stage = FrontTask(self.teacher, self.pool.images, self.validation, config.augment, self.manifest)
-            changes = {"run": config.run / "front", "epochs": config.front_epochs}
-            front = train(stage, config.model_copy(update={**changes, "learning_rate": config.front_rate}))
+            changes: dict[str, Any] = {"run": config.run / "front", "epochs": config.front_epochs}
+            changes |= {"learning_rate": config.front_rate, "stop_after": config.front_stop}
+            front = train(stage, config.model_copy(update=changes))
             assert isinstance(student, CompactFaceNet)
             student = inherit_weights(student, self.teacher, front.network)
         return student.to(memory_format=torch.channels_last)
