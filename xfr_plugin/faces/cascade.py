@@ -83,8 +83,7 @@ class CascadeDetector:
     Args:
         landmark_model: puts landmarks into boxes; the shipped aligner, if left out. Another model has no face
             score, so that only boxes with several overlapping hits of the cascade count as faces.
-        min_confidence: least confidence (0…1) of a face: the aligner’s score, weighed by the number of hits.
-            Labelled faces of training people have 0.95 and more, all but one in 500.
+        min_confidence: least confidence (0…1): the aligner's face score, weighed by the number of hits.
         thorough: search copies where the photo itself shows no face; slower on photos without faces.
 
     Raises:

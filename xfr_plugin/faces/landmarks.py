@@ -16,7 +16,7 @@ from PIL import Image
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box
-from xfr_plugin.faces.landmark_network import AlignerNetwork, box_frames
+from xfr_plugin.faces.landmark_network import BOX_MARGIN, CROP_SIZE, AlignerNetwork, box_frames
 from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, write_weights
 
 __all__ = ["Aligner", "load_aligner", "save_aligner"]
@@ -91,7 +91,14 @@ def save_aligner(network: AlignerNetwork, path: str | os.PathLike[str], training
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    card = {"format": _FORMAT, "width": network.width, "training": dict(training)}
+    card = {
+        "format": _FORMAT,
+        "architecture": type(network).__name__,
+        "width": network.width,
+        "crop": f"grey, {CROP_SIZE} pixels, {BOX_MARGIN} times the box; brightness and contrast taken out",
+        "landmarks": "subject's right eye, left eye, nose tip, right and left mouth corner",
+        "training": dict(training),
+    }
     write_weights(path, state, {_CARD_KEY: card})
 
 

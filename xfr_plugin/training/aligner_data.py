@@ -18,13 +18,13 @@ from xfr_plugin.errors import InputError, PhotoFormatError
 from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box
 from xfr_plugin.faces.windows import Candidate, find_boxes
-from xfr_plugin.recognition.weights import atomic_path
+from xfr_plugin.files import atomic_path
 
 __all__ = ["BOX_MEAN", "BOX_SPREAD", "PhotoSet", "box_offset", "read_photos"]
 
 BOX_MEAN = (0.01, -0.22, 2.78)
-"""The cascade's boxes: centre (x, y) from the landmarks' mean and side, in eye distances. Measured on the
-training photographs by `benchmarks/aligner.py`."""
+"""The cascade's boxes: centre (x, y) from the landmarks' mean and side, in eye distances. Near
+what `benchmarks/aligner.py --boxes` measures on the training photographs."""
 
 BOX_SPREAD = (0.08, 0.08, 0.25)
 """Their standard deviations."""
