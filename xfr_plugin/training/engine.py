@@ -7,7 +7,8 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -108,9 +109,10 @@ def train(task: Task, config: EngineConfig, on_step: Callable[[int], None] | Non
         InputError: fewer examples than a batch, an unknown device, or a run folder of another training.
         WeightsError: the checkpoint is damaged.
     """
-    loop = _Loop(task, config)
-    loop.resume()
-    return loop.run(on_step)
+    with _threads(config.threads):
+        loop = _Loop(task, config)
+        loop.resume()
+        return loop.run(on_step)
 
 
 def learning_rate_at(step: int, steps: int, config: EngineConfig) -> float:
@@ -128,6 +130,18 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 2_654_435_761 % (1 << 63))
 
 
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with so many CPU threads, then with as many as before."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class _Loop:
     def __init__(self, task: Task, config: EngineConfig) -> None:
         self.task, self.config = task, config
@@ -137,8 +151,6 @@ class _Loop:
                 f"{task.examples} training examples do not fill a batch of {config.batch_size}: "
                 "lower batch_size"
             )
-        if config.threads:
-            torch.set_num_threads(config.threads)
         self.device = check_device(config.device)
         self.epoch_steps = config.epoch_steps or self.passes
         self.steps = self.epoch_steps * config.epochs
