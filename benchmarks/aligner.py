@@ -2,6 +2,7 @@
 
     python benchmarks/aligner.py                 # 500 photographs of the official test people
     python benchmarks/aligner.py --boxes         # how the cascade's boxes lie on the training photographs
+    python benchmarks/aligner.py --no-shift      # without the sideways shift learned from the labels
     python benchmarks/aligner.py --stress        # every fifth test photograph turned, shrunk, darkened, cut
     python benchmarks/aligner.py --false-alarms  # every fifth upside down: no upright face, so nothing to find
 
@@ -211,6 +212,7 @@ def main() -> None:
     parser.add_argument(
         "--boxes", action="store_true", help="the cascade's boxes on the training photographs"
     )
+    parser.add_argument("--no-shift", action="store_true", help="without the labels' sideways shift")
     parser.add_argument("--stress", action="store_true", help="changed photographs")
     parser.add_argument("--false-alarms", action="store_true", help="photographs upside down")
     parser.add_argument("--threads", type=int, default=1)
@@ -219,7 +221,10 @@ def main() -> None:
     if args.boxes:
         print(json.dumps(box_distribution(), indent=1, ensure_ascii=False))
         return
-    detector = CascadeDetector(load_aligner(args.aligner))
+    aligner = load_aligner(args.aligner)
+    if args.no_shift:
+        aligner.network.label_offset[0] = 0
+    detector = CascadeDetector(aligner)
     folder, truths = lfw_photos("peopleDevTest.txt", args.photos)
     if args.stress or args.false_alarms:
         truths = dict(list(truths.items())[::5])
