@@ -26,6 +26,7 @@ from xfr_plugin.reconstruction import Decoder, channel_differences, list_decoder
 from xfr_plugin.reconstruction.losses import to_input_size
 from xfr_plugin.reconstruction.measures import identity_cosines, likeness, reconstruct
 from xfr_plugin.training.faces_data import FaceSet, read_faces
+from xfr_plugin.training.publish import present_pairs
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     recognizer = load_recognizer(options.recognizer)
     decoder = load_decoder(options.decoder, recognizer)
     folder = data_root() / "faces"
-    pairs = read_pairs(folder / "pairsDevTest.txt")
+    pairs = present_pairs(folder / "lfw112", read_pairs(folder / "pairsDevTest.txt"))
     faces = load_faces(folder, pairs, recognizer.input_size)
     originals = faces.images.float() / 255
     embeddings = recognizer.embed(originals)

@@ -23,7 +23,7 @@ from torch import nn
 from xfr_plugin.faces.lfw import read_pairs, read_people
 from xfr_plugin.recognition import Recognizer, load_recognizer, metrics
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.training.publish import pair_cosines
+from xfr_plugin.training.publish import pair_cosines, present_pairs
 
 
 def main() -> None:
@@ -67,8 +67,8 @@ def parse_options() -> argparse.Namespace:
 
 
 def dev_test(recognizer: Recognizer, faces: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and labels of the 1,000 pairs of people never trained on."""
-    pairs = read_pairs(faces / "pairsDevTest.txt")
+    """Scores and labels of the pairs of people never trained on (of which both images exist)."""
+    pairs = present_pairs(faces / "lfw112", read_pairs(faces / "pairsDevTest.txt"))
     people = {file.split("/")[0] for pair in pairs for file in (pair.probe, pair.reference)}
     assert not people & set(read_people(faces / "peopleDevTrain.txt"))
     scores = pair_cosines(recognizer, faces / "lfw112", pairs).double().numpy()
@@ -105,7 +105,7 @@ def calibrated(recognizer: Recognizer, scores: np.ndarray, same: np.ndarray) -> 
 
 def view2(recognizer: Recognizer, faces: Path) -> dict[str, float]:
     """LFW's ten-fold protocol. Its people overlap with those trained on."""
-    pairs = read_pairs(faces / "pairs.txt")
+    pairs = present_pairs(faces / "lfw112", read_pairs(faces / "pairs.txt"))
     scores = pair_cosines(recognizer, faces / "lfw112", pairs).double().numpy()
     same, folds = np.array([p.same for p in pairs]), np.array([p.fold for p in pairs])
     accuracy = metrics.kfold_accuracy(scores, same, folds)
@@ -113,6 +113,7 @@ def view2(recognizer: Recognizer, faces: Path) -> dict[str, float]:
     unseen = np.array([not {p.probe.split("/")[0], p.reference.split("/")[0]} & trained for p in pairs])
     apart = metrics.kfold_accuracy(scores[unseen], same[unseen], folds[unseen])
     return {
+        "pairs": float(len(pairs)),
         "accuracy": accuracy.mean,
         "deviation over folds": accuracy.std,
         "accuracy on pairs without people trained on": apart.mean,

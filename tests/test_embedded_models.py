@@ -15,7 +15,7 @@ from xfr_plugin.recognition import Recognizer, list_recognizers, load_recognizer
 from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders, load_decoder
 from xfr_plugin.reconstruction.measures import identity_cosines
 from xfr_plugin.training.faces_data import read_faces
-from xfr_plugin.training.publish import pair_cosines
+from xfr_plugin.training.publish import pair_cosines, present_pairs
 
 NAME = "xfr_compact128"
 MODELS = Path(__file__).parents[1] / "xfr_plugin" / "models"
@@ -34,7 +34,7 @@ def decoder(embedded: Recognizer) -> Decoder:
 @pytest.fixture(scope="module")
 def pairs(faces_root: Path) -> list[LfwPair]:
     """Every fifth pair of DevTest, 100 genuine and 100 impostor, of people never trained on."""
-    chosen = read_pairs(faces_root / "pairsDevTest.txt")[::5]
+    chosen = present_pairs(faces_root / "lfw112", read_pairs(faces_root / "pairsDevTest.txt")[::5])
     people = {file.split("/")[0] for pair in chosen for file in (pair.probe, pair.reference)}
     assert not people & set(read_people(faces_root / "peopleDevTrain.txt"))
     return chosen

@@ -70,6 +70,11 @@ def calibration_faces(config: RecognizerConfig) -> FaceSet:
     return read_faces(config.faces, faces)
 
 
+def present_pairs(folder: Path, pairs: list[LfwPair]) -> list[LfwPair]:
+    """Those pairs of which both images exist: one image of LFW is missing from some aligned copies."""
+    return [pair for pair in pairs if (folder / pair.probe).is_file() and (folder / pair.reference).is_file()]
+
+
 def pair_cosines(recognizer: Recognizer, folder: Path, pairs: list[LfwPair]) -> Tensor:
     """Cosine of each pair, in order."""
     files = sorted({file for pair in pairs for file in (pair.probe, pair.reference)})
@@ -94,7 +99,7 @@ def publish_recognizer(config: RecognizerConfig, path: Path, name: str) -> Recog
     """
     recognizer = read_student(config, name)
     calibration = _calibrate(recognizer, calibration_faces(config))
-    pairs = read_pairs(config.faces.parent / "pairsDevTest.txt")
+    pairs = present_pairs(config.faces, read_pairs(config.faces.parent / "pairsDevTest.txt"))
     same = torch.tensor([pair.same for pair in pairs])
     accepted = pair_cosines(recognizer, config.faces, pairs) >= calibration.threshold
     figures: dict[str, float | str] = {
