@@ -54,6 +54,7 @@ class DecoderConfig(EngineConfig):
         gradient: weight of the gradient loss.
         identity: weight of the identity loss.
         shift: the identity loss sees views shifted by up to so many pixels of the recognizer's input.
+        noise: deviation of the noise on these views, in units of the image's range.
         atlas_faces: how many training faces the channel atlas is averaged over.
     """
 
@@ -64,11 +65,12 @@ class DecoderConfig(EngineConfig):
     widths: tuple[int, int, int] = (128, 64, 32)
     held_out: float = Field(default=0.06, gt=0, lt=1)
     validation_faces: int = Field(default=256, gt=0)
-    synthetic: float = Field(default=1.0, ge=0)
-    pixel: float = Field(default=2.0, ge=0)
-    gradient: float = Field(default=2.0, ge=0)
+    synthetic: float = Field(default=0.5, ge=0)
+    pixel: float = Field(default=4.0, ge=0)
+    gradient: float = Field(default=4.0, ge=0)
     identity: float = Field(default=1.0, ge=0)
-    shift: int = Field(default=2, ge=0)
+    shift: int = Field(default=4, ge=0)
+    noise: float = Field(default=0.05, ge=0)
     atlas_faces: int = Field(default=512, gt=0)
 
 
@@ -148,7 +150,8 @@ class DecoderTask(Task):
         return functional.interpolate(faces, self.output_size, mode="area")
 
     def _views(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        views = to_input_size(images.float(), self.recognizer.input_size)
+        noise = torch.randn(images.shape, generator=generator).to(self.device)
+        views = to_input_size(images.float() + self.config.noise * noise, self.recognizer.input_size)
         views = shifted_views(views, self.config.shift, generator)
         return views.contiguous(memory_format=torch.channels_last)
 
