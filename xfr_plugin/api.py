@@ -32,7 +32,8 @@ from xfr_plugin.verification import Verification, choose_threshold, decide
 
 __all__ = ["DEFAULT_RECOGNIZER", "RecognizerSource", "explain", "verify"]
 
-DEFAULT_RECOGNIZER = "mobilefacenet_ms1m"
+DEFAULT_RECOGNIZER = "xfr_compact128"
+"""The recognizer that ships with the package; see docs/models."""
 
 RecognizerSource: TypeAlias = str | os.PathLike[str] | Recognizer
 """A recognizer, or what `load_recognizer` takes: a name of the zoo, a weight file, a URL with checksum."""
