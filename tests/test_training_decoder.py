@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, recognizer_file: Path) -> Path
     faces = write_faces(root)
     config = root / "c.json"
     config.write_text(
-        '{"batch_size": 8, "epoch_steps": 6, "held_out": 0.3, "widths": [8, 8, 8], "atlas_faces": 2, '
+        '{"threads": 1, "batch_size": 8, "epoch_steps": 6, "held_out": 0.3, "widths": [8, 8, 8], "atlas_faces": 2, '
         '"output_size": [32, 24], "progress": false, "learning_rate": 0.01}'
     )
     options = ["--config", str(config), "--run", str(root / "run"), "--faces", str(faces), "--epochs", "3"]

@@ -45,7 +45,15 @@ class LineTask(Task):
 
 
 def make_config(run: Path, **changes: object) -> EngineConfig:
-    values = {"run": run, "epochs": 4, "batch_size": 8, "learning_rate": 0.01, "progress": False, **changes}
+    values = {
+        "run": run,
+        "epochs": 4,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "progress": False,
+        "threads": 1,
+        **changes,
+    }
     return EngineConfig.model_validate(values)
 
 

@@ -30,6 +30,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RecognizerConfig:
         "run": root / "run",
         "faces": write_faces(root),
         "teacher": str(root / "teacher.safetensors"),
+        "threads": 1,
         "batch_size": 8,
         "epochs": 2,
         "epoch_steps": 3,
