@@ -1,8 +1,8 @@
 """The demonstration: from photographs to pictures, on what comes with the package's dependencies.
 
-The photograph is scikit-image's astronaut, Eileen Collins, taken by NASA (public domain); other photographs are edited
-copies of it, and the faces beside hers are people who do not exist, decoded from random embeddings. So nobody's
-likeness is used that is not public already. Run it with `make demo`.
+The photograph is scikit-image's astronaut, Eileen Collins, taken by NASA (public domain); other photographs are
+edited copies of it, and the faces beside hers are people who do not exist, decoded from random embeddings. So
+nobody's likeness is used that is not public already. Run it with `make demo`.
 """
 
 from __future__ import annotations

@@ -9,17 +9,23 @@ ReLU module of its own, every BatchNorm follows a convolution, and branches meet
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
+
+from xfr_plugin.recognition.networks.mobilefacenet import GlobalDepthwise, InvertedResidual, conv_bn_act
 
 __all__ = ["MOBILE_BLOCKS_REPLACED", "CompactFaceNet"]
 
 MOBILE_BLOCKS_REPLACED = 11
 """The front stands for MobileFaceNet's stem and so many of its 15 inverted residual blocks."""
 
+_conv = partial(conv_bn_act, activation=nn.ReLU)
+
 _FRONT = (24, 40, 96)
 _MAP = 128
-# (expansion, stride, skip) of the blocks that are left
-_BLOCKS = ((2, 1, True), (4, 2, False), (2, 1, True), (2, 1, True))
+# (stride, expansion) of the blocks that are left
+_BLOCKS = ((1, 2), (2, 4), (1, 2), (1, 2))
 
 
 class CompactFaceNet(nn.Module):
@@ -29,18 +35,20 @@ class CompactFaceNet(nn.Module):
         super().__init__()
         first, second, third = _FRONT
         self.front = nn.Sequential(
-            _conv_bn_relu(3, first, kernel=3, stride=2),
-            _conv_bn_relu(first, second, kernel=3, stride=2),
+            _conv(3, first, kernel=3, stride=2),
+            _conv(first, second, kernel=3, stride=2),
             _Residual(second),
-            _conv_bn_relu(second, third, kernel=3, stride=2),
+            _conv(second, third, kernel=3, stride=2),
             _Residual(third),
             _Residual(third),
             nn.Conv2d(third, _MAP, kernel_size=1, bias=False),
             nn.BatchNorm2d(_MAP),
         )
-        self.features = nn.Sequential(*(_InvertedResidual(_MAP, *block) for block in _BLOCKS))
-        self.conv2 = _conv_bn_relu(_MAP, 512, kernel=1)
-        self.gdconv = _GlobalDepthwise(512, kernel=7)
+        self.features = nn.Sequential(
+            *(InvertedResidual(_MAP, _MAP, *block, activation=nn.ReLU) for block in _BLOCKS)
+        )
+        self.conv2 = _conv(_MAP, 512, kernel=1)
+        self.gdconv = GlobalDepthwise(512, kernel=7)
         self.conv3 = nn.Conv2d(512, embedding_dim, kernel_size=1)
         self.bn = nn.BatchNorm2d(embedding_dim)
         self.flatten = nn.Flatten()
@@ -50,11 +58,6 @@ class CompactFaceNet(nn.Module):
         x = self.conv2(self.features(self.front(images)))
         embedding: Tensor = self.flatten(self.bn(self.conv3(self.gdconv(x))))
         return embedding
-
-
-def _conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class _Residual(nn.Module):
@@ -73,33 +76,3 @@ class _Residual(nn.Module):
         out = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         result: Tensor = self.relu2(x + out)
         return result
-
-
-class _InvertedResidual(nn.Module):
-    def __init__(self, channels: int, expansion: int, stride: int, has_skip: bool) -> None:
-        super().__init__()
-        hidden = channels * expansion
-        self.has_skip = has_skip
-        self.conv = nn.Sequential(
-            _conv_bn_relu(channels, hidden, kernel=1),
-            _conv_bn_relu(hidden, hidden, kernel=3, stride=stride, groups=hidden),
-            nn.Conv2d(hidden, channels, kernel_size=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return x + out if self.has_skip else out
-
-
-class _GlobalDepthwise(nn.Module):
-    """A depthwise convolution as large as the feature map: a learned weight for each place on the face."""
-
-    def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, kernel, groups=channels, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.bn(self.depthwise(x))
-        return out

@@ -5,9 +5,11 @@ Key layout of the state dicts published at github.com/foamliu/MobileFaceNet (Apa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-__all__ = ["MobileFaceNet"]
+__all__ = ["GlobalDepthwise", "InvertedResidual", "MobileFaceNet", "conv_bn_act"]
 
 # (expansion, output channels, repeats, first stride) of each stage
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -18,11 +20,11 @@ class MobileFaceNet(nn.Module):
 
     def __init__(self, embedding_dim: int = 128) -> None:
         super().__init__()
-        self.conv1 = _conv_bn_relu6(3, 64, kernel=3, stride=2)
+        self.conv1 = conv_bn_act(3, 64, kernel=3, stride=2)
         self.dw_conv = _DepthwiseSeparable(64, 64)
         self.features = nn.Sequential(*_inverted_residuals(64))
-        self.conv2 = _conv_bn_relu6(128, 512, kernel=1)
-        self.gdconv = _GlobalDepthwise(512, kernel=7)
+        self.conv2 = conv_bn_act(128, 512, kernel=1)
+        self.gdconv = GlobalDepthwise(512, kernel=7)
         self.conv3 = nn.Conv2d(512, embedding_dim, kernel_size=1)
         self.bn = nn.BatchNorm2d(embedding_dim)
 
@@ -33,11 +35,19 @@ class MobileFaceNet(nn.Module):
         return embedding.flatten(1)
 
 
-def _conv_bn_relu6(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_bn_act(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    activation: Callable[[], nn.Module] = nn.ReLU6,
+) -> nn.Sequential:
+    """Convolution that keeps the size (but for its stride), BatchNorm, and an activation of its own."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.ReLU6(),
+        activation(),
     )
 
 
@@ -45,24 +55,34 @@ def _inverted_residuals(inputs: int) -> list[nn.Module]:
     blocks: list[nn.Module] = []
     for expansion, outputs, repeats, stride in _STAGES:
         for i in range(repeats):
-            blocks.append(_InvertedResidual(inputs, outputs, stride if i == 0 else 1, expansion))
+            blocks.append(InvertedResidual(inputs, outputs, stride if i == 0 else 1, expansion))
             inputs = outputs
     return blocks
 
 
-class _InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+class InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow; added to the input where the shapes allow it."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        expansion: int,
+        activation: Callable[[], nn.Module] = nn.ReLU6,
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.has_skip = stride == 1 and inputs == outputs
         self.conv = nn.Sequential(
-            _conv_bn_relu6(inputs, hidden, kernel=1),
-            _conv_bn_relu6(hidden, hidden, kernel=3, stride=stride, groups=hidden),
+            conv_bn_act(inputs, hidden, kernel=1, activation=activation),
+            conv_bn_act(hidden, hidden, kernel=3, stride=stride, groups=hidden, activation=activation),
             nn.Conv2d(hidden, outputs, kernel_size=1, bias=False),
             nn.BatchNorm2d(outputs),
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Filter a feature map."""
         out: Tensor = self.conv(x)
         return x + out if self.has_skip else out
 
@@ -83,7 +103,7 @@ class _DepthwiseSeparable(nn.Module):
         return out
 
 
-class _GlobalDepthwise(nn.Module):
+class GlobalDepthwise(nn.Module):
     """A depthwise convolution as large as the feature map: a learned weight for each place on the face."""
 
     def __init__(self, channels: int, kernel: int) -> None:
@@ -92,5 +112,6 @@ class _GlobalDepthwise(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Weigh a feature map to one value a channel."""
         out: Tensor = self.bn(self.depthwise(x))
         return out
