@@ -228,3 +228,19 @@ def test_genuine_and_impostor_photographs(faces_root: Path, method: str) -> None
     for explanation in (genuine, false):
         strength = np.abs(explanation.probe.saliency)
         assert strength[face].mean() > 1.2 * strength[~face].mean()
+
+
+@pytest.mark.real_data
+def test_signed_gradients_cancel_over_regions(faces_root: Path) -> None:
+    """Why `gradient="absolute"` is FGGB's default (docs/methods.md)."""
+    folder = faces_root / "lfw112" / "Abel_Pacheco"
+    pair = folder / "Abel_Pacheco_0001.jpg", folder / "Abel_Pacheco_0004.jpg"
+    largest = {}
+    for gradient in ("signed", "absolute"):
+        explanation = xfr_plugin.explain(
+            *pair, recognizer="mobilefacenet_ms1m", method="fggb", options={"gradient": gradient}
+        )
+        total = float(np.abs(explanation.reference.saliency).sum())
+        largest[gradient] = max(abs(region.evidence) / total for region in explanation.reference.regions)
+    assert largest["signed"] < 0.02
+    assert largest["absolute"] > 0.1
