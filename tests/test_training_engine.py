@@ -197,8 +197,6 @@ def test_configurations_are_read_from_toml_and_json_with_overrides(tmp_path: Pat
 )
 def test_faulty_configurations_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
-    if name.endswith("toml") and sys.version_info < (3, 11):
-        message = "needs Python 3.11"
     with pytest.raises(InputError, match=message):
         load_config(EngineConfig, tmp_path / name)
 

@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xfr_plugin.errors import InputError
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 __all__ = ["EngineConfig", "load_config", "make_config"]
 
 
@@ -134,8 +139,4 @@ def _parse(path: Path) -> Any:
         return json.loads(text)
     if path.suffix != ".toml":
         raise InputError(f"{path.name}: configurations are .toml or .json files")
-    if sys.version_info < (3, 11):
-        raise InputError(f"{path.name}: TOML needs Python 3.11 or later; write the configuration as JSON")
-    import tomllib
-
     return tomllib.loads(text)
