@@ -15,7 +15,7 @@ from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.files import atomic_path
 from xfr_plugin.training.log import Record
 
-__all__ = ["Progress", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]
+__all__ = ["Progress", "WeightAverage", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]
 
 _KEYS = {"identity", "network", "average", "optimizer", "scaler", "rng", "progress"}
 
