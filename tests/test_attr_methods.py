@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
 from xfr_plugin.attr import Fggb, Xssab
@@ -71,6 +72,24 @@ def test_fggb_does_not_depend_on_the_chunk_size(
 ) -> None:
     expected = Fggb(recognizer, chunk_size=6).attribute(pair)
     torch.testing.assert_close(Fggb(recognizer, chunk_size=chunk_size).attribute(pair), expected)
+
+
+def test_fggb_does_not_trust_a_wrongly_traced_network(recognizer: Recognizer, pair: Images) -> None:
+    """Symbolic tracing takes the wrong branch of a question about types; the map must not."""
+
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = recognizer.network
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            embedding: torch.Tensor = self.inner(images)
+            return embedding if isinstance(images, torch.Tensor) else embedding * 0
+
+    expected = Fggb(lambda images: recognizer.network(images), TAU).attribute(pair)
+    found = Fggb(Asking().eval(), TAU).attribute(pair)
+    torch.testing.assert_close(found, expected)
+    assert found[0].abs().sum() > 0
 
 
 def test_fggb_channels_without_gradient_have_empty_maps(pair: Images) -> None:

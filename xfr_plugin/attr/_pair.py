@@ -118,16 +118,36 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
             raw: do not normalise; a recognizer is asked for its embedding before normalisation.
             folded: differentiate a copy with BatchNorm folded in; pays from some ten backward passes on.
         """
-        function = self.forward_func
-        if folded and isinstance(function, Recognizer):
-            function = folded_recognizer(function)
-        elif folded and isinstance(function, nn.Module):
-            function = fold_batchnorm(function)
+        function = self._folded(pair) if folded else self.forward_func
         if raw and isinstance(function, Recognizer):
             function = function.features
         if raw:
             return lambda images: function(images, *pair.forward_args)
         return lambda images: functional.normalize(function(images, *pair.forward_args), dim=1)
+
+    def _folded(self, pair: Pair) -> Callable[..., Tensor]:
+        """The forward function with BatchNorm folded in, if that computes the same for this pair."""
+        function: Callable[..., Tensor] = self.forward_func
+        if not isinstance(function, nn.Module):
+            return function
+        copy: nn.Module = (
+            folded_recognizer(function) if isinstance(function, Recognizer) else fold_batchnorm(function)
+        )
+        if copy is function:
+            return function
+        with torch.no_grad():
+            expected = function(pair.images, *pair.forward_args)
+            try:
+                found = copy(pair.images, *pair.forward_args)
+            except RuntimeError:  # tracing can bake a shape in
+                return function
+        # tracing can also take a wrong branch, where code asks what a tensor is
+        return copy if _close(found, expected) else function
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    scale = float(expected.abs().max())
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * scale)
 
 
 def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:
