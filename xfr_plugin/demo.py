@@ -35,7 +35,7 @@ __all__ = ["EDITS", "invented_people", "main", "run_demo"]
 
 Photo = NDArray[np.uint8]
 
-_SEED = 0
+_SEED = 1  # its two people are no look-alikes, unlike those of seed 0
 
 
 def run_demo(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
