@@ -139,7 +139,7 @@ def explain(
         method=method,
         options={**entry.options(), **given},
         timings=timings,
-        notes=_notes(pair),
+        notes=(*_notes(pair), f"{method}: {entry.caveat}"),
         version=__version__,
     )
 

@@ -165,6 +165,8 @@ def explain_command(
     console = Console()
     _print_decision(console, explanation.verification)
     console.print(_region_table(explanation))
+    for note in explanation.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
     console.print(f"picture:  {picture}\ndocument: {document}", highlight=False, soft_wrap=True)
 
 

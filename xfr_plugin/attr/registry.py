@@ -26,6 +26,7 @@ class Method:
         paper: where it was published.
         year: of publication.
         cost: passes through the network, for a pair and D channels.
+        caveat: what keeps its maps from being taken at face value; goes into every explanation.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Method:
     paper: str
     year: int
     cost: str
+    caveat: str
 
     def options(self) -> dict[str, Any]:
         """Option names and defaults: the keyword-only arguments of the class."""
@@ -55,6 +57,8 @@ class Method:
             raise InputError(f"{self.name} does not accept these options: {error}") from error
 
 
+_NOT_VALIDATED = "its maps are not yet validated on known evidence, and can point at the wrong region"
+
 _ALL = (
     Method(
         name="fggb",
@@ -63,6 +67,7 @@ _ALL = (
         paper="Lu, Xu and Ebrahimi, arXiv 2403.04549",
         year=2024,
         cost="1 forward, D backward",
+        caveat=_NOT_VALIDATED,
     ),
     Method(
         name="xssab",
@@ -71,6 +76,7 @@ _ALL = (
         paper="Huber, Luu, Terhörst and Damer, arXiv 2304.13409",
         year=2024,
         cost="1 forward, 2 backward",
+        caveat=_NOT_VALIDATED,
     ),
 )
 
