@@ -58,7 +58,7 @@ def slow_fggb(
 def test_fggb_equals_its_definition(
     recognizer: Recognizer, pair: Images, embedding: str, gradient: str, level: str
 ) -> None:
-    attribution = Fggb(recognizer, TAU, embedding=embedding, gradient=gradient, level=level, chunk_size=24)  # type: ignore[arg-type]
+    attribution = Fggb(recognizer, TAU, embedding=embedding, gradient=gradient, level=level, chunk_size=24)
     maps = attribution.attribute(pair)
     for i in range(3):
         a, b = pair[0][i : i + 1], pair[1][i : i + 1]

@@ -30,7 +30,7 @@ def test_evidence_sums_to_the_margin(recognizer: Recognizer, pair: Images) -> No
     relative = channel_evidence(probe, reference, 0.2, "score")
     torch.testing.assert_close(relative.sum(1), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
     with pytest.raises(InputError, match="level"):
-        channel_evidence(probe, reference, 0.2, "mean")  # type: ignore[arg-type]
+        channel_evidence(probe, reference, 0.2, "mean")
 
 
 def test_maps_have_the_form_of_the_inputs(attribution: PairAttribution, pair: Images) -> None:
@@ -123,7 +123,7 @@ def test_further_forward_arguments_reach_the_function(recognizer: Recognizer, pa
 
 def test_targets_are_refused_as_captum_refuses_them(attribution: PairAttribution, pair: Images) -> None:
     with pytest.raises(AssertionError):
-        attribution.attribute(pair, target=1)  # type: ignore[arg-type]
+        attribution.attribute(pair, target=1)
 
 
 def test_inputs_that_are_no_pair(attribution: PairAttribution, recognizer: Recognizer, pair: Images) -> None:
@@ -185,4 +185,4 @@ def test_unknown_options_are_refused(
     recognizer: Recognizer, cls: type[PairAttribution], options: dict[str, object]
 ) -> None:
     with pytest.raises(InputError):
-        cls(recognizer, 0.2, **options)  # type: ignore[call-arg]
+        cls(recognizer, 0.2, **options)

@@ -69,6 +69,29 @@ def test_scripted_modules_are_differentiated_too(pair: Images) -> None:
     torch.testing.assert_close(found(cotangents), expected(cotangents))
 
 
+class Double(torch.autograd.Function):
+    """A user's own operation, which torch can differentiate but not vectorise."""
+
+    @staticmethod
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        return images * 2
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: object, output: object) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * (2 if gradient.abs().sum().item() >= 0 else 0)  # .item() cannot be vectorised
+
+
+def test_backward_passes_that_cannot_be_vectorised_are_looped(recognizer: Recognizer, pair: Images) -> None:
+    embedding, pullback = pull_back(lambda images: recognizer.features(Double.apply(images)), pair[0], 4)
+    found = torch.cat([grads for _, grads in channel_gradients(embedding, pullback, 4)])
+    expected = 2 * plain_gradients(recognizer, pair[0] * 2)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_errors_of_the_function_keep_their_message(recognizer: Recognizer) -> None:
     with pytest.raises(InputError, match="24×20"):
         pull_back(recognizer.features, torch.zeros(1, 3, 5, 5, dtype=torch.float64), 4)

@@ -26,7 +26,7 @@ def test_links_and_named_files_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_exist(page: Path) -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]  # a group
+    commands = get_command(app).commands
     for name in re.findall(r"(?:^|`)\s*xfr ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
         assert name in commands
 

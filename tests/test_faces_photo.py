@@ -140,4 +140,4 @@ def test_arrays_of_wrong_shape_type_or_range_are_refused(array: np.ndarray) -> N
 
 def test_other_types_are_refused() -> None:
     with pytest.raises(InputError, match="not int"):
-        load_photo(3)  # type: ignore[arg-type]
+        load_photo(3)

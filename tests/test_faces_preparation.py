@@ -81,4 +81,4 @@ def test_aligned_crops_of_other_sizes_are_fitted(face_photo: NDArray[np.uint8]) 
 
 def test_unknown_alignment(face_photo: NDArray[np.uint8]) -> None:
     with pytest.raises(InputError, match="alignment"):
-        prepare_face(face_photo, alignment="maybe")  # type: ignore[arg-type]
+        prepare_face(face_photo, alignment="maybe")

@@ -82,4 +82,4 @@ def test_threshold_comes_from_the_calibration_unless_given(recognizer: Recognize
 )
 def test_settings_that_make_no_sense_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        Recognizer(Flat(), **arguments)  # type: ignore[arg-type]
+        Recognizer(Flat(), **arguments)

@@ -91,7 +91,7 @@ def test_saved_recognizer_comes_back_whole(tmp_path: Path) -> None:
 def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
     class Harm:
         def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (Path(tmp_path / "harm"),))  # type: ignore[return-value]
+            return (Path.touch, (Path(tmp_path / "harm"),))
 
     path = tmp_path / "evil.pt"
     path.write_bytes(pickle.dumps({"weight": Harm()}))
@@ -191,7 +191,7 @@ def test_download_keeps_only_what_was_published(
     real = torch.hub.download_url_to_file
 
     def from_disk(_: str, *arguments: object, **options: object) -> None:
-        real(faceid_file.as_uri(), *arguments, **options)  # type: ignore[arg-type]
+        real(faceid_file.as_uri(), *arguments, **options)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", from_disk)
     url = "https://example.org/mine.pt"

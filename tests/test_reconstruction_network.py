@@ -31,7 +31,7 @@ def test_a_decoder_paints_faces_of_its_size(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("values", [(0, (56, 56)), (4, (7, 56)), (4, (56, 56), (8, 8, 0))])
 def test_decoders_that_make_no_sense_are_refused(values: tuple[object, ...]) -> None:
     with pytest.raises(InputError, match="cannot be built"):
-        DecoderNetwork(*values)  # type: ignore[arg-type]
+        DecoderNetwork(*values)
 
 
 def test_pixel_and_gradient_losses_measure_differences() -> None:

@@ -46,7 +46,7 @@ class Verification(BaseModel):
         """The decision."""
         return self.score >= self.threshold
 
-    @computed_field  # type: ignore[prop-decorator]
+    @computed_field  # type: ignore[prop-decorator]  # as above
     @property
     def margin(self) -> float:
         """Score minus threshold: how far the decision is from the other one."""

@@ -74,7 +74,7 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
         """Whether maps carry the factor input − baseline (Captum); these do not."""
         return False
 
-    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # Captum, as above
     def attribute(
         self,
         inputs: Inputs,

@@ -85,7 +85,10 @@ def _vectorised(
 
     def pullback(cotangents: Tensor) -> Tensor:
         with torch.enable_grad():
-            gradients: Tensor = batched(cotangents)
+            try:
+                gradients: Tensor = batched(cotangents)
+            except (RuntimeError, NotImplementedError):  # a backward of the user's own that looks at values
+                gradients = torch.stack([vjp(cotangent)[0] for cotangent in cotangents])
         return gradients.detach()
 
     return value.detach(), pullback
