@@ -174,11 +174,17 @@ def explain_command(
 def methods_command() -> None:
     """List the attribution methods and their options."""
     table = Table(
-        Column("method", no_wrap=True), "title", "paper", "cost for a pair, D channels", "options (defaults)"
+        Column("method", no_wrap=True),
+        "title",
+        "paper",
+        "needs",
+        "cost for a pair, D channels",
+        "options (defaults)",
     )
     for method in METHODS.values():
         options = ", ".join(f"{name}={value}" for name, value in method.options().items())
-        table.add_row(method.name, method.title, f"{method.paper} ({method.year})", method.cost, options)
+        source = f"{method.paper} ({method.year})"
+        table.add_row(method.name, method.title, source, method.needs, method.cost, options)
     Console().print(table)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from xfr_plugin.attr._pair import PairAttribution
 from xfr_plugin.attr.fggb import Fggb
@@ -12,7 +12,11 @@ from xfr_plugin.attr.xssab import Xssab
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["DEFAULT_METHOD", "METHODS", "Method", "get_method"]
+__all__ = ["DEFAULT_METHOD", "METHODS", "Method", "Need", "get_method"]
+
+Need: TypeAlias = Literal["gradient", "scores", "decoder", "composite"]
+"""What a method asks of a recognizer: its gradient; nothing but scores (a black box will do); a trained decoder; a
+Zennit composite for its network, and so a network of known layers."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Method:
         cls: the attribution class.
         paper: where it was published.
         year: of publication.
+        needs: what it asks of the recognizer.
         cost: passes through the network, for a pair and D channels.
         caveat: what keeps its maps from being taken at face value; goes into every explanation.
     """
@@ -34,6 +39,7 @@ class Method:
     cls: type[PairAttribution]
     paper: str
     year: int
+    needs: Need
     cost: str
     caveat: str
 
@@ -66,6 +72,7 @@ _ALL = (
         cls=Fggb,
         paper="Lu, Xu and Ebrahimi, arXiv 2403.04549",
         year=2024,
+        needs="gradient",
         cost="1 forward, D backward",
         caveat=_NOT_VALIDATED,
     ),
@@ -75,6 +82,7 @@ _ALL = (
         cls=Xssab,
         paper="Huber, Luu, Terhörst and Damer, arXiv 2304.13409",
         year=2024,
+        needs="gradient",
         cost="1 forward, 2 backward",
         caveat=_NOT_VALIDATED,
     ),

@@ -1,0 +1,1 @@
+"""Layer-wise relevance propagation for face networks: what Zennit lacks for them."""
