@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from xfr_plugin._version import __version__
 from xfr_plugin.attr import get_method
 from xfr_plugin.attr.registry import DEFAULT_METHOD
-from xfr_plugin.errors import InputError
-from xfr_plugin.explanation import Explanation, FaceExplanation, region_evidence
-from xfr_plugin.faces import (
-    AlignedFace,
-    Alignment,
-    Detector,
-    PhotoSource,
-    RegionMap,
-    prepare_face,
-    template_regions,
-)
-from xfr_plugin.recognition import Recognizer, load_recognizer
-from xfr_plugin.recognition.zoo import check_device
-from xfr_plugin.verification import Verification, choose_threshold, decide
+from xfr_plugin.explanation import Explanation
+from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap
+from xfr_plugin.pipeline import RecognizerSource, align_pair, open_recognizer, prepare_pair, timed
+from xfr_plugin.verification import Verification, choose_threshold
 
 __all__ = ["DEFAULT_RECOGNIZER", "RecognizerSource", "explain", "verify"]
 
 DEFAULT_RECOGNIZER = "xfr_compact128"
 """The recognizer that ships with the package; see docs/models."""
-
-RecognizerSource: TypeAlias = str | os.PathLike[str] | Recognizer
-"""A recognizer, or what `load_recognizer` takes: a name of the zoo, a weight file, a URL with checksum."""
 
 
 def verify(
@@ -72,10 +53,10 @@ def verify(
     Warns:
         FaceWarning: several faces, or a tiny one.
     """
-    model = _recognizer(recognizer, device)
-    chosen, source = choose_threshold(model, threshold, fmr)
-    pair = _prepare((photo_a, photo_b), faces, model, detector, alignment)
-    return decide(model, _score(model, _to_tensors(pair, model)), chosen, source)
+    model = open_recognizer(recognizer, device)
+    choose_threshold(model, threshold, fmr)  # a wrong one is an error before any face is looked for
+    aligned = align_pair((photo_a, photo_b), faces, model, detector, alignment)
+    return prepare_pair(model, aligned, threshold, fmr).verification
 
 
 def explain(
@@ -119,79 +100,14 @@ def explain(
     """
     timings: dict[str, float] = {}
     entry, given = get_method(method), dict(options or {})
-    with _timed(timings, "load"):
-        model = _recognizer(recognizer, device)
-        chosen, source = choose_threshold(model, threshold, fmr)
+    with timed(timings, "load"):
+        model = open_recognizer(recognizer, device)
+        chosen, _ = choose_threshold(model, threshold, fmr)
         attribution = entry.build(model, chosen, **given)
-    with _timed(timings, "faces"):
-        pair = _prepare((photo_a, photo_b), faces, model, detector, alignment)
-    with _timed(timings, "verify"):
-        images = _to_tensors(pair, model)
-        verification = decide(model, _score(model, images), chosen, source)
-    with _timed(timings, "explain"):
-        maps = attribution.attribute((images[:1], images[1:]))
-    labels = regions or template_regions(model.input_size)
-    sides = [_face_explanation(face, side, labels) for face, side in zip(pair, maps, strict=True)]
-    return Explanation(
-        verification=verification,
-        probe=sides[0],
-        reference=sides[1],
-        method=method,
-        options={**entry.options(), **given},
-        timings=timings,
-        notes=(*_notes(pair), f"{method}: {entry.caveat}"),
-        version=__version__,
-    )
-
-
-def _recognizer(source: RecognizerSource, device: str | torch.device | None) -> Recognizer:
-    if not isinstance(source, Recognizer):
-        return load_recognizer(source, device=device or "cpu")
-    if device is not None and check_device(device) != source.device:
-        raise InputError(f"the recognizer is on {source.device}: move it with .to({str(device)!r}) first")
-    return source
-
-
-def _prepare(
-    photos: tuple[PhotoSource, PhotoSource],
-    faces: tuple[int, int],
-    recognizer: Recognizer,
-    detector: Detector | None,
-    alignment: Alignment,
-) -> list[AlignedFace]:
-    return [
-        prepare_face(photo, recognizer.input_size, detector=detector, alignment=alignment, face=face)
-        for photo, face in zip(photos, faces, strict=True)
-    ]
-
-
-def _to_tensors(pair: list[AlignedFace], recognizer: Recognizer) -> Tensor:
-    """Images of a pair, 2×3×H×W in [0, 1], where the recognizer computes."""
-    stacked = np.stack([face.image for face in pair]).transpose(0, 3, 1, 2)
-    return torch.from_numpy(stacked / 255).to(recognizer.device, recognizer.dtype)
-
-
-def _score(recognizer: Recognizer, images: Tensor) -> float:
-    probe, reference = recognizer.embed(images)
-    return float(probe @ reference)
-
-
-def _face_explanation(face: AlignedFace, maps: Tensor, regions: RegionMap) -> FaceExplanation:
-    saliency = maps[0].sum(dim=0).float().cpu().numpy()
-    return FaceExplanation(face.image, saliency, region_evidence(saliency, regions))
-
-
-def _notes(pair: list[AlignedFace]) -> tuple[str, ...]:
-    names = ("probe", "reference")
-    notes = [f"{name}: {note}" for name, face in zip(names, pair, strict=True) for note in face.notes]
-    taken = [name for name, face in zip(names, pair, strict=True) if face.detected is None]
-    if taken:
-        notes.append(f"{' and '.join(taken)} taken as already aligned")
-    return tuple(notes)
-
-
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[stage] = time.perf_counter() - start
+    with timed(timings, "faces"):
+        aligned = align_pair((photo_a, photo_b), faces, model, detector, alignment)
+    with timed(timings, "verify"):
+        pair = prepare_pair(model, aligned, threshold, fmr)
+    with timed(timings, "explain"):
+        maps = attribution.attribute(pair.inputs)
+    return pair.explanation(entry, given, maps, regions, timings)
