@@ -15,15 +15,18 @@ MODULES = ["faces", "recognition", "attr", "report", "channels"]
 
 def test_top_level_names() -> None:
     assert set(xfr_plugin.__all__) == {
+        "Comparison",
         "DEFAULT_RECOGNIZER",
         "Explanation",
         "FaceExplanation",
         "FaceWarning",
+        "MethodResult",
         "Recognizer",
         "RegionEvidence",
         "Verification",
         "XfrError",
         "__version__",
+        "compare",
         "errors",
         "explain",
         "list_recognizers",

@@ -1,12 +1,13 @@
 """Explain face verification: which regions of two faces argue for a match, which against, and how much.
 
-The photo-to-answer calls are `verify` and `explain`; attribution classes for use where Captum is used are in
-`xfr_plugin.attr`.
+The photo-to-answer calls are `verify`, `explain` and `compare`; attribution classes for use where Captum
+is used are in `xfr_plugin.attr`.
 """
 
 from xfr_plugin import errors
 from xfr_plugin._version import __version__
 from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
+from xfr_plugin.comparison import Comparison, MethodResult, compare
 from xfr_plugin.errors import FaceWarning, XfrError
 from xfr_plugin.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.recognition import Recognizer, list_recognizers, load_recognizer
@@ -14,14 +15,17 @@ from xfr_plugin.verification import Verification
 
 __all__ = [
     "DEFAULT_RECOGNIZER",
+    "Comparison",
     "Explanation",
     "FaceExplanation",
     "FaceWarning",
+    "MethodResult",
     "Recognizer",
     "RegionEvidence",
     "Verification",
     "XfrError",
     "__version__",
+    "compare",
     "errors",
     "explain",
     "list_recognizers",

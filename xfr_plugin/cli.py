@@ -17,11 +17,12 @@ from typer.core import TyperGroup
 from xfr_plugin._version import __version__
 from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
 from xfr_plugin.attr.registry import DEFAULT_METHOD, METHODS
+from xfr_plugin.comparison import QUICK_METHODS, MethodChoice, compare
 from xfr_plugin.errors import FaceWarning, InputError, XfrError
-from xfr_plugin.explanation import Explanation, FaceExplanation
 from xfr_plugin.faces.preparation import Alignment
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.download import download_weights
+from xfr_plugin.report.tables import comparison_table, method_card, methods_table, region_table
 from xfr_plugin.training.commands import app as train_app
 from xfr_plugin.verification import Verification
 
@@ -87,6 +88,7 @@ AlignmentOption = Annotated[
 FaceAOption = Annotated[int, typer.Option(help="Which face of A: 0 is the largest.")]
 FaceBOption = Annotated[int, typer.Option(help="Which face of B: 0 is the largest.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
+OutOption = Annotated[Path, typer.Option(help="Folder for the picture and the JSON document.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -132,9 +134,7 @@ def explain_command(
         list[str] | None,
         typer.Option("--option", "-o", help="Option of the method, as name=value; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the picture and the JSON document.")] = Path(
-        "xfr-out"
-    ),
+    out: OutOption = Path("xfr-out"),
     recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
     architecture: ArchitectureOption = None,
     threshold: ThresholdOption = None,
@@ -164,28 +164,75 @@ def explain_command(
         return
     console = Console()
     _print_decision(console, explanation.verification)
-    console.print(_region_table(explanation))
-    for note in explanation.notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    console.print(f"picture:  {picture}\ndocument: {document}", highlight=False, soft_wrap=True)
+    console.print(region_table(explanation))
+    _print_files(console, explanation.notes, picture, document)
+
+
+@app.command(
+    "compare", epilog=f"Example: `xfr compare a.jpg b.jpg --methods xssab,fggb --out result`. {_EPILOG}"
+)
+def compare_command(
+    a: PhotoA,
+    b: PhotoB,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            "-m",
+            help=f"Names with commas, or `all`; `{','.join(QUICK_METHODS)}` if left out. See `xfr methods`.",
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="Option of a method, as method.name=value; repeatable."),
+    ] = None,
+    out: OutOption = Path("xfr-out"),
+    recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
+    architecture: ArchitectureOption = None,
+    threshold: ThresholdOption = None,
+    fmr: FmrOption = None,
+    alignment: AlignmentOption = "auto",
+    face_a: FaceAOption = 0,
+    face_b: FaceBOption = 0,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Explain one pair by many methods, side by side: a grid picture and a table."""
+    with Console(stderr=True).status("finding the faces …") as status:
+        comparison = compare(
+            a,
+            b,
+            methods=_method_names(methods),
+            options=_options_by_method(option or []),
+            recognizer=load_recognizer(recognizer, architecture=architecture, device=device),
+            threshold=threshold,
+            fmr=fmr,
+            alignment=_alignment(alignment),
+            faces=(face_a, face_b),
+            progress=lambda name, number, count: status.update(f"{name} ({number} of {count}) …"),
+        )
+        picture, document = comparison.save(out)
+    if as_json:
+        typer.echo(document.read_text(encoding="utf-8"))
+        return
+    console = Console()
+    _print_decision(console, comparison.verification)
+    console.print(comparison_table(comparison))
+    console.print(
+        "agrees: median rank correlation with the other methods. Regions: net evidence, % of all evidence in "
+        "the face. Methods that agree can be wrong together.",
+        highlight=False,
+    )
+    _print_files(console, comparison.notes, picture, document)
 
 
 @app.command("methods")
-def methods_command() -> None:
+def methods_command(as_json: JsonOption = False) -> None:
     """List the attribution methods and their options."""
-    table = Table(
-        Column("method", no_wrap=True),
-        "title",
-        "paper",
-        "needs",
-        "cost for a pair, D channels",
-        "options (defaults)",
-    )
-    for method in METHODS.values():
-        options = ", ".join(f"{name}={value}" for name, value in method.options().items())
-        source = f"{method.paper} ({method.year})"
-        table.add_row(method.name, method.title, source, method.needs, method.cost, options)
-    Console().print(table)
+    if as_json:
+        typer.echo(json.dumps([method_card(method) for method in METHODS.values()], indent=1))
+    else:
+        Console().print(methods_table(METHODS.values()))
 
 
 @app.command("recognizers")
@@ -252,6 +299,30 @@ def _parse_options(pairs: list[str]) -> dict[str, Any]:
     return options
 
 
+def _method_names(text: str | None) -> MethodChoice:
+    """Read names with commas between them."""
+    if text is None or text == "all":
+        return None if text is None else "all"
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _options_by_method(pairs: list[str]) -> dict[str, dict[str, Any]]:
+    """Read method.name=value pairs."""
+    options: dict[str, dict[str, Any]] = {}
+    for name, value in _parse_options(pairs).items():
+        method, separator, option = name.partition(".")
+        if not separator:
+            raise InputError(f"--option takes method.name=value, got {name!r}")
+        options.setdefault(method, {})[option] = value
+    return options
+
+
+def _print_files(console: Console, notes: tuple[str, ...], picture: Path, document: Path) -> None:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    console.print(f"picture:  {picture}\ndocument: {document}", highlight=False, soft_wrap=True)
+
+
 def _print_decision(console: Console, decision: Verification) -> None:
     verdict = "[bold blue]MATCH[/]" if decision.match else "[bold red]NO MATCH[/]"
     sign = "≥" if decision.match else "<"
@@ -261,21 +332,6 @@ def _print_decision(console: Console, decision: Verification) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _region_table(explanation: Explanation) -> Table:
-    table = Table("region", "probe", "reference", title=f"net evidence by region ({explanation.method})")
-    table.columns[1].justify = table.columns[2].justify = "right"
-    sides = (explanation.probe, explanation.reference)
-    for probe, reference in zip(sides[0].regions, sides[1].regions, strict=True):
-        table.add_row(probe.region.replace("_", " "), f"{probe.evidence:+.4f}", f"{reference.evidence:+.4f}")
-    table.add_section()
-    table.add_row("total", *(f"{_total(side):+.4f}" for side in sides))
-    return table
-
-
-def _total(face: FaceExplanation) -> float:
-    return sum(region.evidence for region in face.regions)
 
 
 if __name__ == "__main__":

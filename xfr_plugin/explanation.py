@@ -16,7 +16,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.verification import Verification
 
-__all__ = ["Explanation", "FaceExplanation", "RegionEvidence", "region_evidence"]
+__all__ = ["Explanation", "FaceExplanation", "RegionEvidence", "net_shares", "region_evidence"]
 
 
 class RegionEvidence(BaseModel):
@@ -137,3 +137,13 @@ def region_evidence(saliency: NDArray[np.float32], regions: RegionMap) -> tuple[
         )
         for name in regions.names
     )
+
+
+def net_shares(face: FaceExplanation) -> NDArray[np.float64]:
+    """Net evidence of each region, in percent of all evidence in the face: the sum of its map's magnitudes.
+
+    Shares of different methods can be compared, though their units cannot. An empty map has shares of 0.
+    """
+    total = sum(region.similar + region.dissimilar for region in face.regions)
+    net = np.array([region.evidence for region in face.regions])
+    return 100 * net / total if total > 0 else np.zeros_like(net)

@@ -20,7 +20,18 @@ from xfr_plugin.files import atomic_path
 from xfr_plugin.report.figure import explanation_figure
 from xfr_plugin.verification import Verification
 
-__all__ = ["ExplanationDocument", "FaceDocument", "MapDocument", "read_explanation", "write_explanation"]
+__all__ = [
+    "Base64",
+    "ExplanationDocument",
+    "FaceDocument",
+    "MapDocument",
+    "decode_image",
+    "decode_map",
+    "encode_image",
+    "encode_map",
+    "read_explanation",
+    "write_explanation",
+]
 
 _DPI = 110
 
@@ -34,6 +45,7 @@ def _checked_base64(text: str) -> str:
 
 
 Base64 = Annotated[str, AfterValidator(_checked_base64)]
+"""Text that is checked to be base64."""
 
 
 class MapDocument(BaseModel):
@@ -115,15 +127,44 @@ def to_document(explanation: Explanation) -> ExplanationDocument:
     )
 
 
-def _face_document(face: FaceExplanation) -> FaceDocument:
+def encode_image(image: NDArray[np.uint8]) -> str:
+    """Turn an image H×W×3 into a base64 PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(face.image).save(buffer, format="PNG")
-    height, width = face.saliency.shape
-    data = np.ascontiguousarray(face.saliency, dtype="<f4").tobytes()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decode_image(text: str) -> NDArray[np.uint8]:
+    """Turn a base64 PNG back into an image.
+
+    Raises:
+        PhotoError: the data is no image.
+    """
+    return load_photo(base64.b64decode(text))
+
+
+def encode_map(saliency: NDArray[np.float32]) -> MapDocument:
+    """Turn a map H×W into its JSON form."""
+    height, width = saliency.shape
+    data = np.ascontiguousarray(saliency, dtype="<f4").tobytes()
+    return MapDocument(height=height, width=width, float32=base64.b64encode(data).decode())
+
+
+def decode_map(document: MapDocument) -> NDArray[np.float32]:
+    """Turn the JSON form of a map back into it.
+
+    Raises:
+        ValueError: sizes and data do not fit, or a value is not finite.
+    """
+    values = np.frombuffer(base64.b64decode(document.float32), dtype="<f4")
+    if values.size != document.height * document.width or not np.isfinite(values).all():
+        raise ValueError("a map does not hold height × width finite numbers")
+    return values.reshape(document.height, document.width).astype(np.float32)
+
+
+def _face_document(face: FaceExplanation) -> FaceDocument:
     return FaceDocument(
-        image_png=base64.b64encode(buffer.getvalue()).decode(),
-        saliency=MapDocument(height=height, width=width, float32=base64.b64encode(data).decode()),
-        regions=face.regions,
+        image_png=encode_image(face.image), saliency=encode_map(face.saliency), regions=face.regions
     )
 
 
@@ -141,12 +182,4 @@ def _from_document(document: ExplanationDocument) -> Explanation:
 
 
 def _face(document: FaceDocument) -> FaceExplanation:
-    image = load_photo(base64.b64decode(document.image_png))
-    return FaceExplanation(image, _map(document.saliency), document.regions)
-
-
-def _map(document: MapDocument) -> NDArray[np.float32]:
-    values = np.frombuffer(base64.b64decode(document.float32), dtype="<f4")
-    if values.size != document.height * document.width or not np.isfinite(values).all():
-        raise ValueError("a map does not hold height × width finite numbers")
-    return values.reshape(document.height, document.width).astype(np.float32)
+    return FaceExplanation(decode_image(document.image_png), decode_map(document.saliency), document.regions)

@@ -5,6 +5,8 @@ Colours are Okabe and Ito's (2008), which people with any common colour blindnes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,23 +15,31 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from xfr_plugin.explanation import Explanation, FaceExplanation
+from xfr_plugin.explanation import Explanation, net_shares
 
-__all__ = ["AGAINST_COLOUR", "FOR_COLOUR", "display_map", "explanation_figure", "overlay"]
+__all__ = [
+    "AGAINST_COLOUR",
+    "DISPLAY_SIGMA",
+    "FOR_COLOUR",
+    "display_map",
+    "explanation_figure",
+    "full_colour_scale",
+    "overlay",
+]
 
 FOR_COLOUR = "#0072B2"
 AGAINST_COLOUR = "#D55E00"
 
 _FOR_RGB = np.array([0, 114, 178]) / 255
 _AGAINST_RGB = np.array([213, 94, 0]) / 255
-_DISPLAY_SIGMA = 0.02
+DISPLAY_SIGMA = 0.02
 """Smoothing for the eye, as a share of the face's height. Numbers are never smoothed."""
 
 
 def display_map(saliency: NDArray[np.float32]) -> NDArray[np.float64]:
     """Smooth a signed map H×W for the eye (Gaussian, σ = 2 % of the height)."""
     smooth: NDArray[np.float64] = gaussian_filter(
-        saliency.astype(np.float64), _DISPLAY_SIGMA * saliency.shape[0]
+        saliency.astype(np.float64), DISPLAY_SIGMA * saliency.shape[0]
     )
     return smooth
 
@@ -47,6 +57,11 @@ def overlay(image: NDArray[np.uint8], values: NDArray[np.float64], scale: float)
     colour = np.where(values[..., None] >= 0, _FOR_RGB, _AGAINST_RGB)
     mixed: NDArray[np.float64] = (0.35 + 0.65 * grey) * (1 - 0.85 * strength) + colour * 0.85 * strength
     return mixed
+
+
+def full_colour_scale(maps: Sequence[NDArray[np.float64]]) -> float:
+    """Magnitude to draw in full colour, for maps that share a scale: what 0.5 % of the pixels exceed."""
+    return float(np.quantile(np.abs(np.stack([values.ravel() for values in maps])), 0.995))
 
 
 def explanation_figure(explanation: Explanation) -> Figure:
@@ -71,7 +86,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
 def _draw_faces(figure: Figure, grid: GridSpec, explanation: Explanation) -> None:
     sides = (("Probe", explanation.probe), ("Reference", explanation.reference))
     maps = [display_map(face.saliency) for _, face in sides]
-    scale = float(np.quantile(np.abs(np.stack([values.ravel() for values in maps])), 0.995))
+    scale = full_colour_scale(maps)
     for column, ((name, face), values) in enumerate(zip(sides, maps, strict=True)):
         plain = figure.add_subplot(grid[0, column])
         plain.imshow(face.image)
@@ -112,9 +127,9 @@ def _draw_regions(axes: Axes, explanation: Explanation) -> None:
     ]
     places = np.arange(len(names))
     sides = (("probe", explanation.probe, -0.21, ""), ("reference", explanation.reference, 0.21, "//"))
-    reach = max(float(np.abs(_net_shares(face)).max()) for _, face, _, _ in sides)
+    reach = max(float(np.abs(net_shares(face)).max()) for _, face, _, _ in sides)
     for label, face, shift, hatch in sides:
-        shares = _net_shares(face)
+        shares = net_shares(face)
         colours = [FOR_COLOUR if share >= 0 else AGAINST_COLOUR for share in shares]
         bars = axes.barh(
             places + shift, shares, height=0.38, color=colours, hatch=hatch, edgecolor="white", lw=0.5
@@ -131,19 +146,12 @@ def _draw_regions(axes: Axes, explanation: Explanation) -> None:
     )
 
 
-def _net_shares(face: FaceExplanation) -> NDArray[np.float64]:
-    """Net evidence by region in percent of the sum of the map's magnitudes; zeros for an empty map."""
-    total = sum(region.similar + region.dissimilar for region in face.regions)
-    net = np.array([region.evidence for region in face.regions])
-    return 100 * net / total if total > 0 else np.zeros_like(net)
-
-
 def _caption(explanation: Explanation) -> str:
     decision = explanation.verification
     notes = "".join(f"; {note}" for note in explanation.notes)
     return (
         f"Method {explanation.method}, recognizer {decision.recognizer};"
         f" threshold: {decision.threshold_source}{notes}."
-        f" Overlays share one scale and are smoothed for the eye (σ = {_DISPLAY_SIGMA:.0%} of the height);"
+        f" Overlays share one scale and are smoothed for the eye (σ = {DISPLAY_SIGMA:.0%} of the height);"
         f" numbers are not. Left and right are the subject's. xfr-plugin {explanation.version}"
     )
