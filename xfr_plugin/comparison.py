@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -62,7 +63,8 @@ class MethodResult:
     Attributes:
         method: name of the method.
         explanation: its maps and evidence by region; None if it failed.
-        seconds: wall time of building the attribution and of explaining both faces, at the first call.
+        seconds: wall time of building the attribution and of explaining both faces, at its first call. The
+            network itself has run before, forward and backward.
         peak_memory: extra memory at its worst, in bytes, see `memory.measured_peak`; None where not measured.
         error: why it failed, in one line; None if it did not.
     """
@@ -113,7 +115,7 @@ class Comparison:
         results: one for each method, in the order asked for; failed ones included.
         agreement: between the methods that did not fail.
         notes: what may make all answers less reliable, in words.
-        timings: seconds of what was done once: `load`, `faces`, `verify`.
+        timings: seconds of what was done once: `load`, `faces`, `verify`, `warm_up`.
         version: of this package.
     """
 
@@ -215,6 +217,8 @@ def compare(
         aligned = align_pair((photo_a, photo_b), faces, model, detector, alignment)
     with timed(timings, "verify"):
         pair = prepare_pair(model, aligned, threshold, fmr)
+    with timed(timings, "warm_up"):
+        _warm_up(model, pair)
     labels = regions or template_regions(pair.size)
     results = []
     for number, method in enumerate(chosen, start=1):
@@ -269,6 +273,13 @@ def _check_options(methods: tuple[Method, ...], options: Mapping[str, Mapping[st
         for option in given:
             if option not in get_method(name).options():
                 raise UnknownNameError.of(f"option of {name}", option, get_method(name).options())
+
+
+def _warm_up(model: Recognizer, pair: PreparedPair) -> None:
+    """Pass through the network once each way, or the first method would pay for what all methods need."""
+    with suppress(RuntimeError), torch.enable_grad():  # a network without gradients can still be a black box
+        images = pair.images.clone().requires_grad_()
+        torch.autograd.grad(model(images).sum(), images)
 
 
 def _result(

@@ -153,10 +153,9 @@ def _rows(matrix: NDArray[np.float64]) -> list[list[float | None]]:
 
 
 def _matrix(rows: list[list[float | None]], methods: tuple[str, ...]) -> NDArray[np.float64]:
-    matrix = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
-    if matrix.shape != (len(methods), len(methods)):
+    if [len(row) for row in rows] != [len(methods)] * len(methods):
         raise ValueError("agreement must be given for every two methods")
-    return matrix
+    return np.array(rows, dtype=np.float64).reshape(len(methods), len(methods))
 
 
 def _from_document(document: ComparisonDocument) -> Comparison:

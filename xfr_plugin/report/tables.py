@@ -97,7 +97,7 @@ def _extreme(face: FaceExplanation, sign: int) -> str:
     best = int(shares.argmax())
     if shares[best] <= 0:
         return "–"
-    return f"{face.regions[best].region.replace('_', ' ')} {sign * shares[best]:+.0f} %"
+    return f"{face.regions[best].region.replace('_', ' ')} {sign * shares[best]:+.0f}\u00a0%"
 
 
 def _memory(result: MethodResult) -> str:
