@@ -7,15 +7,19 @@ Expected layout under the root: `lfw112/<Name>/<Name>_NNNN.jpg` (aligned crops),
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from xfr_plugin.errors import InputError
-from xfr_plugin.faces.alignment import Landmarks
+from xfr_plugin.faces.alignment import Landmarks, place_on_template
+from xfr_plugin.faces.regions import RegionMap, mesh_regions
 
-__all__ = ["LfwPair", "image_path", "read_landmarks", "read_pairs", "read_people"]
+__all__ = ["LfwPair", "image_path", "read_landmarks", "read_mesh_regions", "read_pairs", "read_people"]
 
 _LANDMARK_COLUMNS = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
 
@@ -69,6 +73,34 @@ def read_landmarks(path: Path) -> dict[str, Landmarks]:
         raise InputError(f"no landmark file at {path}")
     with path.open(encoding="utf-8", newline="") as file:
         return {row["file"]: _landmarks(row) for row in csv.DictReader(file)}
+
+
+def read_mesh_regions(root: Path, size: tuple[int, int] = (112, 112)) -> Callable[[str], RegionMap]:
+    """Read `mesh468_aligned.npz` and `regions.json`: a function from an image path to its named regions.
+
+    Args:
+        root: folder of the two files.
+        size: height and width of the aligned crops; other shapes than 112×112 are cut and scaled as faces are.
+
+    Raises:
+        InputError: a file is missing; and, by the function, an image that has no mesh.
+    """
+    meshes, features = root / "mesh468_aligned.npz", root / "regions.json"
+    for path in (meshes, features):
+        if not path.is_file():
+            raise InputError(f"no face meshes: {path} is missing")
+    with np.load(meshes, allow_pickle=False) as stored:
+        places = {str(file): i for i, file in enumerate(stored["files"])}
+        points = stored["mesh_u8"]
+    indices = json.loads(features.read_text(encoding="utf-8"))["mesh_indices"]
+
+    @lru_cache(maxsize=4096)
+    def regions_of(file: str) -> RegionMap:
+        if file not in places:
+            raise InputError(f"there is no face mesh of {file}")
+        return mesh_regions(place_on_template(points[places[file]] / 1.5 - 32, size), indices, size)
+
+    return regions_of
 
 
 def _landmarks(row: dict[str, str]) -> Landmarks:

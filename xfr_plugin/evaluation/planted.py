@@ -1,0 +1,233 @@
+"""The planted-evidence protocol: build the planted pairs, let a method explain them, score its maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from xfr_plugin.evaluation.blending import blend_region
+from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
+from xfr_plugin.evaluation.planting import PLANTED_REGIONS, Planting, region_parts
+from xfr_plugin.faces.alignment import fit_aligned
+from xfr_plugin.faces.photo import load_photo
+from xfr_plugin.faces.regions import RegionMap, template_regions
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = [
+    "BLUR",
+    "MapMaker",
+    "PlantedPairs",
+    "PlantedScore",
+    "RegionsOf",
+    "build_pairs",
+    "maps_of",
+    "score_maps",
+]
+
+MapMaker: TypeAlias = Callable[[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
+"""From (probes, references), N×3×H×W each, to their signed maps: the `attribute` of a pair attribution."""
+
+RegionsOf: TypeAlias = Callable[[str], RegionMap]
+"""Named regions of the face in a file."""
+
+BLUR = 5 / 112
+"""Maps are blurred before they are scored, so that grain and patch size do not decide: σ as a share of the height."""
+
+
+@dataclass(frozen=True)
+class PlantedPairs:
+    """Planted pairs, ready to be explained.
+
+    Attributes:
+        plantings: what was planted.
+        probes: planted probes, N×3×H×W, 0…255.
+        references: N×3×H×W, 0…255.
+        clean: scores before the planting, N.
+        planted: scores after it, N.
+        probe_regions: named regions of each probe.
+        reference_regions: named regions of each reference.
+    """
+
+    plantings: tuple[Planting, ...]
+    probes: Tensor
+    references: Tensor
+    clean: NDArray[np.float64]
+    planted: NDArray[np.float64]
+    probe_regions: tuple[RegionMap, ...]
+    reference_regions: tuple[RegionMap, ...]
+
+    def __len__(self) -> int:
+        return len(self.plantings)
+
+    def chunks(self, size: int) -> Iterator[slice]:
+        """Slices of at most `size` pairs."""
+        for start in range(0, len(self), size):
+            yield slice(start, min(start + size, len(self)))
+
+
+class PlantedScore(BaseModel):
+    """How one map of one planted pair did.
+
+    Attributes:
+        method: which method made the map.
+        index: place of the planting in its manifest.
+        game: of the planting.
+        region: of the planting.
+        control: of the planting.
+        side: whose map was scored: the probe's, into which the region was planted, or the reference's.
+        clean: score of the pair before the planting (cosine).
+        planted: score after it.
+        auc: see `localisation.pixel_auc`.
+        chosen: the region with the highest mean saliency.
+        hit: it is (one of) the planted.
+        energy: see `localisation.energy_ratio`.
+        pointing: see `localisation.points_inside`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    index: int
+    game: str
+    region: str
+    control: bool
+    side: Literal["probe", "reference"]
+    clean: float
+    planted: float
+    auc: float
+    chosen: str
+    hit: bool
+    energy: float
+    pointing: bool
+
+    @property
+    def moved(self) -> float:
+        """How far the planting moved the pair's score."""
+        return abs(self.planted - self.clean)
+
+
+def build_pairs(
+    recognizer: Recognizer, folder: Path, plantings: Sequence[Planting], regions_of: RegionsOf | None = None
+) -> PlantedPairs:
+    """Read the faces, plant the regions, and score the pairs before and after.
+
+    Args:
+        recognizer: whose input size and scores are used.
+        folder: of aligned faces.
+        plantings: what to plant.
+        regions_of: regions of each face; those of the template, if left out.
+
+    Raises:
+        PhotoError: a face cannot be read.
+        InputError: a region is empty on a face.
+    """
+    size = recognizer.input_size
+    regions = regions_of or (lambda _file: template_regions(size))
+    faces = {file: _read(folder / file, size) for p in plantings for file in (p.probe, p.reference, p.donor)}
+    planted = [_planted(faces, planting, regions(planting.probe)) for planting in plantings]
+    probes, references = _stacked(planted), _stacked([faces[p.reference] for p in plantings])
+    embeddings = _embed(recognizer, references)
+    clean = _embed(recognizer, _stacked([faces[p.probe] for p in plantings]))
+    return PlantedPairs(
+        plantings=tuple(plantings),
+        probes=probes,
+        references=references,
+        clean=(clean * embeddings).sum(dim=1).double().numpy(),
+        planted=(_embed(recognizer, probes) * embeddings).sum(dim=1).double().numpy(),
+        probe_regions=tuple(regions(planting.probe) for planting in plantings),
+        reference_regions=tuple(regions(planting.reference) for planting in plantings),
+    )
+
+
+def maps_of(
+    make_maps: MapMaker, pairs: PlantedPairs, recognizer: Recognizer, batch_size: int = 8
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Signed pixel maps N×H×W of all probes and of all references (sums over colours)."""
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for part in pairs.chunks(batch_size):
+        images = tuple(_unit(x[part]).to(recognizer.device) for x in (pairs.probes, pairs.references))
+        for side, maps in zip(sides, make_maps((images[0], images[1])), strict=True):
+            side.append(maps.detach().sum(dim=1).float().cpu())
+    return torch.cat(sides[0]).numpy(), torch.cat(sides[1]).numpy()
+
+
+def score_maps(
+    method: str,
+    maps: NDArray[np.float32],
+    pairs: PlantedPairs,
+    side: Literal["probe", "reference"] = "probe",
+    blur: float = BLUR,
+) -> list[PlantedScore]:
+    """Score the maps N×H×W of one side of all pairs: the similar game by the map, the dissimilar by its negative."""
+    regions = pairs.probe_regions if side == "probe" else pairs.reference_regions
+    return [
+        _score(method, values, pairs, index, side, labels, blur)
+        for index, (values, labels) in enumerate(zip(maps, regions, strict=True))
+    ]
+
+
+def _score(
+    method: str,
+    values: NDArray[np.float32],
+    pairs: PlantedPairs,
+    index: int,
+    side: Literal["probe", "reference"],
+    labels: RegionMap,
+    blur: float,
+) -> PlantedScore:
+    planting = pairs.plantings[index]
+    signed = values.astype(np.float64) if planting.game == "similar" else -values.astype(np.float64)
+    saliency = gaussian_filter(signed, blur * len(signed)) if blur > 0 else signed
+    truth, face = labels.mask(*region_parts(planting.region)), labels.face
+    candidates = {name: labels.mask(*parts) for name, parts in PLANTED_REGIONS.items()}
+    chosen = most_salient_region(saliency, {name: mask for name, mask in candidates.items() if mask.any()})
+    return PlantedScore(
+        method=method,
+        index=index,
+        game=planting.game,
+        region=planting.region,
+        control=planting.control,
+        side=side,
+        clean=float(pairs.clean[index]),
+        planted=float(pairs.planted[index]),
+        auc=pixel_auc(saliency, truth, face),
+        chosen=chosen,
+        hit=chosen in planting.region.split("+"),
+        energy=energy_ratio(saliency, truth, face),
+        pointing=points_inside(saliency, truth, face),
+    )
+
+
+def _planted(
+    faces: dict[str, NDArray[np.float32]], planting: Planting, regions: RegionMap
+) -> NDArray[np.float32]:
+    mask = regions.mask(*region_parts(planting.region))
+    donor = faces[planting.donor]
+    return blend_region(faces[planting.probe], donor, mask, planting.blending, planting.strength)
+
+
+def _read(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+    return (fit_aligned(load_photo(path), size) / 255).astype(np.float32)
+
+
+def _stacked(faces: Sequence[NDArray[np.float32]]) -> Tensor:
+    stacked = np.stack(faces).transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.rint(stacked * 255).astype(np.uint8))
+
+
+def _unit(images: Tensor) -> Tensor:
+    return images.float() / 255
+
+
+def _embed(recognizer: Recognizer, images: Tensor) -> Tensor:
+    chunks = [_unit(chunk).to(recognizer.device) for chunk in images.split(64)]
+    return torch.cat([recognizer.embed(chunk) for chunk in chunks]).cpu()

@@ -1,0 +1,199 @@
+"""Planted evidence: pairs in which it is known which region argues for or against a match.
+
+Two games. *Dissimilar*: the probe of a genuine pair gets one region from an impostor; a map that tells the truth
+points there as arguing against. *Similar*: the probe of an impostor pair gets one region from a mate of the
+reference (another photo of the same person); the map must point there as arguing for. *Controls* have the same seam
+without the evidence: the region comes from another photo of the probe's own person. A method that finds seams
+instead of evidence finds those too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.blending import Blending
+from xfr_plugin.files import atomic_path
+
+__all__ = [
+    "PLANTED_REGIONS",
+    "Game",
+    "Planting",
+    "plan_plantings",
+    "read_plantings",
+    "region_parts",
+    "write_plantings",
+]
+
+Game: TypeAlias = Literal["dissimilar", "similar"]
+
+PLANTED_REGIONS: dict[str, tuple[str, ...]] = {
+    "eyes": ("right_eye", "left_eye"),
+    "brows": ("right_brow", "left_brow"),
+    "nose": ("nose",),
+    "mouth": ("mouth",),
+    "forehead": ("forehead",),
+    "cheeks": ("right_cheek", "left_cheek"),
+    "chin": ("chin",),
+}
+"""What is planted, as named regions of a `RegionMap`. Two of them together are written `eyes+nose`."""
+
+_FORMAT = "xfr-plantings/1"
+
+
+class Planting(BaseModel):
+    """One planted pair; files are relative to the folder of faces.
+
+    Attributes:
+        game: which game.
+        region: a key of `PLANTED_REGIONS`, or several joined by `+`.
+        probe: the face that the region is planted into.
+        reference: its partner.
+        donor: the face that the region comes from.
+        control: the donor is another photo of the probe's own person.
+        strength: share of the donor in the region, 0…1.
+        blending: how the seam is made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    game: Game
+    region: str
+    probe: str
+    reference: str
+    donor: str
+    control: bool = False
+    strength: float = Field(default=1.0, gt=0, le=1)
+    blending: Blending = "feather"
+
+
+def region_parts(region: str) -> tuple[str, ...]:
+    """Named regions of a planted region.
+
+    Raises:
+        InputError: no such region.
+    """
+    names = region.split("+")
+    for name in names:
+        if name not in PLANTED_REGIONS:
+            raise InputError(f"cannot plant {name!r}: regions are {', '.join(PLANTED_REGIONS)}, joined by +")
+    return tuple(part for name in names for part in PLANTED_REGIONS[name])
+
+
+def plan_plantings(
+    people: Mapping[str, Sequence[str]],
+    count: int,
+    *,
+    seed: int,
+    games: Sequence[Game] = ("dissimilar", "similar"),
+    regions: Sequence[str] = tuple(PLANTED_REGIONS),
+    control: bool = False,
+    strength: float = 1.0,
+    blending: Blending = "feather",
+) -> list[Planting]:
+    """Draw plantings: `count` of each game, the regions taking turns. The same seed draws the same.
+
+    Args:
+        people: files of each person; those with fewer than two photos serve as donors of the dissimilar game
+            only. A control needs people with three photos in the dissimilar game, two in the similar one.
+        count: plantings of each game.
+        seed: of the draw.
+        games: which games.
+        regions: keys of `PLANTED_REGIONS`, or several joined by `+`.
+        control: draw controls instead.
+        strength: see `Planting`.
+        blending: see `Planting`.
+
+    Raises:
+        InputError: too few people with several photos, or an unknown region.
+    """
+    for region in regions:
+        region_parts(region)
+    rng = np.random.default_rng(seed)
+    drawn: list[Planting] = []
+    for game in games:
+        draw = _Draw(people, 3 if control and game == "dissimilar" else 2, rng)
+        for turn in range(count):
+            probe, reference, donor = draw.files(game, control)
+            drawn.append(
+                Planting(
+                    game=game,
+                    region=regions[turn % len(regions)],
+                    probe=probe,
+                    reference=reference,
+                    donor=donor,
+                    control=control,
+                    strength=strength,
+                    blending=blending,
+                )
+            )
+    return drawn
+
+
+class _Draw:
+    """Draws people and files."""
+
+    def __init__(self, people: Mapping[str, Sequence[str]], photos: int, rng: np.random.Generator) -> None:
+        self.people = people
+        self.several = sorted(person for person, files in people.items() if len(files) >= photos)
+        self.everyone = sorted(people)
+        self.rng = rng
+        if len(self.several) < 2:
+            raise InputError(f"plantings need at least two people with {photos} photos each")
+
+    def files(self, game: Game, control: bool) -> tuple[str, str, str]:
+        """Probe, reference and donor."""
+        person = self._pick(self.several)
+        if game == "dissimilar":
+            first, second, *more = self._photos(person, 3 if control else 2)
+            return (
+                first,
+                second,
+                more[0] if control else self._photos(self._other(self.everyone, person), 1)[0],
+            )
+        other = self._other(self.several, person)
+        if control:
+            first, donor = self._photos(person, 2)
+            return first, self._photos(other, 1)[0], donor
+        reference, mate = self._photos(other, 2)
+        return self._photos(person, 1)[0], reference, mate
+
+    def _pick(self, names: Sequence[str]) -> str:
+        return names[int(self.rng.integers(len(names)))]
+
+    def _other(self, names: Sequence[str], person: str) -> str:
+        while (other := self._pick(names)) == person:
+            pass
+        return other
+
+    def _photos(self, person: str, number: int) -> list[str]:
+        files = self.people[person]
+        return [files[int(i)] for i in self.rng.choice(len(files), size=number, replace=False)]
+
+
+def write_plantings(plantings: Sequence[Planting], path: Path) -> None:
+    """Write a manifest that others can rerun (JSON), whole or not at all."""
+    document = {"format": _FORMAT, "plantings": [planting.model_dump() for planting in plantings]}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+def read_plantings(path: Path) -> list[Planting]:
+    """Read a manifest.
+
+    Raises:
+        InputError: missing, or not a manifest of plantings.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document.get("format") != _FORMAT:
+            raise InputError(f"{path.name} is not a manifest of plantings ({_FORMAT})")
+        return [Planting.model_validate(entry) for entry in document["plantings"]]
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, ValidationError) as error:
+        raise InputError(f"{path.name} is not a manifest of plantings: {error}") from error
