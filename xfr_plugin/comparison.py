@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xfr_plugin._version import __version__
 from xfr_plugin.api import DEFAULT_RECOGNIZER
 from xfr_plugin.attr.registry import METHODS, Method, get_method
+from xfr_plugin.channels.pullback import pull_back
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.explanation import Explanation
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
@@ -277,9 +278,9 @@ def _check_options(methods: tuple[Method, ...], options: Mapping[str, Mapping[st
 
 def _warm_up(model: Recognizer, pair: PreparedPair) -> None:
     """Pass through the network once each way, or the first method would pay for what all methods need."""
-    with suppress(RuntimeError), torch.enable_grad():  # a network without gradients can still be a black box
-        images = pair.images.clone().requires_grad_()
-        torch.autograd.grad(model(images).sum(), images)
+    with suppress(RuntimeError):  # a network without gradients can still be a black box
+        embeddings, pullback = pull_back(model, pair.images)
+        pullback(torch.ones_like(embeddings)[None])
 
 
 def _result(
