@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import blend_region, plan_plantings, read_plantings, write_plantings
 from xfr_plugin.evaluation.planting import region_parts
-from xfr_plugin.faces import template_regions
+from xfr_plugin.faces import RegionMap, template_regions
 
 Face = NDArray[np.float32]
-PEOPLE = {f"p{i}": [f"p{i}/{k}.jpg" for k in range(1 + i % 4)] for i in range(12)}
+PEOPLE = {"nobody": []} | {f"p{i}": [f"p{i}/{k}.jpg" for k in range(1 + i % 4)] for i in range(12)}
 
 
 @pytest.fixture
@@ -117,3 +117,13 @@ def test_manifests_come_back(tmp_path: Path) -> None:
     for name in ("other.json", "list.json", "missing.json"):
         with pytest.raises(InputError, match="manifest"):
             read_plantings(tmp_path / name)
+
+
+def test_faces_that_hide_the_region_are_not_drawn() -> None:
+    without_chin = np.where(template_regions().mask("chin"), 0, template_regions().labels)
+    hidden = RegionMap(without_chin.astype(np.uint8))
+    people = {f"p{i}": [f"p{i}/{k}.jpg" for k in range(4)] for i in range(3)}
+    regions_of = lambda file: hidden if file.endswith("0.jpg") else template_regions()  # noqa: E731
+    for planting in plan_plantings(people, 30, seed=0, regions=["chin+nose"], regions_of=regions_of):
+        assert not planting.probe.endswith("0.jpg")
+        assert not planting.reference.endswith("0.jpg")

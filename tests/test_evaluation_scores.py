@@ -137,10 +137,9 @@ def test_plantings_move_real_scores_the_right_way(faces_root: Path) -> None:
         name: [f for i in range(count) if (faces_root / "lfw112" / (f := image_path(name, i + 1))).is_file()]
         for name, count in counts.items()
     }
-    plantings = plan_plantings(people, 24, seed=0, regions=["nose"])
-    pairs = build_pairs(
-        load_recognizer("xfr_compact128"), faces_root / "lfw112", plantings, read_mesh_regions(faces_root)
-    )
+    regions_of = read_mesh_regions(faces_root)
+    plantings = plan_plantings(people, 24, seed=0, regions=["nose"], regions_of=regions_of)
+    pairs = build_pairs(load_recognizer("xfr_compact128"), faces_root / "lfw112", plantings, regions_of)
     change = pairs.planted - pairs.clean
     assert change[:24].mean() < -0.08
     assert change[24:].mean() > 0.02

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xfr_plugin.evaluation.blending import blend_region
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
-from xfr_plugin.evaluation.planting import PLANTED_REGIONS, Planting, region_parts
+from xfr_plugin.evaluation.planting import PLANTED_REGIONS, Planting, RegionsOf, region_parts
 from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.faces.photo import load_photo
 from xfr_plugin.faces.regions import RegionMap, template_regions
@@ -27,7 +27,6 @@ __all__ = [
     "MapMaker",
     "PlantedPairs",
     "PlantedScore",
-    "RegionsOf",
     "build_pairs",
     "maps_of",
     "score_maps",
@@ -35,9 +34,6 @@ __all__ = [
 
 MapMaker: TypeAlias = Callable[[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
 """From (probes, references), N×3×H×W each, to their signed maps: the `attribute` of a pair attribution."""
-
-RegionsOf: TypeAlias = Callable[[str], RegionMap]
-"""Named regions of the face in a file."""
 
 BLUR = 5 / 112
 """Maps are blurred before they are scored, so that grain and patch size do not decide: σ as a share of the height."""

@@ -10,7 +10,7 @@ instead of evidence finds those too.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -19,12 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.blending import Blending
+from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.files import atomic_path
 
 __all__ = [
     "PLANTED_REGIONS",
+    "SMALLEST",
     "Game",
     "Planting",
+    "RegionsOf",
     "plan_plantings",
     "read_plantings",
     "region_parts",
@@ -43,6 +46,12 @@ PLANTED_REGIONS: dict[str, tuple[str, ...]] = {
     "chin": ("chin",),
 }
 """What is planted, as named regions of a `RegionMap`. Two of them together are written `eyes+nose`."""
+
+SMALLEST = 0.004
+"""Share of the crop's area that a region must have to be planted: 50 pixels of 112×112."""
+
+RegionsOf: TypeAlias = Callable[[str], RegionMap]
+"""Named regions of the face in a file."""
 
 _FORMAT = "xfr-plantings/1"
 
@@ -96,6 +105,7 @@ def plan_plantings(
     control: bool = False,
     strength: float = 1.0,
     blending: Blending = "feather",
+    regions_of: RegionsOf | None = None,
 ) -> list[Planting]:
     """Draw plantings: `count` of each game, the regions taking turns. The same seed draws the same.
 
@@ -109,6 +119,8 @@ def plan_plantings(
         control: draw controls instead.
         strength: see `Planting`.
         blending: see `Planting`.
+        regions_of: regions of each face; if given, only faces are drawn that show enough of the region (a turned
+            or bearded face may hide its chin): `SMALLEST` of the crop's area.
 
     Raises:
         InputError: too few people with several photos, or an unknown region.
@@ -120,11 +132,14 @@ def plan_plantings(
     for game in games:
         draw = _Draw(people, 3 if control and game == "dissimilar" else 2, rng)
         for turn in range(count):
+            region = regions[turn % len(regions)]
             probe, reference, donor = draw.files(game, control)
+            while regions_of and not all(_shows(regions_of(file), region) for file in (probe, reference)):
+                probe, reference, donor = draw.files(game, control)
             drawn.append(
                 Planting(
                     game=game,
-                    region=regions[turn % len(regions)],
+                    region=region,
                     probe=probe,
                     reference=reference,
                     donor=donor,
@@ -136,13 +151,18 @@ def plan_plantings(
     return drawn
 
 
+def _shows(regions: RegionMap, region: str) -> bool:
+    masks = (regions.mask(*PLANTED_REGIONS[name]) for name in region.split("+"))
+    return all(mask.mean() >= SMALLEST for mask in masks)
+
+
 class _Draw:
     """Draws people and files."""
 
     def __init__(self, people: Mapping[str, Sequence[str]], photos: int, rng: np.random.Generator) -> None:
         self.people = people
         self.several = sorted(person for person, files in people.items() if len(files) >= photos)
-        self.everyone = sorted(people)
+        self.everyone = sorted(person for person, files in people.items() if files)
         self.rng = rng
         if len(self.several) < 2:
             raise InputError(f"plantings need at least two people with {photos} photos each")
