@@ -100,7 +100,7 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
         is_tuple = isinstance(inputs, tuple)
         images = inputs if isinstance(inputs, tuple) else (inputs,)
         pair = _read_pair(images, _format_additional_forward_args(additional_forward_args) or ())
-        _select_targets(torch.zeros(len(images[0])), target)
+        _refuse_target(len(images[0]), target)
         maps = self._attribute_pair(pair).detach().contiguous()
         sides = maps.split(len(images[0])) if len(images) == 2 else (maps,)
         output: Inputs = _format_output(is_tuple, tuple(side.contiguous() for side in sides))
@@ -143,6 +143,14 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
                 return function
         # tracing can also take a wrong branch, where code asks what a tensor is
         return copy if _close(found, expected) else function
+
+
+def _refuse_target(count: int, target: object) -> None:
+    """Let Captum's own check refuse any target but None, as for a model with one output."""
+    try:
+        _select_targets(torch.zeros(count), target)
+    except IndexError as error:  # what its check makes of a list of tuples
+        raise AssertionError("a pair has one score: leave the target out") from error
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

@@ -1,0 +1,599 @@
+"""What Captum's tools and tests ask of an attribution class, as checks that any pair attribution can be put through.
+
+Each check takes a `Subject` and raises AssertionError if the class fails it, or `NotApplicable` with the reason if
+the check does not concern it. `benchmarks/conformance.py` makes the table of docs/captum.md of them, and
+`test_captum_conformance.py` runs them on every registered method.
+
+A pair has one score, so Captum's targets become partners here: where Captum's tests ask that every example of a batch
+is explained for its own target, these ask that it is explained against its own partner; and that a target is refused
+with AssertionError, as Captum refuses one for a model with a single output.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import NoiseTunnel, visualization
+from captum.metrics import infidelity, sensitivity_max
+from captum.testing.attr.helpers.test_config import config as captum_configs
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfr_plugin.attr import METHODS, PairAttribution
+from xfr_plugin.errors import InputError
+
+TAU = 0.2
+
+FAST: Mapping[str, Mapping[str, Any]] = {
+    "fggb": {"chunk_size": 64},
+}
+"""Small option values by method: the published defaults are for photographs, and slow on purpose."""
+
+OTHER_CLASSES_ARGUMENTS = {
+    "baselines",
+    "internal_batch_size",
+    "n_samples",
+    "perturbations_per_eval",
+    "sliding_window_shapes",
+}
+"""Arguments of `attribute` that belong to classes of Captum's; ours take such at construction, or not at all."""
+
+
+class NotApplicable(Exception):  # noqa: N818  # not an error
+    """Why a check does not concern a class."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A class under test.
+
+    Attributes:
+        name: of the method.
+        cls: the class.
+        needs: what it asks of a recognizer, see `Method.needs`.
+        options: with which it is built.
+    """
+
+    name: str
+    cls: type[PairAttribution]
+    needs: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, forward_func: Callable[..., Tensor]) -> PairAttribution:
+        return self.cls(forward_func, TAU, **self.options)
+
+
+def subjects() -> dict[str, Subject]:
+    """Every registered method."""
+    return {
+        name: Subject(name, method.cls, method.needs, FAST.get(name, {})) for name, method in METHODS.items()
+    }
+
+
+# --- toy models -------------------------------------------------------------------------------------------------
+
+
+class DistinctNet(nn.Module):
+    """Faces N×3×16×12 to embeddings N×5 whose channels have different gradients, unlike those of Captum's models.
+
+    `gain` (N, one for each face) scales the faces, and `power` raises the embedding: further forward arguments.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 3, padding=1)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.relu2 = nn.ReLU()
+        self.fc = nn.Linear(8 * 8 * 6, 5)
+
+    def forward(self, images: Tensor, gain: Tensor | None = None, power: int = 1) -> Tensor:
+        x = images if gain is None else images * gain.view(-1, 1, 1, 1)
+        x = self.relu1(self.conv1(x))
+        x = self.relu2(self.conv2(x))
+        embedding: Tensor = self.fc(x.flatten(1))
+        return embedding if power == 1 else embedding**power
+
+
+class ByColour(nn.Module):
+    """One of Captum's models of three features, fed with the mean of each colour of a face N×3×H×W.
+
+    For its models of two inputs the second is zero: probe and reference both go through the first.
+    """
+
+    def __init__(self, model: nn.Module, inputs: int) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+
+    def forward(self, images: Tensor, *arguments: Any) -> Tensor:
+        features = images.mean(dim=(2, 3))
+        zeros = [torch.zeros_like(features)] * (self.inputs - 1)
+        output: Tensor = self.model(features, *zeros, *arguments)
+        return output
+
+
+def distinct_net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return DistinctNet().double().eval()
+
+
+def faces(count: int = 3, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Probes and references, each count×3×16×12 in [0, 1], float64."""
+    generator = torch.Generator().manual_seed(seed)
+    probe, reference = torch.rand(2, count, 3, 16, 12, generator=generator, dtype=torch.float64)
+    return probe, reference
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """One of Captum's configurations, for pairs.
+
+    Attributes:
+        name: Captum's.
+        model: maps faces and further arguments to embeddings.
+        pair: probes and references.
+        arguments: further forward arguments, or None.
+        target: Captum's target, for pair classes to refuse.
+        noise: arguments of NoiseTunnel.
+    """
+
+    name: str
+    model: nn.Module
+    pair: tuple[Tensor, Tensor]
+    arguments: tuple[Any, ...] | None
+    target: Any
+    noise: Mapping[str, Any]
+
+
+def pair_configs() -> tuple[list[PairConfig], dict[str, str]]:
+    """Captum's configurations as far as they can be put to pairs, and why the others cannot."""
+    configs, reasons = [], {}
+    for config in captum_configs:
+        reason = _why_not(config)
+        if reason is None:
+            configs.append(_for_pairs(config))
+        else:
+            reasons[config["name"]] = reason
+    return configs, reasons
+
+
+def _why_not(config: Mapping[str, Any]) -> str | None:
+    if "layer" in config:
+        return "explains the units of a layer, not an input"
+    if config.get("baseline_distr"):
+        return "is about a distribution of baselines, which no pair class takes"
+    if type(config["model"]).__name__ == "ReLULinearModel":
+        return "its model has a single output, which is no embedding: the cosine of two numbers is ±1"
+    return None
+
+
+def _for_pairs(config: Mapping[str, Any]) -> PairConfig:
+    given = {k: v for k, v in config["attribute_args"].items() if k not in OTHER_CLASSES_ARGUMENTS}
+    inputs = given.pop("inputs")
+    inputs = inputs if isinstance(inputs, tuple) else (inputs, inputs.flip(0) * 0.7)
+    model = copy.deepcopy(config["model"]).double().eval()
+    if inputs[0].ndim == 2:  # three features become the three colours of a face
+        count = 2 if type(model).__name__.endswith("MultiInput") else 1
+        model = ByColour(model, count)
+        inputs = tuple(_coloured(features) for features in inputs)
+    arguments = given.pop("additional_forward_args", None)
+    if arguments is not None:
+        # an embedding is N×D: the switch of Captum's model to more dimensions stays off
+        arguments = tuple(_as_forward_argument(value) for value in arguments)
+    return PairConfig(
+        name=config["name"],
+        model=model,
+        pair=tuple(image.double() for image in inputs),
+        arguments=arguments,
+        target=given.pop("target", None),
+        noise=given,
+    )
+
+
+def _coloured(features: Tensor) -> Tensor:
+    """Faces N×3×16×12 whose mean colours are the features N×3."""
+    generator = torch.Generator().manual_seed(3)
+    texture = torch.rand(16, 12, generator=generator) + 0.5
+    return features[..., None, None] * (texture / texture.mean())
+
+
+def _as_forward_argument(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.double()
+    return False if value is True else value
+
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+
+def check_captum_configs(subject: Subject) -> None:
+    """Captum's configurations: form, every example by itself, forward arguments, and targets refused."""
+    for config in pair_configs()[0]:
+        if config.noise:
+            continue
+        attribution = built(subject, config.model)
+        with traceless(config.model):
+            maps = attributed(attribution, config.pair, config.arguments)
+        same_form(maps, config.pair)
+        for i in (0, 2):
+            alone = attributed(
+                attribution,
+                tuple(side[i : i + 1] for side in config.pair),
+                _rows(config.arguments, i, len(config.pair[0])),
+            )
+            close(alone, tuple(side[i : i + 1] for side in maps), f"{config.name}: example {i}", 1e-4)
+        refuses_target(attribution, config)
+
+
+def check_noise_tunnel_configs(subject: Subject) -> None:
+    """Captum's NoiseTunnel configurations: without noise, the tunnel gives the plain maps."""
+    for config in pair_configs()[0]:
+        if not config.noise:
+            continue
+        attribution = built(subject, config.model)
+        plain = attributed(attribution, config.pair, config.arguments)
+        tunnel = NoiseTunnel(attribution)
+        noise = {**config.noise, "nt_samples": 4}
+        with traceless(config.model):
+            maps = tunnel.attribute(config.pair, additional_forward_args=config.arguments, **noise)
+        same_form(maps, config.pair)
+        close(maps, plain, config.name, 1e-4)
+
+
+def check_distinct_partners(subject: Subject) -> None:
+    """Every probe of a batch is explained against its own partner, on a model whose channels differ."""
+    model, (probe, reference) = distinct_net(), faces()
+    attribution = built(subject, model)
+    maps = attribution.attribute((probe, reference))
+    for i in range(len(probe)):
+        alone = attribution.attribute((probe[i : i + 1], reference[i : i + 1]))
+        close(alone, tuple(side[i : i + 1] for side in maps), f"pair {i}")
+    others = attribution.attribute((probe, reference.roll(1, 0)))
+    for i in range(len(probe)):
+        assert relative(others[0][i], maps[0][i]) > 1e-4, "the partner must matter to the map"
+
+
+def check_tuples(subject: Subject) -> None:
+    """A tensor gives a tensor, a tuple a tuple; a partner's embedding stands for its image."""
+    model, (probe, reference) = distinct_net(), faces()
+    attribution = built(subject, model)
+    embedding = model(reference).detach()
+    pair = attribution.attribute((probe, reference))
+    alone = attribution.attribute(probe, additional_forward_args=embedding)
+    in_tuple = attribution.attribute((probe,), additional_forward_args=(embedding,))
+    assert isinstance(pair, tuple)
+    assert isinstance(alone, Tensor)
+    assert isinstance(in_tuple, tuple)
+    assert len(in_tuple) == 1
+    same_form(pair, (probe, reference))
+    close((alone, in_tuple[0]), (pair[0], pair[0]), "probe with the partner's embedding")
+    assert all(bool(side.abs().sum() > 0) for side in pair), "the maps are empty"
+
+
+def check_forward_arguments(subject: Subject) -> None:
+    """Further forward arguments, a tensor with a row for each pair and a number, reach the model."""
+    model, (probe, reference) = distinct_net(), faces()
+    attribution = built(subject, model)
+    gains = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
+    scaled = tuple(image * gains.view(-1, 1, 1, 1) for image in (probe, reference))
+    for arguments, function in (((gains, 1), lambda x: model(x)), ((gains, 3), lambda x: model(x) ** 3)):
+        with traceless(model):
+            maps = attribution.attribute((probe, reference), additional_forward_args=arguments)
+        same_form(maps, (probe, reference))
+        embedding = function(scaled[1]).detach()
+        alone = attribution.attribute(probe, additional_forward_args=(embedding, *arguments))
+        close((alone,), maps[:1], "forward arguments after the partner's embedding")
+        without = attribution.attribute((probe, reference))
+        assert relative(maps[0], without[0]) > 1e-6, "the arguments must matter to the map"
+
+
+def check_precision(subject: Subject) -> None:
+    """Maps are of the inputs' type, float64 and float32, and agree."""
+    model, pair = distinct_net(), faces()
+    double = built(subject, model).attribute(pair)
+    single_model = copy.deepcopy(model).float()
+    single_pair = tuple(image.float() for image in pair)
+    single = built(subject, single_model).attribute(single_pair)
+    same_form(double, pair)
+    same_form(single, single_pair)
+    close(tuple(side.double() for side in single), double, "float32 against float64", 2e-2)
+
+
+def check_no_grad(subject: Subject) -> None:
+    """Under `torch.no_grad()`, and on inputs that require gradients, the maps are the same and carry none."""
+    model, pair = distinct_net(), faces()
+    attribution = built(subject, model)
+    expected = attribution.attribute(pair)
+    leaves = tuple(image.clone().requires_grad_() for image in pair)
+    with traceless(model), torch.no_grad():
+        close(attribution.attribute(leaves), expected, "under no_grad", 1e-9)
+    with traceless(model):
+        maps = attribution.attribute(leaves)
+    close(maps, expected, "inputs that require gradients", 1e-9)
+    assert not any(side.requires_grad for side in maps)
+    assert all(leaf.requires_grad and leaf.grad is None for leaf in leaves)
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    close(built(subject, frozen).attribute(pair), expected, "a frozen model", 1e-9)
+
+
+def check_hooks_removed(subject: Subject) -> None:
+    """Hooks, gradients, modes and weights are as before: after success, a wrong target, and a failing module."""
+    model, pair = distinct_net(), faces(2)
+    attribution = built(subject, model)
+    with traceless(model):
+        attribution.attribute(pair)
+    with traceless(model):
+        raises(AssertionError, lambda: attribution.attribute(pair, target=(9999,) * 20))
+    broken = distinct_net()
+    attribution = built(subject, broken)
+    broken.conv2.forward = _fail
+    with traceless(broken):
+        raises(_BrokenModuleError, lambda: attribution.attribute(pair))
+    del broken.conv2.forward
+    fresh = built(subject, distinct_net()).attribute(pair)
+    close(attribution.attribute(pair), fresh, "after a failing module", 1e-9)
+
+
+def check_noise_tunnel(subject: Subject) -> None:
+    """NoiseTunnel with noise, over pairs and over probes alone, in batches, for each of its three kinds."""
+    model, (probe, reference) = distinct_net(), faces(2)
+    attribution = built(subject, model)
+    embedding = model(reference).detach()
+    for kind in ("smoothgrad", "smoothgrad_sq", "vargrad"):
+        tunnel = NoiseTunnel(attribution)
+        torch.manual_seed(0)
+        noise = {"nt_type": kind, "nt_samples": 3, "stdevs": 0.05, "nt_samples_batch_size": 2}
+        with traceless(model):
+            maps = tunnel.attribute((probe, reference), **noise)
+            alone = tunnel.attribute(probe, additional_forward_args=embedding, **noise)
+        same_form(maps, (probe, reference))
+        same_form((alone,), (probe,))
+        if kind != "smoothgrad":
+            assert all(bool((side >= 0).all()) for side in maps)
+
+
+def check_infidelity(subject: Subject) -> None:
+    """`captum.metrics.infidelity` accepts the maps, and calls them as good as any rescaling, normalised."""
+    model, pair = distinct_net(), faces(2)
+    maps = built(subject, model).attribute(pair)
+
+    def score(probe: Tensor, reference: Tensor) -> Tensor:
+        return functional.cosine_similarity(model(probe), model(reference))
+
+    def measured(attributions: tuple[Tensor, ...]) -> Tensor:
+        torch.manual_seed(0)
+        value: Tensor = infidelity(
+            score, _perturb, pair, attributions, n_perturb_samples=8, max_examples_per_batch=4, normalize=True
+        )
+        return value
+
+    value = measured(maps)
+    assert value.shape == (2,)
+    assert bool(torch.isfinite(value).all())
+    assert bool((value >= 0).all())
+    torch.testing.assert_close(measured(tuple(3 * side for side in maps)), value)
+
+
+def check_sensitivity(subject: Subject) -> None:
+    """`captum.metrics.sensitivity_max` runs over pairs and over probes alone, and is 0 without perturbation."""
+    model, (probe, reference) = distinct_net(), faces(2)
+    attribution = built(subject, model)
+    embedding = model(reference).detach()
+    calls: tuple[tuple[Any, dict[str, Any]], ...] = (
+        ((probe, reference), {}),
+        (probe, {"additional_forward_args": embedding}),
+    )
+    for inputs, keywords in calls:
+        value = sensitivity_max(attribution.attribute, inputs, n_perturb_samples=2, **keywords)
+        assert value.shape == (2,)
+        assert bool(torch.isfinite(value).all())
+        still = sensitivity_max(
+            attribution.attribute, inputs, _nudge_nothing, n_perturb_samples=2, **keywords
+        )
+        assert bool((still < 1e-6).all()), "the same faces must have the same maps"
+
+
+def check_visualization(subject: Subject) -> None:
+    """`visualize_image_attr` draws the map of each face, signed, over the face."""
+    model, pair = distinct_net(), faces(1)
+    maps = built(subject, model).attribute(pair)
+    for method, sign in (("heat_map", "all"), ("blended_heat_map", "all")):
+        for image, side in zip(pair, maps, strict=True):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                figure, axes = visualization.visualize_image_attr(
+                    _hwc(side), _hwc(image), method=method, sign=sign, use_pyplot=False, show_colorbar=True
+                )
+            assert axes.images
+            figure.clear()
+
+
+def check_data_parallel(subject: Subject) -> None:
+    """A model in DataParallel gives the maps of the model, on the CUDA devices that there are."""
+    if not torch.cuda.is_available():
+        raise NotApplicable("no CUDA device here; without one DataParallel only passes calls on")
+    model, pair = distinct_net().cuda(), tuple(image.cuda() for image in faces(4))
+    expected = built(subject, model).attribute(pair)
+    wrapped = nn.DataParallel(model)
+    with traceless(wrapped):
+        close(built(subject, wrapped).attribute(pair), expected, "DataParallel", 1e-6)
+
+
+def check_wrapped(subject: Subject) -> None:
+    """A model inside another module (DataParallel without devices, a Sequential) gives the maps of the model."""
+    model, pair = distinct_net(), faces(2)
+    expected = built(subject, model).attribute(pair)
+    close(built(subject, nn.Sequential(model)).attribute(pair), expected, "Sequential", 1e-9)
+    if not torch.cuda.is_available():
+        close(built(subject, nn.DataParallel(model)).attribute(pair), expected, "DataParallel", 1e-9)
+
+
+def check_contract(subject: Subject) -> None:
+    """What Captum reads off a class: its name, delta, and whether maps carry the factor of the input."""
+    attribution = built(subject, distinct_net())
+    assert attribution.get_name().replace(" ", "") == type(attribution).__name__
+    assert isinstance(attribution.has_convergence_delta(), bool)
+    assert isinstance(attribution.multiplies_by_inputs, bool)
+    assert hasattr(type(attribution).attribute, "__wrapped__"), "NoiseTunnel calls attribute.__wrapped__"
+
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    "Captum's configurations": check_captum_configs,
+    "Captum's NoiseTunnel configurations": check_noise_tunnel_configs,
+    "own partner each": check_distinct_partners,
+    "tensors and tuples": check_tuples,
+    "forward arguments": check_forward_arguments,
+    "float64 and float32": check_precision,
+    "no_grad": check_no_grad,
+    "hooks removed": check_hooks_removed,
+    "NoiseTunnel": check_noise_tunnel,
+    "infidelity": check_infidelity,
+    "sensitivity_max": check_sensitivity,
+    "visualize_image_attr": check_visualization,
+    "wrapped models": check_wrapped,
+    "DataParallel": check_data_parallel,
+    "class contract": check_contract,
+}
+"""Title of a check → check."""
+
+
+def outcome(subject: Subject, check: Callable[[Subject], None]) -> tuple[bool | None, str]:
+    """Run a check: whether it passed (None: not applicable), and why not."""
+    try:
+        check(subject)
+    except NotApplicable as reason:
+        return None, str(reason)
+    except Exception as problem:
+        return False, f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+    return True, ""
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------
+
+
+class _BrokenModuleError(AssertionError):
+    """Raised by a module that fails, as in Captum's own tests of hook removal."""
+
+
+def _fail(*_: object) -> Tensor:
+    raise _BrokenModuleError("this module fails")
+
+
+def built(subject: Subject, model: nn.Module) -> PairAttribution:
+    """Build the class; one that needs more than a network says so.
+
+    Raises:
+        NotApplicable: the class needs a decoder, which a toy model does not have.
+    """
+    try:
+        return subject.build(model)
+    except InputError as refusal:
+        if subject.needs == "decoder":
+            raise NotApplicable(f"refuses toy models: {refusal}") from refusal
+        raise
+
+
+def attributed(
+    attribution: PairAttribution, pair: tuple[Tensor, ...], arguments: tuple[Any, ...] | None
+) -> tuple[Tensor, ...]:
+    maps: tuple[Tensor, ...] = attribution.attribute(pair, additional_forward_args=arguments)
+    return maps
+
+
+def refuses_target(attribution: PairAttribution, config: PairConfig) -> None:
+    if config.target is None:
+        return
+    raises(
+        AssertionError,
+        lambda: attribution.attribute(
+            config.pair, target=config.target, additional_forward_args=config.arguments
+        ),
+    )
+
+
+def raises(kind: type[BaseException], call: Callable[[], object]) -> None:
+    with suppress(kind):
+        call()
+        raise RuntimeError(f"expected {kind.__name__}")
+
+
+def same_form(maps: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> None:
+    """Maps are finite, contiguous, detached, and of the inputs' shapes, types and devices."""
+    assert isinstance(maps, tuple)
+    assert len(maps) == len(inputs)
+    for side, image in zip(maps, inputs, strict=True):
+        assert side.shape == image.shape
+        assert side.dtype == image.dtype
+        assert side.device == image.device
+        assert side.is_contiguous()
+        assert not side.requires_grad
+        assert bool(torch.isfinite(side).all()), "the map holds values that are not finite"
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, as a share of the largest expected magnitude."""
+    scale = float(expected.abs().max())
+    return float((found - expected).abs().max()) / (scale if scale > 0 else 1.0)
+
+
+def close(
+    found: tuple[Tensor, ...], expected: tuple[Tensor, ...], what: str, tolerance: float = 1e-6
+) -> None:
+    for side, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        difference = relative(mine, theirs)
+        assert difference <= tolerance, f"{what}: maps of face {side} differ by {difference:.1e}"
+
+
+@contextmanager
+def traceless(model: nn.Module) -> Iterator[None]:
+    """Check that a block leaves no hook, gradient, mode or weight of the model changed, whatever happens in it."""
+    before, weights = _state(model), copy.deepcopy(model.state_dict())
+    try:
+        yield
+    finally:
+        assert _state(model) == before, "the model was left changed"
+        assert model.state_dict().keys() == weights.keys(), "the model's weights were renamed"
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, weights[name]), f"weights {name} were changed"
+
+
+def _state(model: nn.Module) -> list[object]:
+    hooks = [
+        (
+            type(m).__name__,
+            m.training,
+            len(m._forward_hooks),
+            len(m._forward_pre_hooks),
+            len(m._backward_hooks),
+        )
+        for m in model.modules()
+    ]
+    return [hooks, [(name, p.requires_grad, p.grad is None) for name, p in model.named_parameters()]]
+
+
+def _rows(arguments: tuple[Any, ...] | None, i: int, count: int) -> tuple[Any, ...] | None:
+    if arguments is None:
+        return None
+    return tuple(v[i : i + 1] if isinstance(v, Tensor) and len(v) == count else v for v in arguments)
+
+
+def _perturb(inputs: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    noise = tuple(0.03 * torch.randn_like(image) for image in inputs)
+    return noise, tuple(image - change for image, change in zip(inputs, noise, strict=True))
+
+
+def _nudge_nothing(inputs: Any, radius: float = 0.0) -> tuple[Tensor, ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def _hwc(images: Tensor) -> np.ndarray:
+    array: np.ndarray = images[0].permute(1, 2, 0).numpy()
+    return array
