@@ -1,0 +1,166 @@
+"""BiLRP: exact against four nested loops, in every way of computing it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from zennit.attribution import Gradient
+from zennit.composites import EpsilonPlusFlat
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.faces import RegionMap, template_regions
+from xfr_plugin.lrp.attributors import CosineRelevance
+from xfr_plugin.lrp.bilrp import BiLRP, grid_masks, random_projection, region_masks
+
+SIZE = (12, 9)
+
+
+def composite() -> EpsilonPlusFlat:
+    return EpsilonPlusFlat()
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """Bias-free, N×3×12×9 → N×6."""
+    torch.manual_seed(1)
+    layers = (nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 10 * 7, 6, bias=False))
+    return nn.Sequential(*layers).double().eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Two pairs: two probes, then their references."""
+    return torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+@pytest.fixture
+def quarters() -> RegionMap:
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    labels = (2 * (rows >= 5) + (columns >= 4)).astype(np.uint8)
+    return RegionMap(labels, ("a", "b", "c", "d"))
+
+
+def by_hand(network: nn.Module, probe: Tensor, reference: Tensor, regions: RegionMap) -> Tensor:
+    """Relevance of every pair of regions: a loop over channels, regions of the one and of the other face."""
+    result = torch.zeros(len(regions.names), len(regions.names), dtype=torch.float64)
+    for k in range(6):
+        start = torch.eye(6, dtype=torch.float64)[k]
+        maps = [
+            Gradient(network, composite(), lambda out, row=start: functional.normalize(out) * row)(
+                face[None]
+            )[1][0]
+            for face in (probe, reference)
+        ]
+        for i, name in enumerate(regions.names):
+            for j, other in enumerate(regions.names):
+                from_probe = float(maps[0][:, regions.mask(name)].sum())
+                from_reference = float(maps[1][:, regions.mask(other)].sum())
+                result[i, j] += from_probe * from_reference
+    return result
+
+
+def test_exact_against_loops_over_channels_and_regions(
+    network: nn.Module, images: Tensor, quarters: RegionMap
+) -> None:
+    output, found = BiLRP(network, composite(), regions=quarters)(images)
+    assert found.shape == (2, 4, 4)
+    torch.testing.assert_close(output, network(images).detach())
+    for i in range(2):
+        torch.testing.assert_close(found[i], by_hand(network, images[i], images[2 + i], quarters))
+
+
+def test_passes_by_region_and_by_channel_agree(
+    network: nn.Module, images: Tensor, quarters: RegionMap
+) -> None:
+    masks = region_masks(quarters, images)
+    few = BiLRP(network, composite(), regions=masks)(images)[1]  # 4 regions, 6 channels: passes by region
+    padded = torch.cat((masks, torch.zeros(3, *SIZE)))
+    many = BiLRP(network, composite(), regions=padded, chunk_size=4)(images)[1]  # 7 regions: by channel
+    torch.testing.assert_close(many[:, :4, :4], few)
+    assert many[:, 4:].abs().max() == 0
+
+
+def test_entries_sum_to_the_score_without_biases(network: nn.Module, images: Tensor) -> None:
+    units = functional.normalize(network(images).detach())
+    score = (units[:2] * units[2:]).sum(1)
+    for regions in (1, 3, template_regions(SIZE)):
+        _, found = BiLRP(network, composite(), regions=regions)(images)
+        torch.testing.assert_close(found.sum((1, 2)), score, rtol=1e-4, atol=1e-6)
+
+
+def test_row_sums_are_the_relevance_of_the_score(
+    network: nn.Module, images: Tensor, quarters: RegionMap
+) -> None:
+    _, found = BiLRP(network, composite(), regions=quarters)(images)
+    _, maps = CosineRelevance(network, composite())(images)
+    for i in range(2):
+        expected = [float(maps[i][:, quarters.mask(name)].sum()) for name in quarters.names]
+        expected_tensor = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(found[i].sum(1), expected_tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_swapping_the_faces_transposes(network: nn.Module, images: Tensor, quarters: RegionMap) -> None:
+    _, found = BiLRP(network, composite(), regions=quarters)(images)
+    _, swapped = BiLRP(network, composite(), regions=quarters)(images.roll(2, dims=0))
+    torch.testing.assert_close(swapped, found.transpose(1, 2))
+
+
+def test_default_regions_are_the_templates(network: nn.Module, images: Tensor) -> None:
+    _, found = BiLRP(network, composite())(images)
+    _, expected = BiLRP(network, composite(), regions=template_regions(SIZE))(images)
+    assert torch.equal(found, expected)
+
+
+def test_random_projection_is_unbiased_and_its_error_falls_with_its_size(
+    network: nn.Module, images: Tensor, quarters: RegionMap
+) -> None:
+    _, exact = BiLRP(network, composite(), regions=quarters)(images)
+    errors = {}
+    for projections in (4, 64):
+        found = torch.stack(
+            [
+                BiLRP(network, composite(), regions=quarters, projections=projections, seed=seed)(images)[1]
+                for seed in range(24)
+            ]
+        )
+        mean_error = (found.mean(0) - exact).norm() / exact.norm()
+        errors[projections] = float((found - exact).flatten(1).norm(dim=1).mean() / exact.norm())
+        assert mean_error < 2 * errors[projections] / 24**0.5
+    assert 0.15 < errors[64] / errors[4] < 0.4  # √(4/64) = 0.25
+
+
+def test_error_of_a_projection_stays_below_its_bound() -> None:
+    x, y = torch.randn(2, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bound = float(((x @ x) * (y @ y) + (x @ y) ** 2) / 16) ** 0.5
+    products = [(p @ x) @ (p @ y) - x @ y for p in (random_projection(16, 20, seed) for seed in range(300))]
+    deviation = float(torch.stack(products).square().mean()) ** 0.5
+    assert 0.7 * bound < deviation < 1.1 * bound
+    assert torch.equal(random_projection(4, 9, 1), random_projection(4, 9, 1))
+
+
+def test_grid_cells_divide_the_image() -> None:
+    masks = grid_masks(4, (10, 9))
+    assert masks.shape == (16, 10, 9)
+    assert torch.equal(masks.sum(0), torch.ones(10, 9, dtype=torch.float64))
+    assert masks[0, 0, 0] == masks[-1, -1, -1] == 1
+    assert masks.sum((1, 2)).min() >= 4
+
+
+def test_wrong_arguments_are_refused(network: nn.Module, images: Tensor) -> None:
+    with pytest.raises(InputError, match="at least one row"):
+        BiLRP(network, regions=0)
+    with pytest.raises(InputError, match="projections"):
+        BiLRP(network, projections=0)
+    with pytest.raises(InputError, match="chunk_size"):
+        BiLRP(network, chunk_size=0)
+    with pytest.raises(InputError, match="got 3 images"):
+        BiLRP(network)(images[:3])
+    with pytest.raises(InputError, match="got 0 images"):
+        BiLRP(network)(images[:0])
+    with pytest.raises(InputError, match="images 12×9"):
+        BiLRP(network, regions=template_regions((112, 112)))(images)
+    with pytest.raises(InputError, match="does not fit"):
+        BiLRP(network, regions=10)(images)
