@@ -3,6 +3,7 @@
 from xfr_plugin.attr._pair import PairAttribution
 from xfr_plugin.attr.evidence import channel_evidence, channel_similarity
 from xfr_plugin.attr.fggb import Fggb
+from xfr_plugin.attr.reconstruction_explainer import ReconstructionExplainer
 from xfr_plugin.attr.registry import METHODS, Method, get_method
 from xfr_plugin.attr.xssab import Xssab
 
@@ -11,6 +12,7 @@ __all__ = [
     "Fggb",
     "Method",
     "PairAttribution",
+    "ReconstructionExplainer",
     "Xssab",
     "channel_evidence",
     "channel_similarity",

@@ -1,1 +1,16 @@
 """Channel maps: where on the face each channel of an embedding lives."""
+
+from xfr_plugin.channels.decoded import decoded_changes, sized_maps
+from xfr_plugin.channels.dwelling import Dwelling, dwelling
+from xfr_plugin.channels.regions import ChannelInRegion, ChannelRegions, channel_regions, region_shares
+
+__all__ = [
+    "ChannelInRegion",
+    "ChannelRegions",
+    "Dwelling",
+    "channel_regions",
+    "decoded_changes",
+    "dwelling",
+    "region_shares",
+    "sized_maps",
+]
