@@ -1,0 +1,244 @@
+"""Additions, gates and activations written as functions get modules of their own, so that rules reach them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from zennit.layer import Sum
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.lrp._changes import Changes
+from xfr_plugin.lrp.layers import Elementwise, Gated, L2Normalize, Pooled
+from xfr_plugin.lrp.tracing import SHAPE_METHODS, own_graph
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = ["give_functions_modules"]
+
+_CHILD = "lrp_function_{}"
+
+_ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
+_QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, "div", "div_")
+_DIFFERENCES = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
+_ACTIVATIONS = (
+    *(torch.relu, torch.sigmoid, torch.tanh, "relu", "relu_", "sigmoid", "tanh", "clamp", torch.clamp),
+    *(functional.relu, functional.relu6, functional.leaky_relu, functional.hardtanh, functional.sigmoid),
+    *(functional.tanh, functional.silu, functional.elu, functional.gelu, functional.softplus),
+    *(functional.hardsigmoid, functional.hardswish),
+)
+_AVERAGES = ("mean", torch.mean, functional.avg_pool2d, functional.adaptive_avg_pool2d)
+_UNCHANGED = (
+    *(getattr, operator.getitem, torch.flatten, torch.cat, torch.squeeze, torch.unsqueeze, torch.reshape),
+    *(functional.dropout, functional.pad, functional.max_pool2d, functional.adaptive_max_pool2d),
+    *(torch.nn.functional.dropout2d, torch.transpose, torch.permute, torch.chunk, torch.split),
+    *SHAPE_METHODS,
+)
+_SIZES = (operator.mul, operator.floordiv, operator.add, operator.sub)
+
+
+def give_functions_modules(root: nn.Module, changes: Changes) -> None:
+    """Rewrite every forward function of `root` that computes with functions, and note how to undo it.
+
+    Additions become `zennit.layer.Sum` of the stacked branches; a product of a signal with its gate `Gated`, where
+    the gate is what was computed from the signal, or ends in a sigmoid; functional activations and multiplications
+    by a constant `Elementwise`; averages `Pooled`; normalisation `L2Normalize`. The outputs stay the same. Reshaping,
+    concatenation, max-pooling and dropout stay as they are.
+
+    Raises:
+        InputError: a forward function that cannot be read, or that uses a function without a rule.
+    """
+    for name, module in list(root.named_modules()):
+        if isinstance(module, Recognizer):
+            _rewrite_recognizer(module, changes)
+        elif module._modules and type(module).forward not in (nn.Sequential.forward, _no_forward()):
+            _rewrite(name or "the network", module, changes)
+
+
+def _no_forward() -> Callable[..., Any]:
+    return nn.Module.forward
+
+
+def _rewrite(name: str, module: nn.Module, changes: Changes) -> None:
+    what = f"{type(module).__name__} ({name})"
+    try:
+        graph = own_graph(module)
+    except Exception as error:  # tracing foreign code can fail in any way
+        raise InputError(
+            f"cannot read the forward function of {what}: {error}; relevance needs one without control flow that "
+            "depends on values"
+        ) from error
+    replacements = [(node, _replacement(node, module, what)) for node in graph.nodes]
+    if not any(replacement for _, replacement in replacements):
+        return
+    for node, replacement in replacements:
+        if replacement is not None:
+            _insert(graph, node, *replacement, module=module, changes=changes)
+    changes.set_attribute(module, "forward", fx.GraphModule(module, graph).forward)
+
+
+Replacement = tuple[nn.Module, Callable[..., fx.Node]]
+
+
+def _insert(
+    graph: fx.Graph,
+    node: fx.Node,
+    stand_in: nn.Module,
+    call: Callable[..., fx.Node],
+    module: nn.Module,
+    changes: Changes,
+) -> None:
+    name = next(_CHILD.format(i) for i in range(10**6) if _CHILD.format(i) not in module._modules)
+    changes.add_child(module, name, stand_in.train(module.training))
+    with graph.inserting_before(node):
+        new = call(graph, name)
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def _replacement(node: fx.Node, module: nn.Module, what: str) -> Replacement | None:
+    """Module for a node and how to call it; None for a node that may stay."""
+    if node.op not in ("call_function", "call_method") or node.target in _UNCHANGED or _is_size(node):
+        return None
+    operands = [argument for argument in node.all_input_nodes if not _is_size(argument)]
+    is_unary = len(operands) == 1 and len(_tensors(node)) == 1
+    found = _unary(node) if is_unary else _binary(node, module)
+    if found is None:
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
+        raise InputError(
+            f"{what} uses {name}, for which there is no rule: write it as a module and give that a rule with "
+            "layer_map=[(TheModule, the_rule)]"
+        )
+    return found
+
+
+def _unary(node: fx.Node) -> Replacement | None:
+    source = _tensors(node)[0]
+    if node.target is functional.normalize:
+        return L2Normalize(_argument(node, 2, "dim", 1)), _one(source)
+    if node.target in _AVERAGES:
+        return Pooled(_closed(node)), _one(source)
+    constant = (*_ADDITIONS, *_PRODUCTS, *_DIFFERENCES)
+    divided = node.target in _QUOTIENTS and node.args[0] is source
+    if node.target in _ACTIVATIONS or node.target in constant or divided:
+        return Elementwise(_closed(node)), _one(source)
+    return None
+
+
+def _binary(node: fx.Node, module: nn.Module) -> Replacement | None:
+    tensors = _tensors(node)
+    if len(tensors) != 2 or len(node.args) != 2 or node.kwargs:
+        return None
+    if node.target in _ADDITIONS:
+        return Sum(), partial(_call_sum, operands=tensors)
+    if node.target in _PRODUCTS:
+        ordered = _signal_and_gate(tensors[0], tensors[1], module)
+        return None if ordered is None else (Gated(), partial(_call_gated, operands=ordered))
+    if node.target in _QUOTIENTS and tensors[0] in _ancestors(tensors[1]):
+        return Gated(), partial(_call_gated, operands=(tensors[0], tensors[1]), inverse=True)
+    return None
+
+
+def _one(source: fx.Node) -> Callable[..., fx.Node]:
+    return lambda graph, name: graph.call_module(name, (source,))
+
+
+def _call_sum(graph: fx.Graph, name: str, operands: list[fx.Node]) -> fx.Node:
+    stacked = graph.call_function(_stack, tuple(operands))
+    return graph.call_module(name, (stacked,))
+
+
+def _call_gated(
+    graph: fx.Graph, name: str, operands: tuple[fx.Node, fx.Node], inverse: bool = False
+) -> fx.Node:
+    signal, gate = operands
+    if inverse:
+        gate = graph.call_function(torch.reciprocal, (gate,))
+    return graph.call_module(name, (signal,), {"gate": gate})
+
+
+def _stack(first: Tensor, second: Tensor) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(first, second), dim=-1)
+
+
+def _signal_and_gate(first: fx.Node, second: fx.Node, module: nn.Module) -> tuple[fx.Node, fx.Node] | None:
+    """Order two factors: a gate is computed from the signal, is a parameter, or ends in a sigmoid."""
+    for signal, gate in ((first, second), (second, first)):
+        if gate.op == "get_attr" or signal in _ancestors(gate):
+            return signal, gate
+    gates = [factor for factor in (first, second) if _ends_in_sigmoid(factor, module)]
+    if len(gates) != 1:
+        return None
+    return (second, first) if gates[0] is first else (first, second)
+
+
+def _ends_in_sigmoid(node: fx.Node, module: nn.Module) -> bool:
+    while node.op == "call_method" and node.target in SHAPE_METHODS:
+        node = node.all_input_nodes[0]
+    if node.op == "call_module":
+        last = list(module.get_submodule(str(node.target)).modules())[-1]
+        return isinstance(last, (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax))
+    return node.target in (torch.sigmoid, functional.sigmoid, functional.hardsigmoid, "sigmoid")
+
+
+def _ancestors(node: fx.Node) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    queue = list(node.all_input_nodes)
+    while queue:
+        source = queue.pop()
+        if source not in found and not _is_size(source):
+            found.add(source)
+            queue.extend(source.all_input_nodes)
+    return found
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node is a size or an attribute of a tensor, and not a tensor that carries relevance."""
+    if node.op == "call_method" and node.target in ("size", "dim"):
+        return True
+    if node.op == "call_function" and node.target is getattr:
+        return node.args[1] in ("shape", "ndim", "dtype", "device")
+    if node.op == "call_function" and node.target in (operator.getitem, *_SIZES):
+        sources = node.all_input_nodes
+        return bool(sources) and all(_is_size(source) for source in sources)
+    return False
+
+
+def _tensors(node: fx.Node) -> list[fx.Node]:
+    """Operands that are tensors, in the order of the arguments; one that is used twice counts twice."""
+    return [argument for argument in node.args if isinstance(argument, fx.Node) and not _is_size(argument)]
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def _closed(node: fx.Node) -> Callable[[Tensor], Tensor]:
+    """The node's function of its one tensor, with all its other arguments filled in."""
+    place = next(i for i, argument in enumerate(node.args) if isinstance(argument, fx.Node))
+    before, after, kwargs = node.args[:place], node.args[place + 1 :], dict(node.kwargs)
+    inplace = kwargs.pop("inplace", False)
+    if node.op == "call_method":
+        method = str(node.target).removesuffix("_")
+        return lambda x: getattr(x, method)(*after, **kwargs)
+    function: Any = node.target
+    if inplace:
+        kwargs["inplace"] = False
+    return lambda x: function(*before, x, *after, **kwargs)
+
+
+def _rewrite_recognizer(recognizer: Recognizer, changes: Changes) -> None:
+    """Give a recognizer's preprocessing and its normalisation modules of their own."""
+    compute = recognizer.preprocess
+    flips = recognizer.channel_order == "BGR"
+    scaling = Elementwise(lambda x: compute(x.flip(1)) if flips else compute(x))
+    unit = L2Normalize()
+    changes.add_child(recognizer, _CHILD.format("preprocess"), scaling.eval())
+    changes.add_child(recognizer, _CHILD.format("normalize"), unit.eval())
+    changes.set_attribute(recognizer, "preprocess", lambda x: scaling(x.flip(1) if flips else x))
+    changes.set_attribute(recognizer, "forward", lambda x: unit(recognizer.features(x)))

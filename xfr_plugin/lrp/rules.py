@@ -1,0 +1,186 @@
+"""Rules that Zennit lacks for face networks, as Zennit hooks.
+
+Notation: x_i inputs, w_ij weights, b_j bias, z_j = Σ_i x_i w_ij + b_j, R_j relevance of an output. All rules are
+linear in the relevance, and differentiable with respect to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from zennit.core import Hook, Stabilizer
+from zennit.layer import Sum
+
+__all__ = ["AffineRule", "PReLURule", "SignedPlus", "SumPlus", "Unchanged", "WinnerTakesAll"]
+
+
+class _StoringHook(Hook):  # type: ignore[misc]  # Zennit is untyped
+    """A hook that keeps what its module saw. Zennit 0.5 and 1.0 differ in the arguments between input and output."""
+
+    def __init__(self, stabilizer: Any = 1e-6) -> None:
+        super().__init__()
+        self.stabilizer = stabilizer
+
+    def forward(self, module: nn.Module, inputs: tuple[Tensor, ...], *rest: Any) -> None:
+        self.stored_tensors.clear()
+        self.stored_tensors["input"] = inputs[0].detach()
+        self.stored_tensors["output"] = rest[-1].detach()
+
+    def copy(self) -> Any:
+        return type(self)(self.stabilizer)
+
+    def _stable(self, denominator: Tensor) -> Tensor:
+        stable: Tensor = Stabilizer.ensure(self.stabilizer)(denominator)
+        return stable
+
+
+class SignedPlus(_StoringHook):
+    """z⁺ for outputs of either sign: only what agrees with the sign of an output gets its relevance.
+
+    R_i = Σ_j x_i w_ij [sign(x_i w_ij) = sign(z_j)] / (Σ_i x_i w_ij [same] + b_j [same] + ε) · R_j
+
+    Where outputs are positive this is the z⁺ rule (Bach et al., PLOS ONE 2015; Montavon et al., Pattern Recognition
+    2017), also for negative inputs. The usual z⁺ gives the relevance of a negative output to what made it *less*
+    negative; linear bottlenecks, PReLU and embeddings have many of those. It is the limit of the generalised gamma
+    rule (Andéol et al., arXiv 2106.03308) for an infinite gamma. Shares are at most 1: relevance never grows.
+
+    What the rule needs of a forward pass is computed at the first backward pass and kept for further ones.
+
+    Args:
+        stabilizer: ε, or a function of the denominator (Zennit's convention).
+        zero_params: `["bias"]` leaves the bias out of the denominator: then it absorbs nothing.
+    """
+
+    def __init__(self, stabilizer: Any = 1e-6, zero_params: Sequence[str] | str | None = None) -> None:
+        super().__init__(stabilizer)
+        self.zero_params = zero_params
+
+    def copy(self) -> SignedPlus:
+        """Return a hook of the same options for another module."""
+        return SignedPlus(self.stabilizer, self.zero_params)
+
+    def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Relevance of the inputs from that of the outputs."""
+        if "shares" not in self.stored_tensors:
+            self.stored_tensors["shares"] = self._shares(module)
+        relevance = sum(share.backward(grad_output[0]) for share in self.stored_tensors["shares"])
+        assert isinstance(relevance, Tensor)
+        return (relevance,)
+
+    def _shares(self, module: nn.Module) -> list[_Share]:
+        x, z = self.stored_tensors["input"], self.stored_tensors["output"]
+        return [self._share(module, x, z, sign) for sign in (1, -1)]
+
+    def _share(self, module: nn.Module, x: Tensor, z: Tensor, sign: int) -> _Share:
+        inputs, total = [], torch.zeros((), dtype=z.dtype, device=z.device)
+        for side in (1, -1):
+            part = _part(x, side).requires_grad_()
+            if not bool(part.any()):
+                continue
+            with torch.enable_grad(), _parameters(module, sign * side, side == 1, self.zero_params):
+                total = total + module.forward(part)
+            inputs.append(part)
+        scale = torch.where(z * sign > 0, 1 / self._stable(total.detach()), 0)
+        return _Share(inputs, total, scale)
+
+
+@dataclass
+class _Share:
+    """What one sign of contributions adds up to: `total` is a linear function of `inputs`."""
+
+    inputs: list[Tensor]
+    total: Tensor
+    scale: Tensor
+
+    def backward(self, relevance: Tensor) -> Tensor | int:
+        if not self.inputs:
+            return 0
+        gradients = torch.autograd.grad(
+            self.total,
+            self.inputs,
+            self.scale * relevance,
+            retain_graph=True,
+            create_graph=relevance.requires_grad,
+        )
+        return sum(x.detach() * gradient for x, gradient in zip(self.inputs, gradients, strict=True))
+
+
+def _part(tensor: Tensor, sign: int) -> Tensor:
+    return tensor.clamp(min=0) if sign > 0 else tensor.clamp(max=0)
+
+
+@contextmanager
+def _parameters(
+    module: nn.Module, sign: int, with_bias: bool, zero_params: Sequence[str] | str | None
+) -> Iterator[None]:
+    """Put the positive or negative part of the parameters in their place."""
+    zeros = [zero_params] if isinstance(zero_params, str) else list(zero_params or ())
+    zeros += [] if with_bias else ["bias"]
+    kept = dict(module._parameters)
+    try:
+        for name, value in kept.items():
+            if value is not None:
+                part = torch.zeros_like(value) if name in zeros else _part(value.detach(), sign)
+                module._parameters[name] = part  # type: ignore[assignment]  # a tensor does for a forward pass
+        yield
+    finally:
+        module._parameters.update(kept)
+
+
+class SumPlus(_StoringHook):
+    """The signed z⁺ rule for a sum of branches (`zennit.layer.Sum`): the branches that agree with the sum share.
+
+    R_i = x_i [sign x_i = sign z] / (Σ_i x_i [same] + ε) · R. Zennit's `Norm`, x_i / z · R, multiplies relevance of
+    both signs where two branches nearly cancel.
+    """
+
+    def backward(self, module: Sum, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Relevance of the stacked branches from that of their sum."""
+        x, z = self.stored_tensors["input"], self.stored_tensors["output"].unsqueeze(module.dim)
+        agreeing = torch.where(x * z > 0, x, 0)
+        share = agreeing / self._stable(agreeing.sum(module.dim, keepdim=True))
+        return (share * grad_output[0].unsqueeze(module.dim),)
+
+
+class PReLURule(_StoringHook):
+    """PReLU as the linear function that it is at its input: R_x = s x / (y + ε sign y) · R_y, s = 1 or the slope.
+
+    The ε rule (Bach et al., PLOS ONE 2015) for y = s·x. With one input and no bias nothing can be split or absorbed,
+    so wherever |y| ≫ ε this equals passing relevance through (the identity rule of Achtibat et al., ICML 2024,
+    arXiv 2402.05602). The slope decides at its limits: a slope of 0 makes y = 0 and lets nothing through.
+    """
+
+    def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Relevance of the input from that of the output."""
+        y = self.stored_tensors["output"]
+        return (grad_output[0] * (y / self._stable(y)),)
+
+
+class AffineRule(_StoringHook):
+    """The ε rule for y = s·x + t, value by value, with s and t fixed: R_x = s x / (y + ε sign y) · R_y.
+
+    For a BatchNorm that could not be folded into its neighbours. The shift t absorbs the rest; where s·x and t nearly
+    cancel, relevance grows (Hui and Binder, IWANN 2019). A folded BatchNorm passes relevance on.
+    """
+
+    def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Relevance of the input from that of the output."""
+        x, y = self.stored_tensors["input"], self.stored_tensors["output"]
+        if torch.equal(x, y):
+            return (grad_output[0],)
+        with torch.no_grad():
+            shift = module.forward(torch.zeros_like(x[:1]))
+        return (grad_output[0] * ((y - shift) / self._stable(y)),)
+
+
+class WinnerTakesAll(Hook):  # type: ignore[misc]  # Zennit is untyped
+    """Max-pooling: relevance goes where the maximum came from. That is its gradient, and here it is on purpose."""
+
+
+class Unchanged(Hook):  # type: ignore[misc]  # Zennit is untyped
+    """Flattening, dropout in evaluation, padding: relevance stays with its value, as the gradient does."""

@@ -1,0 +1,92 @@
+"""Reading forward functions with `torch.fx`: which modules follow each other, and what is computed without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import fx, nn
+
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = ["SHAPE_METHODS", "own_graph", "whole_graphs"]
+
+_MOVING = (
+    "view",
+    "reshape",
+    "flatten",
+    "squeeze",
+    "unsqueeze",
+    "permute",
+    "transpose",
+    "expand",
+    "expand_as",
+)
+_COPYING = ("contiguous", "clone", "float", "double", "to", "type_as", "detach")
+
+SHAPE_METHODS = frozenset((*_MOVING, *_COPYING, "size", "dim", "chunk", "split"))
+"""Tensor methods that move values about, or ask for sizes: relevance follows the gradient."""
+
+
+class _Tracer(fx.Tracer):
+    """Reads a module's forward function; modules for which `is_leaf` holds are not looked into."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether to stop at `m`."""
+        return not self.whole or not m._modules or m.__module__.startswith("torch.nn.modules.activation")
+
+
+def own_graph(module: nn.Module) -> fx.Graph:
+    """Graph of a module's own forward function, in which every child is one node.
+
+    Raises:
+        Exception: whatever tracing raises; forward functions whose flow depends on values cannot be read.
+    """
+    return _Tracer(whole=False).trace(module)
+
+
+def whole_graphs(root: nn.Module) -> Iterator[tuple[nn.Module, fx.Graph]]:
+    """Graphs down to the last module, of the largest parts of `root` that can be read as a whole."""
+    if isinstance(root, Recognizer):
+        yield from whole_graphs(root.network)
+        return
+    if not root._modules:
+        return
+    try:
+        graph = _Tracer(whole=True).trace(root)
+    except Exception:  # foreign code can fail in any way; its parts may still be readable
+        for child in root.children():
+            yield from whole_graphs(child)
+        return
+    yield root, graph
+
+
+def called_module(root: nn.Module, node: object) -> nn.Module | None:
+    """The module that a node calls, or None."""
+    if isinstance(node, fx.Node) and node.op == "call_module":
+        return root.get_submodule(str(node.target))
+    return None
+
+
+def calls(graph: fx.Graph) -> dict[str, int]:
+    """How often each module is called."""
+    counts: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            counts[str(node.target)] = counts.get(str(node.target), 0) + 1
+    return counts
+
+
+def is_flatten(node: fx.Node) -> bool:
+    """Whether a node lays all but the batch dimension in a row, keeping the order."""
+    if node.op == "call_method" and node.target == "flatten":
+        return node.args[1:] == (1,) and not node.kwargs
+    if node.op == "call_function" and node.target is torch.flatten:
+        return node.args[1:] == (1,) and not node.kwargs
+    if node.op == "call_method" and node.target in ("view", "reshape"):
+        return len(node.args) == 3 and bool(node.args[2] == -1)
+    return False
