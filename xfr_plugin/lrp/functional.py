@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from zennit.layer import Sum
+from zennit.types import Activation, MaxPool
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.lrp._changes import Changes
 from xfr_plugin.lrp.layers import Elementwise, Gated, L2Normalize, Pooled
-from xfr_plugin.lrp.tracing import SHAPE_METHODS, own_graph
+from xfr_plugin.lrp.tracing import SHAPE_METHODS, calls, own_graph
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["give_functions_modules"]
+__all__ = ["functions_without_rule", "give_functions_modules"]
 
 _CHILD = "lrp_function_{}"
 
@@ -39,6 +40,7 @@ _UNCHANGED = (
     *(torch.nn.functional.dropout2d, torch.transpose, torch.permute, torch.chunk, torch.split),
     *SHAPE_METHODS,
 )
+_REUSABLE = (Activation, MaxPool, nn.Dropout, nn.Flatten, nn.Identity)
 _SIZES = (operator.mul, operator.floordiv, operator.add, operator.sub)
 
 
@@ -56,23 +58,50 @@ def give_functions_modules(root: nn.Module, changes: Changes) -> None:
     for name, module in list(root.named_modules()):
         if isinstance(module, Recognizer):
             _rewrite_recognizer(module, changes)
-        elif module._modules and type(module).forward not in (nn.Sequential.forward, _no_forward()):
-            _rewrite(name or "the network", module, changes)
+        elif _has_forward(module):
+            _rewrite(_label(name, module), module, changes)
 
 
-def _no_forward() -> Callable[..., Any]:
-    return nn.Module.forward
+def functions_without_rule(root: nn.Module) -> list[str]:
+    """What the forward functions of `root` compute without a module, but for reshaping and the like."""
+    found = []
+    for name, module in root.named_modules():
+        if _has_forward(module) and "forward" not in module.__dict__ and not isinstance(module, Recognizer):
+            nodes = [node for node in _read(_label(name, module), module).nodes if not _may_stay(node)]
+            found += [f"{_name(node)} in {_label(name, module)}" for node in nodes]
+    return found
 
 
-def _rewrite(name: str, module: nn.Module, changes: Changes) -> None:
-    what = f"{type(module).__name__} ({name})"
+def _has_forward(module: nn.Module) -> bool:
+    """Whether a module has children and a forward function that may do more than call them."""
+    return bool(module._modules) and type(module).forward not in (nn.Sequential.forward, nn.Module.forward)
+
+
+def _label(name: str, module: nn.Module) -> str:
+    return f"{type(module).__name__} ({name or 'the network'})"
+
+
+def _read(what: str, module: nn.Module) -> fx.Graph:
     try:
-        graph = own_graph(module)
+        return own_graph(module)
     except Exception as error:  # tracing foreign code can fail in any way
         raise InputError(
             f"cannot read the forward function of {what}: {error}; relevance needs one without control flow that "
             "depends on values"
         ) from error
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", node.target))
+
+
+def _may_stay(node: fx.Node) -> bool:
+    return node.op not in ("call_function", "call_method") or node.target in _UNCHANGED or _is_size(node)
+
+
+def _rewrite(what: str, module: nn.Module, changes: Changes) -> None:
+    graph = _read(what, module)
+    _refuse_reuse(what, graph, module)
     replacements = [(node, _replacement(node, module, what)) for node in graph.nodes]
     if not any(replacement for _, replacement in replacements):
         return
@@ -80,6 +109,17 @@ def _rewrite(name: str, module: nn.Module, changes: Changes) -> None:
         if replacement is not None:
             _insert(graph, node, *replacement, module=module, changes=changes)
     changes.set_attribute(module, "forward", fx.GraphModule(module, graph).forward)
+
+
+def _refuse_reuse(what: str, graph: fx.Graph, module: nn.Module) -> None:
+    """A rule remembers one input: only rules that need none may serve a module that runs twice."""
+    for target, count in calls(graph).items():
+        used = module.get_submodule(target)
+        if count > 1 and (isinstance(used, nn.PReLU) or not isinstance(used, _REUSABLE)):
+            raise InputError(
+                f"{what} uses {target} ({type(used).__name__}) {count} times, and a rule remembers one input: give "
+                "each use a module of its own"
+            )
 
 
 Replacement = tuple[nn.Module, Callable[..., fx.Node]]
@@ -103,15 +143,14 @@ def _insert(
 
 def _replacement(node: fx.Node, module: nn.Module, what: str) -> Replacement | None:
     """Module for a node and how to call it; None for a node that may stay."""
-    if node.op not in ("call_function", "call_method") or node.target in _UNCHANGED or _is_size(node):
+    if _may_stay(node):
         return None
     operands = [argument for argument in node.all_input_nodes if not _is_size(argument)]
     is_unary = len(operands) == 1 and len(_tensors(node)) == 1
     found = _unary(node) if is_unary else _binary(node, module)
     if found is None:
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
         raise InputError(
-            f"{what} uses {name}, for which there is no rule: write it as a module and give that a rule with "
+            f"{what} uses {_name(node)}, for which there is no rule: write it as a module and give that a rule with "
             "layer_map=[(TheModule, the_rule)]"
         )
     return found
