@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr.corrrise import CorrRise
 from xfr_plugin.attr.fggb import Fggb
+from xfr_plugin.attr.mery import MeryAvg, MinPlus
+from xfr_plugin.attr.srise import SRise
+from xfr_plugin.attr.xface import XFace
 from xfr_plugin.attr.xssab import Xssab
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -65,6 +69,11 @@ class Method:
 
 _NOT_VALIDATED = "its maps are not yet validated on known evidence, and can point at the wrong region"
 
+_MASKED = (
+    "its maps say what masking a region does to the score, which includes that masked faces are unlike any face that "
+    "the recognizer was trained on; they are not yet validated on known evidence"
+)
+
 _ALL = (
     Method(
         name="fggb",
@@ -85,6 +94,56 @@ _ALL = (
         needs="gradient",
         cost="1 forward, 2 backward",
         caveat=_NOT_VALIDATED,
+    ),
+    Method(
+        name="corrrise",
+        title="Correlation with random masks",
+        cls=CorrRise,
+        paper="Lu, Xu and Ebrahimi, arXiv 2305.08546",
+        year=2024,
+        needs="scores",
+        cost="1 + 500 forward a face",
+        caveat=_MASKED,
+    ),
+    Method(
+        name="srise",
+        title="Similarity-weighted random masks",
+        cls=SRise,
+        paper="Lu and Ebrahimi, arXiv 2304.06118",
+        year=2023,
+        needs="scores",
+        cost="1 + 500 forward a face",
+        caveat=_MASKED,
+    ),
+    Method(
+        name="xface",
+        title="Systematic occlusion",
+        cls=XFace,
+        paper="Knoche, Teepe, Hörmann and Rigoll, arXiv 2211.13735",
+        year=2023,
+        needs="scores",
+        cost="1 + 1249 forward a face (112×112)",
+        caveat=_MASKED,
+    ),
+    Method(
+        name="mery_avg",
+        title="Removal and aggregation of regions",
+        cls=MeryAvg,
+        paper="Mery and Morris, WACV 2022",
+        year=2022,
+        needs="scores",
+        cost="1 + 394 forward a face (112×112)",
+        caveat=_MASKED,
+    ),
+    Method(
+        name="minplus",
+        title="Greedy removal and aggregation of regions",
+        cls=MinPlus,
+        paper="Mery, CVPRW 2022",
+        year=2022,
+        needs="scores",
+        cost="1 + 1182 forward a face (112×112)",
+        caveat=_MASKED,
     ),
 )
 
