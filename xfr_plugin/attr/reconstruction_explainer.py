@@ -170,13 +170,22 @@ class ReconstructionExplainer(Attribution):  # type: ignore[misc]  # Captum is n
         Returns:
             N×D×H×W, or D×H×W for one embedding D; on the decoder's device.
         """
-        size = self.decoder.card.input_size
-        units, partners = self._read(embedding, partner)
-        if self.source == "atlas":
-            maps = self._atlas(size).expand(len(units), -1, -1, -1)
-        else:
-            maps = self._every_map(units, partners, size)
+        maps = self.embedding_maps(embedding, None, self.decoder.card.input_size, partner)
         return maps[0] if embedding.ndim == 1 else maps
+
+    def embedding_maps(
+        self,
+        embeddings: Tensor,
+        channels: Tensor | None,
+        size: tuple[int, int],
+        partner: Tensor | None = None,
+    ) -> Tensor:
+        """Maps of the same channels K (all, if None) of embeddings N×D, at any size: N×K×H×W."""
+        units, partners = self._read(embeddings, partner)
+        if self.source == "atlas":
+            atlas = self._atlas(size)
+            return (atlas if channels is None else atlas[channels]).expand(len(units), -1, -1, -1)
+        return self._every_map(units, partners, size, channels)
 
     def reconstruct(self, faces: Tensor, additional_forward_args: object | None = None) -> Tensor:
         """Decode faces N×3×H×W, or embeddings N×D or D, to N×3×H×W in [0, 1] at the recognizer's input size.
@@ -301,9 +310,16 @@ class ReconstructionExplainer(Attribution):  # type: ignore[misc]  # Captum is n
             batch_size=self.batch_size,
         )
 
-    def _every_map(self, units: Tensor, partners: Tensor | None, size: tuple[int, int]) -> Tensor:
+    def _every_map(
+        self,
+        units: Tensor,
+        partners: Tensor | None,
+        size: tuple[int, int],
+        channels: Tensor | None = None,
+    ) -> Tensor:
+        chosen = None if channels is None else channels[None]
         faces = _one_by_one(units, partners)
-        return torch.cat([sized_maps(self._changes(*face), size, self.norm) for face in faces])
+        return torch.cat([sized_maps(self._changes(*face, chosen), size, self.norm) for face in faces])
 
     def _atlas(self, size: tuple[int, int]) -> Tensor:
         return sized_maps(self.decoder.atlas, size, self.norm)
