@@ -22,6 +22,7 @@ from xfr_plugin.errors import FaceWarning, InputError, XfrError
 from xfr_plugin.faces.preparation import Alignment
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.download import download_weights
+from xfr_plugin.reconstruction_command import register as register_reconstruction
 from xfr_plugin.report.tables import comparison_table, method_card, methods_table, region_table
 from xfr_plugin.training.commands import app as train_app
 from xfr_plugin.verification import Verification
@@ -66,6 +67,7 @@ app = typer.Typer(
     epilog=_EPILOG,
 )
 app.add_typer(train_app, name="train")
+register_reconstruction(app)
 
 PhotoA = Annotated[Path, typer.Argument(metavar="A", help="Probe photo.")]
 PhotoB = Annotated[Path, typer.Argument(metavar="B", help="Reference photo.")]
