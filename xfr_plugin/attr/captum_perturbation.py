@@ -5,7 +5,7 @@ Nothing is rewritten: each class hands the faces and a `CosineHead` to Captum's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,8 @@ from xfr_plugin.errors import InputError
 
 __all__ = ["PairKernelShap", "PairLime", "PairOcclusion"]
 
+_TEMPLATE = 112
+
 
 class PairOcclusion(CosineAttribution):
     """Occlusion (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901): the drop of the cosine when a square is covered.
@@ -31,14 +33,14 @@ class PairOcclusion(CosineAttribution):
     Args:
         forward_func: see `PairAttribution`.
         threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
-        window: side of the square in pixels.
-        stride: pixels from one square to the next, at most `window`.
+        window: side of the square, in pixels of a 112×112 face; scaled with the height and width of others.
+        stride: from one square to the next, at most `window`; scaled likewise.
         baseline: what the square is covered with, see `Baseline`.
         perturbations_per_eval: covered images in one forward pass; bounds the memory.
         show_progress: show a progress bar for each face.
 
     Raises:
-        InputError: an unknown option; a window larger than the image.
+        InputError: an unknown option, or a window of more than 112.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class PairOcclusion(CosineAttribution):
         show_progress: bool = False,
     ) -> None:
         super().__init__(forward_func, threshold)
+        if window > _TEMPLATE:
+            raise InputError(f"window is in pixels of a {_TEMPLATE}×{_TEMPLATE} face, got {window}")
         self.window = checked_count("window", window)
         self.stride = checked_count("stride", stride)
         if stride > window:
@@ -64,19 +68,21 @@ class PairOcclusion(CosineAttribution):
         self.show_progress = show_progress
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
-        channels, height, width = images.shape[1:]
-        if self.window > min(height, width):
-            raise InputError(f"window {self.window} is larger than the image, {height}×{width}")
+        channels, *size = images.shape[1:]
         maps: Tensor = Occlusion(head).attribute(
             images.detach(),
-            sliding_window_shapes=(channels, self.window, self.window),
-            strides=(channels, self.stride, self.stride),
+            sliding_window_shapes=(channels, *_scaled(self.window, size)),
+            strides=(channels, *_scaled(self.stride, size)),
             baselines=baseline_images(images.detach(), self.baseline),
             additional_forward_args=arguments,
             perturbations_per_eval=self.perturbations_per_eval,
             show_progress=self.show_progress,
         )
         return maps / channels
+
+
+def _scaled(length: int, size: Sequence[int]) -> tuple[int, ...]:
+    return tuple(max(1, round(length * side / _TEMPLATE)) for side in size)
 
 
 class _PartsAttribution(CosineAttribution):

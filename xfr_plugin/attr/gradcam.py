@@ -113,11 +113,15 @@ class GradCamPlusPlus(_Cam):
     α = g² / (2g² + Σ A·g³). The paper derives α for exp(s); its factor, the same for all places, is left out. The
     weights are not linear in the score: the dissimilar map takes −g throughout.
 
+    Where gradients have both signs, as a cosine's do, Σ A·g³ can cancel 2g², and a single channel explodes. By
+    default the sum runs over the places with positive A·g only, which keeps α within 0…1/2.
+
     Args:
         forward_func: see `PairAttribution`.
         threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
         layer: as for `GradCam`.
         arguments: see `Arguments`.
+        places: which enter the sum in α: `positive`, or `all`, as published.
         batch_size: images in one backward pass; bounds the memory.
 
     Raises:
@@ -131,9 +135,13 @@ class GradCamPlusPlus(_Cam):
         *,
         layer: str | None = None,
         arguments: Arguments = "combined",
+        places: Literal["positive", "all"] = "positive",
         batch_size: int = 32,
     ) -> None:
         super().__init__(forward_func, threshold, layer, arguments, batch_size)
+        if places not in ("positive", "all"):
+            raise InputError(f"places must be 'positive' or 'all', got {places!r}")
+        self.places = places
 
     def _cams(
         self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
@@ -141,12 +149,16 @@ class GradCamPlusPlus(_Cam):
         (gradients,), (activations,) = compute_layer_gradients_and_eval(
             head, layer, images, additional_forward_args=arguments
         )
-        return _plus_plus(activations, gradients), _plus_plus(activations, -gradients)
+        return self._plus_plus(activations, gradients), self._plus_plus(activations, -gradients)
+
+    def _plus_plus(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        terms = activations * gradients**3
+        terms = terms.relu() if self.places == "positive" else terms
+        return _rectified_sum(activations, gradients, terms.sum(dim=(2, 3), keepdim=True))
 
 
-def _plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+def _rectified_sum(activations: Tensor, gradients: Tensor, totals: Tensor) -> Tensor:
     squares = gradients.square()
-    totals = (activations * squares * gradients).sum(dim=(2, 3), keepdim=True)
     denominators = 2 * squares + totals
     alpha = torch.where(denominators != 0, squares / denominators, 0)
     weights = (alpha * gradients.relu()).sum(dim=(2, 3), keepdim=True)
