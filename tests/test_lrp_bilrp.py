@@ -91,6 +91,59 @@ def test_entries_sum_to_the_score_without_biases(network: nn.Module, images: Ten
         torch.testing.assert_close(found.sum((1, 2)), score, rtol=1e-4, atol=1e-6)
 
 
+def test_normalised_entries_sum_to_the_score_with_biases_too(images: Tensor) -> None:
+    torch.manual_seed(4)
+    layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 10 * 7, 6))
+    network = nn.Sequential(*layers).double().eval()
+    units = functional.normalize(network(images).detach())
+    score = (units[:2] * units[2:]).sum(1)
+    plain = BiLRP(network, composite(), regions=3)(images)[1].sum((1, 2))
+    found = BiLRP(network, composite(), regions=3, normalization="l1")(images)[1].sum((1, 2))
+    torch.testing.assert_close(found, score)
+    assert ((plain - score).abs() > 1e-3).all()
+
+
+def test_specific_part_is_what_the_common_distribution_leaves(
+    network: nn.Module, images: Tensor, quarters: RegionMap
+) -> None:
+    """Against the formula, one channel at a time; and its rows and columns sum to 0."""
+    units = functional.normalize(network(images).detach())
+    pooled = torch.zeros(4, 4, 6, dtype=torch.float64)
+    for k in range(6):
+        start = torch.eye(6, dtype=torch.float64)[k]
+        _, maps = Gradient(network, composite(), lambda out, row=start: functional.normalize(out) * row)(
+            images
+        )
+        for p, name in enumerate(quarters.names):
+            pooled[:, p, k] = maps[..., torch.from_numpy(quarters.mask(name))].sum((1, 2))
+    for normalization in ("none", "l1"):
+        if normalization == "l1":
+            pooled = units[:, None] * pooled.abs() / pooled.abs().sum(1, keepdim=True)
+        rest = pooled.clone()
+        for i in range(4):
+            common = sum(units[i, k] * pooled[i, :, k] for k in range(6))
+            for k in range(6):
+                rest[i, :, k] -= units[i, k] * common
+        expected = torch.stack(
+            [sum(torch.outer(rest[i, :, k], rest[i + 2, :, k]) for k in range(6)) for i in range(2)]
+        )
+        attributor = BiLRP(
+            network, composite(), regions=quarters, part="specific", normalization=normalization
+        )
+        _, found = attributor(images)
+        torch.testing.assert_close(found, expected)
+        assert found.sum(1).abs().max() < 1e-4 * found.abs().max()
+        assert found.sum(2).abs().max() < 1e-4 * found.abs().max()
+
+
+def test_specific_part_by_projection(network: nn.Module, images: Tensor) -> None:
+    _, exact = BiLRP(network, composite(), regions=2, part="specific")(images)
+    _, found = BiLRP(network, composite(), regions=2, part="specific", projections=20_000, chunk_size=2000)(
+        images
+    )
+    assert (found - exact).norm() < 0.05 * exact.norm()
+
+
 def test_row_sums_are_the_relevance_of_the_score(
     network: nn.Module, images: Tensor, quarters: RegionMap
 ) -> None:
@@ -156,6 +209,12 @@ def test_wrong_arguments_are_refused(network: nn.Module, images: Tensor) -> None
         BiLRP(network, projections=0)
     with pytest.raises(InputError, match="chunk_size"):
         BiLRP(network, chunk_size=0)
+    with pytest.raises(InputError, match="normalization"):
+        BiLRP(network, normalization="l2")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="part"):
+        BiLRP(network, part="some")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="every channel"):
+        BiLRP(network, normalization="l1", projections=4)
     with pytest.raises(InputError, match="got 3 images"):
         BiLRP(network)(images[:3])
     with pytest.raises(InputError, match="got 0 images"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,13 @@ class BiLRP(EmbeddingAttributor):
     A call takes 2N images, N probes followed by their N references, and returns embeddings 2N×D and relevance
     N×P×P: entry (i, j) belongs to region i of the probe and region j of the reference.
 
+    Two options go beyond the paper. Biases absorb relevance, differently in each channel, so that R can be far from
+    the score and ruled by few channels. `normalization="l1"` replaces R_k(A) by â_k · |R_k(A)| / Σ|R_k(A)|, the
+    channel's value spread as its pooled relevance is: then R sums to the score exactly. And most channels look at
+    much the same regions, which makes R close to an outer product of row and column sums. `part="specific"` takes
+    each face's common distribution m = Σ_k â_k R_k(A) out of its channels, R_k(A) − â_k m: what is left, positive or
+    negative, says which regions match beyond that. Where relevance is conserved its rows and columns sum to 0.
+
     The exact result needs min(P, D) passes after the recording of the propagation. With `projections=m` the
     channels are first projected to m random directions (see `random_projection`): m passes, and an error that falls
     with √m. This pays where both P and D are large.
@@ -40,12 +47,14 @@ class BiLRP(EmbeddingAttributor):
         attr_output: relevance 2N×D of the channels, or a function from the output to it; the unit embeddings, if
             left out.
         regions: see `Regions`.
+        normalization: of each channel's pooled relevance: `none` (default, the published method), or `l1`.
+        part: `all` of the relevance (default), or what is `specific` to pairs of regions.
         projections: number of random directions; None (default) is exact.
         seed: of the directions.
         chunk_size: passes at once; memory grows with it.
 
     Raises:
-        InputError: regions, projections or a chunk size that make no sense.
+        InputError: an option that makes no sense; `l1` with projections, which do not know single channels.
     """
 
     def __init__(
@@ -55,6 +64,8 @@ class BiLRP(EmbeddingAttributor):
         attr_output: AttrOutput | None = None,
         *,
         regions: Regions = None,
+        normalization: Literal["none", "l1"] = "none",
+        part: Literal["all", "specific"] = "all",
         projections: int | None = None,
         seed: int = 0,
         chunk_size: int = 8,
@@ -68,6 +79,14 @@ class BiLRP(EmbeddingAttributor):
             )
         if chunk_size < 1:
             raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
+        if normalization not in ("none", "l1"):
+            raise InputError(f"normalization must be 'none' or 'l1', got {normalization!r}")
+        if part not in ("all", "specific"):
+            raise InputError(f"part must be 'all' or 'specific', got {part!r}")
+        if normalization == "l1" and projections is not None:
+            raise InputError("normalization='l1' needs every channel: leave projections out")
+        self.normalization = normalization
+        self.part = part
         self.regions = regions
         self.projections = projections
         self.seed = seed
@@ -91,18 +110,50 @@ class BiLRP(EmbeddingAttributor):
         masks = region_masks(self.regions, input)
         with self.propagation(input) as propagation:
             relevance = attr_output_fn(propagation.output)
-            pooled = self._pooled(propagation, masks, relevance)
-        probes, references = pooled.chunk(2)
+            factors = self._factors(propagation, masks, relevance)
+        probes, references = factors.chunk(2)
         return propagation.output, probes @ references.transpose(1, 2)
 
-    def _pooled(self, propagation: Propagation, masks: Tensor, relevance: Tensor) -> Tensor:
-        """Factors 2N×P×D of R, or 2N×P×m with a projection."""
-        if self.projections is None:
-            return region_relevance(propagation, masks, relevance, self.chunk_size)
-        directions = random_projection(self.projections, relevance.shape[1], self.seed).to(relevance)
-        chunks = directions.split(self.chunk_size)
-        maps = (propagation.maps(rows[:, None] * relevance) for rows in chunks)
-        return torch.cat([torch.einsum("kmchw,phw->mpk", chunk, masks) for chunk in maps], dim=2)
+    def _factors(self, propagation: Propagation, masks: Tensor, relevance: Tensor) -> Tensor:
+        """Factors of R, 2N×P×D, or 2N×P×m with a projection."""
+        if self.projections is not None:
+            return self._projected(propagation, masks, relevance, self.projections)
+        pooled = region_relevance(propagation, masks, relevance, self.chunk_size)
+        if self.normalization == "l1":
+            totals = pooled.abs().sum(dim=1, keepdim=True)
+            tiny = torch.finfo(totals.dtype).tiny  # a channel without relevance takes no part
+            pooled = pooled.abs() / totals.clamp_min(tiny) * relevance[:, None]
+        if self.part == "all":
+            return pooled
+        return pooled - _common(pooled, relevance)[..., None] * relevance[:, None]
+
+    def _projected(
+        self, propagation: Propagation, masks: Tensor, relevance: Tensor, projections: int
+    ) -> Tensor:
+        directions = random_projection(projections, relevance.shape[1], self.seed).to(relevance)
+        pooled = _pooled(propagation, masks, directions[:, None] * relevance, self.chunk_size)
+        if self.part == "all":
+            return pooled
+        common = _pooled(propagation, masks, (relevance**2)[None], self.chunk_size)[..., 0]
+        common = common / _square(relevance)
+        return pooled - common[..., None] * (relevance @ directions.T)[:, None]
+
+
+def _pooled(propagation: Propagation, masks: Tensor, relevance: Tensor, chunk_size: int) -> Tensor:
+    """Totals by region, M×P×K, of the maps of relevance K×M×D."""
+    maps = (propagation.maps(rows) for rows in relevance.split(chunk_size))
+    return torch.cat([torch.einsum("kmchw,phw->mpk", chunk, masks) for chunk in maps], dim=2)
+
+
+def _common(pooled: Tensor, relevance: Tensor) -> Tensor:
+    """The distribution over regions M×P that, times each channel's value, is nearest to the pooled relevance."""
+    common: Tensor = (pooled @ relevance[..., None])[..., 0] / _square(relevance)
+    return common
+
+
+def _square(relevance: Tensor) -> Tensor:
+    squares: Tensor = relevance.square().sum(dim=1, keepdim=True)
+    return squares.clamp_min(torch.finfo(squares.dtype).tiny)
 
 
 def random_projection(directions: int, channels: int, seed: int) -> Tensor:
