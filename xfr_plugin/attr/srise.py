@@ -25,8 +25,8 @@ class SRise(PerturbationPairAttribution):
     (Petsiuk et al., arXiv 1806.07421); s_i is the score of the masked face with its clean partner, n the number of
     masks. The published map is `level="none"`. It estimates the score that remains where a pixel is kept, and has the
     sign of the score everywhere: it ranks pixels, and knows no dissimilar ones. Subtracting the mean score of all
-    masks changes it, but for the sampling noise of the masks' coverage, by a constant, which the published display
-    removes anyway, and gives the map a meaningful sign: positive where keeping a pixel goes with an
+    masks takes the mean score times the masks' coverage away, which is a constant but for sampling noise, and that
+    noise can exceed the rest of the map. The sign then means something: positive where keeping a pixel goes with an
     above-average score, negative where with a below-average one. So this is the default.
 
     Number and grain of the masks are RISE's grid and CorrRISE's count: the paper's own were not available to us.

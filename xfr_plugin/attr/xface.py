@@ -73,16 +73,17 @@ class XFace(PerturbationPairAttribution):
 
     def _maps(self, faces: FaceScores) -> Tensor:
         clean = faces.clean()[:, None]
-        maps = [self._size_map(faces, clean, size) for size in self.patch_sizes]
-        mean = torch.stack(maps).mean(dim=0)
+        maps, covered = zip(*(self._size_map(faces, clean, size) for size in self.patch_sizes), strict=True)
+        mean = torch.stack(maps).sum(dim=0) / torch.stack(covered).sum(dim=0).clamp_min(1)
         return gaussian_blurred(mean, self.stride) if self.blurs_by_stride else mean
 
-    def _size_map(self, faces: FaceScores, clean: Tensor, size: float) -> Tensor:
+    def _size_map(self, faces: FaceScores, clean: Tensor, size: float) -> tuple[Tensor, Tensor]:
+        """The map M×H×W of patches of one size, and which pixels they cover: with wide strides not all."""
         patches = systematic_boxes(size, self.stride, faces.shape)
         deviations = clean - self._scores(faces, patches)
         covering = weighted_sum(torch.ones_like(deviations[:1]), patches)
         area = patches.size[0] * patches.size[1]
-        return weighted_sum(deviations, patches) / (covering * area)
+        return weighted_sum(deviations, patches) / (covering.clamp_min(1) * area), covering > 0
 
     def _scores(self, faces: FaceScores, patches: BoxMasks) -> Tensor:
         if self.pairing == "same":
