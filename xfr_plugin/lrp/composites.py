@@ -15,7 +15,7 @@ from zennit.rules import Epsilon, Flat, Gamma, Norm, Pass, ZBox
 from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear, MaxPool
 
 from xfr_plugin.lrp.canonizers import FaceCanonizer, is_embedding_layer
-from xfr_plugin.lrp.layers import Cosine, Elementwise, Gated, L2Normalize, Pooled
+from xfr_plugin.lrp.layers import Cosine, Elementwise, Gated, L2Normalize, Pooled, Shifted
 from xfr_plugin.lrp.rules import AffineRule, PReLURule, SignedPlus, SumPlus, Unchanged, WinnerTakesAll
 
 __all__ = ["EpsilonGammaBoxFace", "EpsilonPlusFlatFace", "ExcitationBackpropFace"]
@@ -53,7 +53,7 @@ def _base_map(stabilizer: Any, sums: Hook) -> LayerMap:
     return [
         (nn.PReLU, PReLURule(stabilizer)),
         ((Pooled, AvgPool), Norm(stabilizer=stabilizer)),
-        ((Activation, Elementwise, Gated, L2Normalize, Cosine), Pass()),
+        ((Activation, Elementwise, Gated, Shifted, L2Normalize, Cosine), Pass()),
         (Sum, sums),
         (BatchNorm, AffineRule(stabilizer)),
         (MaxPool, WinnerTakesAll()),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,7 +16,7 @@ from zennit.types import Activation, MaxPool
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.lrp._changes import Changes
-from xfr_plugin.lrp.layers import Elementwise, Gated, L2Normalize, Pooled
+from xfr_plugin.lrp.layers import Elementwise, Gated, L2Normalize, Pooled, Shifted
 from xfr_plugin.lrp.tracing import SHAPE_METHODS, calls, own_graph
 from xfr_plugin.recognition.recognizer import Recognizer
 
@@ -55,11 +56,12 @@ def give_functions_modules(root: nn.Module, changes: Changes) -> None:
     Raises:
         InputError: a forward function that cannot be read, or that uses a function without a rule.
     """
+    constants: Constants = {root: slice(1, None)}
     for name, module in list(root.named_modules()):
         if isinstance(module, Recognizer):
             _rewrite_recognizer(module, changes)
         elif _has_forward(module):
-            _rewrite(_label(name, module), module, changes)
+            _rewrite(_label(name, module), module, changes, constants)
 
 
 def functions_without_rule(root: nn.Module) -> list[str]:
@@ -67,7 +69,8 @@ def functions_without_rule(root: nn.Module) -> list[str]:
     found = []
     for name, module in root.named_modules():
         if _has_forward(module) and "forward" not in module.__dict__ and not isinstance(module, Recognizer):
-            nodes = [node for node in _read(_label(name, module), module).nodes if not _may_stay(node)]
+            with _read(_label(name, module), module) as graph:
+                nodes = [node for node in graph.nodes if not _may_stay(node)]
             found += [f"{_name(node)} in {_label(name, module)}" for node in nodes]
     return found
 
@@ -81,14 +84,18 @@ def _label(name: str, module: nn.Module) -> str:
     return f"{type(module).__name__} ({name or 'the network'})"
 
 
-def _read(what: str, module: nn.Module) -> fx.Graph:
+@contextmanager
+def _read(what: str, module: nn.Module) -> Iterator[fx.Graph]:
+    stack = ExitStack()
     try:
-        return own_graph(module)
+        graph = stack.enter_context(own_graph(module))
     except Exception as error:  # tracing foreign code can fail in any way
         raise InputError(
             f"cannot read the forward function of {what}: {error}; relevance needs one without control flow that "
             "depends on values"
         ) from error
+    with stack:
+        yield graph
 
 
 def _name(node: fx.Node) -> str:
@@ -99,16 +106,42 @@ def _may_stay(node: fx.Node) -> bool:
     return node.op not in ("call_function", "call_method") or node.target in _UNCHANGED or _is_size(node)
 
 
-def _rewrite(what: str, module: nn.Module, changes: Changes) -> None:
-    graph = _read(what, module)
-    _refuse_reuse(what, graph, module)
-    replacements = [(node, _replacement(node, module, what)) for node in graph.nodes]
-    if not any(replacement for _, replacement in replacements):
-        return
-    for node, replacement in replacements:
-        if replacement is not None:
-            _insert(graph, node, *replacement, module=module, changes=changes)
-    changes.set_attribute(module, "forward", fx.GraphModule(module, graph).forward)
+def _rewrite(what: str, module: nn.Module, changes: Changes, constants: Constants) -> None:
+    with _read(what, module) as graph:
+        _refuse_reuse(what, graph, module)
+        fixed = _constant_nodes(graph, constants.get(module, ()))
+        _note_constants(graph, module, fixed, constants)
+        replacements = [(node, _replacement(node, module, what, fixed)) for node in graph.nodes]
+        if not any(replacement for _, replacement in replacements):
+            return
+        for node, replacement in replacements:
+            if replacement is not None:
+                _insert(graph, node, *replacement, module=module, changes=changes)
+        changes.set_attribute(module, "forward", fx.GraphModule(module, graph).forward)
+
+
+Constants: TypeAlias = dict[nn.Module, "slice | Sequence[int]"]
+"""Positions of the arguments of modules that carry no relevance: what the network is given beside its images."""
+
+
+def _constant_nodes(graph: fx.Graph, arguments: slice | Sequence[int]) -> set[fx.Node]:
+    """Nodes that depend on nothing but parameters and constant arguments."""
+    places = [node for node in graph.nodes if node.op == "placeholder"]
+    given = places[arguments] if isinstance(arguments, slice) else [places[i] for i in arguments]
+    fixed = set(given)
+    for node in graph.nodes:
+        if node.op == "get_attr" or (
+            node.op.startswith("call") and all(source in fixed for source in node.all_input_nodes)
+        ):
+            fixed.add(node)
+    return fixed
+
+
+def _note_constants(graph: fx.Graph, module: nn.Module, fixed: set[fx.Node], constants: Constants) -> None:
+    for node in graph.nodes:
+        if node.op == "call_module":
+            child = module.get_submodule(str(node.target))
+            constants[child] = [i for i, argument in enumerate(node.args) if argument in fixed]
 
 
 def _refuse_reuse(what: str, graph: fx.Graph, module: nn.Module) -> None:
@@ -141,13 +174,13 @@ def _insert(
     graph.erase_node(node)
 
 
-def _replacement(node: fx.Node, module: nn.Module, what: str) -> Replacement | None:
+def _replacement(node: fx.Node, module: nn.Module, what: str, fixed: set[fx.Node]) -> Replacement | None:
     """Module for a node and how to call it; None for a node that may stay."""
-    if _may_stay(node):
+    if _may_stay(node) or node in fixed:
         return None
     operands = [argument for argument in node.all_input_nodes if not _is_size(argument)]
     is_unary = len(operands) == 1 and len(_tensors(node)) == 1
-    found = _unary(node) if is_unary else _binary(node, module)
+    found = _unary(node) if is_unary else _with_constant(node, fixed) or _binary(node, module)
     if found is None:
         raise InputError(
             f"{what} uses {_name(node)}, for which there is no rule: write it as a module and give that a rule with "
@@ -169,6 +202,25 @@ def _unary(node: fx.Node) -> Replacement | None:
     return None
 
 
+def _with_constant(node: fx.Node, fixed: set[fx.Node]) -> Replacement | None:
+    """A signal and a constant that is a node of its own."""
+    tensors = _tensors(node)
+    signals = [tensor for tensor in tensors if tensor not in fixed]
+    if len(tensors) != 2 or len(node.args) != 2 or node.kwargs or len(signals) != 1:
+        return None
+    signal = signals[0]
+    operands = (signal, tensors[1] if signal is tensors[0] else tensors[0])
+    if node.target in _ADDITIONS:
+        return Shifted(), partial(_call_with, operands=operands, argument="shift")
+    if node.target in _PRODUCTS:
+        return Gated(), partial(_call_with, operands=operands, argument="gate")
+    if node.target in _DIFFERENCES and signal is tensors[0]:
+        return Shifted(), partial(_call_with, operands=operands, argument="shift", function=torch.neg)
+    if node.target in _QUOTIENTS and signal is tensors[0]:
+        return Gated(), partial(_call_with, operands=operands, argument="gate", function=torch.reciprocal)
+    return None
+
+
 def _binary(node: fx.Node, module: nn.Module) -> Replacement | None:
     tensors = _tensors(node)
     if len(tensors) != 2 or len(node.args) != 2 or node.kwargs:
@@ -177,9 +229,11 @@ def _binary(node: fx.Node, module: nn.Module) -> Replacement | None:
         return Sum(), partial(_call_sum, operands=tensors)
     if node.target in _PRODUCTS:
         ordered = _signal_and_gate(tensors[0], tensors[1], module)
-        return None if ordered is None else (Gated(), partial(_call_gated, operands=ordered))
+        return None if ordered is None else (Gated(), partial(_call_with, operands=ordered, argument="gate"))
     if node.target in _QUOTIENTS and tensors[0] in _ancestors(tensors[1]):
-        return Gated(), partial(_call_gated, operands=(tensors[0], tensors[1]), inverse=True)
+        return Gated(), partial(
+            _call_with, operands=(tensors[0], tensors[1]), argument="gate", function=torch.reciprocal
+        )
     return None
 
 
@@ -192,13 +246,18 @@ def _call_sum(graph: fx.Graph, name: str, operands: list[fx.Node]) -> fx.Node:
     return graph.call_module(name, (stacked,))
 
 
-def _call_gated(
-    graph: fx.Graph, name: str, operands: tuple[fx.Node, fx.Node], inverse: bool = False
+def _call_with(
+    graph: fx.Graph,
+    name: str,
+    operands: tuple[fx.Node, fx.Node],
+    argument: str,
+    function: Callable[[Tensor], Tensor] | None = None,
 ) -> fx.Node:
-    signal, gate = operands
-    if inverse:
-        gate = graph.call_function(torch.reciprocal, (gate,))
-    return graph.call_module(name, (signal,), {"gate": gate})
+    """Call a module with a signal, and with something that carries no relevance as a keyword argument."""
+    signal, other = operands
+    if function is not None:
+        other = graph.call_function(function, (other,))
+    return graph.call_module(name, (signal,), {argument: other})
 
 
 def _stack(first: Tensor, second: Tensor) -> Tensor:

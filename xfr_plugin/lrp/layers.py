@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Cosine", "Elementwise", "Gated", "L2Normalize", "Pooled"]
+__all__ = ["Cosine", "Elementwise", "Gated", "L2Normalize", "Pooled", "Shifted"]
 
 
 class Elementwise(nn.Module):
@@ -40,6 +40,14 @@ class Gated(nn.Module):
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         """Multiply `x` by `gate`, of a shape that broadcasts to that of `x`."""
         return x * gate.detach()
+
+
+class Shifted(nn.Module):
+    """A signal plus a constant, which gets no relevance."""
+
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        """Add `shift`, of a shape that broadcasts to that of `x`."""
+        return x + shift
 
 
 class L2Normalize(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import fx, nn
@@ -40,13 +41,22 @@ class _Tracer(fx.Tracer):
         return not self.whole or not m._modules or m.__module__.startswith("torch.nn.modules.activation")
 
 
-def own_graph(module: nn.Module) -> fx.Graph:
-    """Graph of a module's own forward function, in which every child is one node.
+@contextmanager
+def own_graph(module: nn.Module, whole: bool = False) -> Iterator[fx.Graph]:
+    """Graph of a module's own forward function, in which every child is one node, or only the last modules are.
+
+    Inside the block the module keeps the constants that tracing found in its function.
 
     Raises:
         Exception: whatever tracing raises; forward functions whose flow depends on values cannot be read.
     """
-    return _Tracer(whole=False).trace(module)
+    before = set(module.__dict__)
+    try:
+        yield _Tracer(whole).trace(module)
+    finally:
+        for name in set(module.__dict__) - before:
+            if name.startswith("_tensor_constant"):
+                del module.__dict__[name]
 
 
 def whole_graphs(root: nn.Module) -> Iterator[tuple[nn.Module, fx.Graph]]:
@@ -57,7 +67,8 @@ def whole_graphs(root: nn.Module) -> Iterator[tuple[nn.Module, fx.Graph]]:
     if not root._modules:
         return
     try:
-        graph = _Tracer(whole=True).trace(root)
+        with own_graph(root, whole=True) as graph:
+            pass
     except Exception:  # foreign code can fail in any way; its parts may still be readable
         for child in root.children():
             yield from whole_graphs(child)
