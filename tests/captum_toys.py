@@ -40,12 +40,25 @@ class DistinctNet(nn.Module):
         self.conv2 = nn.Conv2d(6, 8, 3, stride=2, padding=1)
         self.relu2 = nn.ReLU()
         self.fc = nn.Linear(8 * 8 * 6, 5)
+        self.scale = _Scale()
+        self.power = _Power()
 
     def forward(self, images: Tensor, gain: Tensor | None = None, power: int = 1) -> Tensor:
-        x = images if gain is None else images * gain.view(-1, 1, 1, 1)
-        x = self.relu1(self.conv1(x))
+        x = self.relu1(self.conv1(self.scale(images, gain)))
         x = self.relu2(self.conv2(x))
-        embedding: Tensor = self.fc(x.flatten(1))
+        embedding: Tensor = self.power(self.fc(x.flatten(1)), power)
+        return embedding
+
+
+class _Scale(nn.Module):
+    """A module of its own, so that `DistinctNet` can be read without following its control flow."""
+
+    def forward(self, images: Tensor, gain: Tensor | None) -> Tensor:
+        return images if gain is None else images * gain.view(-1, 1, 1, 1)
+
+
+class _Power(nn.Module):
+    def forward(self, embedding: Tensor, power: int) -> Tensor:
         return embedding if power == 1 else embedding**power
 
 

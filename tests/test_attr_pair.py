@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import pytest
 import torch
 from captum.attr import Attribution, NoiseTunnel
+from tiny_decoder import toy_decoder
 from torch import nn
 
-from xfr_plugin.attr import METHODS, Fggb, PairAttribution, Xssab
+from xfr_plugin.attr import METHODS, Fggb, PairAttribution, PairDeepLift, ReconstructionSaliency, Xssab
 from xfr_plugin.attr.evidence import channel_evidence, channel_similarity
+from xfr_plugin.attr.relevance import RelevanceAttribution
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.recognition import Recognizer
 
@@ -18,8 +23,15 @@ CLASSES = [method.cls for method in METHODS.values()]
 
 @pytest.fixture(params=CLASSES, ids=[cls.__name__ for cls in CLASSES])
 def attribution(request: pytest.FixtureRequest, recognizer: Recognizer) -> PairAttribution:
-    built: PairAttribution = request.param(recognizer)
-    return built
+    return build(request.param, recognizer)
+
+
+def build(
+    cls: type[PairAttribution], function: Callable[..., torch.Tensor], threshold: float | None = None
+) -> PairAttribution:
+    """Build a class with its defaults; one that needs a decoder gets a small one for the recognizer of `conftest`."""
+    options = {"decoder": toy_decoder(6, (24, 20))} if cls is ReconstructionSaliency else {}
+    return cls(function, threshold, **options)
 
 
 def test_evidence_sums_to_the_margin(recognizer: Recognizer, pair: Images) -> None:
@@ -113,8 +125,23 @@ def test_further_forward_arguments_reach_the_function(recognizer: Recognizer, pa
     def embed(images: torch.Tensor, gain: torch.Tensor, power: int) -> torch.Tensor:
         return recognizer.features(images * gain.view(-1, 1, 1, 1)) ** power
 
+    class Gain(nn.Module):
+        def forward(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+            return 2 * images * gain.view(-1, 1, 1, 1) - 1
+
+    class Gained(nn.Module):
+        """The same for methods that attach rules to modules."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain, self.network = Gain(), recognizer.network
+
+        def forward(self, images: torch.Tensor, gain: torch.Tensor, power: int) -> torch.Tensor:
+            embedding: torch.Tensor = self.network(self.gain(images, gain))
+            return embedding
+
     for cls in CLASSES:
-        attribution = cls(embed, 0.2)
+        attribution = cls(Gained() if issubclass(cls, (RelevanceAttribution, PairDeepLift)) else embed, 0.2)
         maps = attribution.attribute(pair, additional_forward_args=(gains, 1))
         reference = recognizer.features(pair[1] * gains.view(-1, 1, 1, 1)).detach()
         alone = attribution.attribute(pair[0], additional_forward_args=(reference, gains, 1))
@@ -145,16 +172,17 @@ def test_inputs_that_are_no_pair(attribution: PairAttribution, recognizer: Recog
 
 def test_threshold_is_the_recognizers_own_unless_given(recognizer: Recognizer) -> None:
     for cls in CLASSES:
-        assert cls(recognizer).threshold == 0.2
-        assert cls(recognizer, 0.7).threshold == 0.7
+        assert build(cls, recognizer).threshold == 0.2
+        assert build(cls, recognizer, 0.7).threshold == 0.7
         with pytest.raises(InputError, match="threshold"):
-            cls(nn.Flatten())
+            build(cls, nn.Flatten())
 
 
-def test_captum_sees_an_attribution_without_delta(attribution: PairAttribution) -> None:
+def test_captum_sees_an_attribution(attribution: PairAttribution) -> None:
     assert isinstance(attribution, Attribution)
-    assert not attribution.has_convergence_delta()
-    assert not attribution.multiplies_by_inputs
+    arguments = inspect.signature(attribution.attribute).parameters
+    assert attribution.has_convergence_delta() == ("return_convergence_delta" in arguments)
+    assert isinstance(attribution.multiplies_by_inputs, bool)
     assert attribution.get_name().replace(" ", "") == type(attribution).__name__
 
 
