@@ -5,7 +5,7 @@ Importing this package imports Zennit and registers our composites with it; noth
 
 from xfr_plugin.lrp.canonizers import FaceCanonizer
 from xfr_plugin.lrp.composites import EpsilonGammaBoxFace, EpsilonPlusFlatFace, ExcitationBackpropFace
-from xfr_plugin.lrp.coverage import ModuleRule, composite_for, coverage
+from xfr_plugin.lrp.coverage import ModuleRule, coverage
 from xfr_plugin.lrp.layers import Cosine
 from xfr_plugin.lrp.rules import AffineRule, PReLURule, SignedPlus, SumPlus, Unchanged, WinnerTakesAll
 
@@ -22,6 +22,5 @@ __all__ = [
     "SumPlus",
     "Unchanged",
     "WinnerTakesAll",
-    "composite_for",
     "coverage",
 ]

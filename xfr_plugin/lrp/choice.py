@@ -11,6 +11,7 @@ from zennit.composites import COMPOSITES
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.lrp import composites
 from xfr_plugin.lrp.canonizers import FaceCanonizer
+from xfr_plugin.lrp.coverage import coverage
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["AUTO_COMPOSITE", "composite_for"]
@@ -33,7 +34,8 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
 
     Raises:
         UnknownNameError: no composite of this name.
-        InputError: a box rule, and a model that is no `Recognizer`.
+        InputError: a box rule, and a model that is no `Recognizer`; layers without a rule, by name; a network that
+            cannot be canonized.
     """
     if name == "auto":
         name = AUTO_COMPOSITE
@@ -43,7 +45,9 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
     options: dict[str, Any] = {} if cls.__module__ == _OURS else {"canonizers": [FaceCanonizer()]}
     if "low" in inspect.signature(cls).parameters:
         options["low"], options["high"] = _pixel_range(model, name)
-    return cls(**options)
+    composite = cls(**options)
+    coverage(model.network if isinstance(model, Recognizer) else model, composite)
+    return composite
 
 
 def _pixel_range(model: nn.Module, name: str) -> tuple[Tensor, Tensor]:

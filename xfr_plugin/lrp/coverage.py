@@ -1,22 +1,16 @@
-"""Which rule each module of a network gets, and the composite that suits a recognizer."""
+"""Which rule each module of a network gets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
 
-from torch import Tensor, nn
+from torch import nn
 from zennit.core import Composite, Hook
 
-from xfr_plugin.errors import InputError, UnknownNameError
-from xfr_plugin.lrp.canonizers import FaceCanonizer
-from xfr_plugin.lrp.composites import EpsilonGammaBoxFace, EpsilonPlusFlatFace, ExcitationBackpropFace
+from xfr_plugin.errors import InputError
 from xfr_plugin.lrp.functional import functions_without_rule
-from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["CompositeName", "ModuleRule", "composite_for", "coverage"]
-
-CompositeName: TypeAlias = Literal["epsilon_plus_flat", "epsilon_gamma_box", "excitation_backprop"]
+__all__ = ["ModuleRule", "coverage"]
 
 
 @dataclass(frozen=True)
@@ -57,44 +51,6 @@ def coverage(network: nn.Module, composite: Composite) -> list[ModuleRule]:
     if bare or functions:
         _refuse(bare, functions)
     return [ModuleRule(name, type(module).__name__, rule) for name, module, rule in rules if rule is not None]
-
-
-def composite_for(
-    network: nn.Module, composite: CompositeName | Composite = "epsilon_plus_flat", **options: Any
-) -> Composite:
-    """Make a composite, and check that it covers a network.
-
-    Args:
-        network: a recognizer, whose pixel range the box rule then uses, or its network.
-        composite: a name, or a composite of your own, which is checked and returned.
-        options: arguments of the composite, such as `layer_map`.
-
-    Raises:
-        UnknownNameError: no composite of this name.
-        InputError: layers without a rule; a network that cannot be canonized.
-    """
-    built = composite if isinstance(composite, Composite) else _build(network, composite, options)
-    coverage(network.network if isinstance(network, Recognizer) else network, built)
-    return built
-
-
-def _build(network: nn.Module, name: str, options: dict[str, Any]) -> Composite:
-    classes: dict[str, type[Composite]] = {
-        "epsilon_plus_flat": EpsilonPlusFlatFace,
-        "epsilon_gamma_box": EpsilonGammaBoxFace,
-        "excitation_backprop": ExcitationBackpropFace,
-    }
-    if name not in classes:
-        raise UnknownNameError.of("composite", str(name), classes)
-    if name == "epsilon_gamma_box" and isinstance(network, Recognizer):
-        low, high = pixel_range(network)
-        options = {"low": low, "high": high, **options}
-    return classes[name](canonizers=[FaceCanonizer()], **options)
-
-
-def pixel_range(recognizer: Recognizer) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value of a recognizer's preprocessed images, each 1×3×1×1."""
-    return -recognizer.mean / recognizer.std, (1 - recognizer.mean) / recognizer.std
 
 
 def _rule(module: nn.Module) -> str | None:
