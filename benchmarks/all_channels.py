@@ -1,8 +1,8 @@
 """Every channel of an embedding: `attribute_all_channels` against the loop over targets that one writes first.
 
-One face, all channels, by plain gradient (Captum's Saliency, signed) and by integrated gradients. Each variant runs in
+One face, all channels, by plain gradient (Captum's Saliency, signed) and integrated gradients. Each variant runs in
 a process of its own, so that its peak memory is its own, after a warm-up of two channels; variants take turns. All
-must agree to 1e-4 of the largest value.
+must agree to 1e-3 of the largest value.
 
     python benchmarks/all_channels.py [--recognizers xfr_compact128 mobilefacenet_ms1m] [--repeats 3] [--steps 8]
 """
@@ -88,7 +88,7 @@ def compare(source: str, repeats: int, steps: int, chunk: int, table: Table) -> 
         memory = statistics.median(m for _, m, _ in results[variant])
         expected, found = loop[0][2], results[variant][0][2]
         difference = float((found - expected).abs().max() / expected.abs().max())
-        if difference > 1e-4:
+        if difference > 1e-3:
             raise SystemExit(f"{source}, {variant}: differs from the loop by {difference:.1e} of the maximum")
         table.add_row(source, variant, f"{seconds:.2f}", f"{ratio:.2f}", f"{memory:.0f}", f"{difference:.0e}")
 

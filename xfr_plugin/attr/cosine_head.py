@@ -82,7 +82,8 @@ class CosineHead(nn.Module):
         self.threshold = _threshold_for(output, threshold, model)
         self.reference_kind = reference_kind
         self.register_buffer("reference", _bound(reference), persistent=False)
-        self.train(isinstance(model, nn.Module) and model.training)
+        # not self.train(…): that would set the modes of the model's own modules, which may differ
+        self.training = isinstance(model, nn.Module) and model.training
 
     def forward(self, probe: Tensor, *arguments: Any) -> Tensor:
         """Scores of the pairs.
