@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, TwoSlopeNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from xfr_plugin.channels.dwelling import Dwelling
@@ -26,8 +26,8 @@ __all__ = ["FaceChannels", "atlas_figure", "face_figure", "ordered_channels", "r
 
 _MORE_OR_LESS = "PRGn"
 _AMOUNT = "magma"
-_LARGEST_RATIO = 2.0
-"""Where colours of ratios end, as a factor of the average."""
+_MAP_RATIO, _REGION_RATIO = 4.0, 2.0
+"""Where colours of ratios end, as a factor of the average: of pixels, which differ more, and of whole regions."""
 
 
 @dataclass(frozen=True)
@@ -66,35 +66,30 @@ def face_figure(face: FaceChannels) -> Figure:
         raise InputError("the picture needs at least one channel")
     columns = max(6, len(face.channels))
     figure = Figure(figsize=(1.5 * columns + 0.8, 6.6), layout="constrained")
-    grid = figure.add_gridspec(3, columns, height_ratios=(1.6, 1, 1))
-    pictures: list[tuple[str, NDArray[Any]]] = [("aligned face", face.image)]
-    if face.reconstruction is not None:
-        pictures.append(("its reconstruction", face.reconstruction))
-    for place, (name, picture) in enumerate(pictures):
-        axes = figure.add_subplot(grid[0, 2 * place : 2 * place + 2])
-        axes.imshow(picture)
-        axes.set_title(name, fontsize=10)
-        axes.set_axis_off()
-    _draw_dwelling(figure.add_subplot(grid[0, 2 * len(pictures) :]), face.dwelling)
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 2))
+    _draw_face(parts[0, 0], face)
     shown = face.maps[face.channels] * face.image[..., 0].size
     average = face.maps.mean(axis=0) * face.image[..., 0].size
     amount = Normalize(0, float(np.quantile(shown, 0.995)))
     rows = (
         (shown, _AMOUNT, amount, "density (1: even)"),
-        (_log_ratio(shown, average), _MORE_OR_LESS, _ratio_norm(), "against the average channel"),
+        (_log_ratio(shown, average), _MORE_OR_LESS, _ratio_norm(_MAP_RATIO), "against the\naverage channel"),
     )
-    for row, (maps, colours, norm, label) in enumerate(rows, start=1):
-        panels = [figure.add_subplot(grid[row, place]) for place in range(len(shown))]
-        for place, (axes, values) in enumerate(zip(panels, maps, strict=True)):
-            axes.imshow(values, cmap=colours, norm=norm)
+    panels = parts[1, 0].subplots(2, columns, squeeze=False)
+    for row, (maps, colours, norm, label) in enumerate(rows):
+        for axes in panels[row]:
             axes.set_axis_off()
-            if row == 1:
-                axes.set_title(
-                    f"channel {face.channels[place]}\n$e_k$ = {face.values[place]:+.2f}", fontsize=8
-                )
-        bar = figure.colorbar(ScalarMappable(norm, colours), ax=panels, fraction=0.03, pad=0.01, aspect=12)
+        for axes, values in zip(panels[row], maps, strict=False):
+            axes.imshow(values, cmap=colours, norm=norm)
+        bar = parts[1, 0].colorbar(
+            ScalarMappable(norm, colours), ax=panels[row].tolist(), fraction=0.03, pad=0.01, aspect=12
+        )
         bar.set_label(label, fontsize=8)
-        _label_bar(bar.ax, row == 2)
+        bar.ax.tick_params(labelsize=7)
+        if row == 1:
+            _label_ratios(bar.ax, _MAP_RATIO)
+    for axes, channel, value in zip(panels[0], face.channels, face.values, strict=False):
+        axes.set_title(f"channel {channel}\n$e_k$ = {value:+.2f}", fontsize=8)
     figure.suptitle(face.title, fontsize=12)
     figure.supxlabel(
         "The channels whose ablation changes the decoded face most. A map shows where the decoder paints a channel,"
@@ -114,23 +109,23 @@ def atlas_figure(decoder: Decoder, columns: int = 16) -> Figure:
     figure = Figure(figsize=(0.8 * columns + 0.9, 0.95 * lines + 2.6), layout="constrained")
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.0, 0.95 * lines))
     top, sheet = parts[0, 0], parts[1, 0]
-    face, mean = top.subplots(1, 2)
+    _, face, mean, _ = margins = top.subplots(1, 4, width_ratios=(1.5, 1, 1, 1.5))
     face.imshow(decoder.mean_face.permute(1, 2, 0).float().cpu().numpy())
     face.set_title("mean face", fontsize=9)
     shown = mean.imshow(average * average.size, cmap=_AMOUNT, vmin=0)
     mean.set_title("average channel", fontsize=9)
     top.colorbar(shown, ax=mean, shrink=0.8).set_label("density (1: even)", fontsize=8)
     panels = np.atleast_1d(sheet.subplots(lines, columns)).ravel()
-    for axes in (face, mean, *panels):
+    for axes in (*margins, *panels):
         axes.set_axis_off()
     for channel, (axes, values) in enumerate(zip(panels, ratios, strict=False)):
-        axes.imshow(values, cmap=_MORE_OR_LESS, norm=_ratio_norm())
+        axes.imshow(values, cmap=_MORE_OR_LESS, norm=_ratio_norm(_MAP_RATIO))
         axes.set_title(str(channel), fontsize=6, pad=1.5)
     bar = sheet.colorbar(
-        ScalarMappable(_ratio_norm(), _MORE_OR_LESS), ax=panels.tolist(), fraction=0.02, pad=0.01
+        ScalarMappable(_ratio_norm(_MAP_RATIO), _MORE_OR_LESS), ax=panels.tolist(), fraction=0.02, pad=0.01
     )
     bar.set_label("channel's map over the average channel's", fontsize=8)
-    _label_bar(bar.ax, ratio=True)
+    _label_ratios(bar.ax, _MAP_RATIO)
     figure.suptitle(f"Channel atlas of {decoder.card.name}", fontsize=12)
     return figure
 
@@ -155,7 +150,7 @@ def region_figure(matrix: ChannelRegions, title: str = "Channels by region") -> 
     height = 0.3 * len(matrix.regions) + 1.7
     figure = Figure(figsize=(max(6.0, 0.1 * len(order) + 2.6), height), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(ratios, cmap=_MORE_OR_LESS, norm=_ratio_norm(), alpha=opacity, aspect="auto")
+    axes.imshow(ratios, cmap=_MORE_OR_LESS, norm=_ratio_norm(_REGION_RATIO), alpha=opacity, aspect="auto")
     names = [
         f"{name.replace('_', ' ')} ({area:.0%} of area)"
         for name, area in zip(matrix.regions, matrix.areas, strict=True)
@@ -165,9 +160,11 @@ def region_figure(matrix: ChannelRegions, title: str = "Channels by region") -> 
     axes.tick_params(axis="x", labelsize=5.5 if len(order) > 40 else 8, length=0, pad=1)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlabel(f"channel, ordered by the region it stands out in. {note}", fontsize=8)
-    bar = figure.colorbar(ScalarMappable(_ratio_norm(), _MORE_OR_LESS), ax=axes, fraction=0.02, pad=0.01)
+    bar = figure.colorbar(
+        ScalarMappable(_ratio_norm(_REGION_RATIO), _MORE_OR_LESS), ax=axes, fraction=0.02, pad=0.01
+    )
     bar.set_label("share over the\naverage channel's", fontsize=8)
-    _label_bar(bar.ax, ratio=True)
+    _label_ratios(bar.ax, _REGION_RATIO)
     figure.suptitle(title, fontsize=12)
     return figure
 
@@ -178,6 +175,19 @@ def ordered_channels(matrix: ChannelRegions) -> NDArray[np.int64]:
     peak = lift.argmax(axis=1)
     order: NDArray[np.int64] = np.lexsort((-lift.max(axis=1), peak))
     return order
+
+
+def _draw_face(part: SubFigure, face: FaceChannels) -> None:
+    pictures: list[tuple[str, NDArray[Any]]] = [("aligned face", face.image)]
+    if face.reconstruction is not None:
+        pictures.append(("its reconstruction", face.reconstruction))
+    widths = (*([1.0] * len(pictures)), 2.6)
+    panels = part.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+    for axes, (name, picture) in zip(panels, pictures, strict=False):
+        axes.imshow(picture)
+        axes.set_title(name, fontsize=10)
+        axes.set_axis_off()
+    _draw_dwelling(panels[-1], face.dwelling)
 
 
 def _draw_dwelling(axes: Axes, dwelling: Dwelling) -> None:
@@ -204,12 +214,15 @@ def _log_ratio(maps: NDArray[np.float64], average: NDArray[np.float64]) -> NDArr
     return result
 
 
-def _ratio_norm() -> TwoSlopeNorm:
-    reach = float(np.log2(_LARGEST_RATIO))
+def _ratio_norm(largest: float) -> TwoSlopeNorm:
+    """Colours of binary logarithms of ratios, from 1/largest to largest."""
+    reach = float(np.log2(largest))
     return TwoSlopeNorm(0, -reach, reach)
 
 
-def _label_bar(axes: Axes, ratio: bool) -> None:
-    if ratio:
-        axes.set_yticks(np.log2([0.5, 0.71, 1, 1.41, 2]), ["≤ ½", "0.71", "1", "1.41", "≥ 2"])
+def _label_ratios(axes: Axes, largest: float) -> None:
+    root = largest**0.5
+    ticks = {1 / largest: f"≤ 1/{largest:g}", 1 / root: f"{1 / root:.2g}", 1: "1", root: f"{root:.2g}"}
+    ticks[largest] = f"≥ {largest:g}"
+    axes.set_yticks(np.log2(list(ticks)), list(ticks.values()))
     axes.tick_params(labelsize=7)
