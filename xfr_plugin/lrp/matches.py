@@ -1,0 +1,113 @@
+"""One call from two photos to the relevance of every pair of their regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
+from xfr_plugin.lrp.bilrp import BiLRP
+from xfr_plugin.lrp.choice import AUTO_COMPOSITE, composite_for
+from xfr_plugin.pipeline import RecognizerSource, align_pair, open_recognizer, prepare_pair
+from xfr_plugin.recognition import Recognizer
+from xfr_plugin.verification import Verification
+
+__all__ = ["RegionMatches", "match_regions"]
+
+
+@dataclass(frozen=True)
+class RegionMatches:
+    """Which regions of two faces matched.
+
+    Attributes:
+        verification: the decision.
+        images: aligned probe and reference, H×W×3, 0…255.
+        regions: of both faces, P.
+        relevance: P×P; entry (i, j) is what region i of the probe and region j of the reference add to the score
+            together. The entries sum to the score. From channel maps normalised to 1, see `BiLRP`.
+        specific: P×P, the part of `relevance` that a distribution common to all channels does not explain. Rows and
+            columns sum to 0.
+        self_match: strongest entry of `specific` when each face is matched with itself, mean of both: the measure of
+            how strong a match between regions can be.
+        conserved: sum of the relevance that reaches the pixels without that normalisation; what is missing to the
+            score was absorbed by biases or lost by rules.
+        composite: name of the rules.
+        notes: what may make the answer less reliable, in words.
+    """
+
+    verification: Verification
+    images: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    regions: RegionMap
+    relevance: NDArray[np.float64]
+    specific: NDArray[np.float64]
+    self_match: float
+    conserved: float
+    composite: str
+    notes: tuple[str, ...] = ()
+
+
+def match_regions(
+    photo_a: PhotoSource,
+    photo_b: PhotoSource,
+    *,
+    recognizer: RecognizerSource,
+    composite: str = "auto",
+    threshold: float | None = None,
+    fmr: float | None = None,
+    detector: Detector | None = None,
+    alignment: Alignment = "auto",
+    faces: tuple[int, int] = (0, 0),
+    device: str | torch.device | None = None,
+) -> RegionMatches:
+    """Decide whether two photos show the same person, and show which regions matched, by BiLRP.
+
+    Args:
+        photo_a: the probe: a path, encoded bytes, a PIL image or an array.
+        photo_b: the reference.
+        recognizer: see `xfr_plugin.verify`, as for all arguments but the next.
+        composite: see `lrp.choice.composite_for`.
+        threshold: see `recognizer`.
+        fmr: see `recognizer`.
+        detector: see `recognizer`.
+        alignment: see `recognizer`.
+        faces: see `recognizer`.
+        device: see `recognizer`.
+
+    Raises:
+        PhotoError, FaceError: a photo or its face cannot be used.
+        WeightsError: the recognizer's weights cannot be used.
+        InputError: an argument makes no sense; a network that has no rules.
+    """
+    model = open_recognizer(recognizer, device)
+    pair = prepare_pair(
+        model, align_pair((photo_a, photo_b), faces, model, detector, alignment), threshold, fmr
+    )
+    regions = template_regions(pair.size)
+    rules, inputs = composite_for(model, composite), model.preprocess(pair.images)
+    itself = torch.cat((inputs, inputs))  # pairs (probe, probe) and (reference, reference)
+    own = _matrices(model, rules, itself, regions, normalization="l1", part="specific")
+    return RegionMatches(
+        verification=pair.verification,
+        images=(pair.faces[0].image, pair.faces[1].image),
+        regions=regions,
+        relevance=_matrices(model, rules, inputs, regions, normalization="l1")[0],
+        specific=_matrices(model, rules, inputs, regions, normalization="l1", part="specific")[0],
+        self_match=float(own.max(axis=(1, 2)).mean()),
+        conserved=float(_matrices(model, rules, inputs, regions).sum()),
+        composite=AUTO_COMPOSITE if composite == "auto" else composite,
+        notes=pair.notes(),
+    )
+
+
+def _matrices(
+    recognizer: Recognizer, rules: Any, inputs: Tensor, regions: RegionMap, **options: Any
+) -> NDArray[np.float64]:
+    """BiLRP of N pairs, N×P×P."""
+    _, found = BiLRP(recognizer.network, rules, regions=regions, **options)(inputs)
+    matrices: NDArray[np.float64] = found.double().cpu().numpy()
+    return matrices
