@@ -102,7 +102,7 @@ def over_people(
     atlas = decoder.atlas.flatten(1)
     every = torch.arange(len(atlas))[None]
     own, agree = [], []
-    for unit in embeddings[:20]:
+    for unit in embeddings[:10]:
         pair = [
             normalised_maps(decoded_changes(decoder, unit[None], every, response=form)[0]).flatten(1)
             for form in ("ablation", "gradient")
