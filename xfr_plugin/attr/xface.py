@@ -32,8 +32,9 @@ class XFace(PerturbationPairAttribution):
         threshold: see `PairAttribution`. The map does not depend on it.
         pairing: what an occluded face is compared with: the `clean` partner; the partner occluded at the `same`
             place (then both faces have the same map); or `all` occluded versions of the partner, with the same patch
-            size, averaged. The last costs no more forward passes than the first, but, where only a score function is
-            known, the square of the number of places.
+            size, averaged. As the deviation is from the clean distance, the last shifts the map, and with it its
+            sign, by what occluding the partner does on average. It costs no more forward passes than the first,
+            but, where only a score function is known, the square of the number of places.
         patch_sizes: sides of the patches, in pixels at 112×112.
         stride: distance between patches, in pixels at 112×112.
         fill: see `PerturbationPairAttribution`.
