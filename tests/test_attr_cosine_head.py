@@ -69,10 +69,10 @@ def test_every_method_of_captum_explains_a_pair(recognizer: Recognizer, pair: Im
         maps = captum_maps(name, head, probe, **keywords, **further)
         assert maps.shape == probe.shape
         assert bool(torch.isfinite(maps).all())
-        assert maps.abs().sum() > 0
+        assert name == "Lime" or maps.abs().sum() > 0  # its lasso can drop every part
     both = captum_maps(name, CosineHead(recognizer), pair, **for_two_images(keywords))
     assert [side.shape for side in both] == [probe.shape, probe.shape]
-    assert all(side.abs().sum() > 0 for side in both)
+    assert name == "Lime" or all(side.abs().sum() > 0 for side in both)
 
 
 def test_scores_are_the_cosines_margins_and_distances(recognizer: Recognizer, pair: Images) -> None:

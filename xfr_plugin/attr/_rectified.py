@@ -4,6 +4,9 @@ DeepLift's rescale rule replaces the slope of an activation by the ratio of its 
 activations of its list, which lacks ReLU6 and PReLU, and silently takes the plain gradient of all others. Both are
 sums of rectifiers, relu6(x) = relu(x) − relu(x − 6) and prelu(x) = relu(x) − a·relu(−x), and the rule is linear in
 such a sum: on the rewritten network Captum's rule is exactly the rescale rule of the original.
+
+Captum sets the gradient of an activation's input tensor as a whole. Where another layer reads that tensor too, as in
+pre-activation blocks, its share would be lost: every activation gets a tensor of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +25,16 @@ __all__ = ["rectified_copy"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
+class _Own(nn.Module):
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, values: Tensor) -> Tensor:
+        result: Tensor = self.activation(values.clone())
+        return result
+
+
 class _Relu6(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +42,7 @@ class _Relu6(nn.Module):
         self.upper = nn.ReLU()
 
     def forward(self, values: Tensor) -> Tensor:
-        result: Tensor = self.lower(values) - self.upper(values - 6)
+        result: Tensor = self.lower(values.clone()) - self.upper(values - 6)
         return result
 
 
@@ -42,7 +55,7 @@ class _Prelu(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         slope = self.slope if len(self.slope) == 1 else self.slope.view(-1, *(1,) * (values.ndim - 2))
-        result: Tensor = self.positive(values) - slope * self.negative(-values)
+        result: Tensor = self.positive(values.clone()) - slope * self.negative(-values)
         return result
 
 
@@ -55,7 +68,7 @@ def rectified_copy(network: Network) -> Network:
     """
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
-        if type(module) in (nn.ReLU6, nn.PReLU):
+        if type(module) in (nn.ReLU6, nn.PReLU, *SUPPORTED_NON_LINEAR):
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, _rewritten(module))
         elif _is_unknown(module):
@@ -67,7 +80,9 @@ def rectified_copy(network: Network) -> Network:
 
 
 def _rewritten(module: nn.Module) -> nn.Module:
-    return _Prelu(module.weight) if isinstance(module, nn.PReLU) else _Relu6()
+    if isinstance(module, nn.PReLU):
+        return _Prelu(module.weight)
+    return _Relu6() if isinstance(module, nn.ReLU6) else _Own(module)
 
 
 def _is_unknown(module: nn.Module) -> bool:

@@ -54,7 +54,16 @@ def _superpixels(image: Tensor, count: int) -> NDArray[np.integer[Any]]:
     from skimage.segmentation import slic  # slow to import
 
     pixels = image.detach().permute(1, 2, 0).cpu().double().numpy()
-    labels: NDArray[np.int64] = slic(
-        pixels, n_segments=count, compactness=0.1, start_label=0, channel_axis=-1, convert2lab=False
-    )
+    labels: NDArray[np.int64] = np.zeros(pixels.shape[:2], dtype=np.int64)
+    for compactness in (0.1, 1.0, 10.0, 100.0):  # from the image's own shapes to nearly a grid
+        labels = slic(
+            pixels,
+            n_segments=count,
+            compactness=compactness,
+            start_label=0,
+            channel_axis=-1,
+            convert2lab=False,
+        )
+        if labels.max() > 0:
+            break
     return labels
