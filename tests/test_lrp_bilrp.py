@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.patches import ConnectionPatch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from typer.testing import CliRunner
 from zennit.attribution import Gradient
 from zennit.composites import EpsilonPlusFlat
 
-from xfr_plugin.errors import InputError
+from xfr_plugin.cli import app
+from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.faces import RegionMap, template_regions
 from xfr_plugin.lrp.attributors import CosineRelevance
 from xfr_plugin.lrp.bilrp import BiLRP, grid_masks, random_projection, region_masks
+from xfr_plugin.lrp.matches import RegionMatches, match_regions
+from xfr_plugin.recognition import Provenance, build_network
+from xfr_plugin.recognition.weights import write_weights
+from xfr_plugin.report.bilrp import matches_figure, matches_table, strongest_matches, write_matches
+from xfr_plugin.report.figure import AGAINST_COLOUR, FOR_COLOUR
+from xfr_plugin.verification import Verification
 
 SIZE = (12, 9)
 
@@ -138,10 +153,10 @@ def test_specific_part_is_what_the_common_distribution_leaves(
 
 def test_specific_part_by_projection(network: nn.Module, images: Tensor) -> None:
     _, exact = BiLRP(network, composite(), regions=2, part="specific")(images)
-    _, found = BiLRP(network, composite(), regions=2, part="specific", projections=20_000, chunk_size=2000)(
+    _, found = BiLRP(network, composite(), regions=2, part="specific", projections=4000, chunk_size=1000)(
         images
     )
-    assert (found - exact).norm() < 0.05 * exact.norm()
+    assert (found - exact).norm() < 0.1 * exact.norm()
 
 
 def test_row_sums_are_the_relevance_of_the_score(
@@ -223,3 +238,94 @@ def test_wrong_arguments_are_refused(network: nn.Module, images: Tensor) -> None
         BiLRP(network, regions=template_regions((112, 112)))(images)
     with pytest.raises(InputError, match="does not fit"):
         BiLRP(network, regions=10)(images)
+
+
+@pytest.fixture
+def matches(quarters: RegionMap) -> RegionMatches:
+    rng = np.random.default_rng(0)
+    specific = rng.normal(size=(4, 4))
+    specific[2, 1] = 9.0
+    faces = rng.integers(0, 255, (2, *SIZE, 3), dtype=np.uint8)
+    decision = Verification(
+        score=0.5, threshold=0.2, threshold_source="given", recognizer="small", provenance=Provenance()
+    )
+    regions = RegionMap(quarters.labels, ("outside", "left_eye", "nose", "mouth"))
+    return RegionMatches(decision, (faces[0], faces[1]), regions, specific + 1, specific, 9.0, 0.3, "rules")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_strongest_matches_come_first_and_lie_inside_the_face(matches: RegionMatches) -> None:
+    found = strongest_matches(matches, 100)
+    assert found[0] == ("nose", "left_eye", 9.0, 10.0)
+    strengths = [abs(specific) for _, _, specific, _ in found]
+    assert strengths == sorted(strengths, reverse=True)
+    assert len(found) == 9
+    assert all("outside" not in pair[:2] for pair in found)
+
+
+def test_picture_draws_strength_and_sign(matches: RegionMatches) -> None:
+    figure = matches_figure(matches)
+    lines = [artist for artist in figure.get_children() if isinstance(artist, ConnectionPatch)]
+    assert len(lines) == 9
+    for line, (_, _, specific, _) in zip(reversed(lines), strongest_matches(matches), strict=True):
+        assert to_hex(line.get_edgecolor()) == (FOR_COLOUR if specific >= 0 else AGAINST_COLOUR).lower()
+    widths = [line.get_linewidth() for line in lines]
+    assert widths == sorted(widths)
+    ends = lines[-1].xy1, lines[-1].xy2
+    assert ends == ((1.5, 8.0), (6.0, 2.0))  # centres of the nose and of the left eye
+    assert "MATCH: score 0.500" in figure.get_suptitle()
+
+
+def test_files_hold_every_pair(matches: RegionMatches, tmp_path: Path) -> None:
+    picture, table = write_matches(matches, tmp_path / "new")
+    assert picture.stat().st_size > 10_000
+    rows = read_rows(table)
+    assert len(rows) == 16
+    row = next(row for row in rows if (row["probe_region"], row["reference_region"]) == ("nose", "left_eye"))
+    assert (float(row["specific"]), float(row["relevance"]), int(row["probe_pixels"])) == (9.0, 10.0, 28)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["bilrp.csv", "bilrp.png"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultError, match="cannot write"):
+        write_matches(matches, tmp_path / "file")
+
+
+def test_empty_matrices_can_be_drawn(matches: RegionMatches) -> None:
+    nothing = np.zeros((4, 4))
+    empty = replace(matches, relevance=nothing, specific=nothing, self_match=0.0)
+    assert matches_figure(empty).axes
+    assert matches_table(empty).row_count == 9
+
+
+def test_command_writes_picture_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 255, (160, 120, 3), dtype=np.uint8)).save(f"{name}.png")
+    torch.manual_seed(0)
+    write_weights(tmp_path / "net.safetensors", build_network("faceid").state_dict(), {})
+    arguments = ["bilrp", "a.png", "b.png", "-r", "net.safetensors", "--threshold", "0.5", "--out", "result"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "regions that matched" in result.stdout
+    relevance = [float(row["relevance"]) for row in read_rows(Path("result/bilrp.csv"))]
+    score = float(result.stdout.split("score ")[1].split(",")[0])
+    assert sum(relevance) == pytest.approx(score, abs=1e-4)
+    for bad in (["--composite", "gamma"], ["--alignment", "some"]):
+        result = CliRunner().invoke(app, [*arguments, *bad])
+        assert result.exit_code == 2
+        assert result.stderr.startswith("xfr: error: ")
+
+
+@pytest.mark.real_data
+def test_like_regions_match_on_a_genuine_pair(xfr_data: Path) -> None:
+    folder = xfr_data / "faces" / "lfw112" / "Abel_Pacheco"
+    photos = (folder / "Abel_Pacheco_0001.jpg", folder / "Abel_Pacheco_0004.jpg")
+    found = match_regions(*photos, recognizer="xfr_compact128")
+    assert found.relevance.sum() == pytest.approx(found.verification.score, abs=1e-4)
+    assert np.abs(found.specific.sum(0)).max() < 1e-4
+    assert [pair[:2] for pair in strongest_matches(found, 2)] == [("nose", "nose"), ("forehead", "forehead")]
+    assert found.specific[1:, 1:].max() < found.self_match

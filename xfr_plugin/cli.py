@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from xfr_plugin._version import __version__
 from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
 from xfr_plugin.attr.registry import DEFAULT_METHOD, METHODS
+from xfr_plugin.bilrp_command import register as register_bilrp
 from xfr_plugin.comparison import QUICK_METHODS, MethodChoice, compare
 from xfr_plugin.errors import FaceWarning, InputError, XfrError
 from xfr_plugin.faces.preparation import Alignment
@@ -68,6 +69,7 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 register_reconstruction(app)
+register_bilrp(app)
 
 PhotoA = Annotated[Path, typer.Argument(metavar="A", help="Probe photo.")]
 PhotoB = Annotated[Path, typer.Argument(metavar="B", help="Reference photo.")]

@@ -32,8 +32,8 @@ class RegionMatches:
             together. The entries sum to the score. From channel maps normalised to 1, see `BiLRP`.
         specific: P×P, the part of `relevance` that a distribution common to all channels does not explain. Rows and
             columns sum to 0.
-        self_match: strongest entry of `specific` when each face is matched with itself, mean of both: the measure of
-            how strong a match between regions can be.
+        self_match: strongest entry of `specific` inside the face when each face is matched with itself, mean of both:
+            the measure of how strong a match between regions can be.
         conserved: sum of the relevance that reaches the pixels without that normalisation; what is missing to the
             score was absorbed by biases or lost by rules.
         composite: name of the rules.
@@ -97,7 +97,7 @@ def match_regions(
         regions=regions,
         relevance=_matrices(model, rules, inputs, regions, normalization="l1")[0],
         specific=_matrices(model, rules, inputs, regions, normalization="l1", part="specific")[0],
-        self_match=float(own.max(axis=(1, 2)).mean()),
+        self_match=float(own[:, 1:, 1:].max(axis=(1, 2)).mean()),  # region 0 is outside
         conserved=float(_matrices(model, rules, inputs, regions).sum()),
         composite=AUTO_COMPOSITE if composite == "auto" else composite,
         notes=pair.notes(),

@@ -130,7 +130,7 @@ def _draw_lines(figure: Figure, axes: list[Axes], matches: RegionMatches) -> Non
 def _draw_matrix(figure: Figure, axes: Axes, matches: RegionMatches) -> None:
     names = [_spoken(name) for name in matches.regions.names]
     values = 100 * matches.specific
-    reach = max(float(np.abs(values).max()), np.finfo(float).tiny)
+    reach = max(100 * matches.self_match, np.finfo(float).tiny)  # one scale for all partners of a face
     colours = LinearSegmentedColormap.from_list("match", [AGAINST_COLOUR, "white", FOR_COLOUR])
     image = axes.imshow(values, cmap=colours, vmin=-reach, vmax=reach, aspect="auto")
     ticks = np.arange(len(names))
@@ -144,7 +144,7 @@ def _draw_matrix(figure: Figure, axes: Axes, matches: RegionMatches) -> None:
                 float(j), float(i), f"{values[i, j]:+.2f}", ha="center", va="center", fontsize=6.5, color=ink
             )
     axes.set_title("What each pair of regions adds to the score, beyond the common part (× 100)", fontsize=10)
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
 
 
 def _caption(matches: RegionMatches) -> str:
@@ -156,9 +156,10 @@ def _caption(matches: RegionMatches) -> str:
         f"relevance is normalised to its value (before that, {matches.conserved:+.3f} of the score "
         f"{matches.verification.score:+.3f} reached the pixels). Shown is the specific part: what pairs of regions "
         f"add beyond the distribution that all channels share. Its magnitude is {share:.0%} of the whole's, and its "
-        f"rows and columns sum to 0. Lines: the {_LINES} strongest pairs inside the face; the full width and colour "
-        f"stand for the strongest match of a face with itself ({100 * matches.self_match:.2f} hundredths). They show "
-        f"the model's arithmetic, and do not prove a resemblance{notes}. Left and right are the subject's"
+        f"rows and columns sum to 0. Lines: the {_LINES} strongest pairs inside the face; full width and "
+        f"colour stand for the strongest pair when a face is matched with itself "
+        f"({100 * matches.self_match:.2f} hundredths). They show the model's arithmetic, and do not prove a "
+        f"resemblance{notes}. Left and right are the subject's"
     )
 
 
