@@ -54,6 +54,8 @@ class _Cam(CosineAttribution):
         return self.batch_size
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        if self.layer is not None and not isinstance(self.forward_func, nn.Module):
+            raise InputError("layer=… needs a module, but the forward function is none: leave it out")
         # the layer is named as in the forward function, which sits below the head
         name = self.layer if self.layer is None else f"model.{self.layer}"
         first = (value[:1] if isinstance(value, Tensor) else value for value in arguments)

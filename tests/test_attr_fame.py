@@ -1,0 +1,105 @@
+"""FAME against its steps written out, and what it promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from xfr_plugin.attr import Fame
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition import Recognizer, load_recognizer
+
+Images = tuple[Tensor, Tensor]
+
+
+def slow_change(
+    recognizer: Recognizer, face: Tensor, partner: Tensor, sign: int, steps: int, clip: bool
+) -> Tensor:
+    """|grey(x̄) − grey(x)|, H×W, of one face 1×C×H×W; sign +1 lowers the cosine, −1 lowers 1 − cosine."""
+    moved = face.clone()
+    for _ in range(steps):
+        leaf = moved.clone().requires_grad_()
+        cosine = functional.cosine_similarity(recognizer.features(leaf), recognizer.features(partner))
+        loss = cosine if sign > 0 else 1 - cosine
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        moved = moved - 0.01 * gradient / gradient.abs().max()
+        moved = moved.clamp(0, 1) if clip else moved
+    return (moved - face)[0].mean(0).abs()
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_fame_equals_its_definition(recognizer: Recognizer, pair: Images, clip: bool) -> None:
+    maps = Fame(recognizer, steps=6, step_size=0.01, blur=None, clip=clip, batch_size=4).attribute(pair)
+    for i in range(3):
+        face, partner = pair[1][i : i + 1], pair[0][i : i + 1]
+        lowered = slow_change(recognizer, face, partner, 1, 6, clip)
+        raised = slow_change(recognizer, face, partner, -1, 6, clip)
+        torch.testing.assert_close(maps[1][i].sum(0), lowered - raised, rtol=1e-6, atol=1e-10)
+
+
+def test_parts_of_the_signed_map(recognizer: Recognizer, pair: Images) -> None:
+    both, similar, dissimilar = (
+        Fame(recognizer, steps=5, arguments=arguments).attribute(pair)[0]
+        for arguments in ("combined", "for", "against")
+    )
+    assert bool((similar >= 0).all())
+    assert bool((dissimilar <= 0).all())
+    torch.testing.assert_close(similar + dissimilar, both)
+
+
+def test_identical_faces_have_no_dissimilar_map(recognizer: Recognizer, pair: Images) -> None:
+    maps = Fame(recognizer, steps=5).attribute((pair[0], pair[0]))
+    assert bool((maps[0] >= -1e-12).all())
+
+
+def test_blur_keeps_the_total_inside(recognizer: Recognizer, pair: Images) -> None:
+    plain = Fame(recognizer, steps=3, blur=None).attribute(pair)[0]
+    smooth = Fame(recognizer, steps=3, blur=(5, 1.0)).attribute(pair)[0]
+    assert smooth.std() < plain.std()
+
+
+def test_parameters_have_no_gradient_afterwards(recognizer: Recognizer, pair: Images) -> None:
+    with torch.no_grad():
+        Fame(recognizer, steps=2).attribute(pair)
+    assert all(parameter.grad is None for parameter in recognizer.parameters())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0},
+        {"step_size": 0.0},
+        {"arguments": "both"},
+        {"blur": (4, 1.0)},
+        {"batch_size": 0},
+    ],
+)
+def test_unknown_options_are_refused(recognizer: Recognizer, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        Fame(recognizer, 0.2, **options)
+
+
+@pytest.mark.real_data
+def test_the_steps_move_the_score_of_a_real_pair(faces_root: Path) -> None:
+    recognizer = load_recognizer("mobilefacenet_ms1m")
+    faces = [
+        np.asarray(Image.open(faces_root / "lfw112" / "Abel_Pacheco" / f"Abel_Pacheco_000{i}.jpg"))
+        for i in (1, 4)
+    ]
+    pair = tuple(torch.tensor(face).permute(2, 0, 1)[None].float() / 255 for face in faces)
+    for options in (
+        {"steps": 2},
+        {"steps": 2, "clip": True, "arguments": "for", "blur": None, "batch_size": 1},
+        {"steps": 2, "step_size": 0.01, "arguments": "against", "blur": (5, 2)},
+    ):
+        for side in Fame(recognizer, **options).attribute(pair):
+            assert side.shape == (1, 3, 112, 112)
+            assert bool(torch.isfinite(side).all())
+            assert side.abs().sum() > 0
