@@ -2,9 +2,19 @@
 
 from xfr_plugin.attr._pair import PairAttribution
 from xfr_plugin.attr._perturbation import PerturbationPairAttribution
+from xfr_plugin.attr.captum_methods import (
+    PairDeepLift,
+    PairInputXGradient,
+    PairIntegratedGradients,
+    PairSmoothGrad,
+)
+from xfr_plugin.attr.captum_perturbation import PairKernelShap, PairLime, PairOcclusion
 from xfr_plugin.attr.corrrise import CorrRise, GalleryMaps
+from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.attr.evidence import channel_evidence, channel_similarity
+from xfr_plugin.attr.fame import Fame
 from xfr_plugin.attr.fggb import Fggb
+from xfr_plugin.attr.gradcam import GradCam, GradCamPlusPlus, ScoreCam
 from xfr_plugin.attr.mery import MeryAvg, MinPlus
 from xfr_plugin.attr.reconstruction_explainer import ReconstructionExplainer
 from xfr_plugin.attr.registry import METHODS, Method, get_method
@@ -15,15 +25,27 @@ from xfr_plugin.attr.xssab import Xssab
 __all__ = [
     "METHODS",
     "CorrRise",
+    "CosineHead",
+    "Fame",
     "Fggb",
     "GalleryMaps",
+    "GradCam",
+    "GradCamPlusPlus",
     "MeryAvg",
     "Method",
     "MinPlus",
     "PairAttribution",
+    "PairDeepLift",
+    "PairInputXGradient",
+    "PairIntegratedGradients",
+    "PairKernelShap",
+    "PairLime",
+    "PairOcclusion",
+    "PairSmoothGrad",
     "PerturbationPairAttribution",
     "ReconstructionExplainer",
     "SRise",
+    "ScoreCam",
     "XFace",
     "Xssab",
     "channel_evidence",

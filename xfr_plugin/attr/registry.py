@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr.captum_methods import (
+    PairDeepLift,
+    PairInputXGradient,
+    PairIntegratedGradients,
+    PairSmoothGrad,
+)
+from xfr_plugin.attr.captum_perturbation import PairKernelShap, PairLime, PairOcclusion
 from xfr_plugin.attr.corrrise import CorrRise
+from xfr_plugin.attr.fame import Fame
 from xfr_plugin.attr.fggb import Fggb
+from xfr_plugin.attr.gradcam import GradCam, GradCamPlusPlus, ScoreCam
 from xfr_plugin.attr.mery import MeryAvg, MinPlus
 from xfr_plugin.attr.srise import SRise
 from xfr_plugin.attr.xface import XFace
@@ -72,6 +81,31 @@ _NOT_VALIDATED = "its maps are not yet validated on known evidence, and can poin
 _MASKED = (
     "its maps say what masking a region does to the score, which includes that masked faces are unlike any face that "
     "the recognizer was trained on; they are not yet validated on known evidence"
+)
+
+_AGAINST_BASELINE = (
+    "its maps explain the difference to a black image, so black pixels get nothing, and an image like no face that "
+    "the recognizer was trained on is the measure; they are not yet validated on known evidence"
+)
+
+_BRIGHTER = (
+    "the sign of its maps says whether brighter pixels raise the score, not whether they argue for a match; they are "
+    "not yet validated on known evidence"
+)
+
+_SAMPLED = (
+    "its maps are estimates from few samples of a face with parts removed, which is unlike any face that the "
+    "recognizer was trained on; they are not yet validated on known evidence"
+)
+
+_COARSE = (
+    "its maps are as coarse as the layer that they come from (7×7 places at the end of most face networks); they are "
+    "not yet validated on known evidence"
+)
+
+_ADVERSARIAL = (
+    "its maps show where small changes of the pixels move the score most, as an adversarial perturbation does; they "
+    "are not yet validated on known evidence"
 )
 
 _ALL = (
@@ -144,6 +178,116 @@ _ALL = (
         needs="scores",
         cost="1 + 1182 forward a face (112×112)",
         caveat=_MASKED,
+    ),
+    Method(
+        name="integrated_gradients",
+        title="Integrated gradients",
+        cls=PairIntegratedGradients,
+        paper="Sundararajan, Taly and Yan, arXiv 1703.01365",
+        year=2017,
+        needs="gradient",
+        cost="1 forward; 50 forward and backward a face",
+        caveat=_AGAINST_BASELINE,
+    ),
+    Method(
+        name="input_x_gradient",
+        title="Input times gradient",
+        cls=PairInputXGradient,
+        paper="Shrikumar, Greenside, Shcherbina and Kundaje, arXiv 1605.01713",
+        year=2016,
+        needs="gradient",
+        cost="1 forward; 1 forward and backward a face",
+        caveat=_AGAINST_BASELINE,
+    ),
+    Method(
+        name="smoothgrad",
+        title="SmoothGrad",
+        cls=PairSmoothGrad,
+        paper="Smilkov, Thorat, Kim, Viégas and Wattenberg, arXiv 1706.03825",
+        year=2017,
+        needs="gradient",
+        cost="1 forward; 50 forward and backward a face",
+        caveat=_BRIGHTER,
+    ),
+    Method(
+        name="deeplift",
+        title="DeepLift, rescale rule",
+        cls=PairDeepLift,
+        paper="Shrikumar, Greenside and Kundaje, arXiv 1704.02685",
+        year=2017,
+        needs="gradient",
+        cost="1 forward; 2 forward and backward a face",
+        caveat=_AGAINST_BASELINE,
+    ),
+    Method(
+        name="occlusion",
+        title="Occlusion",
+        cls=PairOcclusion,
+        paper="Zeiler and Fergus, arXiv 1311.2901",
+        year=2014,
+        needs="scores",
+        cost="1 + 226 forward a face",
+        caveat=_MASKED,
+    ),
+    Method(
+        name="lime",
+        title="LIME on superpixels",
+        cls=PairLime,
+        paper="Ribeiro, Singh and Guestrin, arXiv 1602.04938",
+        year=2016,
+        needs="scores",
+        cost="1 + 200 forward a face",
+        caveat=_SAMPLED,
+    ),
+    Method(
+        name="kernel_shap",
+        title="KernelSHAP on superpixels",
+        cls=PairKernelShap,
+        paper="Lundberg and Lee, arXiv 1705.07874",
+        year=2017,
+        needs="scores",
+        cost="1 + 200 forward a face",
+        caveat=_SAMPLED,
+    ),
+    Method(
+        name="gradcam",
+        title="Grad-CAM of the cosine, both signs",
+        cls=GradCam,
+        paper="Selvaraju et al., arXiv 1610.02391",
+        year=2017,
+        needs="gradient",
+        cost="2 forward; 1 forward and backward a face",
+        caveat=_COARSE,
+    ),
+    Method(
+        name="gradcam_plus_plus",
+        title="Grad-CAM++ of the cosine, both signs",
+        cls=GradCamPlusPlus,
+        paper="Chattopadhay, Sarkar, Howlader and Balasubramanian, arXiv 1710.11063",
+        year=2018,
+        needs="gradient",
+        cost="2 forward; 1 forward and backward a face",
+        caveat=_COARSE,
+    ),
+    Method(
+        name="score_cam",
+        title="Score-CAM of the cosine, both signs",
+        cls=ScoreCam,
+        paper="Wang et al., arXiv 1910.01279",
+        year=2020,
+        needs="gradient",
+        cost="a forward for each channel of a layer, a face",
+        caveat=_COARSE,
+    ),
+    Method(
+        name="fame",
+        title="Feature changes by small gradient steps",
+        cls=Fame,
+        paper="arXiv 2605.12017",
+        year=2026,
+        needs="gradient",
+        cost="1 forward; 150 forward and backward a face",
+        caveat=_ADVERSARIAL,
     ),
 )
 
