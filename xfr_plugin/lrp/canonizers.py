@@ -15,6 +15,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.lrp._changes import Changes
 from xfr_plugin.lrp.batchnorm import fold_batchnorms
 from xfr_plugin.lrp.functional import give_functions_modules
+from xfr_plugin.lrp.layers import Cosine, L2Normalize
 from xfr_plugin.lrp.tracing import SHAPE_METHODS, called_module, whole_graphs
 
 __all__ = ["FaceCanonizer", "is_embedding_layer"]
@@ -124,7 +125,8 @@ def _mark_embedding_layers(root: nn.Module, changes: Changes) -> None:
 
 
 _LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
-_NEUTRAL = (_BatchNorm, _DropoutNd, nn.Flatten, nn.Identity, nn.AdaptiveAvgPool2d, nn.AvgPool2d)
+_POOLING = (nn.AdaptiveAvgPool2d, nn.AvgPool2d)
+_NEUTRAL = (_BatchNorm, _DropoutNd, nn.Flatten, nn.Identity, Cosine, L2Normalize, *_POOLING)
 _NEUTRAL_FUNCTIONS = (torch.flatten, functional.normalize, functional.dropout, *SHAPE_METHODS)
 
 

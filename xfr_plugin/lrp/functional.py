@@ -111,12 +111,14 @@ def _rewrite(what: str, module: nn.Module, changes: Changes, constants: Constant
         _refuse_reuse(what, graph, module)
         fixed = _constant_nodes(graph, constants.get(module, ()))
         _note_constants(graph, module, fixed, constants)
+        fixed |= _gate_nodes(graph, module, fixed)
         replacements = [(node, _replacement(node, module, what, fixed)) for node in graph.nodes]
         if not any(replacement for _, replacement in replacements):
             return
-        for node, replacement in replacements:
+        # from the last: a node that is replaced later is then replaced in what stands for its users, too
+        for node, replacement in reversed(replacements):
             if replacement is not None:
-                _insert(graph, node, *replacement, module=module, changes=changes)
+                _insert(graph, node, replacement, module, changes)
         changes.set_attribute(module, "forward", fx.GraphModule(module, graph).forward)
 
 
@@ -137,11 +139,32 @@ def _constant_nodes(graph: fx.Graph, arguments: slice | Sequence[int]) -> set[fx
     return fixed
 
 
+def _gate_nodes(graph: fx.Graph, module: nn.Module, fixed: set[fx.Node]) -> set[fx.Node]:
+    """Nodes that do nothing but make gates, and so get no relevance."""
+    found: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        users = list(node.users)
+        if users and all(user in found or _is_gate_of(node, user, module, fixed) for user in users):
+            found.add(node)
+    return found
+
+
+def _is_gate_of(node: fx.Node, user: fx.Node, module: nn.Module, fixed: set[fx.Node]) -> bool:
+    if _may_stay(user) or _with_constant(user, fixed):
+        return False
+    ordered = _gating(user, module)
+    return ordered is not None and ordered[1] is node and ordered[0] is not node
+
+
 def _note_constants(graph: fx.Graph, module: nn.Module, fixed: set[fx.Node], constants: Constants) -> None:
     for node in graph.nodes:
         if node.op == "call_module":
             child = module.get_submodule(str(node.target))
-            constants[child] = [i for i, argument in enumerate(node.args) if argument in fixed]
+            constants[child] = [
+                i
+                for i, argument in enumerate(node.args)
+                if argument in fixed or not isinstance(argument, fx.Node)
+            ]
 
 
 def _refuse_reuse(what: str, graph: fx.Graph, module: nn.Module) -> None:
@@ -161,11 +184,11 @@ Replacement = tuple[nn.Module, Callable[..., fx.Node]]
 def _insert(
     graph: fx.Graph,
     node: fx.Node,
-    stand_in: nn.Module,
-    call: Callable[..., fx.Node],
+    replacement: Replacement,
     module: nn.Module,
     changes: Changes,
 ) -> None:
+    stand_in, call = replacement
     name = next(_CHILD.format(i) for i in range(10**6) if _CHILD.format(i) not in module._modules)
     changes.add_child(module, name, stand_in.train(module.training))
     with graph.inserting_before(node):
@@ -227,13 +250,22 @@ def _binary(node: fx.Node, module: nn.Module) -> Replacement | None:
         return None
     if node.target in _ADDITIONS:
         return Sum(), partial(_call_sum, operands=tensors)
+    ordered = _gating(node, module)
+    if ordered is None:
+        return None
+    function = torch.reciprocal if node.target in _QUOTIENTS else None
+    return Gated(), partial(_call_with, operands=ordered, argument="gate", function=function)
+
+
+def _gating(node: fx.Node, module: nn.Module) -> tuple[fx.Node, fx.Node] | None:
+    """Signal and gate of a product, or of a quotient by what is computed from the dividend, such as its norm."""
+    tensors = _tensors(node)
+    if len(tensors) != 2 or len(node.args) != 2 or node.kwargs:
+        return None
     if node.target in _PRODUCTS:
-        ordered = _signal_and_gate(tensors[0], tensors[1], module)
-        return None if ordered is None else (Gated(), partial(_call_with, operands=ordered, argument="gate"))
+        return _signal_and_gate(tensors[0], tensors[1], module)
     if node.target in _QUOTIENTS and tensors[0] in _ancestors(tensors[1]):
-        return Gated(), partial(
-            _call_with, operands=(tensors[0], tensors[1]), argument="gate", function=torch.reciprocal
-        )
+        return tensors[0], tensors[1]
     return None
 
 
