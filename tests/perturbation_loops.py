@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional
 
@@ -71,7 +72,7 @@ def corrrise(images: Single, score: Score, _: float, options: dict[str, Any]) ->
     size = (scaled(side, shape[0]), scaled(side, shape[1]))
     boxes = random_boxes(options["n_masks"], options.get("n_patches", 3), side, shape, options.get("seed", 0))
     keeps = torch.stack([box_keep(corners, size, shape) for corners in boxes.corners])
-    correlate = spearmanr if options.get("correlation") == "spearman" else pearsonr
+    correlate = spearman if options.get("correlation") == "spearman" else pearson
     maps = []
     for face in range(2):
         scores = [score_of(images, face, masked(images[face], keep, options), score) for keep in keeps]
@@ -79,9 +80,17 @@ def corrrise(images: Single, score: Score, _: float, options: dict[str, Any]) ->
         for y in range(shape[0]):
             for x in range(shape[1]):
                 if 0 < keeps[:, y, x].sum() < len(keeps):
-                    saliency[y, x] = correlate(scores, keeps[:, y, x].numpy()).statistic
+                    saliency[y, x] = correlate(scores, keeps[:, y, x].numpy())
         maps.append(finished(saliency, options))
     return maps[0], maps[1]
+
+
+def pearson(scores: list[float], kept: NDArray[np.float64]) -> float:
+    return float(np.corrcoef(scores, kept)[0, 1])
+
+
+def spearman(scores: list[float], kept: NDArray[np.float64]) -> float:
+    return float(spearmanr(scores, kept).statistic)
 
 
 def rise_keep(cells: Tensor, shifts: Tensor, shape: tuple[int, int]) -> Tensor:

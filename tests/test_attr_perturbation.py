@@ -32,8 +32,8 @@ SMALL: list[tuple[Black, dict[str, Any]]] = [
     (MeryAvg, {"stride": 25}),
     (MeryAvg, {"stride": 30, "strategy": "removal", "sigma": 20, "fill": "blur"}),
     (MeryAvg, {"stride": 30, "strategy": "aggregation", "fill": 0.3}),
-    (MinPlus, {"stride": 25}),
-    (MinPlus, {"stride": 30, "rounds": 4, "strategy": "removal", "sigma": 15}),
+    (MinPlus, {"stride": 35}),
+    (MinPlus, {"stride": 37, "rounds": 4, "strategy": "removal", "sigma": 15}),
     (MinPlus, {"stride": 30, "rounds": 2, "strategy": "aggregation", "fill": "mean", "blur": (3, 1.0)}),
 ]
 IDS = [f"{cls.__name__}-{i}" for i, (cls, _) in enumerate(SMALL)]
@@ -85,7 +85,7 @@ def test_score_function_gives_the_same_maps(
 
 def test_maps_do_not_depend_on_the_batch_size(attribution: PerturbationPairAttribution, pair: Images) -> None:
     expected = attribution.attribute(pair)
-    for size in (1, 2, 5, 1000):
+    for size in (1, 5, 1000):
         for maps, side in zip(
             attribution.attribute(pair, perturbations_per_eval=size), expected, strict=True
         ):
