@@ -20,11 +20,12 @@ from zennit.composites import EpsilonPlusFlat
 
 from xfr_plugin.cli import app
 from xfr_plugin.errors import InputError, ResultError
-from xfr_plugin.faces import RegionMap, template_regions
+from xfr_plugin.faces import RegionMap, load_photo, template_regions
 from xfr_plugin.lrp.attributors import CosineRelevance
 from xfr_plugin.lrp.bilrp import BiLRP, grid_masks, random_projection, region_masks
+from xfr_plugin.lrp.choice import composite_for
 from xfr_plugin.lrp.matches import RegionMatches, match_regions
-from xfr_plugin.recognition import Provenance, build_network
+from xfr_plugin.recognition import Provenance, build_network, load_recognizer
 from xfr_plugin.recognition.weights import write_weights
 from xfr_plugin.report.bilrp import matches_figure, matches_table, strongest_matches, write_matches
 from xfr_plugin.report.figure import AGAINST_COLOUR, FOR_COLOUR
@@ -325,6 +326,12 @@ def test_like_regions_match_on_a_genuine_pair(xfr_data: Path) -> None:
     folder = xfr_data / "faces" / "lfw112" / "Abel_Pacheco"
     photos = (folder / "Abel_Pacheco_0001.jpg", folder / "Abel_Pacheco_0004.jpg")
     found = match_regions(*photos, recognizer="xfr_compact128")
+    model = load_recognizer("xfr_compact128")
+    faces = [load_photo(photo) for photo in photos]
+    images = model.preprocess(torch.tensor(np.stack(faces)).permute(0, 3, 1, 2).float() / 255)
+    for options, matrix in (({}, found.relevance), ({"part": "specific"}, found.specific)):
+        _, expected = BiLRP(model.network, composite_for(model), normalization="l1", **options)(images)
+        np.testing.assert_allclose(matrix, expected[0].numpy(), rtol=1e-3, atol=1e-6)
     assert found.relevance.sum() == pytest.approx(found.verification.score, abs=1e-4)
     assert np.abs(found.specific.sum(0)).max() < 1e-4
     assert [pair[:2] for pair in strongest_matches(found, 2)] == [("nose", "nose"), ("forehead", "forehead")]

@@ -13,7 +13,15 @@ from xfr_plugin.faces.regions import RegionMap, template_regions
 from xfr_plugin.lrp.attributors import AttrOutput, EmbeddingAttributor, unit_embeddings
 from xfr_plugin.lrp.propagation import Propagation, region_relevance
 
-__all__ = ["BiLRP", "Regions", "grid_masks", "random_projection", "region_masks"]
+__all__ = [
+    "BiLRP",
+    "Regions",
+    "grid_masks",
+    "normalized_factors",
+    "random_projection",
+    "region_masks",
+    "specific_factors",
+]
 
 Regions: TypeAlias = RegionMap | int | Tensor | None
 """Named regions; or p for a p×p grid; or weights P×H×W of the pixels; or None for the template's regions."""
@@ -120,12 +128,8 @@ class BiLRP(EmbeddingAttributor):
             return self._projected(propagation, masks, relevance, self.projections)
         pooled = region_relevance(propagation, masks, relevance, self.chunk_size)
         if self.normalization == "l1":
-            totals = pooled.abs().sum(dim=1, keepdim=True)
-            tiny = torch.finfo(totals.dtype).tiny  # a channel without relevance takes no part
-            pooled = pooled.abs() / totals.clamp_min(tiny) * relevance[:, None]
-        if self.part == "all":
-            return pooled
-        return pooled - _common(pooled, relevance)[..., None] * relevance[:, None]
+            pooled = normalized_factors(pooled, relevance)
+        return pooled if self.part == "all" else specific_factors(pooled, relevance)
 
     def _projected(
         self, propagation: Propagation, masks: Tensor, relevance: Tensor, projections: int
@@ -145,10 +149,17 @@ def _pooled(propagation: Propagation, masks: Tensor, relevance: Tensor, chunk_si
     return torch.cat([torch.einsum("kmchw,phw->mpk", chunk, masks) for chunk in maps], dim=2)
 
 
-def _common(pooled: Tensor, relevance: Tensor) -> Tensor:
-    """The distribution over regions M×P that, times each channel's value, is nearest to the pooled relevance."""
-    common: Tensor = (pooled @ relevance[..., None])[..., 0] / _square(relevance)
-    return common
+def normalized_factors(pooled: Tensor, relevance: Tensor) -> Tensor:
+    """Pooled relevance M×P×D, each channel's made a distribution over regions times its own relevance M×D."""
+    totals = pooled.abs().sum(dim=1, keepdim=True)
+    tiny = torch.finfo(totals.dtype).tiny  # a channel without relevance takes no part
+    return pooled.abs() / totals.clamp_min(tiny) * relevance[:, None]
+
+
+def specific_factors(pooled: Tensor, relevance: Tensor) -> Tensor:
+    """Pooled relevance M×P×D, less the distribution that, times each channel's relevance M×D, comes nearest to it."""
+    common = pooled @ relevance[..., None] / _square(relevance)[..., None]
+    return pooled - common * relevance[:, None]
 
 
 def _square(relevance: Tensor) -> Tensor:

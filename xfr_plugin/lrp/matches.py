@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
-from xfr_plugin.lrp.bilrp import BiLRP
+from xfr_plugin.lrp.attributors import unit_embeddings
+from xfr_plugin.lrp.bilrp import normalized_factors, region_masks, specific_factors
+from xfr_plugin.lrp.channel_relevance import ChannelRelevance
 from xfr_plugin.lrp.choice import AUTO_COMPOSITE, composite_for
+from xfr_plugin.lrp.propagation import region_relevance
 from xfr_plugin.pipeline import RecognizerSource, align_pair, open_recognizer, prepare_pair
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.verification import Verification
@@ -88,26 +90,35 @@ def match_regions(
         model, align_pair((photo_a, photo_b), faces, model, detector, alignment), threshold, fmr
     )
     regions = template_regions(pair.size)
-    rules, inputs = composite_for(model, composite), model.preprocess(pair.images)
-    itself = torch.cat((inputs, inputs))  # pairs (probe, probe) and (reference, reference)
-    own = _matrices(model, rules, itself, regions, normalization="l1", part="specific")
+    pooled, units = _pooled(model, pair.images, regions, composite)
+    normalized = normalized_factors(pooled, units)
+    specific = specific_factors(normalized, units)
+    itself = specific[:, 1:] @ specific[:, 1:].transpose(1, 2)  # region 0 is outside
     return RegionMatches(
         verification=pair.verification,
         images=(pair.faces[0].image, pair.faces[1].image),
         regions=regions,
-        relevance=_matrices(model, rules, inputs, regions, normalization="l1")[0],
-        specific=_matrices(model, rules, inputs, regions, normalization="l1", part="specific")[0],
-        self_match=float(own[:, 1:, 1:].max(axis=(1, 2)).mean()),  # region 0 is outside
-        conserved=float(_matrices(model, rules, inputs, regions).sum()),
+        relevance=_matrix(normalized),
+        specific=_matrix(specific),
+        self_match=float(itself.amax(dim=(1, 2)).mean()),
+        conserved=float(_matrix(pooled).sum()),
         composite=AUTO_COMPOSITE if composite == "auto" else composite,
         notes=pair.notes(),
     )
 
 
-def _matrices(
-    recognizer: Recognizer, rules: Any, inputs: Tensor, regions: RegionMap, **options: Any
-) -> NDArray[np.float64]:
-    """BiLRP of N pairs, N×P×P."""
-    _, found = BiLRP(recognizer.network, rules, regions=regions, **options)(inputs)
-    matrices: NDArray[np.float64] = found.double().cpu().numpy()
-    return matrices
+def _pooled(
+    recognizer: Recognizer, images: Tensor, regions: RegionMap, composite: str
+) -> tuple[Tensor, Tensor]:
+    """Relevance of each channel in each region, 2×P×D, and the unit embeddings, 2×D."""
+    attributor = ChannelRelevance(recognizer.network, composite_for(recognizer, composite))
+    with attributor.propagation(recognizer.preprocess(images)) as propagation:
+        units = unit_embeddings(propagation.output)
+        masks = region_masks(regions, images)
+        return region_relevance(propagation, masks, units, attributor.chunk_size), units
+
+
+def _matrix(factors: Tensor) -> NDArray[np.float64]:
+    """Relevance of pairs of regions, P×P, from factors 2×P×D."""
+    matrix: NDArray[np.float64] = (factors[0] @ factors[1].T).double().cpu().numpy()
+    return matrix
