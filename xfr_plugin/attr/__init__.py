@@ -11,26 +11,32 @@ from xfr_plugin.attr.captum_methods import (
 from xfr_plugin.attr.captum_perturbation import PairKernelShap, PairLime, PairOcclusion
 from xfr_plugin.attr.corrrise import CorrRise, GalleryMaps
 from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.attr.ebp import Ebp
 from xfr_plugin.attr.evidence import channel_evidence, channel_similarity
 from xfr_plugin.attr.fame import Fame
 from xfr_plugin.attr.fggb import Fggb
 from xfr_plugin.attr.gradcam import GradCam, GradCamPlusPlus, ScoreCam
 from xfr_plugin.attr.mery import MeryAvg, MinPlus
+from xfr_plugin.attr.reconstruction import ReconstructionSaliency
 from xfr_plugin.attr.reconstruction_explainer import ReconstructionExplainer
 from xfr_plugin.attr.registry import METHODS, Method, get_method
+from xfr_plugin.attr.relevance import ChannelRelevanceSaliency, LrpSaliency
 from xfr_plugin.attr.srise import SRise
 from xfr_plugin.attr.xface import XFace
 from xfr_plugin.attr.xssab import Xssab
 
 __all__ = [
     "METHODS",
+    "ChannelRelevanceSaliency",
     "CorrRise",
     "CosineHead",
+    "Ebp",
     "Fame",
     "Fggb",
     "GalleryMaps",
     "GradCam",
     "GradCamPlusPlus",
+    "LrpSaliency",
     "MeryAvg",
     "Method",
     "MinPlus",
@@ -44,6 +50,7 @@ __all__ = [
     "PairSmoothGrad",
     "PerturbationPairAttribution",
     "ReconstructionExplainer",
+    "ReconstructionSaliency",
     "SRise",
     "ScoreCam",
     "XFace",

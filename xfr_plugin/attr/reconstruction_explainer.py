@@ -25,7 +25,7 @@ from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.reconstruction.decoder import Decoder
 from xfr_plugin.reconstruction.files import find_decoder, load_decoder
 
-__all__ = ["Ablation", "DecoderSource", "ReconstructionExplainer", "StrongestChannels"]
+__all__ = ["Ablation", "DecoderSource", "ReconstructionExplainer", "StrongestChannels", "open_decoder"]
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
 
@@ -107,7 +107,7 @@ class ReconstructionExplainer(Attribution):  # type: ignore[misc]  # Captum is n
             raise InputError("the atlas holds magnitudes by zero ablation: use source='face' for other maps")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        self.decoder = _open(decoder, forward_func)
+        self.decoder = open_decoder(decoder, forward_func)
         self.ablation: Ablation = ablation
         self.response: Response = response
         self.norm: MapNorm = norm
@@ -330,7 +330,13 @@ def _check(name: str, value: object, known: tuple[str, ...]) -> None:
         raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
 
 
-def _open(decoder: DecoderSource, function: Callable[..., Tensor]) -> Decoder:
+def open_decoder(decoder: DecoderSource, function: Callable[..., Tensor]) -> Decoder:
+    """Open a decoder for a forward function, see `DecoderSource`.
+
+    Raises:
+        InputError: none is given, and none ships for the function.
+        WeightsError: the decoder's file cannot be used.
+    """
     if isinstance(decoder, Decoder):
         return decoder
     recognizer = function if isinstance(function, Recognizer) else None

@@ -15,10 +15,13 @@ from xfr_plugin.attr.captum_methods import (
 )
 from xfr_plugin.attr.captum_perturbation import PairKernelShap, PairLime, PairOcclusion
 from xfr_plugin.attr.corrrise import CorrRise
+from xfr_plugin.attr.ebp import Ebp
 from xfr_plugin.attr.fame import Fame
 from xfr_plugin.attr.fggb import Fggb
 from xfr_plugin.attr.gradcam import GradCam, GradCamPlusPlus, ScoreCam
 from xfr_plugin.attr.mery import MeryAvg, MinPlus
+from xfr_plugin.attr.reconstruction import ReconstructionSaliency
+from xfr_plugin.attr.relevance import ChannelRelevanceSaliency, LrpSaliency
 from xfr_plugin.attr.srise import SRise
 from xfr_plugin.attr.xface import XFace
 from xfr_plugin.attr.xssab import Xssab
@@ -108,7 +111,27 @@ _ADVERSARIAL = (
     "are not yet validated on known evidence"
 )
 
+_REGIONAL = (
+    "it divides the score among eight regions by how embeddings respond to them, and where it is known which region "
+    "decides it names the right one in about two of five cases (docs/planted_evidence.md)"
+)
+
+_EXCITED = (
+    "its plain maps are high wherever the network is excited, for a match or not, and its contrastive ones are small "
+    "differences of two such maps; they are not yet validated on known evidence"
+)
+
 _ALL = (
+    Method(
+        name="reconstruction",
+        title="Reconstruction saliency",
+        cls=ReconstructionSaliency,
+        paper="after Xu, Lu and Ebrahimi, arXiv 2306.00402",
+        year=2023,
+        needs="decoder",
+        cost="1 forward",
+        caveat=_REGIONAL,
+    ),
     Method(
         name="fggb",
         title="Feature-guided gradient backpropagation",
@@ -178,6 +201,36 @@ _ALL = (
         needs="scores",
         cost="1 + 1182 forward a face (112×112)",
         caveat=_MASKED,
+    ),
+    Method(
+        name="lrp",
+        title="Layer-wise relevance of the cosine score",
+        cls=LrpSaliency,
+        paper="Bach et al., PLOS ONE 2015; Zennit, arXiv 2106.13200",
+        year=2015,
+        needs="composite",
+        cost="1 forward, 1 relevance pass",
+        caveat=_NOT_VALIDATED,
+    ),
+    Method(
+        name="channel_relevance",
+        title="Saliency from channel maps by relevance",
+        cls=ChannelRelevanceSaliency,
+        paper="after Xu, Lu and Ebrahimi, arXiv 2306.00402",
+        year=2023,
+        needs="composite",
+        cost="1 forward, D relevance passes",
+        caveat=_NOT_VALIDATED,
+    ),
+    Method(
+        name="ebp",
+        title="Excitation backpropagation",
+        cls=Ebp,
+        paper="Williford, May and Byrne, arXiv 2008.00916",
+        year=2020,
+        needs="composite",
+        cost="1 forward, 1 relevance pass (2 with contrast)",
+        caveat=_EXCITED,
     ),
     Method(
         name="integrated_gradients",

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from xfr_plugin.evaluation.blending import blend_region
+from xfr_plugin.faces.blending import blend_region
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.evaluation.planting import PLANTED_REGIONS, Planting, RegionsOf, region_parts
 from xfr_plugin.faces.alignment import fit_aligned

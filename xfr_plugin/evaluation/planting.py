@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.blending import Blending
+from xfr_plugin.faces.blending import Blending
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.files import atomic_path
 

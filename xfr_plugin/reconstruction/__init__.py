@@ -4,16 +4,20 @@ from xfr_plugin.reconstruction.atlas import ablated, channel_atlas, channel_diff
 from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard, fingerprint
 from xfr_plugin.reconstruction.files import find_decoder, list_decoders, load_decoder, save_decoder
 from xfr_plugin.reconstruction.network import DecoderNetwork
+from xfr_plugin.reconstruction.regional import RegionalEvidence
+from xfr_plugin.reconstruction.regional_fit import fit_regional
 
 __all__ = [
     "Decoder",
     "DecoderCard",
     "DecoderNetwork",
+    "RegionalEvidence",
     "ablated",
     "channel_atlas",
     "channel_differences",
     "find_decoder",
     "fingerprint",
+    "fit_regional",
     "list_decoders",
     "load_decoder",
     "normalised_maps",

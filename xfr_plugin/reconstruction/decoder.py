@@ -12,6 +12,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 from xfr_plugin.reconstruction.losses import to_input_size
 from xfr_plugin.reconstruction.network import DecoderNetwork
+from xfr_plugin.reconstruction.regional import RegionalEvidence
 
 __all__ = ["Decoder", "DecoderCard", "fingerprint"]
 
@@ -60,6 +61,7 @@ class Decoder(nn.Module):
         atlas: D×h×w, where on the aligned face each channel lives; every map sums to one.
         mean_embedding: D, the mean normalised embedding of the training faces.
         mean_face: 3×H×W in [0, 1], their mean at the decoder's size.
+        regional: how scores divide among the regions of the face, if that was measured.
     """
 
     atlas: Tensor
@@ -73,6 +75,7 @@ class Decoder(nn.Module):
         atlas: Tensor,
         mean_embedding: Tensor,
         mean_face: Tensor,
+        regional: RegionalEvidence | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -85,6 +88,7 @@ class Decoder(nn.Module):
             if tuple(value.shape[: len(start)]) != start:
                 raise InputError(f"{name} has shape {tuple(value.shape)}, expected it to start with {start}")
             self.register_buffer(name, value.float())
+        self.regional = regional
         self.eval()
 
     def check_recognizer(self, recognizer: Recognizer) -> None:

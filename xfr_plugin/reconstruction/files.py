@@ -15,11 +15,13 @@ from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.recognition.weights import load_state_dict_into, read_metadata, read_weights, write_weights
 from xfr_plugin.recognition.zoo import check_device
 from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard, fingerprint
+from xfr_plugin.reconstruction.regional import RegionalEvidence
 
 __all__ = ["find_decoder", "list_decoders", "load_decoder", "save_decoder"]
 
 _CARD_KEY = "decoder"
 _EXTRAS = ("atlas", "mean_embedding", "mean_face")
+_REGIONAL = ("shifts", "moments", "maps", "areas")
 _NETWORK = "network."
 
 
@@ -31,7 +33,12 @@ def save_decoder(decoder: Decoder, path: str | os.PathLike[str]) -> None:
     """
     state = {name: value.half() if value.ndim > 1 else value for name, value in decoder.state_dict().items()}
     # halving alone would push the atlas' small values, which sum to one, below the normal 16-bit range
-    state["atlas"] = (decoder.atlas * _atlas_scale(decoder.atlas)).half()
+    for name in ("atlas", "regional.maps"):
+        if name in state:
+            maps = decoder.get_buffer(name)
+            state[name] = (maps / maps.max().clamp_min(1e-12)).half()
+    if decoder.regional is not None:
+        state["regional.moments"] = decoder.regional.moments
     write_weights(path, state, {_CARD_KEY: decoder.card.model_dump(mode="json")})
 
 
@@ -57,7 +64,9 @@ def load_decoder(
     load_state_dict_into(network, own, path.name)
     extras = _extras(state, card, path)
     extras["atlas"] = extras["atlas"] / extras["atlas"].sum(dim=(1, 2), keepdim=True)
-    decoder = Decoder(network.requires_grad_(False), card, **extras).to(check_device(device))
+    regional = _regional(state, path)
+    decoder = Decoder(network.requires_grad_(False), card, **extras, regional=regional)
+    decoder.to(check_device(device))
     if recognizer is not None:
         decoder.check_recognizer(recognizer)
     return decoder
@@ -110,5 +119,13 @@ def _extras(state: dict[str, Tensor], card: DecoderCard, path: Path) -> dict[str
     return {name: state[name].float() for name in _EXTRAS}
 
 
-def _atlas_scale(atlas: Tensor) -> float:
-    return float(1 / atlas.max().clamp_min(1e-12))
+def _regional(state: dict[str, Tensor], path: Path) -> RegionalEvidence | None:
+    parts = {name: state[key].float() for name in _REGIONAL if (key := f"regional.{name}") in state}
+    if not parts:
+        return None
+    if len(parts) < len(_REGIONAL):
+        raise LayoutError(f"{path.name} holds only a part of its regional evidence: get the file again")
+    try:
+        return RegionalEvidence(**parts)
+    except InputError as error:
+        raise LayoutError(f"{path.name}: {error}") from error

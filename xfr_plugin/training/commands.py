@@ -102,6 +102,29 @@ def decoder(
     _report(train_decoder(settings), settings.run)
 
 
+@app.command()
+def regions(
+    decoder: Annotated[str, typer.Option(help="Name or file of a trained decoder.")],
+    out: Annotated[Path, typer.Option(help="File to write: the decoder with its regional evidence.")],
+    recognizer: Annotated[str, typer.Option(help="Name or weight file of its recognizer.")] = (
+        "xfr_compact128"
+    ),
+    faces: Annotated[Path, typer.Option(help="Folder of aligned faces, one subfolder a person.")] = Path(
+        "../shared/data/faces/lfw112"
+    ),
+    exchanges: Annotated[int, typer.Option(help="Pairs of people whose regions are exchanged.")] = 3000,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+) -> None:
+    """Measure how scores divide among the regions of the face, for a decoder that is already trained."""
+    from xfr_plugin.recognition import load_recognizer
+    from xfr_plugin.training.regions import add_regional_evidence
+
+    model = load_recognizer(recognizer, device=device)
+    add_regional_evidence(decoder, model, faces, out, exchanges=exchanges, seed=seed)
+    Console().print(f"decoder with regional evidence: {out}", soft_wrap=True)
+
+
 def _report(outcome: Outcome, run: Path) -> None:
     """Print the best validation as a table, and where everything is."""
     console = Console()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.recognition.folding import folded_recognizer
-from xfr_plugin.recognition.recognizer import Provenance, Recognizer
+from xfr_plugin.recognition.recognizer import Provenance
 from xfr_plugin.recognition.zoo import load_recognizer
 from xfr_plugin.reconstruction.atlas import channel_atlas
 from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard, fingerprint
@@ -23,17 +23,17 @@ from xfr_plugin.reconstruction.losses import (
     to_input_size,
 )
 from xfr_plugin.reconstruction.network import DecoderNetwork
+from xfr_plugin.reconstruction.regional_fit import fit_regional
 from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, train
 from xfr_plugin.training.faces_data import (
-    FaceSet,
     all_files,
-    embed_faces,
     find_faces,
     read_faces,
     split_people,
 )
 from xfr_plugin.training.manifest import build_manifest
+from xfr_plugin.training.regions import embed_with_mirror
 
 __all__ = ["DecoderConfig", "DecoderTask", "publish_decoder", "train_decoder"]
 
@@ -56,6 +56,7 @@ class DecoderConfig(EngineConfig):
         shift: the identity loss sees views shifted by up to so many pixels of the recognizer's input.
         noise: deviation of the noise on these views, in units of the image's range.
         atlas_faces: how many training faces the channel atlas is averaged over.
+        exchanges: how many pairs of training people exchange regions to measure regional evidence.
     """
 
     recognizer: str = "xfr_compact128"
@@ -72,6 +73,7 @@ class DecoderConfig(EngineConfig):
     shift: int = Field(default=4, ge=0)
     noise: float = Field(default=0.05, ge=0)
     atlas_faces: int = Field(default=512, gt=0)
+    exchanges: int = Field(default=3000, gt=0)
 
 
 class DecoderTask(Task):
@@ -92,7 +94,7 @@ class DecoderTask(Task):
         )
         self.manifest = build_manifest(config.faces, all_files(train_part, held_out))
         self.faces = read_faces(config.faces, train_part, self.recognizer.input_size)
-        self.embeddings = _embed_with_mirror(self.recognizer, self.faces)
+        self.embeddings = embed_with_mirror(self.recognizer, self.faces)
         validation = read_faces(config.faces, held_out, self.recognizer.input_size)
         chosen = torch.linspace(0, len(validation) - 1, min(config.validation_faces, len(validation))).long()
         self.validation = validation.batch(chosen)
@@ -170,7 +172,7 @@ def train_decoder(config: DecoderConfig) -> Outcome:
 
 
 def publish_decoder(task: DecoderTask, outcome: Outcome, path: Path, name: str) -> DecoderCard:
-    """Measure the channel atlas of a trained decoder and write everything as one file."""
+    """Measure channel atlas and regional evidence of a trained decoder and write everything as one file."""
     config = task.config
     embeddings = task.embeddings[:, 0]
     card = DecoderCard(
@@ -193,7 +195,17 @@ def publish_decoder(task: DecoderTask, outcome: Outcome, path: Path, name: str) 
     mean_face = functional.interpolate(
         task.faces.images.double().mean(dim=0)[None] / 255, task.output_size, mode="area"
     )
-    save_decoder(Decoder(network, card, atlas, embeddings.mean(dim=0), mean_face[0].float()), path)
+    regional = fit_regional(
+        task.recognizer,
+        network,
+        task.faces.images,
+        torch.from_numpy(task.faces.people),
+        task.embeddings,
+        exchanges=config.exchanges,
+        seed=config.seed,
+    )
+    mean_embedding = embeddings.mean(dim=0)
+    save_decoder(Decoder(network, card, atlas, mean_embedding, mean_face[0].float(), regional), path)
     return card
 
 
@@ -203,12 +215,6 @@ def mixed_embeddings(embeddings: Tensor, count: int, generator: torch.Generator)
     first, second = torch.randint(len(flat), (2, count), generator=generator)
     share = torch.rand(count, 1, generator=generator)
     return functional.normalize(share * flat[first] + (1 - share) * flat[second], dim=1)
-
-
-def _embed_with_mirror(recognizer: Recognizer, faces: FaceSet) -> Tensor:
-    """Embeddings of the faces and of their mirror images, N×2×D."""
-    mirrored = FaceSet(faces.images.flip(3), faces.people, faces.files)
-    return torch.stack((embed_faces(recognizer, faces), embed_faces(recognizer, mirrored)), dim=1)
 
 
 def _chunks(values: Tensor) -> tuple[Tensor, ...]:
