@@ -17,6 +17,7 @@ from captum_toys import (
     faces,
     fail,
     hwc,
+    lit_net,
     nudge_nothing,
     pair_configs,
     perturb,
@@ -26,10 +27,10 @@ from captum_toys import (
     same_form,
     traceless,
 )
+from tiny_decoder import toy_decoder
 from torch import Tensor, nn
 
-from xfr_plugin.attr.reconstruction_explainer import ReconstructionExplainer
-from xfr_plugin.reconstruction import Decoder, DecoderCard
+from xfr_plugin.attr import ReconstructionExplainer
 
 CHANNELS = 5
 """Of `DistinctNet`'s embedding."""
@@ -43,27 +44,13 @@ class ChannelSubject:
     build: Callable[[nn.Module, int], Attribution]
 
 
-def toy_decoder(channels: int) -> Decoder:
-    """An untrained decoder; its atlas differs from channel to channel."""
-    torch.manual_seed(channels)
-    card = DecoderCard(
-        name="toy",
-        recognizer="toy",
-        recognizer_sha256="",
-        embedding_dim=channels,
-        input_size=(16, 12),
-        output_size=(16, 12),
-        widths=(4, 4, 4),
-    )
-    atlas = torch.rand(channels, 16, 12)
-    return Decoder(card.build_network(), card, atlas, torch.randn(channels), torch.rand(3, 16, 12)).double()
-
-
 def subjects() -> dict[str, ChannelSubject]:
     listed = (
         ChannelSubject(
             "ReconstructionExplainer",
-            lambda model, channels: ReconstructionExplainer(model, toy_decoder(channels), batch_size=8),
+            lambda model, channels: ReconstructionExplainer(
+                model, toy_decoder(channels, (16, 12)), batch_size=8
+            ),
         ),
     )
     return {subject.name: subject for subject in listed}
@@ -120,13 +107,14 @@ def check_tuples(subject: ChannelSubject) -> None:
 
 def check_forward_arguments(subject: ChannelSubject) -> None:
     """Further forward arguments reach the model."""
-    model, (images, _) = distinct_net(), faces()
+    model, (images, _) = lit_net(), faces()
     attribution = subject.build(model, CHANNELS)
     gains = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
     maps = attribution.attribute(images, target=2, additional_forward_args=(gains, 1))
-    scaled = attribution.attribute(images * gains.view(-1, 1, 1, 1), target=2)
-    close((maps,), (scaled,), "forward arguments")
-    assert relative(maps, attribution.attribute(images, target=2)) > 1e-6
+    changed = images * gains.view(-1, 1, 1, 1) + 1
+    plain = subject.build(distinct_net(), CHANNELS)
+    close((maps,), (plain.attribute(changed, target=2),), "forward arguments")
+    assert relative(maps, plain.attribute(images, target=2)) > 1e-6
 
 
 def check_precision(subject: ChannelSubject) -> None:
