@@ -44,8 +44,8 @@ __all__ = [
     "rank_agreement",
 ]
 
-QUICK_METHODS = ("xssab", "fggb")
-"""What `compare` runs if it is not told: methods that together answer within some ten seconds on two CPU cores."""
+QUICK_METHODS = ("reconstruction", "fggb", "xssab", "gradcam", "lrp", "corrrise")
+"""What `compare` runs if it is not told: one or two of each family, without the slow ones."""
 
 DEFAULT_SMOOTHING = 0.04
 """σ of the blur before maps are correlated, as a share of the face's height: 4.5 pixels of 112."""
