@@ -2,7 +2,8 @@
 
 One face, all channels, by plain gradient (Captum's Saliency, signed) and integrated gradients. Each variant runs in
 a process of its own, so that its peak memory is its own, after a warm-up of two channels; variants take turns. All
-must agree to 1e-3 of the largest value.
+must agree to 1e-2 of the largest value, for in float32 rounding
+switches single rectifiers.
 
     python benchmarks/all_channels.py [--recognizers xfr_compact128 mobilefacenet_ms1m] [--repeats 3] [--steps 8]
 """
@@ -88,7 +89,7 @@ def compare(source: str, repeats: int, steps: int, chunk: int, table: Table) -> 
         memory = statistics.median(m for _, m, _ in results[variant])
         expected, found = loop[0][2], results[variant][0][2]
         difference = float((found - expected).abs().max() / expected.abs().max())
-        if difference > 1e-3:
+        if difference > 1e-2:
             raise SystemExit(f"{source}, {variant}: differs from the loop by {difference:.1e} of the maximum")
         table.add_row(source, variant, f"{seconds:.2f}", f"{ratio:.2f}", f"{memory:.0f}", f"{difference:.0e}")
 
@@ -102,15 +103,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--chunk", type=int, default=16)
     arguments = parser.parse_args()
-    table = Table("recognizer", "variant", "seconds", "loop / this", "extra peak MiB", "difference")
-    for source in arguments.recognizers:
-        compare(source, arguments.repeats, arguments.steps, arguments.chunk, table)
     console = Console(width=110)
     console.print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, one face, IG with {arguments.steps} steps, "
         f"chunk_size={arguments.chunk}"
     )
-    console.print(table)
+    for source in arguments.recognizers:
+        table = Table("recognizer", "variant", "seconds", "loop / this", "extra peak MiB", "difference")
+        compare(source, arguments.repeats, arguments.steps, arguments.chunk, table)
+        console.print(table)
 
 
 if __name__ == "__main__":

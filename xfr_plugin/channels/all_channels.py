@@ -19,7 +19,7 @@ from captum._utils.gradient import compute_gradients
 from captum.attr import Attribution, GradientAttribution
 from torch import Tensor, nn
 
-from xfr_plugin.channels.pullback import channel_gradients, one_hot_cotangents, pull_back
+from xfr_plugin.channels.pullback import one_hot_cotangents, pull_back
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -30,6 +30,7 @@ __all__ = ["attribute_all_channels", "iterate_channels"]
 def attribute_all_channels(
     method: Attribution | Callable[..., Tensor],
     images: Tensor,
+    /,
     *,
     channels: range | None = None,
     reduce: Callable[[Tensor], Tensor] | None = None,
@@ -80,6 +81,7 @@ def attribute_all_channels(
 def iterate_channels(
     method: Attribution | Callable[..., Tensor],
     images: Tensor,
+    /,
     *,
     channels: range | None = None,
     chunk_size: int = 16,
@@ -118,13 +120,8 @@ def _by_gradient(
 ) -> Iterator[tuple[range, Tensor]]:
     function = _folded(model, images, arguments) if fold else model
     embedding, pullback = pull_back(lambda leaf: function(leaf, *arguments), images, chunk_size)
-    wanted = _checked_channels(channels, embedding)
-    if wanted == range(embedding.shape[1]):
-        for chunk, gradients in channel_gradients(embedding, pullback, chunk_size):
-            yield chunk, gradients.transpose(0, 1)
-        return
-    for chunk in _chunks(wanted, chunk_size):
-        yield chunk, pullback(one_hot_cotangents(chunk, embedding)).transpose(0, 1)
+    for chunk in _chunks(_checked_channels(channels, embedding), chunk_size):
+        yield chunk, pullback(_cotangents(chunk, embedding)).transpose(0, 1)
 
 
 def _by_method(
@@ -205,7 +202,7 @@ class _SharedForward:
             return plain
         images, *further = (self._once(value, rows) for value in (points, *arguments))
         embedding, pullback = pull_back(lambda leaf: forward_fn(leaf, *further), images, len(self.channels))
-        gradients = pullback(one_hot_cotangents(self.channels, embedding))
+        gradients = pullback(_cotangents(self.channels, embedding))
         by_point = gradients.unflatten(1, (-1, self.count)).transpose(0, 1)
         return (by_point.reshape(points.shape),)
 
@@ -219,6 +216,11 @@ class _SharedForward:
         if not _has_rows(value, rows):
             return value
         return value.detach().unflatten(0, (-1, len(self.channels), self.count))[:, 0].flatten(0, 1)
+
+
+def _cotangents(channels: range, embedding: Tensor) -> Tensor:
+    """Cotangents K×M×D that select these channels, which need not be neighbours."""
+    return one_hot_cotangents(range(embedding.shape[1]), embedding)[list(channels)]
 
 
 def _has_rows(value: Any, rows: int) -> bool:
