@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from zennit.composites import COMPOSITES, EpsilonPlusFlat
 from zennit.core import Hook
+from zennit.rules import Pass
 
 from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.faces.lfw import read_pairs
@@ -114,11 +115,15 @@ def flow(name: str, module: str, rule: str, out: Tensor, into: Tensor) -> Flow:
 
 
 def composites() -> Iterator[tuple[str, Any]]:
-    """Ours, with biases and without; and Zennit's own, with what the networks need and as it comes."""
+    """Ours, with biases and without; and Zennit's own on the canonized network."""
     for name in OURS:
         yield name, COMPOSITES[name]()
     yield "epsilon_plus_flat_face, zero_params=['bias']", COMPOSITES[OURS[0]](zero_params=["bias"])
-    yield "Zennit's EpsilonPlusFlat with FaceCanonizer", EpsilonPlusFlat(canonizers=[FaceCanonizer()])
+    head = [((Cosine, nn.PReLU), Pass())]
+    yield (
+        "Zennit's EpsilonPlusFlat with FaceCanonizer",
+        EpsilonPlusFlat(layer_map=head, canonizers=[FaceCanonizer()]),
+    )
 
 
 def ratio(part: Tensor, whole: Tensor) -> str:
@@ -161,11 +166,9 @@ def main() -> None:
         pair = load_faces(recognizer, arguments.pairs)
         for title, composite in composites():
             flows, total = measure(recognizer, composite, pair)
-            lost = max(
-                flows, key=lambda each: float(((each.size_out - each.size_in) / total.net_out).median())
-            )
+            lost = max(flows, key=lambda each: float(((each.net_out - each.net_in) / total.net_out).median()))
             columns = (ratio(total.net_in, total.net_out), ratio(total.size_in, total.net_out))
-            absorbed = ratio(lost.size_out - lost.size_in, total.net_out)
+            absorbed = ratio(lost.net_out - lost.net_in, total.net_out)
             print(
                 f"| `{name}` | {title} | " + " | ".join(columns) + f" | {lost.name}: {absorbed} |", flush=True
             )

@@ -13,6 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from xfr_plugin.recognition.networks import (
+    CompactFaceNet,
+    FaceIdNet,
+    MobileFaceNet,
+    MobileFaceNetPReLU,
+    iresnet18,
+)
 from xfr_plugin.recognition.networks.compact import _Residual
 from xfr_plugin.recognition.networks.mobilefacenet import GlobalDepthwise, InvertedResidual, conv_bn_act
 from xfr_plugin.recognition.networks.mobilefacenet_prelu import _Bottleneck, _conv_bn
@@ -189,10 +196,24 @@ LAYOUTS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+OUR_NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
+    "compact": (CompactFaceNet, (112, 112)),
+    "mobilefacenet": (MobileFaceNet, (112, 112)),
+    "mobilefacenet_prelu": (MobileFaceNetPReLU, (112, 112)),
+    "iresnet18": (iresnet18, (112, 112)),
+    "faceid": (FaceIdNet, (160, 120)),
+}
+
+
 def build(name: str) -> nn.Module:
     """Build a layout in float64 with weights and statistics that make every part matter."""
     torch.manual_seed(7)
-    network = LAYOUTS[name]().double().eval()
+    return randomised(LAYOUTS[name]())
+
+
+def randomised(network: nn.Module) -> nn.Module:
+    """Put a network into float64 and evaluation mode, and draw what a fresh one has at its neutral value."""
+    network = network.double().eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):

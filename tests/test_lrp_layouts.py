@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lrp_layouts import LAYOUTS, build, images_for
+from lrp_layouts import LAYOUTS, OUR_NETWORKS, build, images_for, randomised
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from zennit.composites import COMPOSITES, EpsilonPlus
@@ -212,3 +212,18 @@ def test_zennit_names_ours_only_once_the_package_is_imported() -> None:
         built = COMPOSITES[name](layer_map=[(nn.Conv2d, rule)], first_map=[(nn.Linear, rule)])
         assert built.layer_map[0] == (nn.Conv2d, rule)
         assert built.first_map[0] == (nn.Linear, rule)
+
+
+@pytest.mark.parametrize("name", ["compact", "mobilefacenet", "mobilefacenet_prelu", "iresnet18", "faceid"])
+def test_our_networks_keep_their_output_and_are_covered(name: str) -> None:
+    network, size = OUR_NETWORKS[name]
+    built = randomised(network())
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    before = snapshot(built)
+    with torch.no_grad():
+        expected = built(images)
+        coverage(built, COMPOSITES["epsilon_plus_flat_face"]())
+        with Composite(canonizers=[FaceCanonizer()]).context(built):
+            canonical = built(images)
+    torch.testing.assert_close(canonical, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+    assert_same(before, snapshot(built))
