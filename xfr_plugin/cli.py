@@ -223,8 +223,9 @@ def compare_command(
     _print_decision(console, comparison.verification)
     console.print(comparison_table(comparison))
     console.print(
-        "agrees: median rank correlation with the other methods. Regions: net evidence, % of all evidence in "
-        "the face. Methods that agree can be wrong together.",
+        "agrees: median rank correlation with the other methods. Most for and against: the region with the most "
+        "net evidence, in % of all evidence in the face, probe | reference; large regions hold much. Methods that "
+        "agree can be wrong together.",
         highlight=False,
     )
     _print_files(console, comparison.notes, picture, document)

@@ -117,7 +117,11 @@ def _draw_tables(page: _Page, top: float, comparison: Comparison) -> None:
 
 def _draw_regions(axes: Axes, explanations: list[Explanation]) -> None:
     """Net shares, methods × regions; each region has two columns, the probe's and the reference's."""
-    names = [region.region.replace("_", "\n") for region in explanations[0].probe.regions]
+    size = explanations[0].probe.saliency.size
+    names = [
+        f"{region.region.replace('_', chr(10))}\n({region.pixels / size:.0%})"
+        for region in explanations[0].probe.regions
+    ]
     shares = np.stack(
         [np.stack([net_shares(e.probe), net_shares(e.reference)], axis=1) for e in explanations]
     )
@@ -130,7 +134,7 @@ def _draw_regions(axes: Axes, explanations: list[Explanation]) -> None:
     for edge in range(1, len(names)):
         axes.axvline(2 * edge - 0.5, color="0.4", lw=0.8)
     axes.set_title(
-        "net evidence of regions, % of all evidence in the face (left column: probe, right: reference)",
+        "net evidence of regions, % of all evidence in the face (left column: probe, right: reference; below: area)",
         fontsize=9,
         loc="left",
     )

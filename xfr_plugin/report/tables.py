@@ -71,8 +71,8 @@ def comparison_table(comparison: Comparison) -> Table:
         Column("seconds", justify="right"),
         Column("MiB", justify="right"),
         Column("agrees", justify="right"),
-        Column("most for a match (probe | reference)", ratio=1),
-        Column("most against (probe | reference)", ratio=1),
+        Column("most for a match, %", ratio=1),
+        Column("most against, %", ratio=1),
     )
     for result in comparison.results:
         table.add_row(result.method, f"{result.seconds:.2f}", _memory(result), *_answer(comparison, result))
@@ -92,12 +92,12 @@ def _answer(comparison: Comparison, result: MethodResult) -> tuple[str, ...]:
 
 
 def _extreme(face: FaceExplanation, sign: int) -> str:
-    """The region with the largest net evidence of a sign, and its share in percent; a dash for none."""
+    """The region with the largest net evidence of a sign, and its share in percent; a dash for less than a half."""
     shares = sign * net_shares(face)
     best = int(shares.argmax())
-    if shares[best] <= 0:
+    if shares[best] < 0.5:  # it would be shown as nothing
         return "–"
-    return f"{face.regions[best].region.replace('_', ' ')} {sign * shares[best]:+.0f}\u00a0%"
+    return f"{face.regions[best].region.replace('_', ' ')} {sign * shares[best]:+.0f}"
 
 
 def _memory(result: MethodResult) -> str:
