@@ -97,7 +97,7 @@ def _draw_faces(cell: tuple[Axes, Axes], comparison: Comparison) -> None:
 
 def _draw_method(cell: tuple[Axes, Axes], result: MethodResult) -> None:
     cell[0].set_title(result.method, fontsize=10, fontweight="bold", loc="left")
-    cell[1].set_title(f"{result.seconds:.2g} s", fontsize=9, color="0.35", loc="right")
+    cell[1].set_title(_seconds(result.seconds), fontsize=9, color="0.35", loc="right")
     if result.explanation is None:
         reason = textwrap.fill(f"no answer: {result.error}", 46, max_lines=8)
         cell[0].text(0, 0.98, reason, va="top", fontsize=8, color="0.25", transform=cell[0].transAxes)
@@ -173,6 +173,10 @@ def _draw_matrix(
 def _short(correlation: float) -> str:
     """Two digits without the leading zero: narrow enough for twenty methods."""
     return f"{correlation:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
 
 
 def _draw_words(page: _Page, comparison: Comparison) -> None:
