@@ -9,9 +9,9 @@ from torch import Tensor
 from zennit.attribution import Attributor
 from zennit.composites import EpsilonPlus
 
-from xfr_plugin.attr import ReconstructionExplainer
+from xfr_plugin.attr import ReconstructionExplainer, ReconstructionSaliency
 from xfr_plugin.errors import InputError
-from xfr_plugin.lrp.reconstruction import ReconstructionAttributor
+from xfr_plugin.lrp.reconstruction import ReconstructionAttributor, SaliencyAttributor
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder
 
@@ -82,3 +82,28 @@ def test_wrong_weights_and_options(recognizer: Recognizer, decoder: Decoder, pai
         ReconstructionAttributor(recognizer, decoder=decoder, ablation="partner")
     with pytest.raises(InputError, match="norm"):
         ReconstructionAttributor(recognizer, decoder=decoder, norm="max")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"variant": "paper", "source": "face", "ablation": "partner"}], ids=str
+)
+def test_saliency_against_partners(
+    recognizer: Recognizer, decoder: Decoder, pair: Images, options: dict[str, str]
+) -> None:
+    expected = ReconstructionSaliency(recognizer, decoder=decoder, **options).attribute(pair)[0]  # type: ignore[arg-type]
+    partners = recognizer.embed(pair[1])
+    composite = EpsilonPlus()
+    with SaliencyAttributor(recognizer, composite, decoder=decoder, **options) as attributor:
+        output, maps = attributor(pair[0], partners)
+    torch.testing.assert_close(maps, expected)
+    torch.testing.assert_close(output, recognizer.embed(pair[0]))
+    assert not composite.handles
+    given = SaliencyAttributor(recognizer, None, partners, decoder=decoder, threshold=0.2, **options)
+    torch.testing.assert_close(given(pair[0])[1], expected)
+    with pytest.raises(InputError, match="reference embedding"):
+        attributor(pair[0], partners[:2])
+
+
+def test_left_alone_a_face_is_its_own_partner(recognizer: Recognizer, decoder: Decoder, pair: Images) -> None:
+    maps = SaliencyAttributor(recognizer, decoder=decoder)(pair[0])[1]
+    torch.testing.assert_close(maps.sum(dim=(1, 2, 3)), torch.full((3,), 0.8, dtype=torch.float64))

@@ -1,7 +1,8 @@
-"""Maps of embedding channels by decoding, for those who work with Zennit's attributors.
+"""The two reconstruction classes for those who work with Zennit's attributors.
 
-The maps are those of `attr.ReconstructionExplainer`; nothing is propagated backwards. A composite is registered for
-the time of the call, as Zennit does, and only matters if it changes what the model computes.
+The maps are those of `attr.ReconstructionExplainer` and `attr.ReconstructionSaliency`; nothing is propagated
+backwards. A composite is registered for the time of the call, as Zennit does, and only matters if it changes what the
+model computes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor
 from zennit.attribution import Attributor
 
+from xfr_plugin.attr.reconstruction import ReconstructionSaliency
 from xfr_plugin.attr.reconstruction_explainer import DecoderSource, ReconstructionExplainer
 from xfr_plugin.errors import InputError
 
-__all__ = ["ReconstructionAttributor"]
+__all__ = ["ReconstructionAttributor", "SaliencyAttributor"]
 
 
 class ReconstructionAttributor(Attributor):  # type: ignore[misc]  # Zennit is not typed
@@ -72,3 +74,47 @@ class ReconstructionAttributor(Attributor):  # type: ignore[misc]  # Zennit is n
             maps = self.explainer.embedding_maps(output, channels, (input.shape[2], input.shape[3])).to(input)
             grey = torch.einsum("nk,nkhw->nhw", weights[:, channels].to(input), maps)[:, None]
         return output, (grey / input.shape[1]).expand_as(input).contiguous()
+
+
+class SaliencyAttributor(Attributor):  # type: ignore[misc]  # Zennit is not typed
+    """Similarity saliency of faces against their partners, see `attr.ReconstructionSaliency`.
+
+    A call returns `(output, attribution)`: the embeddings N×D as the model gives them, and signed maps of the input's
+    shape. The partners' embeddings N×D (or D, for all faces) are `attr_output`; left out, they are the output itself,
+    as everywhere in Zennit, and each face is compared with itself.
+
+    Args:
+        model: maps images N×C×H×W to embeddings N×D, normalised or not; a `Recognizer` brings its decoder and
+            its threshold.
+        composite: Zennit composite.
+        attr_output: embeddings N×D or D, or a function from the output to them.
+        threshold: see `PairAttribution`.
+        options: of `ReconstructionSaliency`.
+
+    Raises:
+        InputError: see `ReconstructionSaliency`.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Tensor],
+        composite: Any | None = None,
+        attr_output: Tensor | Callable[[Tensor], Tensor] | None = None,
+        *,
+        threshold: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model=model, composite=composite, attr_output=attr_output)
+        self.saliency = ReconstructionSaliency(model, threshold, **options)
+
+    @torch.no_grad()
+    def forward(self, input: Tensor, attr_output_fn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Explain each face against its partner; Zennit's `__call__` comes here.
+
+        Raises:
+            InputError: partners that are not N×D or D.
+        """
+        output: Tensor = self.model(input)
+        partners = torch.as_tensor(attr_output_fn(output)).to(output)
+        maps: Tensor = self.saliency.attribute(input, additional_forward_args=partners)
+        return output, maps
