@@ -52,15 +52,15 @@ FAST: Mapping[str, Mapping[str, Any]] = {
     "fggb": {"chunk_size": 64},
     "integrated_gradients": {"n_steps": 10},
     "smoothgrad": {"n_samples": 5},
-    "lime": {"parts": "regions", "n_samples": 20},
-    "kernel_shap": {"parts": "regions", "n_samples": 20},
+    "lime": {"parts": "regions", "n_samples": 12},
+    "kernel_shap": {"parts": "regions", "n_samples": 12},
     "fame": {"steps": 6},
     "corrrise": {"n_masks": 40, "patch_size": 20},
     "srise": {"n_masks": 40},
     "xface": {"patch_sizes": (28, 56), "stride": 28},
     "mery_avg": {"stride": 28},
     "minplus": {"stride": 28, "rounds": 2},
-    "occlusion": {"window": 4, "stride": 4},
+    "occlusion": {"window": 6, "stride": 6},
 }
 """Small option values by method: the published defaults are for photographs, and slow on purpose."""
 
