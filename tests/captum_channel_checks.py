@@ -27,10 +27,10 @@ from captum_toys import (
     same_form,
     traceless,
 )
-from tiny_decoder import toy_decoder
 from torch import Tensor, nn
 
 from xfr_plugin.attr import ReconstructionExplainer
+from xfr_plugin.reconstruction import Decoder, DecoderCard
 
 CHANNELS = 5
 """Of `DistinctNet`'s embedding."""
@@ -44,13 +44,27 @@ class ChannelSubject:
     build: Callable[[nn.Module, int], Attribution]
 
 
+def toy_decoder(channels: int) -> Decoder:
+    """An untrained decoder, large enough for the maps of its channels to differ."""
+    torch.manual_seed(channels)
+    card = DecoderCard(
+        name="toy",
+        recognizer="toy",
+        recognizer_sha256="",
+        embedding_dim=channels,
+        input_size=(16, 12),
+        output_size=(16, 12),
+        widths=(4, 4, 4),
+    )
+    atlas = torch.rand(channels, 16, 12)
+    return Decoder(card.build_network(), card, atlas, torch.randn(channels), torch.rand(3, 16, 12)).double()
+
+
 def subjects() -> dict[str, ChannelSubject]:
     listed = (
         ChannelSubject(
             "ReconstructionExplainer",
-            lambda model, channels: ReconstructionExplainer(
-                model, toy_decoder(channels, (16, 12)), batch_size=8
-            ),
+            lambda model, channels: ReconstructionExplainer(model, toy_decoder(channels), batch_size=8),
         ),
     )
     return {subject.name: subject for subject in listed}

@@ -128,7 +128,7 @@ def check_captum_configs(subject: Subject) -> str:
 
 
 def check_noise_tunnel_configs(subject: Subject) -> str:
-    """Captum's configurations of NoiseTunnel: without noise, the tunnel gives the plain maps."""
+    """Without noise, the tunnel gives the plain maps."""
 
     def check(config: PairConfig) -> None:
         attribution = built(subject, config.model, (config.pair[0], *(config.arguments or ())))
