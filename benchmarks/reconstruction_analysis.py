@@ -1,0 +1,846 @@
+"""What reconstructions and regional evidence show on people never trained on: the figures of docs/analysis.md.
+
+    python benchmarks/reconstruction_analysis.py --out out/analysis.md --pictures docs/pictures
+
+Needs the real faces (`XFR_DATA`). The people are those of `pairsDevTest.txt`. Intervals are 95 %, from resampling
+people, not pairs or images: pairs that share a person are not independent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import fisher_exact
+from torch import Tensor
+from torch.nn import functional
+
+from xfr_plugin.channels import decoded_changes
+from xfr_plugin.faces.lfw import LfwPair, image_path, read_pairs, read_people
+from xfr_plugin.faces.regions import template_regions
+from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.zoo import data_root
+from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders, normalised_maps
+from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
+from xfr_plugin.reconstruction.measures import reconstruct
+from xfr_plugin.report.figure import display_map, full_colour_scale, overlay
+from xfr_plugin.training.faces_data import FaceSet, embed_faces, read_faces
+from xfr_plugin.training.publish import present_pairs
+
+Array = NDArray[np.float64]
+REGIONS = tuple(EXCHANGED_REGIONS)
+RECOGNIZERS = ("xfr_compact128", "mobilefacenet_ms1m")
+GROUPS = ("true accepts", "false rejects", "false accepts", "true rejects")
+RESAMPLES = 1000
+BAND, BIN = 0.1, 0.02
+IMPOSTORS = 20000
+UNSEEN = 60
+SHARPNESS = 3  # the power by which shipped regional maps are made to compete, see `regional_fit`
+YAW_BINS = (0.0, 0.1, 0.25, np.inf)
+
+# Numbers (from 0) of genuine pairs of pairsDevTest.txt, sorted by eye from contact sheets of the pairs that an edge
+# filter around the eyes ranked highest. Pairs where glasses could not be told are in none of the lists but UNSURE.
+ONE_CLEAR = (99, 178, 189, 201, 220, 248, 250, 335, 353)
+ONE_DARK = (58, 66, 80, 128, 187, 197, 232, 340, 464)
+BOTH = (
+    5, 11, 15, 16, 34, 35, 36, 37, 38, 61, 67, 81, 83, 88, 100, 101, 108, 118, 119, 120, 129, 149, 150, 165, 166, 179,
+    184, 208, 209, 210, 211, 217, 219, 229, 233, 234, 242, 243, 244, 245, 255, 266, 278, 279, 304, 318, 321, 322, 342,
+    358, 368, 379, 380, 381, 382, 383, 403, 432, 446, 451, 452, 453, 454, 461, 487, 494,
+)  # fmt: skip
+UNSURE = (
+    17, 29, 39, 60, 84, 92, 112, 116, 142, 146, 156, 159, 160, 162, 174, 256, 263, 277, 343, 344, 365, 400, 433, 434,
+    436, 483, 489, 498, 332,
+)  # fmt: skip
+# Numbers (from 0) of impostor pairs, of those present, in which both wear glasses; found in the same way.
+BOTH_IMPOSTOR = (85, 141, 200, 208, 229, 231, 243, 253, 261, 267, 268, 269, 363, 406, 418, 424, 434,)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Data:
+    """Faces and official pairs; `first`, `second`: numbers of the faces of each pair."""
+
+    faces: FaceSet
+    person: NDArray[np.int64]
+    pairs: list[LfwPair]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    mesh: Array
+
+
+@dataclass(frozen=True)
+class Model:
+    """A recognizer, its decoder, and its embeddings of all faces."""
+
+    recognizer: Recognizer
+    decoder: Decoder
+    embeddings: Tensor
+
+    @property
+    def areas(self) -> Array:
+        regional = self.decoder.regional
+        assert regional is not None
+        return regional.areas.double().numpy()
+
+    def evidence(self, first: NDArray[np.int64], second: NDArray[np.int64], own_level: bool = False) -> Array:
+        """Density of the default regional evidence, pairs × regions, in hundredths: evidence over area share."""
+        regional = self.decoder.regional
+        assert regional is not None
+        found = []
+        for start in range(0, len(first), 4096):
+            part = slice(start, start + 4096)
+            a, b = self.embeddings[first[part]], self.embeddings[second[part]]
+            level = (a * b).sum(dim=1) if own_level else self.recognizer.threshold
+            found.append(regional.evidence(a, b, level).double().numpy())
+        return 100 * np.concatenate(found) / self.areas
+
+    def scores(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:
+        return (self.embeddings[first] * self.embeddings[second]).sum(dim=1).double().numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="Markdown tables")
+    parser.add_argument("--pictures", type=Path, help="folder for analysis_*.jpg")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    began = time.perf_counter()
+    data = load_data()
+    models = [load_model(name, data) for name in RECOGNIZERS]
+    sections: list[tuple[str, Callable[[], str]]] = [
+        ("Data", lambda: about(data, models)),
+        ("Reconstructions", lambda: reconstructions(data, models, options.pictures)),
+        ("Readout", lambda: readout(data, models)),
+        ("Correspondences", lambda: correspondences(data, models, options.pictures)),
+        ("Decisions", lambda: decisions(data, models, options.pictures)),
+        ("What the density is about", lambda: sources(data, models)),
+        ("All pairs, matched by score", lambda: "".join(matched(model) for model in models)),
+        ("Pose", lambda: pose(data, models)),
+        ("Glasses", lambda: glasses(data, models)),
+    ]
+    text = ""
+    for name, section in sections:
+        text += f"## {name}\n\n{section()}\n"
+        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+    if options.pictures:
+        save(examples_figure(data, models[0]), options.pictures, "analysis_pairs")
+    print(text)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text, encoding="utf-8")
+
+
+def load_data() -> Data:
+    root = data_root() / "faces"
+    pairs = present_pairs(root / "lfw112", read_pairs(root / "pairsDevTest.txt"))
+    files = sorted({file for pair in pairs for file in (pair.probe, pair.reference)})
+    names = [file.split("/")[0] for file in files]
+    assert not set(names) & set(read_people(root / "peopleDevTrain.txt"))
+    place = {file: i for i, file in enumerate(files)}
+    with np.load(root / "mesh468_aligned.npz", allow_pickle=False) as stored:
+        rows = {str(file): i for i, file in enumerate(stored["files"])}
+        mesh = stored["mesh_u8"][[rows[file] for file in files]].astype(np.float64) / 1.5 - 32
+    return Data(
+        read_faces(root / "lfw112", {file: [file] for file in files}),
+        np.unique(names, return_inverse=True)[1],
+        pairs,
+        np.array([place[pair.probe] for pair in pairs]),
+        np.array([place[pair.reference] for pair in pairs]),
+        np.array([pair.same for pair in pairs]),
+        mesh,
+    )
+
+
+def load_model(name: str, data: Data) -> Model:
+    recognizer = load_recognizer(name)
+    return Model(recognizer, find_decoder(recognizer), embed_faces(recognizer, data.faces))
+
+
+def about(data: Data, models: list[Model]) -> str:
+    lines = [
+        f"{len(data.faces)} faces of {len(np.unique(data.person))} people; {int(data.same.sum())} genuine and "
+    ]
+    lines[0] += f"{int((~data.same).sum())} impostor pairs.\n"
+    for model in models:
+        name = model.decoder.card.name
+        digest = hashlib.sha256(list_decoders()[name].read_bytes()).hexdigest()[:12]
+        lines.append(
+            f"- `{name}` (file's SHA-256 starts with {digest}); threshold {model.recognizer.threshold:.4f}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+# --- intervals ------------------------------------------------------------------------------------------------------
+
+
+def weights_of(*people: NDArray[np.int64], seed: int = 0) -> NDArray[np.float64]:
+    """Weights resamples × pairs: how often both people of a pair were drawn."""
+    count = max(int(side.max()) for side in people) + 1
+    present = np.unique(np.concatenate(people))
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros((RESAMPLES, count), dtype=np.float32)
+    drawn[:, present] = rng.multinomial(len(present), np.full(len(present), 1 / len(present)), size=RESAMPLES)
+    result = drawn[:, people[0]]
+    if len(people) > 1:
+        other = drawn[:, people[1]]
+        result = np.where(people[0] == people[1], result, result * other)
+    return result
+
+
+def interval(values: Array, weights: NDArray[np.float64]) -> tuple[Array, Array, Array]:
+    """Mean over pairs, and the 95 % interval over people, of values pairs × columns."""
+    total = weights.sum(axis=1)
+    kept = total > 0
+    means = (weights[kept] @ values) / total[kept, None]
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    return values.mean(axis=0), low, high
+
+
+def pair_weights(data: Data, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    return weights_of(data.person[data.first[chosen]], data.person[data.second[chosen]])
+
+
+def cell(mean: float, low: float, high: float, digits: int = 1, sign: bool = True) -> str:
+    form = f"{{:{'+' if sign else ''}.{digits}f}}"
+    return f"{form} ({form} to {form})".format(mean, low, high)
+
+
+def cells(values: Array, weights: NDArray[np.float64], digits: int = 1, sign: bool = True) -> list[str]:
+    columns = zip(*interval(values, weights), strict=True)
+    return [cell(*(float(x) for x in column), digits, sign) for column in columns]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+# --- reconstructions ------------------------------------------------------------------------------------------------
+
+
+def reconstructions(data: Data, models: list[Model], pictures: Path | None) -> str:
+    """What reconstructions keep of each region, over one face a person."""
+    faces = np.unique(data.person, return_index=True)[1]
+    photos = data.faces.images[faces].float() / 255
+    text = ""
+    rebuilt = []
+    for model, judge in zip(models, reversed(models), strict=True):
+        images = reconstruct(model.decoder, model.embeddings[faces])
+        rebuilt.append(images)
+        own = (model.recognizer.embed(images) * model.embeddings[faces]).sum(dim=1).double().numpy()
+        other = (judge.recognizer.embed(images) * judge.embeddings[faces]).sum(dim=1).double().numpy()
+        weights = weights_of(np.arange(len(faces)))
+        cosines = cells(np.stack((own, other), axis=1), weights, 3, sign=False)
+        text += (
+            f"{model.recognizer.name}, {len(faces)} people: cosine of photo and reconstruction {cosines[0]}; "
+        )
+        text += f"judged by {judge.recognizer.name} {cosines[1]}\n\n"
+        text += kept_table(photos, images) + "\n"
+    if pictures:
+        chosen = np.linspace(0, len(faces) - 1, 12).round().astype(int)
+        save(reconstruction_figure(photos[chosen], [images[chosen] for images in rebuilt], models), pictures,
+             "analysis_reconstructions")  # fmt: skip
+    return text
+
+
+def kept_table(photos: Tensor, images: Tensor) -> str:
+    """Correlations over people of mean brightness and warmth, and of the pattern inside each region."""
+    labels = template_regions((112, 112))
+    rows = []
+    weights = weights_of(np.arange(len(photos)))
+    light = [
+        np.tensordot(x.double().numpy(), [0.299, 0.587, 0.114], axes=([1], [0])) for x in (photos, images)
+    ]
+    warm = [(x[:, 0] - x[:, 2]).double().numpy() for x in (photos, images)]
+    fine = [gaussian_filter(x, (0, 1.5, 1.5)) for x in light]
+    fine = [x - x.mean(axis=0) for x in fine]
+    for name, parts in EXCHANGED_REGIONS.items():
+        mask = labels.mask(*parts)
+        brightness = correlation_cell(*(x[:, mask].mean(axis=1) for x in light), weights)
+        warmth = correlation_cell(*(x[:, mask].mean(axis=1) for x in warm), weights)
+        photo, image = (rows_normalised(x[:, mask]) for x in fine)
+        own, other = (photo * image).sum(axis=1), (photo * np.roll(image, 1, axis=0)).sum(axis=1)
+        rows.append([name, brightness, warmth, *cells(np.stack((own, other), axis=1), weights, 2)])
+    header = ["region", "brightness, r", "red − blue, r", "pattern, r", "pattern, of another person, r"]
+    return table(header, rows)
+
+
+def rows_normalised(values: Array) -> Array:
+    centred = values - values.mean(axis=1, keepdims=True)
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+
+
+def correlation_cell(x: Array, y: Array, weights: NDArray[np.float64]) -> str:
+    moments = np.stack((x, y, x * y, x * x, y * y), axis=1)
+
+    def correlation(m: Array) -> Array:
+        return (m[..., 2] - m[..., 0] * m[..., 1]) / np.sqrt(
+            (m[..., 3] - m[..., 0] ** 2) * (m[..., 4] - m[..., 1] ** 2)
+        )
+
+    drawn = correlation((weights @ moments) / weights.sum(axis=1, keepdims=True))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return cell(float(correlation(moments.mean(axis=0))), float(low), float(high), 2)
+
+
+def readout(data: Data, models: list[Model]) -> str:
+    """What a ridge regression reads of the photo from embeddings of other people: share of variance, five folds."""
+    labels = template_regions((112, 112))
+    light = np.tensordot(data.faces.images.numpy() / 255, [0.299, 0.587, 0.114], axes=([1], [0]))
+    warm = (data.faces.images[:, 0].double() - data.faces.images[:, 2].double()).numpy() / 255
+    face, outside = labels.face, ~labels.face
+    properties = {
+        "yaw (nose between the eyes)": yaw(data),
+        "yaw, magnitude": np.abs(yaw(data)),
+        "opening of the mouth": (data.mesh[:, 14, 1] - data.mesh[:, 13, 1]) / eye_distance(data),
+        "brightness inside the face": light[:, face].mean(axis=1),
+        "red − blue inside the face": warm[:, face].mean(axis=1),
+        "brightness outside": light[:, outside].mean(axis=1),
+    }
+    rows = []
+    weights = weights_of(data.person)
+    for name, value in properties.items():
+        row = [name]
+        for model in models:
+            predicted = cross_predicted(model.embeddings.double().numpy(), value, data.person)
+            errors = np.stack(((value - predicted) ** 2, (value - value.mean()) ** 2), axis=1)
+            drawn = weights @ errors
+            low, high = np.quantile(1 - drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+            row.append(
+                cell(
+                    float(1 - errors[:, 0].sum() / errors[:, 1].sum()), float(low), float(high), 2, sign=False
+                )
+            )
+        rows.append(row)
+    return table(["property of the photo", *(f"R², {model.recognizer.name}" for model in models)], rows)
+
+
+def cross_predicted(x: Array, y: Array, people: NDArray[np.int64]) -> Array:
+    """Predictions for the people of each fold from the others, with a penalty chosen among the latter."""
+    from sklearn.linear_model import RidgeCV
+
+    fold = np.random.default_rng(0).integers(5, size=people.max() + 1)[people]
+    result = np.zeros_like(y)
+    for number in range(5):
+        model = RidgeCV(alphas=np.logspace(-1, 3, 9)).fit(x[fold != number], y[fold != number])
+        result[fold == number] = model.predict(x[fold == number])
+    return result
+
+
+# --- correspondences ------------------------------------------------------------------------------------------------
+
+
+def correspondences(data: Data, models: list[Model], pictures: Path | None) -> str:
+    """Maps of single channels beside maps of regional directions, on faces never trained on."""
+    text = ""
+    for number, model in enumerate(models):
+        maps, within = unseen_maps(data, model, UNSEEN)
+        text += f"{model.recognizer.name}, {UNSEEN} faces:\n\n{map_table(maps, within)}\n"
+        text += f"{share_table(model, maps)}\n"
+        if pictures and number == 0:
+            save(map_figure(model, maps), pictures, "analysis_maps")
+    return text
+
+
+@torch.no_grad()
+def unseen_maps(data: Data, model: Model, count: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Where the decoded face changes with channels, groups of them, and directions.
+
+    Returns:
+        Mean maps K×h×w over the probes of impostor pairs, and the mean pairwise correlation within a face.
+    """
+    regional = model.decoder.regional
+    assert regional is not None
+    impostors = np.flatnonzero(~data.same)
+    chosen = impostors[np.linspace(0, len(impostors) - 1, count).round().astype(int)]
+    dim = model.embeddings.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0]
+    groups = torch.zeros(len(REGIONS), dim, dim)
+    for group, channels in zip(
+        groups, torch.randperm(dim, generator=generator).chunk(len(REGIONS)), strict=True
+    ):
+        group[channels, channels] = 1.0
+    shifts = {
+        "random groups of 16 channels": groups,
+        "regional directions, rotated at random": rotation @ regional.shifts @ rotation.T,
+        "regional directions": regional.shifts,
+    }
+    found: dict[str, list[Tensor]] = {name: [] for name in ("single channels", *shifts)}
+    for pair in chosen:
+        a, b = model.embeddings[data.first[pair]], model.embeddings[data.second[pair]]
+        changes = decoded_changes(model.decoder, a[None], torch.arange(dim)[None], 0.0)[0]
+        found["single channels"].append(normalised_maps(changes))
+        for name, matrices in shifts.items():
+            moved = functional.normalize(a + matrices @ (b - a), dim=1)
+            images = model.decoder(torch.cat((a[None], moved)))
+            found[name].append(normalised_maps((images[1:] - images[:1]).abs().mean(dim=1)))
+    mean = {name: torch.stack(maps).mean(dim=0).double() for name, maps in found.items()}
+    within = {name: float(np.mean([pairwise(face) for face in maps])) for name, maps in found.items()}
+    return mean, within
+
+
+def pairwise(maps: Tensor) -> float:
+    """Mean correlation of pairs of maps."""
+    flat = maps.flatten(1).double().numpy()
+    return float(np.corrcoef(flat)[np.triu_indices(len(flat), 1)].mean())
+
+
+def sharpened(maps: Tensor) -> Tensor:
+    """Maps that compete for each pixel, as shipped regional maps do."""
+    powers = (maps / maps.mean()) ** SHARPNESS
+    return normalised_maps(powers / powers.sum(dim=0))
+
+
+def map_table(maps: dict[str, Tensor], within: dict[str, float]) -> str:
+    """Properties of the maps, as they are and competing; of single channels, means over draws of eight."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, plain in maps.items():
+        draws = [plain]
+        if len(plain) > len(REGIONS):
+            draws = [plain[rng.choice(len(plain), len(REGIONS), replace=False)] for _ in range(200)]
+        measured = np.mean([[*properties(d), *properties(sharpened(d))] for d in draws], axis=0)
+        row = [f"{within[name]:.2f}"]
+        for r, area, lift in (measured[:3], measured[3:]):
+            row += [f"{r:.2f}", f"{area:.0%}", f"{lift:.2f}"]
+        rows.append([name if len(draws) == 1 else f"{name} (draws of eight)", *row])
+    header = [
+        "maps",
+        "r within a face",
+        "r of mean maps",
+        "effective area",
+        "lift",
+        "competing: r",
+        "area",
+        "lift",
+    ]
+    return table(header, rows)
+
+
+def properties(maps: Tensor) -> tuple[float, float, float]:
+    """Mean pairwise correlation, effective area, and lift in the best-matched regions."""
+    flat = maps.flatten(1).numpy()
+    entropy = -(flat * np.log(np.maximum(flat, 1e-300))).sum(axis=1)
+    return pairwise(maps), float(np.exp(entropy).mean() / flat.shape[1]), matched_lift(*region_shares(maps))
+
+
+def region_shares(maps: Tensor) -> tuple[Array, Array]:
+    """Share of each map in each region K×R, and the regions' area shares."""
+    labels = template_regions((maps.shape[1], maps.shape[2]))
+    masks = np.stack([labels.mask(*parts) for parts in EXCHANGED_REGIONS.values()]).astype(np.float64)
+    flat = maps.flatten(1).numpy()
+    return flat @ masks.reshape(len(masks), -1).T, masks.mean(axis=(1, 2))
+
+
+def matched_lift(shares: Array, areas: Array) -> float:
+    """Geometric mean over regions of share over area, each region given the one map that makes it largest."""
+    gain = np.log(np.maximum(shares / areas, 1e-12))
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    return float(np.exp(gain[rows, columns].mean()))
+
+
+def best_channels(model: Model) -> NDArray[np.int64]:
+    """For each region the channel whose training atlas has the largest share there."""
+    chosen: NDArray[np.int64] = region_shares(model.decoder.atlas.double())[0].argmax(axis=0)
+    return chosen
+
+
+def share_table(model: Model, maps: dict[str, Tensor]) -> str:
+    regional = model.decoder.regional
+    assert regional is not None
+    channels, areas = region_shares(maps["single channels"])
+    directions, _ = region_shares(maps["regional directions"])
+    shipped, _ = region_shares(regional.maps.double())
+    rows = []
+    for r, (name, best) in enumerate(zip(REGIONS, best_channels(model), strict=True)):
+        values = (areas[r], channels[:, r].mean(), channels[best, r], directions[r, r], shipped[r, r])
+        rows.append([name, *(f"{value:.1%}" for value in values)])
+    header = ["region", "area", "mean channel", "best channel (chosen on training faces)", "regional direction",
+              "shipped regional map"]  # fmt: skip
+    return table(header, rows)
+
+
+# --- decisions ------------------------------------------------------------------------------------------------------
+
+
+def outcome(model: Model, data: Data) -> NDArray[np.int64]:
+    """Index into `GROUPS` of each official pair."""
+    accepted = model.scores(data.first, data.second) >= model.recognizer.threshold
+    return np.where(data.same, np.where(accepted, 0, 1), np.where(accepted, 2, 3))
+
+
+def decisions(data: Data, models: list[Model], pictures: Path | None) -> str:
+    """Density of regional evidence by outcome, at threshold and at score level."""
+    text = ""
+    for model in models:
+        group = outcome(model, data)
+        scores = model.scores(data.first, data.second)
+        header = ["region"]
+        for number, name in enumerate(GROUPS):
+            members = group == number
+            header.append(f"{name}, n = {members.sum()}, mean score {scores[members].mean():.3f}")
+        for own_level in (False, True):
+            density = model.evidence(data.first, data.second, own_level)
+            columns = [
+                cells(density[group == g], pair_weights(data, np.flatnonzero(group == g)))
+                for g in range(len(GROUPS))
+            ]
+            rows = [[name, *(column[r] for column in columns)] for r, name in enumerate(REGIONS)]
+            level = "score" if own_level else "threshold"
+            text += f'{model.recognizer.name}, `level="{level}"`:\n\n{table(header, rows)}\n'
+            text += strongest(density, group, own_level)
+    if pictures:
+        save(error_figure(data, models[0]), pictures, "analysis_errors")
+        save(evidence_figure(data, models), pictures, "analysis_evidence")
+    return text
+
+
+def strongest(density: Array, group: NDArray[np.int64], own_level: bool) -> str:
+    """In how many pairs of each group a region is the densest for a match, and against."""
+    text = ""
+    for number, name in enumerate(GROUPS):
+        members = density[group == number]
+        for sign, word in ((1, "for"), (-1, "against")):
+            counts = np.bincount((sign * members).argmax(axis=1), minlength=len(REGIONS))
+            listed = ", ".join(f"{REGIONS[r]} {counts[r]}" for r in np.argsort(-counts) if counts[r])
+            text += f"- {name}, densest {word} a match: {listed}\n"
+    return text + "\n" if own_level else ""
+
+
+def sources(data: Data, models: list[Model]) -> str:
+    """How much of the density the score alone explains, and how far it holds from photos to other photos."""
+    rows = [[name] for name in REGIONS]
+    header = ["region"]
+    for model in models:
+        header += [f"{model.recognizer.name}: R² of the score, threshold level", "photos to other photos, r"]
+        scores = model.scores(data.first, data.second)
+        explained = [
+            np.corrcoef(scores, column)[0, 1] ** 2 for column in model.evidence(data.first, data.second).T
+        ]
+        again = other_photos(data, model)
+        for row, share, text in zip(rows, explained, again, strict=True):
+            row += [f"{share:.2f}", text]
+    return table(header, rows)
+
+
+def other_photos(data: Data, model: Model, count: int = 2000) -> list[str]:
+    """Correlation, over pairs of people with two photos each, of score-level density in photos of their own."""
+    rng = np.random.default_rng(0)
+    people = np.flatnonzero(np.bincount(data.person) > 1)
+    photos = {p: np.flatnonzero(data.person == p) for p in people}
+    drawn = [rng.choice(people, 2, replace=False) for _ in range(count)]
+    sides = [[rng.choice(photos[p], 2, replace=False) for p in pair] for pair in drawn]
+    x, y = (
+        model.evidence(np.array([a[k] for a, _ in sides]), np.array([b[k] for _, b in sides]), own_level=True)
+        for k in (0, 1)
+    )
+    numbers = np.searchsorted(people, np.array(drawn))
+    weights = weights_of(numbers[:, 0], numbers[:, 1])
+    return [correlation_cell(x[:, r], y[:, r], weights) for r in range(len(REGIONS))]
+
+
+def all_test_faces(model: Model) -> tuple[Model, NDArray[np.int64]]:
+    """The model with embeddings of every photo of the people of peopleDevTest.txt, and whose each one is."""
+    root = data_root() / "faces"
+    people = {
+        name: [f for i in range(count) if (root / "lfw112" / (f := image_path(name, i + 1))).is_file()]
+        for name, count in read_people(root / "peopleDevTest.txt").items()
+    }
+    faces = read_faces(root / "lfw112", people)
+    return Model(model.recognizer, model.decoder, embed_faces(model.recognizer, faces)), faces.people
+
+
+def matched(official: Model) -> str:
+    """Impostor minus genuine pairs of one score, over all pairs of all test photos."""
+    model, person = all_test_faces(official)
+    first, second = np.triu_indices(len(person), 1)
+    same = person[first] == person[second]
+    scores = (model.embeddings @ model.embeddings.T).numpy()[first, second].astype(np.float64)
+    tau = model.recognizer.threshold
+    rng = np.random.default_rng(0)
+    header, columns = ["region"], []
+    for low, name in ((tau, "false accepts − true accepts"), (tau - BAND, "true rejects − false rejects")):
+        inside = np.flatnonzero((scores >= low) & (scores < low + BAND))
+        impostors, mates = inside[~same[inside]], inside[same[inside]]
+        chosen = np.concatenate((rng.choice(impostors, min(len(impostors), IMPOSTORS), replace=False), mates))
+        people = len(np.unique(person[first[mates]]))
+        header.append(
+            f"{name}: scores {low:.3f} to {low + BAND:.3f}, {len(chosen) - len(mates)} impostor pairs, "
+            f"{len(mates)} genuine of {people} people"
+        )
+        columns.append(matched_cells(model, person, first[chosen], second[chosen], scores[chosen] - low))
+    rows = [[name, *(column[r] for column in columns)] for r, name in enumerate(REGIONS)]
+    text = f"{model.recognizer.name}: {len(person)} photos of {len(np.unique(person))} people, {len(first)} pairs, "
+    text += (
+        f"{same.sum()} genuine; false match rate {(scores[~same] >= tau).mean():.2%}, false non-match rate "
+    )
+    return text + f"{(scores[same] < tau).mean():.2%}\n\n{table(header, rows)}\n"
+
+
+def matched_cells(
+    model: Model, person: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64], above: Array
+) -> list[str]:
+    """Differences in deviations of genuine pairs, averaged over bins of the score; a genuine person counts once."""
+    density = model.evidence(first, second, own_level=True)
+    people = person[first], person[second]
+    same = people[0] == people[1]
+    count = int(person.max()) + 1
+    share = 1 / np.maximum(np.bincount(people[0][same], minlength=count), 1)
+    base = np.where(same, share[people[0]], 1.0)
+    bins = np.minimum((above / BIN).astype(int), round(BAND / BIN) - 1)
+    deviation = density[same].std(axis=0)
+    parts = [
+        (np.flatnonzero((bins == n) & ~same), np.flatnonzero((bins == n) & same))
+        for n in range(bins.max() + 1)
+    ]
+
+    def difference(drawn: Array) -> Array:
+        weight = base * np.where(same, drawn[people[0]], drawn[people[0]] * drawn[people[1]])
+        gaps = []
+        for pair in parts:
+            if all(weight[part].sum() > 0 for part in pair):
+                one, two = (np.average(density[part], axis=0, weights=weight[part]) for part in pair)
+                gaps.append(one - two)
+        result: Array = np.mean(gaps, axis=0) / deviation
+        return result
+
+    rng = np.random.default_rng(0)
+    draws = [difference(rng.multinomial(count, np.full(count, 1 / count)).astype(float)) for _ in range(400)]
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    middle = difference(np.ones(count))
+    return [cell(float(m), float(a), float(b), 2) for m, a, b in zip(middle, low, high, strict=True)]
+
+
+# --- pose and glasses -----------------------------------------------------------------------------------------------
+
+
+def eye_distance(data: Data) -> Array:
+    return data.mesh[:, 263, 0] - data.mesh[:, 33, 0]
+
+
+def yaw(data: Data) -> Array:
+    """Place of the nose's tip between the outer corners of the eyes: 0 is the middle, ±.5 are the corners."""
+    return (data.mesh[:, 1, 0] - (data.mesh[:, 33, 0] + data.mesh[:, 263, 0]) / 2) / eye_distance(data)
+
+
+def pose(data: Data, models: list[Model]) -> str:
+    turned = yaw(data)
+    apart = np.abs(turned[data.first] - turned[data.second])
+    groups = {
+        (f"under {high:g}" if low == 0 else f"{low:g} and more" if np.isinf(high) else f"{low:g} to {high:g}"):
+        np.flatnonzero(data.same & (apart >= low) & (apart < high))
+        for low, high in itertools.pairwise(YAW_BINS)
+    }  # fmt: skip
+    text = f"difference of yaw in genuine pairs: median {np.median(apart[data.same]):.3f}, 90th percentile "
+    text += f"{np.quantile(apart[data.same], 0.9):.3f}\n\n"
+    return text + "\n".join(grouped(data, model, groups, GENUINE_AVERAGE) for model in models)
+
+
+GENUINE_AVERAGE = "score level: below 0, less alike there than pairs of that score are"
+
+
+def grouped(data: Data, model: Model, groups: dict[str, NDArray[np.int64]], note: str) -> str:
+    """Score, false rejects, and density of evidence at score level of groups of genuine pairs."""
+    rows: list[list[str]] = [["pairs (people)"], ["score"], ["accepted"], *([name] for name in REGIONS)]
+    scores = model.scores(data.first, data.second)
+    for chosen in groups.values():
+        weights = pair_weights(data, chosen)
+        people = len(np.unique(data.person[data.first[chosen]]))
+        rows[0].append(f"{len(chosen)} ({people})")
+        rows[1] += cells(scores[chosen, None], weights, 3, sign=False)
+        rows[2].append(str(int((scores[chosen] >= model.recognizer.threshold).sum())))
+        density = model.evidence(data.first[chosen], data.second[chosen], own_level=True)
+        for row, text in zip(rows[3:], cells(density, weights), strict=True):
+            row.append(text)
+    return f"{model.recognizer.name} ({note}):\n\n" + table(["", *groups], rows)
+
+
+def glasses(data: Data, models: list[Model]) -> str:
+    genuine = np.flatnonzero(data.same)
+    known = {*ONE_CLEAR, *ONE_DARK, *BOTH, *UNSURE}
+    groups = {
+        "neither seen to wear any": genuine[[i for i in range(len(genuine)) if i not in known]],
+        "both wear glasses": genuine[list(BOTH)],
+        "one, clear": genuine[list(ONE_CLEAR)],
+        "one, dark or tinted": genuine[list(ONE_DARK)],
+    }
+    text = "\n".join(grouped(data, model, groups, GENUINE_AVERAGE) for model in models)
+    impostors = np.flatnonzero(~data.same)
+    glassed = np.isin(np.arange(len(impostors)), BOTH_IMPOSTOR)
+    for model in models:
+        text += "\n" + grouped(data, model, {"both wear glasses": impostors[glassed], "others": impostors[~glassed]},
+                               "impostor pairs, score level")  # fmt: skip
+        accepted = outcome(model, data)[impostors] == 2
+        counts = [[int((accepted & glassed).sum()), int((accepted & ~glassed).sum())],
+                  [int((~accepted & glassed).sum()), int((~accepted & ~glassed).sum())]]  # fmt: skip
+        text += f"\nboth with glasses: {counts[0][0]} of {sum(counts[0])} false accepts, {counts[1][0]} of "
+        text += f"{sum(counts[1])} true rejects; Fisher's exact test p = {fisher_exact(counts)[1]:.2g}\n"
+    return text
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.jpg", dpi=100, pil_kwargs={"quality": 82, "optimize": True})
+
+
+def picture(image: Tensor) -> NDArray[np.uint8]:
+    array: NDArray[np.uint8] = (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+    return array
+
+
+def show(axes: Axes, image: NDArray[np.generic], title: str = "", **options: object) -> None:
+    axes.imshow(image, interpolation="bilinear", **options)  # type: ignore[arg-type]
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title, fontsize=7, pad=2)
+
+
+def reconstruction_figure(photos: Tensor, rebuilt: list[Tensor], models: list[Model]) -> Figure:
+    figure = Figure(figsize=(0.74 * len(photos) + 1.2, 2.35))
+    panels = figure.subplots(3, len(photos))
+    figure.subplots_adjust(left=0.13, right=0.995, top=0.99, bottom=0.01, wspace=0.04, hspace=0.04)
+    names = ["photo", *(model.recognizer.name for model in models)]
+    for row, (name, images) in enumerate(zip(names, [photos, *rebuilt], strict=True)):
+        for axes, image in zip(panels[row], images, strict=True):
+            show(axes, picture(image))
+        panels[row, 0].text(-0.1, 0.5, name.replace("_", "\n"), transform=panels[row, 0].transAxes, ha="right",
+                            va="center", fontsize=7)  # fmt: skip
+    return figure
+
+
+def map_figure(model: Model, maps: dict[str, Tensor]) -> Figure:
+    """Single channels, the best of them for each region, regional directions, and shipped regional maps."""
+    regional = model.decoder.regional
+    assert regional is not None
+    channels = maps["single channels"]
+    best = best_channels(model)
+    spaced = np.arange(0, len(channels), len(channels) // len(REGIONS))
+    rows = [
+        ("single channels,\nevery 16th", channels[spaced], [f"channel {k}" for k in spaced]),
+        ("the channel with\nmost in the region", channels[best], list(map("{}: {}".format, REGIONS, best))),
+        ("regional\ndirections", maps["regional directions"], list(REGIONS)),
+        ("the same, competing\n(as shipped)", regional.maps.double(), list(REGIONS)),
+    ]  # fmt: skip
+    figure = Figure(figsize=(9.4, 4.9))
+    panels = figure.subplots(len(rows), len(REGIONS))
+    figure.subplots_adjust(left=0.14, right=0.995, top=0.95, bottom=0.01, wspace=0.05, hspace=0.18)
+    labels = template_regions((channels.shape[1], channels.shape[2]))
+    outlines = [labels.mask(*parts) for parts in EXCHANGED_REGIONS.values()]
+    for number, (name, values, titles) in enumerate(rows):
+        for r, axes in enumerate(panels[number]):
+            density = values[r].numpy() * values[r].numel()
+            show(axes, density, titles[r], cmap="magma", vmin=0, vmax=float(np.quantile(density, 0.995)))
+            shown = labels.face if number == 0 else outlines[r]
+            axes.contour(shown, levels=[0.5], colors="white", linewidths=0.7)
+        panels[number, 0].text(-0.1, 0.5, name, transform=panels[number, 0].transAxes, ha="right", va="center",
+                               fontsize=7.5)  # fmt: skip
+    return figure
+
+
+def triples(
+    figure: Figure,
+    data: Data,
+    model: Model,
+    cases: list[tuple[int, str]],
+    across: int,
+    own_level: bool = False,
+) -> None:
+    """Probe, reference, and evidence map over their mean, for official pairs; one colour scale for all."""
+    regional = model.decoder.regional
+    assert regional is not None
+    chosen = np.array([pair for pair, _ in cases])
+    evidence = model.evidence(data.first[chosen], data.second[chosen], own_level) * model.areas / 100
+    maps = torch.einsum("nr,rhw->nhw", torch.from_numpy(evidence), regional.maps.double())
+    sized = functional.interpolate(maps[:, None], (112, 112), mode="bilinear")[:, 0].numpy()
+    shown = [display_map(values) for values in sized]
+    scale = full_colour_scale(shown)
+    down = -(-len(cases) // across)
+    grid = figure.add_gridspec(
+        down, across, left=0.005, right=0.995, top=0.965, bottom=0.005, wspace=0.05, hspace=0.24
+    )
+    for number, (pair, title) in enumerate(cases):
+        images = [picture(data.faces.images[side[pair]] / 255) for side in (data.first, data.second)]
+        panels = grid[number // across, number % across].subgridspec(1, 3, wspace=0.02).subplots()
+        mean = np.mean(images, axis=0)
+        for axes, image in zip(panels, [*images, overlay(mean, shown[number], scale)], strict=True):
+            show(axes, image)
+        panels[1].set_title(title, fontsize=7.5, pad=2)
+
+
+def error_figure(data: Data, model: Model) -> Figure:
+    group, scores = outcome(model, data), model.scores(data.first, data.second)
+    cases = []
+    for number, word in ((1, "false reject"), (2, "false accept")):
+        members = np.flatnonzero(group == number)
+        ordered = members[np.argsort(scores[members])]
+        cases += [(int(pair), f"{word}, score {scores[pair]:.3f}") for pair in ordered]
+    across = 5
+    figure = Figure(figsize=(2.12 * across, 0.86 * -(-len(cases) // across) + 0.1))
+    triples(figure, data, model, cases, across)
+    return figure
+
+
+def examples_figure(data: Data, model: Model) -> Figure:
+    """Right decisions at three quantiles of the score, pairs with one pair of glasses, pairs with other poses."""
+    scores = model.scores(data.first, data.second)
+    group, genuine = outcome(model, data), np.flatnonzero(data.same)
+    cases: list[tuple[int, str]] = []
+    for number, word in ((0, "genuine"), (3, "impostor")):
+        members = np.flatnonzero(group == number)
+        ordered = members[np.argsort(scores[members])]
+        picks = ordered[[int(q * (len(ordered) - 1)) for q in (0.1, 0.5, 0.9)]]
+        cases += [(int(pair), f"{word}, score {scores[pair]:.3f}") for pair in picks]
+    for pair in genuine[[201, 220, 197]]:
+        cases.append((int(pair), f"glasses on one, score {scores[pair]:.3f}"))
+    turned = yaw(data)
+    apart = np.where(data.same, np.abs(turned[data.first] - turned[data.second]), 0)
+    for pair in np.argsort(-apart)[:3]:
+        cases.append((int(pair), f"poses {apart[pair]:.2f} apart, score {scores[pair]:.3f}"))
+    figure = Figure(figsize=(2.12 * 3, 0.88 * 4 + 0.1))
+    triples(figure, data, model, cases, 3, own_level=True)
+    return figure
+
+
+def evidence_figure(data: Data, models: list[Model]) -> Figure:
+    """Density of evidence at score level by region and outcome, with intervals."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(models), sharey=True)
+    colours = ("#0072B2", "#56B4E9", "#D55E00", "#999999")
+    for axes, model in zip(panels, models, strict=True):
+        group = outcome(model, data)
+        density = model.evidence(data.first, data.second, own_level=True)
+        for number, (name, colour) in enumerate(zip(GROUPS, colours, strict=True)):
+            members = np.flatnonzero(group == number)
+            mean, low, high = interval(density[members], pair_weights(data, members))
+            place = np.arange(len(REGIONS)) + 0.18 * (number - 1.5)
+            axes.errorbar(place, mean, yerr=(mean - low, high - mean), fmt="o", ms=3.5, lw=1.2, color=colour,
+                          label=f"{name} ({len(members)})")  # fmt: skip
+        axes.axhline(0, color="0.5", lw=0.7)
+        axes.set_xticks(range(len(REGIONS)), REGIONS, rotation=30, ha="right", fontsize=8)
+        axes.set_title(model.recognizer.name, fontsize=9)
+        axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False)
+    panels[0].set_ylabel("evidence over area, × 100,\nbeyond pairs of the same score", fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
