@@ -33,7 +33,6 @@ from xfr_plugin.evaluation import (
     average_maps,
     build_pairs,
     centre_prior,
-    maps_of,
     plan_plantings,
     random_maps,
     score_maps,
@@ -51,7 +50,7 @@ Form = Callable[[PlantedPairs], Maps]
 
 
 def main() -> None:
-    options = parse_options()
+    options = parse_options(__doc__)
     recognizer = load_recognizer(options.recognizer)
     decoder = load_decoder(options.decoder, recognizer) if options.decoder else find_decoder(recognizer)
     pairs, controls = plant(recognizer, options)
@@ -72,10 +71,13 @@ def main() -> None:
         options.out.write_text(text, encoding="utf-8")
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options(description: str | None, methods: str | None = None) -> argparse.Namespace:
+    """Read the command line; `methods` is the default of an option that is there only if it is given."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    if methods:
+        parser.add_argument("--methods", default=methods, help="names, joined by commas")
     parser.add_argument("--recognizer", default="xfr_compact128")
     parser.add_argument("--decoder", help="file or name; the shipped one, if left out")
     parser.add_argument("--people", choices=("select", "report"), default="report")
@@ -141,8 +143,9 @@ def forms(recognizer: Recognizer, decoder: Decoder, options: argparse.Namespace)
         "directions of the decoder's Jacobian, distance": seen(recognizer, decoder, Jacobian(decoder, 1.0)),
         "regional: product": saliency(distance=0.0),
         "regional: distance .3 (the default)": default,
+        "regional: distance .3, standardised": saliency(standardised=True),
         "regional: distance": saliency(distance=1.0),
-        "regional: distance .3, not standardised": saliency(standardised=False),
+        "regional: distance .3, level of the score": saliency(level="score"),
         "regional: distance .3, maps of the face": saliency(source="face"),
         "regions exchanged between reconstructions": seen(recognizer, decoder, Exchanged(recognizer, False)),
         "regions of the probe exchanged for the partner's reconstruction": seen(
@@ -160,9 +163,18 @@ def forms(recognizer: Recognizer, decoder: Decoder, options: argparse.Namespace)
     return result
 
 
-def attributed(recognizer: Recognizer, attribute: Callable[..., tuple[Tensor, Tensor]]) -> Form:
-    """Probe maps of a pair attribution."""
-    return lambda pairs: maps_of(attribute, pairs, recognizer)[0]
+def attributed(recognizer: Recognizer, attribute: Callable[..., Tensor]) -> Form:
+    """Probe maps of a pair attribution, against the references' embeddings."""
+
+    def form(pairs: PlantedPairs) -> Maps:
+        maps = []
+        for part in pairs.chunks(8):
+            probes, references = pairs.probes[part].float() / 255, pairs.references[part].float() / 255
+            partners = recognizer.embed(references)
+            maps.append(attribute(probes, additional_forward_args=partners).detach().sum(dim=1))
+        return torch.cat(maps).numpy()
+
+    return form
 
 
 Single = Callable[[Decoder, Tensor, Tensor, Tensor], Tensor]

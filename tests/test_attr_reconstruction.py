@@ -22,7 +22,7 @@ Images = tuple[Tensor, Tensor]
 FORMS: list[dict[str, Any]] = [
     {},
     {"distance": 0.0},
-    {"distance": 1.0, "standardised": False},
+    {"distance": 1.0, "standardised": True},
     {"source": "face"},
     {"variant": "paper"},
     {"variant": "paper", "distance": 1.0},

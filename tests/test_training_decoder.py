@@ -9,6 +9,7 @@ import torch
 from training_data import write_faces
 from typer.testing import CliRunner
 
+from xfr_plugin.attr import ReconstructionExplainer, ReconstructionSaliency
 from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, load_recognizer, save_recognizer
 from xfr_plugin.reconstruction import load_decoder
 from xfr_plugin.reconstruction.measures import identity_cosines, likeness, reconstruct
@@ -33,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, recognizer_file: Path) -> Path
     config = root / "c.json"
     config.write_text(
         '{"threads": 1, "batch_size": 8, "epoch_steps": 6, "held_out": 0.3, "widths": [8, 8, 8], "atlas_faces": 2, '
-        '"output_size": [32, 24], "progress": false, "learning_rate": 0.01}'
+        '"exchanges": 40, "output_size": [32, 24], "progress": false, "learning_rate": 0.01}'
     )
     options = ["--config", str(config), "--run", str(root / "run"), "--faces", str(faces), "--epochs", "3"]
     done = CliRunner().invoke(app, ["decoder", *options, "--recognizer", str(recognizer_file)])
@@ -60,6 +61,38 @@ def test_the_decoder_fits_its_recognizer_and_measures(run: Path, recognizer_file
     cosines = identity_cosines(recognizer, decoder, embeddings)
     assert cosines.shape == (3,)
     assert float(cosines.max()) <= 1 + 1e-5
+
+
+def test_both_reconstruction_classes_work_with_it(run: Path, recognizer_file: Path) -> None:
+    """512 channels, and faces that are not square."""
+    recognizer = load_recognizer(recognizer_file)
+    file = run / "decoder.safetensors"
+    probe, reference = torch.rand(2, 2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+    margin = (recognizer.embed(probe) * recognizer.embed(reference)).sum(dim=1) - 0.3
+    for options in ({}, {"variant": "paper"}, {"variant": "paper", "source": "face"}):
+        saliency = ReconstructionSaliency(recognizer, 0.3, decoder=file, **options)  # type: ignore[arg-type]
+        for side in saliency.attribute((probe, reference)):
+            torch.testing.assert_close(side.sum(dim=(1, 2, 3)), margin, atol=1e-4, rtol=0)
+    maps = ReconstructionExplainer(recognizer, file).attribute(probe, target=[511, 0])
+    assert maps.shape == probe.shape
+    torch.testing.assert_close(maps.sum(dim=(1, 2, 3)), torch.ones(2))
+
+
+def test_regional_evidence_is_measured_anew_by_command(
+    run: Path, recognizer_file: Path, tmp_path: Path
+) -> None:
+    faces = write_faces(tmp_path)
+    options = ["--decoder", str(run / "decoder.safetensors"), "--recognizer", str(recognizer_file)]
+    options += ["--faces", str(faces), "--exchanges", "24", "--out", str(tmp_path / "again.safetensors")]
+    done = CliRunner().invoke(app, ["regions", *options])
+    assert done.exit_code == 0, done.output
+    before, after = (
+        load_decoder(path) for path in (run / "decoder.safetensors", tmp_path / "again.safetensors")
+    )
+    assert before.regional is not None
+    assert after.regional is not None
+    assert not torch.equal(before.regional.shifts, after.regional.shifts)
+    torch.testing.assert_close(before.atlas, after.atlas, rtol=1e-2, atol=1e-6)
 
 
 def test_likeness_of_equal_images_is_perfect() -> None:

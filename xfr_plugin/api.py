@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from xfr_plugin.attr import get_method
-from xfr_plugin.attr.registry import DEFAULT_METHOD
+from xfr_plugin.attr.registry import default_method
 from xfr_plugin.explanation import Explanation
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap
 from xfr_plugin.pipeline import RecognizerSource, align_pair, open_recognizer, prepare_pair, timed
@@ -64,7 +64,7 @@ def explain(
     photo_b: PhotoSource,
     *,
     recognizer: RecognizerSource = DEFAULT_RECOGNIZER,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     options: Mapping[str, Any] | None = None,
     threshold: float | None = None,
     fmr: float | None = None,
@@ -80,7 +80,7 @@ def explain(
         photo_a: the probe: a path, encoded bytes, a PIL image or an array.
         photo_b: the reference.
         recognizer: see `RecognizerSource`.
-        method: name of an attribution method, see `attr.METHODS`.
+        method: name of an attribution method, see `attr.METHODS`; `attr.default_method`, if left out.
         options: options of the method, by name.
         threshold: see `verify`.
         fmr: see `verify`.
@@ -99,9 +99,12 @@ def explain(
         FaceWarning: several faces, or a tiny one.
     """
     timings: dict[str, float] = {}
-    entry, given = get_method(method), dict(options or {})
+    given = dict(options or {})
+    if method is not None:
+        get_method(method)  # a wrong name is an error before anything is loaded
     with timed(timings, "load"):
         model = open_recognizer(recognizer, device)
+        entry = get_method(method or default_method(model))
         chosen, _ = choose_threshold(model, threshold, fmr)
         attribution = entry.build(model, chosen, **given)
     with timed(timings, "faces"):

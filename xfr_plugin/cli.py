@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from xfr_plugin._version import __version__
 from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
-from xfr_plugin.attr.registry import DEFAULT_METHOD, METHODS
+from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.bilrp_command import register as register_bilrp
 from xfr_plugin.comparison import QUICK_METHODS, MethodChoice, compare
 from xfr_plugin.errors import FaceWarning, InputError, XfrError
@@ -131,9 +131,14 @@ def verify_command(
 def explain_command(
     a: PhotoA,
     b: PhotoB,
-    method: Annotated[str, typer.Option("--method", "-m", help="Attribution method, see `xfr methods`.")] = (
-        DEFAULT_METHOD
-    ),
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="Attribution method, see `xfr methods`; reconstruction where a decoder ships, else xssab.",
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", help="Option of the method, as name=value; repeatable."),

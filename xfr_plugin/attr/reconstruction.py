@@ -70,7 +70,7 @@ class ReconstructionSaliency(CompletePairAttribution):
         source: Literal["atlas", "face"] = "atlas",
         level: EvidenceLevel = "threshold",
         distance: float | None = None,
-        standardised: bool = True,
+        standardised: bool = False,
         ablation: Ablation = "zero",
         centred: bool = False,
         norm: Literal["l1", "l2"] = "l1",

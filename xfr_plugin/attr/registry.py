@@ -27,8 +27,9 @@ from xfr_plugin.attr.xface import XFace
 from xfr_plugin.attr.xssab import Xssab
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.recognition.recognizer import Recognizer
+from xfr_plugin.reconstruction.files import find_decoder
 
-__all__ = ["DEFAULT_METHOD", "METHODS", "Method", "Need", "get_method"]
+__all__ = ["METHODS", "Method", "Need", "default_method", "get_method"]
 
 Need: TypeAlias = Literal["gradient", "scores", "decoder", "composite"]
 """What a method asks of a recognizer: its gradient; nothing but scores (a black box will do); a trained decoder; a
@@ -347,8 +348,18 @@ _ALL = (
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 """Method name → method."""
 
-DEFAULT_METHOD = "xssab"
-"""The cheapest: an answer within a second on a CPU."""
+
+def default_method(recognizer: Recognizer) -> str:
+    """Name of the method that explains unless another is asked for.
+
+    `reconstruction` where a decoder with regional evidence ships for the recognizer: of the methods that answer
+    within a second it points best (docs/planted_evidence.md). Otherwise `xssab`, which needs nothing but the network.
+    """
+    try:
+        decoder = find_decoder(recognizer)
+    except InputError:
+        return "xssab"
+    return "xssab" if decoder.regional is None else "reconstruction"
 
 
 def get_method(name: str) -> Method:

@@ -1,6 +1,5 @@
 """Protocols that tell which explanation can be believed, and the tables that compare them."""
 
-from xfr_plugin.faces.blending import Blending, blend_region
 from xfr_plugin.evaluation.floors import average_maps, centre_prior, random_maps
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.evaluation.planted import PlantedPairs, PlantedScore, build_pairs, maps_of, score_maps
@@ -13,6 +12,7 @@ from xfr_plugin.evaluation.planting import (
     write_plantings,
 )
 from xfr_plugin.evaluation.summary import MOVED, Interval, PlantedSummary, bootstrap_mean, summarise
+from xfr_plugin.faces.blending import Blending, blend_region
 
 __all__ = [
     "MOVED",

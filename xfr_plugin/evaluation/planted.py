@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from xfr_plugin.faces.blending import blend_region
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.evaluation.planting import PLANTED_REGIONS, Planting, RegionsOf, region_parts
 from xfr_plugin.faces.alignment import fit_aligned
+from xfr_plugin.faces.blending import blend_region
 from xfr_plugin.faces.photo import load_photo
 from xfr_plugin.faces.regions import RegionMap, template_regions
 from xfr_plugin.recognition.recognizer import Recognizer

@@ -84,7 +84,7 @@ class RegionalEvidence(nn.Module):
         reference: Tensor,
         level: float | Tensor,
         distance: float = 0.3,
-        standardised: bool = True,
+        standardised: bool = False,
     ) -> Tensor:
         """Evidence of each region, N×R; it sums to s − `level`.
 
