@@ -140,8 +140,20 @@ def test_further_forward_arguments_reach_the_function(recognizer: Recognizer, pa
             embedding: torch.Tensor = self.network(self.gain(images, gain))
             return embedding
 
+    class Scaled(nn.Module):
+        """The same for methods that give functions rules, and ask for one for every module."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = recognizer.network
+
+        def forward(self, images: torch.Tensor, gain: torch.Tensor, power: int) -> torch.Tensor:
+            embedding: torch.Tensor = self.network(2 * images * gain.view(-1, 1, 1, 1) - 1)
+            return embedding
+
     for cls in CLASSES:
-        attribution = cls(Gained() if issubclass(cls, (RelevanceAttribution, PairDeepLift)) else embed, 0.2)
+        function: Callable[..., torch.Tensor] = Gained() if cls is PairDeepLift else embed
+        attribution = build(cls, Scaled() if issubclass(cls, RelevanceAttribution) else function, 0.2)
         maps = attribution.attribute(pair, additional_forward_args=(gains, 1))
         reference = recognizer.features(pair[1] * gains.view(-1, 1, 1, 1)).detach()
         alone = attribution.attribute(pair[0], additional_forward_args=(reference, gains, 1))

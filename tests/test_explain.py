@@ -136,8 +136,8 @@ def test_broken_weights_give_an_error_and_no_decision(recognizer: Recognizer, fa
 
 
 def test_unknown_names(recognizer: Recognizer, face_photo: Photo) -> None:
-    with pytest.raises(UnknownNameError, match="method 'gradcam'"):
-        xfr_plugin.explain(face_photo, face_photo, recognizer=recognizer, method="gradcam")
+    with pytest.raises(UnknownNameError, match="method 'gradcan'"):
+        xfr_plugin.explain(face_photo, face_photo, recognizer=recognizer, method="gradcan")
     with pytest.raises(UnknownNameError, match="option of fggb 'chunk'"):
         xfr_plugin.explain(face_photo, face_photo, recognizer=recognizer, method="fggb", options={"chunk": 3})
 
