@@ -46,7 +46,7 @@ GROUPS = ("true accepts", "false rejects", "false accepts", "true rejects")
 RESAMPLES = 1000
 BAND, BIN = 0.1, 0.02
 IMPOSTORS = 20000
-UNSEEN = 60
+UNSEEN = 40
 SHARPNESS = 3  # the power by which shipped regional maps are made to compete, see `regional_fit`
 YAW_BINS = (0.0, 0.1, 0.25, np.inf)
 
@@ -124,25 +124,25 @@ def main() -> None:
     models = [load_model(name, data) for name in RECOGNIZERS]
     sections: list[tuple[str, Callable[[], str]]] = [
         ("Data", lambda: about(data, models)),
-        ("Reconstructions", lambda: reconstructions(data, models, options.pictures)),
+        ("What the density is about", lambda: sources(data, models)),
+        ("Glasses", lambda: glasses(data, models)),
+        ("All pairs, matched by score", lambda: matched(models[0])),
         ("Readout", lambda: readout(data, models)),
         ("Correspondences", lambda: correspondences(data, models, options.pictures)),
         ("Decisions", lambda: decisions(data, models, options.pictures)),
-        ("What the density is about", lambda: sources(data, models)),
-        ("All pairs, matched by score", lambda: "".join(matched(model) for model in models)),
         ("Pose", lambda: pose(data, models)),
-        ("Glasses", lambda: glasses(data, models)),
+        ("Reconstructions", lambda: reconstructions(data, models, options.pictures)),
     ]
     text = ""
     for name, section in sections:
         text += f"## {name}\n\n{section()}\n"
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(text, encoding="utf-8")
     if options.pictures:
         save(examples_figure(data, models[0]), options.pictures, "analysis_pairs")
     print(text)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8")
 
 
 def load_data() -> Data:
