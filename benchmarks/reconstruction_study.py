@@ -145,7 +145,7 @@ def forms(recognizer: Recognizer, decoder: Decoder, options: argparse.Namespace)
         "regional: distance .3 (the default)": default,
         "regional: distance .3, standardised": saliency(standardised=True),
         "regional: distance": saliency(distance=1.0),
-        "regional: distance .3, level of the score": saliency(level="score"),
+        "regional: distance .3, typical spread": saliency(spread="typical"),
         "regional: distance .3, maps of the face": saliency(source="face"),
         "regions exchanged between reconstructions": seen(recognizer, decoder, Exchanged(recognizer, False)),
         "regions of the probe exchanged for the partner's reconstruction": seen(

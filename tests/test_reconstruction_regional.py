@@ -18,6 +18,7 @@ from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.weights import read_metadata, write_weights
 from xfr_plugin.reconstruction import RegionalEvidence, fit_regional, load_decoder, save_decoder
 from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS, RegionMasks, exchange_regions
+from xfr_plugin.reconstruction.regional import Spread
 
 
 @pytest.fixture
@@ -41,18 +42,31 @@ def test_parts_sum_to_the_score_and_to_two(regional: RegionalEvidence, units: tu
     torch.testing.assert_close(own.sum(dim=1), torch.full((5,), 2.0, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("spread", ["even", "typical"])
 @pytest.mark.parametrize("standardised", [False, True])
 @pytest.mark.parametrize("distance", [0.0, 0.3, 1.0])
 def test_evidence_sums_to_the_margin(
-    regional: RegionalEvidence, units: tuple[Tensor, Tensor], distance: float, standardised: bool
+    regional: RegionalEvidence,
+    units: tuple[Tensor, Tensor],
+    distance: float,
+    standardised: bool,
+    spread: Spread,
 ) -> None:
     score = (units[0] * units[1]).sum(dim=1)
-    evidence = regional.evidence(*units, 0.25, distance, standardised)
+    evidence = regional.evidence(*units, 0.25, distance, standardised, spread)
     torch.testing.assert_close(evidence.sum(dim=1), score - 0.25)
-    swapped = regional.evidence(units[1], units[0], 0.25, distance, standardised)
+    swapped = regional.evidence(units[1], units[0], 0.25, distance, standardised, spread)
     torch.testing.assert_close(evidence, swapped)
-    relative = regional.evidence(*units, score, distance, standardised)
+    relative = regional.evidence(*units, score, distance, standardised, spread)
     torch.testing.assert_close(relative.sum(dim=1), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_an_even_margin_leaves_differences_to_pairs_of_the_same_score(
+    regional: RegionalEvidence, units: tuple[Tensor, Tensor]
+) -> None:
+    score = (units[0] * units[1]).sum(dim=1)
+    even, relative = (regional.evidence(*units, level) for level in (0.25, score))
+    torch.testing.assert_close(even - relative, (score - 0.25)[:, None] * regional.areas.double())
 
 
 def test_masks_cover_the_crop_and_seams_surround_the_regions() -> None:

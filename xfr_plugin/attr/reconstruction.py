@@ -15,7 +15,7 @@ from xfr_plugin.attr.evidence import EvidenceLevel, channel_evidence, weigh_chan
 from xfr_plugin.attr.reconstruction_explainer import Ablation, DecoderSource, open_decoder
 from xfr_plugin.channels.decoded import decoded_changes, sized_maps
 from xfr_plugin.errors import InputError
-from xfr_plugin.reconstruction.regional import RegionalEvidence
+from xfr_plugin.reconstruction.regional import RegionalEvidence, Spread
 
 __all__ = ["ReconstructionSaliency", "Variant"]
 
@@ -49,6 +49,7 @@ class ReconstructionSaliency(CompletePairAttribution):
         distance: evidence by product (0), by distance (1: (1−τ)/N − (a_k − b_k)²/2), or between; .3 for
             `regional` and 0 for `paper`, if left out. The sum is the same.
         standardised: of `regional`, see `RegionalEvidence.evidence`.
+        spread: of `regional`, how the margin lies on the face, see `reconstruction.regional.Spread`.
         ablation: of `paper` from the `face`, what replaces a channel, see `Ablation`.
         centred: of `paper`, take the mean over channels from the maps and spread the margin evenly instead.
         norm: of `paper`, maps of which the sum (`l1`) or the root of the sum of squares (`l2`) is one. With
@@ -71,6 +72,7 @@ class ReconstructionSaliency(CompletePairAttribution):
         level: EvidenceLevel = "threshold",
         distance: float | None = None,
         standardised: bool = False,
+        spread: Spread = "even",
         ablation: Ablation = "zero",
         centred: bool = False,
         norm: Literal["l1", "l2"] = "l1",
@@ -81,6 +83,7 @@ class ReconstructionSaliency(CompletePairAttribution):
             ("variant", variant, ("regional", "paper")),
             ("source", source, ("atlas", "face")),
             ("level", level, ("threshold", "score")),
+            ("spread", spread, ("even", "typical")),
             ("ablation", ablation, ("zero", "mean", "partner")),
             ("norm", norm, ("l1", "l2")),
         ):
@@ -101,6 +104,7 @@ class ReconstructionSaliency(CompletePairAttribution):
         self.level: EvidenceLevel = level
         self.distance = (0.3 if variant == "regional" else 0.0) if distance is None else float(distance)
         self.standardised = standardised
+        self.spread: Spread = spread
         self.ablation: Ablation = ablation
         self.centred = centred
         self.norm: Literal["l1", "l2"] = norm
@@ -116,7 +120,7 @@ class ReconstructionSaliency(CompletePairAttribution):
         if self.variant == "regional":
             level = score if self.level == "score" else self.threshold
             regional = self._regional()
-            return regional.evidence(probe, reference, level, self.distance, self.standardised)
+            return regional.evidence(probe, reference, level, self.distance, self.standardised, self.spread)
         evidence = channel_evidence(probe, reference, self.threshold, self.level)
         own = probe.square() + reference.square()
         return evidence - self.distance / 2 * (own - own.mean(dim=1, keepdim=True))

@@ -7,10 +7,11 @@ these matrices divide the cosine among the regions,
 
     q_r = aᵀW_r b − λ (aᵀW_r a + bᵀW_r b),    Σ_r q_r = s − 2λ,
 
-by product (λ = 0), by distance (λ = ½), or between. What pairs of score t have on average, μ_r(t) = α_r + γ_r t with
-Σ_r μ_r(t) = t − 2λ, is taken off, so that the evidence c_r = q_r − μ_r(τ) sums to the decision margin s − τ. Where on
-the face a region's evidence is shown is the decoder's answer: where reconstructions change when an embedding moves
-by W_r (b − a).
+by product (λ = 0), by distance (λ = ½), or between. What pairs of score t have on average is μ_r(t) = α_r + γ_r t,
+with Σ_r μ_r(t) = t − 2λ. The evidence of a region is what it has beyond other pairs of this score, and its share A_r of
+the face's area of the decision margin: c_r = q_r − μ_r(s) + A_r (s − τ), which sums to s − τ. (Or q_r − μ_r(τ), which
+sums to the same: the margin then lies where it usually does.) Where on the face a region's evidence is shown is the
+decoder's answer: where reconstructions change when an embedding moves by W_r (b − a).
 
 This is ours, after the idea of Xu, Lu and Ebrahimi (MMSP 2023, arXiv 2306.00402); `docs/planted_evidence.md` has
 the measurements that led to it.
@@ -18,12 +19,17 @@ the measurements that led to it.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor, nn
 
 from xfr_plugin.errors import InputError
 
-__all__ = ["MOMENTS", "RegionalEvidence"]
+__all__ = ["MOMENTS", "RegionalEvidence", "Spread"]
+
+Spread: TypeAlias = Literal["even", "typical"]
+"""How the margin lies on the face, apart from what regions have beyond other pairs: evenly, or as it usually does."""
 
 MOMENTS = (
     "product_at_0",
@@ -85,6 +91,7 @@ class RegionalEvidence(nn.Module):
         level: float | Tensor,
         distance: float = 0.3,
         standardised: bool = False,
+        spread: Spread = "even",
     ) -> Tensor:
         """Evidence of each region, N×R; it sums to s − `level`.
 
@@ -95,6 +102,7 @@ class RegionalEvidence(nn.Module):
             distance: 0, product evidence, …, 1, distance evidence (λ = ½).
             standardised: measure each region in deviations of its own evidence among pairs of one score, so
                 that small regions count as large ones do; what that leaves of the margin is spread evenly.
+            spread: see `Spread`.
         """
         weight = distance / 2
         product, own = self.parts(probe, reference)
@@ -102,8 +110,9 @@ class RegionalEvidence(nn.Module):
         at_zero = moments[:, 0] - weight * moments[:, 2]
         slope = moments[:, 1] - weight * moments[:, 3]
         reached = torch.as_tensor(level, dtype=probe.dtype, device=probe.device).reshape(-1, 1)
-        evidence = product - weight * own - at_zero - slope * reached
-        margin = (probe * reference).sum(dim=1, keepdim=True) - reached
+        score = (probe * reference).sum(dim=1, keepdim=True)
+        evidence = product - weight * own - at_zero - slope * (score if spread == "even" else reached)
+        margin = score - reached
         areas = self.areas.to(probe)
         areas = areas / areas.sum()  # to one in the probe's precision
         if standardised:
