@@ -103,7 +103,7 @@ class Model:
             part = slice(start, start + 4096)
             a, b = self.embeddings[first[part]], self.embeddings[second[part]]
             level = (a * b).sum(dim=1) if own_level else self.recognizer.threshold
-            found.append(regional.evidence(a, b, level).double().numpy())
+            found.append(regional.evidence(a, b, level, spread="typical").double().numpy())
         return 100 * np.concatenate(found) / self.areas
 
     def scores(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> Array:

@@ -57,6 +57,8 @@ def main() -> None:
     rows: list[PlantedScore] = []
     control_rows: list[PlantedScore] = []
     for name, form in forms(recognizer, decoder, options).items():
+        if not any(part in name for part in options.only.split(",")):
+            continue
         began = time.perf_counter()
         maps = form(pairs)
         rows += score_maps(name, maps, pairs)
@@ -86,6 +88,7 @@ def parse_options(description: str | None, methods: str | None = None) -> argpar
     parser.add_argument("--blending", default="feather")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--quick", action="store_true", help="leave out forms of more than a second a pair")
+    parser.add_argument("--only", default="", help="forms whose names contain one of these, joined by commas")
     parser.add_argument("--out", type=Path, help="Markdown table")
     parser.add_argument("--scores", type=Path, help="every score, a JSON line each")
     parser.add_argument("--manifest", type=Path, help="write the plantings")

@@ -21,6 +21,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.faces.blending import Blending
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.files import atomic_path
+from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
 
 __all__ = [
     "PLANTED_REGIONS",
@@ -37,13 +38,7 @@ __all__ = [
 Game: TypeAlias = Literal["dissimilar", "similar"]
 
 PLANTED_REGIONS: dict[str, tuple[str, ...]] = {
-    "eyes": ("right_eye", "left_eye"),
-    "brows": ("right_brow", "left_brow"),
-    "nose": ("nose",),
-    "mouth": ("mouth",),
-    "forehead": ("forehead",),
-    "cheeks": ("right_cheek", "left_cheek"),
-    "chin": ("chin",),
+    name: parts for name, parts in EXCHANGED_REGIONS.items() if name != "outside"
 }
 """What is planted, as named regions of a `RegionMap`. Two of them together are written `eyes+nose`."""
 

@@ -8,10 +8,10 @@ these matrices divide the cosine among the regions,
     q_r = aᵀW_r b − λ (aᵀW_r a + bᵀW_r b),    Σ_r q_r = s − 2λ,
 
 by product (λ = 0), by distance (λ = ½), or between. What pairs of score t have on average is μ_r(t) = α_r + γ_r t,
-with Σ_r μ_r(t) = t − 2λ. The evidence of a region is what it has beyond other pairs of this score, and its share A_r of
-the face's area of the decision margin: c_r = q_r − μ_r(s) + A_r (s − τ), which sums to s − τ. (Or q_r − μ_r(τ), which
-sums to the same: the margin then lies where it usually does.) Where on the face a region's evidence is shown is the
-decoder's answer: where reconstructions change when an embedding moves by W_r (b − a).
+with Σ_r μ_r(t) = t − 2λ. The evidence of a region is what it has beyond other pairs of this score, and its share A_r
+of the face's area of the decision margin: c_r = q_r − μ_r(s) + A_r (s − τ), which sums to s − τ. (Or q_r − μ_r(τ),
+which sums to the same: the margin then lies where it usually does.) Where on the face a region's evidence is shown is
+the decoder's answer: where reconstructions change when an embedding moves by W_r (b − a).
 
 This is ours, after the idea of Xu, Lu and Ebrahimi (MMSP 2023, arXiv 2306.00402); `docs/planted_evidence.md` has
 the measurements that led to it.
