@@ -109,6 +109,7 @@ class ReconstructionSaliency(CompletePairAttribution):
         self.centred = centred
         self.norm: Literal["l1", "l2"] = norm
         self.batch_size = batch_size
+        self._sized: tuple[object, Tensor] | None = None
 
     def has_convergence_delta(self) -> bool:
         """Whether the maps sum to the evidence: always, but for the paper's maps with `l2`."""
@@ -157,7 +158,10 @@ class ReconstructionSaliency(CompletePairAttribution):
     def _atlas(self, size: tuple[int, int]) -> Tensor:
         """Maps K×H×W of all faces."""
         maps = self._regional().maps if self.variant == "regional" else self.decoder.atlas
-        return self._normalised(maps, size)
+        key = (size, id(maps), maps._version)
+        if self._sized is None or self._sized[0] != key:
+            self._sized = key, self._normalised(maps, size)
+        return self._sized[1]
 
     def _own_maps(self, own: Tensor, partner: Tensor, size: tuple[int, int]) -> Tensor:
         """Maps K×H×W of one face."""

@@ -114,7 +114,7 @@ _ADVERSARIAL = (
 
 _REGIONAL = (
     "it divides the score among eight regions by how embeddings respond to them, and where it is known which region "
-    "decides it names the right one only in a third to a quarter of the cases (docs/planted_evidence.md)"
+    "decides it names the right one in a quarter to a half of the cases (docs/planted_evidence.md)"
 )
 
 _EXCITED = (
