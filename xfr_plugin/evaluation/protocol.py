@@ -1,0 +1,148 @@
+"""What a protocol is: it looks at the maps of a method for a pair, or at the method itself, and gives numbers.
+
+A protocol judges one pair at a time and keeps nothing between pairs, so that a run can be killed and resumed at any
+pair, and pairs can be judged in any order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.attr.registry import Method
+from xfr_plugin.faces.regions import RegionMap
+from xfr_plugin.recognition.folding import folded_recognizer
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = [
+    "EvaluationPair",
+    "MapProtocol",
+    "Measurement",
+    "MethodProtocol",
+    "PairMaps",
+    "Protocol",
+    "Setting",
+]
+
+PairMaps: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Signed maps H×W of the probe and of the reference, summed over colours; positive argues for a match."""
+
+
+@dataclass(frozen=True)
+class EvaluationPair:
+    """A pair to be explained and judged.
+
+    Attributes:
+        name: identifies the pair in a run, in the manifest and in the results.
+        probe: 8-bit RGB, 3×H×W, at the recognizer's input size.
+        reference: the same.
+        genuine: whether both show one person.
+        probe_regions: named regions of the probe.
+        reference_regions: named regions of the reference.
+    """
+
+    name: str
+    probe: Tensor
+    reference: Tensor
+    genuine: bool
+    probe_regions: RegionMap
+    reference_regions: RegionMap
+
+    def images(self, like: Recognizer) -> tuple[Tensor, Tensor]:
+        """Probe and reference as attributions take them: 1×3×H×W in [0, 1]."""
+        probe, reference = (
+            (x[None].to(like.device).to(like.dtype) / 255) for x in (self.probe, self.reference)
+        )
+        return probe, reference
+
+
+class Measurement(NamedTuple):
+    """One number about one pair.
+
+    Attributes:
+        variant: which form of the protocol, in words that a table can carry ("black, probe"); "" if it has only one.
+        metric: what was measured.
+        value: the number; NaN where it is not defined for this pair.
+        at: place on a curve (a share of the pixels removed, say); None for a number that stands alone.
+    """
+
+    variant: str
+    metric: str
+    value: float
+    at: float | None = None
+
+
+@dataclass
+class Setting:
+    """What all protocols of a run share.
+
+    Attributes:
+        recognizer: whose decisions are explained.
+        threshold: decision threshold τ on the cosine.
+        seed: of everything random. What is drawn for a pair depends on it and on the pair's name only.
+        batch_size: images in one forward pass.
+    """
+
+    recognizer: Recognizer
+    threshold: float
+    seed: int = 0
+    batch_size: int = 16
+    _folded: Recognizer | None = field(default=None, repr=False)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Unit embeddings N×D of images N×3×H×W, floating point in [0, 1] or 8-bit, in batches."""
+        if self._folded is None:
+            self._folded = folded_recognizer(self.recognizer)
+        scale = 255 if images.dtype == torch.uint8 else 1
+        return torch.cat(
+            [
+                self._folded.embed(part.to(self.recognizer.device).to(self.recognizer.dtype) / scale)
+                for part in images.split(self.batch_size)
+            ]
+        )
+
+
+class Protocol(ABC):
+    """What every protocol has.
+
+    Attributes:
+        name: as given on the command line.
+        title: in tables.
+        higher_is_better: of each metric by which methods are ranked; others are shown without ranking.
+        judges: which pairs it can say something about.
+    """
+
+    name: str
+    title: str
+    higher_is_better: dict[str, bool]
+    judges: Literal["genuine", "impostor", "all"] = "all"
+
+    def settings(self) -> dict[str, object]:
+        """Everything that changes its numbers; goes into the manifest of a run, which is not resumed with another."""
+        return {}
+
+
+class MapProtocol(Protocol):
+    """Judges maps that are already there."""
+
+    @abstractmethod
+    def judge(self, pair: EvaluationPair, maps: PairMaps, setting: Setting) -> Iterable[Measurement]:
+        """Numbers about the maps of a pair."""
+
+
+class MethodProtocol(Protocol):
+    """Judges the method itself: explains changed pairs, or the pair with a changed recognizer."""
+
+    @abstractmethod
+    def judge(
+        self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
+    ) -> Iterable[Measurement]:
+        """Numbers about a method on a pair, whose unchanged maps are given."""
