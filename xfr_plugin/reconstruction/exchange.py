@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 from torch import Tensor
 
 from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["EXCHANGED_REGIONS", "RegionMasks", "exchange_regions", "exchanged_embeddings"]
+__all__ = ["EXCHANGED_REGIONS", "FeatheredMasks", "RegionMasks", "exchange_regions", "exchanged_embeddings"]
 
 EXCHANGED_REGIONS: dict[str, tuple[str, ...]] = {
     "eyes": ("right_eye", "left_eye"),
@@ -30,7 +31,29 @@ _GROWTH = 2 / 112
 _FEATHER = 1.5 / 112
 
 
-class RegionMasks:
+class FeatheredMasks:
+    """Masks that fade out over a few pixels, and their seams.
+
+    Args:
+        masks: R×H×W, none of them empty.
+        device: where the faces will be.
+
+    Attributes:
+        weights: R×1×H×W in [0, 1].
+        seams: R×1×H×W, the ring where face and donor meet, each summing to one.
+    """
+
+    def __init__(self, masks: NDArray[np.bool_], device: torch.device | str = "cpu") -> None:
+        weights, seams = [], []
+        for mask in masks:
+            weights.append(gaussian_filter(mask.astype(np.float32), _FEATHER * masks.shape[1]))
+            seam = binary_dilation(mask, iterations=2) & ~binary_erosion(mask, border_value=1)
+            seams.append(seam / seam.sum())
+        self.weights = torch.from_numpy(np.stack(weights))[:, None].to(device)
+        self.seams = torch.from_numpy(np.stack(seams)).float()[:, None].to(device)
+
+
+class RegionMasks(FeatheredMasks):
     """Feathered masks of the exchanged regions on the template, and their seams.
 
     Args:
@@ -39,30 +62,25 @@ class RegionMasks:
 
     Attributes:
         names: of the R regions.
-        weights: R×1×H×W in [0, 1].
-        seams: R×1×H×W, the ring where face and donor meet, each summing to one.
     """
 
     def __init__(self, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
         labels = template_regions(size)
         self.names = tuple(EXCHANGED_REGIONS)
-        weights, seams = [], []
-        for parts in EXCHANGED_REGIONS.values():
-            mask = binary_dilation(labels.mask(*parts), iterations=max(1, round(_GROWTH * size[0])))
-            weights.append(gaussian_filter(mask.astype(np.float32), _FEATHER * size[0]))
-            seam = binary_dilation(mask, iterations=2) & ~binary_erosion(mask, border_value=1)
-            seams.append(seam / seam.sum())
-        self.weights = torch.from_numpy(np.stack(weights))[:, None].to(device)
-        self.seams = torch.from_numpy(np.stack(seams)).float()[:, None].to(device)
+        growth = max(1, round(_GROWTH * size[0]))
+        masks = [
+            binary_dilation(labels.mask(*parts), iterations=growth) for parts in EXCHANGED_REGIONS.values()
+        ]
+        super().__init__(np.stack(masks), device)
 
 
-def exchange_regions(faces: Tensor, donors: Tensor, masks: RegionMasks) -> Tensor:
+def exchange_regions(faces: Tensor, donors: Tensor, masks: FeatheredMasks) -> Tensor:
     """Faces with each region replaced by a donor's, shifted to the face's colour along the seam.
 
     Args:
         faces: N×3×H×W in [0, 1].
         donors: of the same shape.
-        masks: of that size.
+        masks: R of them, of that size.
 
     Returns:
         N×R×3×H×W in [0, 1].
