@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from xfr_plugin.attr import get_method
-from xfr_plugin.attr.registry import default_method
+from xfr_plugin.attr.registry import AUTO, chosen_method
 from xfr_plugin.explanation import Explanation
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap
-from xfr_plugin.pipeline import RecognizerSource, align_pair, open_recognizer, prepare_pair, timed
+from xfr_plugin.pipeline import (
+    RecognizerSource,
+    align_pair,
+    open_recognizer,
+    prepare_pair,
+    timed,
+    with_check,
+)
 from xfr_plugin.verification import Verification, choose_threshold
 
 __all__ = ["DEFAULT_RECOGNIZER", "RecognizerSource", "explain", "verify"]
@@ -64,7 +72,7 @@ def explain(
     photo_b: PhotoSource,
     *,
     recognizer: RecognizerSource = DEFAULT_RECOGNIZER,
-    method: str | None = None,
+    method: str | None = AUTO,
     options: Mapping[str, Any] | None = None,
     threshold: float | None = None,
     fmr: float | None = None,
@@ -73,6 +81,7 @@ def explain(
     faces: tuple[int, int] = (0, 0),
     regions: RegionMap | None = None,
     device: str | torch.device | None = None,
+    check: bool = False,
 ) -> Explanation:
     """Decide whether two photos show the same person, and show which regions argue for it and against it.
 
@@ -80,7 +89,7 @@ def explain(
         photo_a: the probe: a path, encoded bytes, a PIL image or an array.
         photo_b: the reference.
         recognizer: see `RecognizerSource`.
-        method: name of an attribution method, see `attr.METHODS`; `attr.default_method`, if left out.
+        method: name of an attribution method, see `attr.METHODS`; `auto`, or None, for `attr.default_method`.
         options: options of the method, by name.
         threshold: see `verify`.
         fmr: see `verify`.
@@ -89,6 +98,8 @@ def explain(
         faces: see `verify`.
         regions: named regions of both aligned faces; those of the template, if left out.
         device: see `verify`.
+        check: also test whether the score follows what the maps point at, see `faithfulness.check_faithfulness`;
+            some 100 more forward passes.
 
     Raises:
         PhotoError, FaceError: a photo or its face cannot be used.
@@ -100,11 +111,11 @@ def explain(
     """
     timings: dict[str, float] = {}
     given = dict(options or {})
-    if method is not None:
+    if method not in (None, AUTO):
         get_method(method)  # a wrong name is an error before anything is loaded
     with timed(timings, "load"):
         model = open_recognizer(recognizer, device)
-        entry = get_method(method or default_method(model))
+        entry = chosen_method(method, model)
         chosen, _ = choose_threshold(model, threshold, fmr)
         attribution = entry.build(model, chosen, **given)
     with timed(timings, "faces"):
@@ -113,4 +124,9 @@ def explain(
         pair = prepare_pair(model, aligned, threshold, fmr)
     with timed(timings, "explain"):
         maps = attribution.attribute(pair.inputs)
-    return pair.explanation(entry, given, maps, regions, timings)
+    explanation = pair.explanation(entry, given, maps, regions, timings)
+    if not check:
+        return explanation
+    with timed(timings, "check"):
+        explanation = with_check(explanation, pair, model, regions)
+    return replace(explanation, timings=timings)

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from xfr_plugin._version import __version__
 from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
-from xfr_plugin.attr.registry import METHODS
+from xfr_plugin.attr.registry import AUTO, METHODS
 from xfr_plugin.bilrp_command import register as register_bilrp
 from xfr_plugin.comparison import QUICK_METHODS, MethodChoice, compare
 from xfr_plugin.errors import FaceWarning, InputError, XfrError
@@ -24,7 +24,13 @@ from xfr_plugin.faces.preparation import Alignment
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.download import download_weights
 from xfr_plugin.reconstruction_command import register as register_reconstruction
-from xfr_plugin.report.tables import comparison_table, method_card, methods_table, region_table
+from xfr_plugin.report.tables import (
+    comparison_table,
+    faithfulness_table,
+    method_card,
+    methods_table,
+    region_table,
+)
 from xfr_plugin.training.commands import app as train_app
 from xfr_plugin.verification import Verification
 
@@ -93,6 +99,9 @@ FaceAOption = Annotated[int, typer.Option(help="Which face of A: 0 is the larges
 FaceBOption = Annotated[int, typer.Option(help="Which face of B: 0 is the largest.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the picture and the JSON document.")]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Also test whether the score follows what the maps point at.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -132,13 +141,13 @@ def explain_command(
     a: PhotoA,
     b: PhotoB,
     method: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--method",
             "-m",
-            help="Attribution method, see `xfr methods`; reconstruction where a decoder ships, else xssab.",
+            help="Attribution method, see `xfr methods`; `auto`: what is best known for the recognizer.",
         ),
-    ] = None,
+    ] = AUTO,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", help="Option of the method, as name=value; repeatable."),
@@ -152,6 +161,7 @@ def explain_command(
     face_a: FaceAOption = 0,
     face_b: FaceBOption = 0,
     device: DeviceOption = "cpu",
+    check: CheckOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show which regions of two faces argue for a match, and which against."""
@@ -166,6 +176,7 @@ def explain_command(
             fmr=fmr,
             alignment=_alignment(alignment),
             faces=(face_a, face_b),
+            check=check,
         )
         picture, document = explanation.save(out)
     if as_json:
@@ -174,6 +185,8 @@ def explain_command(
     console = Console()
     _print_decision(console, explanation.verification)
     console.print(region_table(explanation))
+    if explanation.faithfulness is not None:
+        console.print(faithfulness_table(explanation.faithfulness))
     _print_files(console, explanation.notes, picture, document)
 
 
@@ -204,6 +217,7 @@ def compare_command(
     face_a: FaceAOption = 0,
     face_b: FaceBOption = 0,
     device: DeviceOption = "cpu",
+    check: CheckOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Explain one pair by many methods, side by side: a grid picture and a table."""
@@ -219,6 +233,7 @@ def compare_command(
             alignment=_alignment(alignment),
             faces=(face_a, face_b),
             progress=lambda name, number, count: status.update(f"{name} ({number} of {count}) …"),
+            check=check,
         )
         picture, document = comparison.save(out)
     if as_json:

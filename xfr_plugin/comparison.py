@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from xfr_plugin.pipeline import (
     open_recognizer,
     prepare_pair,
     timed,
+    with_check,
 )
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.verification import Verification, choose_threshold
@@ -174,6 +175,7 @@ def compare(
     smoothing: float = DEFAULT_SMOOTHING,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
+    check: bool = False,
 ) -> Comparison:
     """Explain one pair by many methods.
 
@@ -197,6 +199,7 @@ def compare(
         smoothing: σ of the blur before maps are correlated, as a share of the face's height; 0 for none.
         device: see `verify`.
         progress: called before each method, see `Progress`.
+        check: also test each explanation, see `explain`; neither its time nor its memory are the method's.
 
     Raises:
         PhotoError, FaceError: a photo or its face cannot be used.
@@ -225,7 +228,11 @@ def compare(
     for number, method in enumerate(chosen, start=1):
         if progress is not None:
             progress(method.name, number, len(chosen))
-        results.append(_result(method, given.get(method.name, {}), model, pair, labels))
+        result = _result(method, given.get(method.name, {}), model, pair, labels)
+        if check and result.explanation is not None:
+            checked = with_check(result.explanation, pair, model, labels)
+            result = replace(result, explanation=checked)
+        results.append(result)
     explained = [result.explanation for result in results if result.explanation is not None]
     return Comparison(
         verification=pair.verification,

@@ -10,13 +10,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from xfr_plugin.errors import InputError
+from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.regions import RegionMap
+from xfr_plugin.faithfulness import Faithfulness
 from xfr_plugin.verification import Verification
 
-__all__ = ["Explanation", "FaceExplanation", "RegionEvidence", "net_shares", "region_evidence"]
+__all__ = [
+    "Explanation",
+    "FaceExplanation",
+    "RegionEvidence",
+    "error_shares",
+    "net_shares",
+    "region_evidence",
+]
 
 
 class RegionEvidence(BaseModel):
@@ -28,6 +36,7 @@ class RegionEvidence(BaseModel):
         evidence: sum of the signed map; over all regions these add up to the map's total.
         similar: sum of its positive part.
         dissimilar: sum of its negative part, as a positive number.
+        error: standard error of the evidence, from resampling; None where the method has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +46,7 @@ class RegionEvidence(BaseModel):
     evidence: float
     similar: float
     dissimilar: float
+    error: float | None = Field(default=None, ge=0)
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ class Explanation:
         timings: seconds by stage.
         notes: what may make the answer less reliable, in words.
         version: of this package.
+        faithfulness: whether the score follows what the maps point at; None if it was not checked.
     """
 
     verification: Verification
@@ -91,6 +102,7 @@ class Explanation:
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     version: str = ""
+    faithfulness: Faithfulness | None = None
 
     def save(self, folder: str | os.PathLike[str], stem: str = "explanation") -> tuple[Path, Path]:
         """Write `<stem>.png`, the picture, and `<stem>.json`, everything; each whole or not at all.
@@ -117,12 +129,23 @@ class Explanation:
         return read_explanation(Path(path))
 
 
-def region_evidence(saliency: NDArray[np.float32], regions: RegionMap) -> tuple[RegionEvidence, ...]:
+def region_evidence(
+    saliency: NDArray[np.float32], regions: RegionMap, errors: Mapping[str, float] | None = None
+) -> tuple[RegionEvidence, ...]:
     """Sum a signed map H×W over each region of a region map of the same size.
 
+    Args:
+        saliency: signed map, H×W.
+        regions: of the same size.
+        errors: standard errors by region, for those that have one.
+
     Raises:
-        InputError: map and regions are of different sizes.
+        InputError: map and regions are of different sizes; `UnknownNameError` for the error of another region.
     """
+    known = errors or {}
+    for name in known:
+        if name not in regions.names:
+            raise UnknownNameError.of("region with an error", name, regions.names)
     areas = regions.areas()
     total = regions.totals(saliency)
     similar = regions.totals(np.maximum(saliency, 0))
@@ -134,6 +157,7 @@ def region_evidence(saliency: NDArray[np.float32], regions: RegionMap) -> tuple[
             evidence=total[name],
             similar=similar[name],
             dissimilar=dissimilar[name],
+            error=known.get(name),
         )
         for name in regions.names
     )
@@ -144,6 +168,17 @@ def net_shares(face: FaceExplanation) -> NDArray[np.float64]:
 
     Shares of different methods can be compared, though their units cannot. An empty map has shares of 0.
     """
-    total = sum(region.similar + region.dissimilar for region in face.regions)
+    total = _all_evidence(face)
     net = np.array([region.evidence for region in face.regions])
     return 100 * net / total if total > 0 else np.zeros_like(net)
+
+
+def error_shares(face: FaceExplanation) -> NDArray[np.float64]:
+    """Standard errors of the net shares, in the same percent; NaN where the method has none."""
+    total = _all_evidence(face)
+    errors = np.array([np.nan if region.error is None else region.error for region in face.regions])
+    return 100 * errors / total if total > 0 else np.full_like(errors, np.nan)
+
+
+def _all_evidence(face: FaceExplanation) -> float:
+    return sum(region.similar + region.dissimilar for region in face.regions)

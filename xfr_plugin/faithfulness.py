@@ -58,12 +58,12 @@ SUPPORTED, CONTRADICTED = 1.6, -1.0
 """Bounds of the statistic, chosen on held-out people (docs/faithfulness.md)."""
 
 RULE = (
-    f"In each face, the {LARGEST:.0%} that the map calls most similar are hidden under a blur, the {LARGEST:.0%} that "
-    f"it calls most dissimilar are exchanged for the partner's pixels, and so are {RANDOM_REGIONS} random regions of "
-    "the same size and shape. A part's z says by how many standard deviations of the random regions the map's region "
-    "moves the score further than they do, in the direction that the map foretells. The sum of z over the tested parts, "
-    f"divided by the root of their number, decides: supported from {SUPPORTED:g}, contradicted to {CONTRADICTED:g}, "
-    "weak between them or where no part can be tested."
+    f"In each face, the {LARGEST:.0%} that the map calls most similar are hidden under a blur, and the {LARGEST:.0%} "
+    f"that it calls most dissimilar are exchanged for the partner's pixels; {RANDOM_REGIONS} random regions of the "
+    "same size and shape are changed likewise. A part's z says by how many standard deviations of the random regions "
+    "the map's region moves the score further than they do, in the direction that the map foretells. The sum of z "
+    f"over the tested parts, divided by the root of their number, decides: supported from {SUPPORTED:g}, contradicted to "
+    f"{CONTRADICTED:g}, weak between them or where no part can be tested."
 )
 
 _BLUR = 5 / 112
@@ -141,13 +141,13 @@ def check_faithfulness(
     """Test the maps of a pair by changing the faces where they point, see `RULE`.
 
     Maps are blurred first (σ = 5 pixels of 112), so that grain does not decide. A part of a map that covers less than
-    2 % of the face, or holds less than 5 % of the evidence in it, claims nothing and is left out. Hidden and exchanged
-    regions fade out over a few pixels and take their surroundings' colour. About 100 forward passes for a pair.
+    2 % of the face, or holds less than 5 % of the evidence in it, claims nothing and is left out. Changed regions
+    fade out over a few pixels and take their surroundings' colour. About 100 forward passes for a pair.
 
     Args:
         recognizer: whose score is explained; the work is done where it is.
-        inputs: probe and reference, 1×3×H×W in [0, 1]; or the probe and the reference's embedding, D or 1×D, of any
-            length: only the probe is tested then, and what is dissimilar is hidden too, for want of pixels to exchange.
+        inputs: probe and reference, 1×3×H×W in [0, 1]; or the probe and the reference's embedding, D or 1×D: only
+            the probe is tested then, and what is dissimilar is hidden too, for want of pixels to exchange.
         maps: signed maps H×W of both, or of the probe alone.
         threshold: decision threshold on the cosine.
         seed: of the random regions; the same seed gives the same answer, and the global random state is not touched.
@@ -224,10 +224,8 @@ class _Scorer:
     def effects(self, part: _Part, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
         """What changing each of the regions R×H×W does to the score."""
         image = self.images[part.side]
-        if self.change(part) == "exchanged":
-            donor = self.images[1 - part.side]
-        else:
-            donor = baseline_images(image, "blur")
+        exchanged = self.change(part) == "exchanged"
+        donor = self.images[1 - part.side] if exchanged else baseline_images(image, "blur")
         found = []
         for chunk in np.split(masks, range(_BATCH, len(masks), _BATCH)):
             blends = exchange_regions(image, donor, FeatheredMasks(chunk, image.device))[0]

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,11 +26,20 @@ from xfr_plugin.faces import (
     prepare_face,
     template_regions,
 )
+from xfr_plugin.faithfulness import check_faithfulness
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import check_device
 from xfr_plugin.verification import Verification, choose_threshold, decide
 
-__all__ = ["PreparedPair", "RecognizerSource", "align_pair", "open_recognizer", "prepare_pair", "timed"]
+__all__ = [
+    "PreparedPair",
+    "RecognizerSource",
+    "align_pair",
+    "open_recognizer",
+    "prepare_pair",
+    "timed",
+    "with_check",
+]
 
 RecognizerSource: TypeAlias = str | os.PathLike[str] | Recognizer
 """A recognizer, or what `load_recognizer` takes: a name of the zoo, a weight file, a URL with checksum."""
@@ -76,10 +85,23 @@ class PreparedPair:
         maps: tuple[Tensor, Tensor],
         regions: RegionMap | None,
         timings: Mapping[str, float],
+        errors: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
     ) -> Explanation:
-        """Put the maps of a method, each 1×3×H×W, into words and numbers by region."""
+        """Put the maps of a method, each 1×3×H×W, into words and numbers by region.
+
+        Args:
+            method: that made the maps.
+            options: that were given to it.
+            maps: of probe and reference.
+            regions: named regions of both faces; those of the template, if None.
+            timings: seconds by stage.
+            errors: standard errors of the evidence, by region, of probe and reference; where the method has them.
+        """
         labels = regions or template_regions(self.size)
-        sides = [_face_explanation(face, side, labels) for face, side in zip(self.faces, maps, strict=True)]
+        sides = [
+            _face_explanation(face, side, labels, known)
+            for face, side, known in zip(self.faces, maps, errors or (None, None), strict=True)
+        ]
         return Explanation(
             verification=self.verification,
             probe=sides[0],
@@ -132,6 +154,16 @@ def prepare_pair(
     return PreparedPair(faces, images, decide(recognizer, float(probe @ reference), chosen, source))
 
 
+def with_check(
+    explanation: Explanation, pair: PreparedPair, recognizer: Recognizer, regions: RegionMap | None
+) -> Explanation:
+    """Add the check of its faithfulness to an explanation of the pair; see `faithfulness.check_faithfulness`."""
+    maps = explanation.probe.saliency, explanation.reference.saliency
+    threshold = pair.verification.threshold
+    found = check_faithfulness(recognizer, pair.inputs, maps, threshold, regions=regions)
+    return replace(explanation, faithfulness=found)
+
+
 @contextmanager
 def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     """Write the seconds that the block takes into `timings`."""
@@ -140,6 +172,8 @@ def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     timings[stage] = time.perf_counter() - start
 
 
-def _face_explanation(face: AlignedFace, maps: Tensor, regions: RegionMap) -> FaceExplanation:
+def _face_explanation(
+    face: AlignedFace, maps: Tensor, regions: RegionMap, errors: Mapping[str, float] | None
+) -> FaceExplanation:
     saliency = maps[0].sum(dim=0).float().cpu().numpy()
-    return FaceExplanation(face.image, saliency, region_evidence(saliency, regions))
+    return FaceExplanation(face.image, saliency, region_evidence(saliency, regions, errors))

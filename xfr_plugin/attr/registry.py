@@ -29,7 +29,10 @@ from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.reconstruction.files import find_decoder
 
-__all__ = ["METHODS", "Method", "Need", "default_method", "get_method"]
+__all__ = ["AUTO", "METHODS", "Method", "Need", "chosen_method", "default_method", "get_method"]
+
+AUTO = "auto"
+"""Instead of a method's name: the default method of the recognizer."""
 
 Need: TypeAlias = Literal["gradient", "scores", "decoder", "composite"]
 """What a method asks of a recognizer: its gradient; nothing but scores (a black box will do); a trained decoder; a
@@ -371,3 +374,12 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise UnknownNameError.of("method", name, METHODS)
     return METHODS[name]
+
+
+def chosen_method(name: str | None, recognizer: Recognizer) -> Method:
+    """Return a method by name; the recognizer's default method for `auto` or None.
+
+    Raises:
+        UnknownNameError: no method of this name.
+    """
+    return get_method(default_method(recognizer) if name in (None, AUTO) else name)

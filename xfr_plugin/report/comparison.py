@@ -97,7 +97,9 @@ def _draw_faces(cell: tuple[Axes, Axes], comparison: Comparison) -> None:
 
 def _draw_method(cell: tuple[Axes, Axes], result: MethodResult) -> None:
     cell[0].set_title(result.method, fontsize=10, fontweight="bold", loc="left")
-    cell[1].set_title(_seconds(result.seconds), fontsize=9, color="0.35", loc="right")
+    found = result.explanation.faithfulness if result.explanation else None
+    words = [found.verdict] if found else []
+    cell[1].set_title(", ".join((*words, _seconds(result.seconds))), fontsize=9, color="0.35", loc="right")
     if result.explanation is None:
         reason = textwrap.fill(f"no answer: {result.error}", 46, max_lines=8)
         cell[0].text(0, 0.98, reason, va="top", fontsize=8, color="0.25", transform=cell[0].transAxes)
@@ -204,9 +206,15 @@ def _caption(comparison: Comparison) -> str:
     decision, smoothing = comparison.verification, comparison.agreement.smoothing
     blur = f"after a blur of σ = {smoothing:.0%} of the height" if smoothing else "of unblurred maps"
     notes = "".join(f" {note[0].upper()}{note[1:]}." for note in comparison.notes)
+    verdicts = [e.faithfulness for e in comparison.explanations.values() if e.faithfulness]
+    checked = (
+        " Supported, weak, contradicted: whether the score follows what the maps point at."
+        if verdicts
+        else ""
+    )
     return (
         f"Recognizer {decision.recognizer}; threshold: {decision.threshold_source}.{notes} Each method has its own"
         f" units, and so its own colour scale, which its two maps share. Overlays are smoothed for the eye"
         f" (σ = {DISPLAY_SIGMA:.0%} of the height); region shares are not; agreement is measured {blur}. Methods that"
-        f" agree can be wrong together. Left and right are the subject's. xfr-plugin {comparison.version}"
+        f" agree can be wrong together.{checked} Left and right are the subject's. xfr-plugin {comparison.version}"
     )

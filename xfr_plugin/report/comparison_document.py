@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from xfr_plugin.comparison import Agreement, Comparison, MethodResult
 from xfr_plugin.errors import InputError, PhotoError, ResultError
 from xfr_plugin.explanation import Explanation, FaceExplanation, RegionEvidence
+from xfr_plugin.faithfulness import Faithfulness
 from xfr_plugin.files import atomic_path
 from xfr_plugin.report.comparison import comparison_figure
 from xfr_plugin.report.document import Base64, MapDocument, decode_image, decode_map, encode_image, encode_map
@@ -41,6 +42,7 @@ class AnswerDocument(_Document):
     notes: tuple[str, ...]
     probe: SideDocument
     reference: SideDocument
+    faithfulness: Faithfulness | None = None
 
 
 class ResultDocument(_Document):
@@ -141,6 +143,7 @@ def _answer_document(explanation: Explanation) -> AnswerDocument:
         notes=explanation.notes,
         probe=_side_document(explanation.probe),
         reference=_side_document(explanation.reference),
+        faithfulness=explanation.faithfulness,
     )
 
 
@@ -197,5 +200,6 @@ def _result(
             timings={"explain": result.seconds},
             notes=answer.notes,
             version=document.version,
+            faithfulness=answer.faithfulness,
         )
     return MethodResult(result.method, explanation, result.seconds, result.peak_memory, result.error)

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from xfr_plugin.errors import InputError, PhotoError, ResultError
 from xfr_plugin.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.faces.photo import load_photo
+from xfr_plugin.faithfulness import Faithfulness
 from xfr_plugin.files import atomic_path
 from xfr_plugin.report.figure import explanation_figure
 from xfr_plugin.verification import Verification
@@ -82,6 +83,7 @@ class ExplanationDocument(BaseModel):
     notes: tuple[str, ...]
     probe: FaceDocument
     reference: FaceDocument
+    faithfulness: Faithfulness | None = None
 
 
 def write_explanation(explanation: Explanation, folder: Path, stem: str) -> tuple[Path, Path]:
@@ -124,6 +126,7 @@ def to_document(explanation: Explanation) -> ExplanationDocument:
         notes=explanation.notes,
         probe=_face_document(explanation.probe),
         reference=_face_document(explanation.reference),
+        faithfulness=explanation.faithfulness,
     )
 
 
@@ -178,6 +181,7 @@ def _from_document(document: ExplanationDocument) -> Explanation:
         timings=document.timings,
         notes=document.notes,
         version=document.version,
+        faithfulness=document.faithfulness,
     )
 
 

@@ -15,7 +15,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from xfr_plugin.explanation import Explanation, net_shares
+from xfr_plugin.explanation import Explanation, error_shares, net_shares
+from xfr_plugin.faithfulness import Faithfulness
 
 __all__ = [
     "AGAINST_COLOUR",
@@ -70,7 +71,12 @@ def explanation_figure(explanation: Explanation) -> Figure:
     grid = figure.add_gridspec(3, 4, height_ratios=(3.0, 0.5, 4.0))
     _draw_faces(figure, grid, explanation)
     _draw_score(figure.add_subplot(grid[1, :]), explanation)
-    _draw_regions(figure.add_subplot(grid[2, :]), explanation)
+    if explanation.faithfulness is None:
+        _draw_regions(figure.add_subplot(grid[2, :]), explanation)
+    else:
+        below = grid[2, :].subgridspec(1, 2, width_ratios=(2.4, 1))
+        _draw_regions(figure.add_subplot(below[0]), explanation)
+        _draw_check(figure.add_subplot(below[1]), explanation.faithfulness)
     decision = explanation.verification
     verdict = "MATCH" if decision.match else "NO MATCH"
     sign = "≥" if decision.match else "<"
@@ -127,12 +133,23 @@ def _draw_regions(axes: Axes, explanation: Explanation) -> None:
     ]
     places = np.arange(len(names))
     sides = (("probe", explanation.probe, -0.21, ""), ("reference", explanation.reference, 0.21, "//"))
-    reach = max(float(np.abs(net_shares(face)).max()) for _, face, _, _ in sides)
+    reach = max(
+        float((np.abs(net_shares(face)) + np.nan_to_num(error_shares(face))).max()) for _, face, _, _ in sides
+    )
     for label, face, shift, hatch in sides:
         shares = net_shares(face)
         colours = [FOR_COLOUR if share >= 0 else AGAINST_COLOUR for share in shares]
+        errors = error_shares(face)
         bars = axes.barh(
-            places + shift, shares, height=0.38, color=colours, hatch=hatch, edgecolor="white", lw=0.5
+            places + shift,
+            shares,
+            height=0.38,
+            color=colours,
+            hatch=hatch,
+            edgecolor="white",
+            lw=0.5,
+            xerr=None if np.isnan(errors).all() else errors,
+            error_kw={"ecolor": "black", "elinewidth": 0.8, "capsize": 1.5},
         )
         axes.bar_label(bars, [f"{share:+.1f} %" for share in shares], fontsize=7, padding=2)
         axes.barh(0, 0, color="0.5", hatch=hatch, edgecolor="white", label=label)
@@ -143,6 +160,34 @@ def _draw_regions(axes: Axes, explanation: Explanation) -> None:
     axes.legend(fontsize=8, loc="lower right")
     axes.set_xlabel(
         "net evidence of the region, % of all evidence in the face (left: against, right: for)", fontsize=9
+    )
+
+
+def _draw_check(axes: Axes, found: Faithfulness) -> None:
+    """What changing each part's region did to the score, over the range of the random regions."""
+    statistic = "" if found.statistic is None else f" (z = {found.statistic:+.1f})"
+    axes.set_title(f"Check: {found.verdict}{statistic}", fontsize=11, fontweight="bold")
+    for place, row in enumerate(found.rows):
+        colour = FOR_COLOUR if row.claim == "similar" else AGAINST_COLOUR
+        axes.plot(
+            (row.random_low, row.random_high), (place, place), color="0.75", lw=9, solid_capstyle="butt"
+        )
+        axes.plot((row.random_mean, row.random_mean), (place - 0.13, place + 0.13), color="0.35", lw=1.5)
+        axes.plot(row.effect, place, marker="D", ms=7, color=colour)
+        words = f"{row.face}: {row.claim}, {row.change} (z = {row.z:+.1f})"
+        axes.text(0, place - 0.24, words, transform=axes.get_yaxis_transform(), fontsize=8, va="bottom")
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set(yticks=[], ylim=(max(len(found.rows), 1) - 0.5, -0.6))
+    axes.margins(x=0.08)
+    axes.tick_params(labelsize=8)
+    for edge in ("left", "right", "top"):
+        axes.spines[edge].set_visible(False)
+    if not found.rows:
+        axes.text(
+            0.5, 0.5, "the maps claim nothing\nthat could be tested", ha="center", transform=axes.transAxes
+        )
+    axes.set_xlabel(
+        "change of the score: ◆ the map's region,\ngrey: random regions of equal size (5–95 %)", fontsize=9
     )
 
 

@@ -11,9 +11,10 @@ from rich.table import Column, Table
 
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.comparison import Comparison, MethodResult
-from xfr_plugin.explanation import Explanation, FaceExplanation, net_shares
+from xfr_plugin.explanation import Explanation, FaceExplanation, RegionEvidence, net_shares
+from xfr_plugin.faithfulness import Faithfulness
 
-__all__ = ["comparison_table", "method_card", "methods_table", "region_table"]
+__all__ = ["comparison_table", "faithfulness_table", "method_card", "methods_table", "region_table"]
 
 
 def methods_table(methods: Iterable[Method]) -> Table:
@@ -57,10 +58,34 @@ def region_table(explanation: Explanation) -> Table:
     table = Table("region", "probe", "reference", title=f"net evidence by region ({explanation.method})")
     table.columns[1].justify = table.columns[2].justify = "right"
     sides = (explanation.probe, explanation.reference)
-    for probe, reference in zip(sides[0].regions, sides[1].regions, strict=True):
-        table.add_row(probe.region.replace("_", " "), f"{probe.evidence:+.4f}", f"{reference.evidence:+.4f}")
+    for pair in zip(sides[0].regions, sides[1].regions, strict=True):
+        table.add_row(pair[0].region.replace("_", " "), *map(_evidence, pair))
     table.add_section()
     table.add_row("total", *(f"{_total(side):+.4f}" for side in sides))
+    return table
+
+
+def faithfulness_table(found: Faithfulness) -> Table:
+    """How far the score followed each part of the maps, against random regions of equal size."""
+    statistic = "nothing to test" if found.statistic is None else f"z = {found.statistic:+.1f}"
+    table = Table(
+        Column("changed", no_wrap=True),
+        Column("of face", justify="right"),
+        Column("score", justify="right"),
+        Column("random regions (5–95 %)", justify="right"),
+        Column("z", justify="right"),
+        title=f"does the score follow? [bold]{found.verdict}[/] ({statistic})",
+    )
+    for row in found.rows:
+        table.add_row(
+            f"{row.face}: {row.claim} {row.change}",
+            f"{row.share:.0%}",
+            f"{row.effect:+.3f}{' !' if row.reverses else ''}",
+            f"{row.random_mean:+.3f} ({row.random_low:+.3f} … {row.random_high:+.3f})",
+            f"{row.z:+.1f}",
+        )
+    if any(row.reverses for row in found.rows):
+        table.caption = "!: the change reverses the decision"
     return table
 
 
@@ -74,8 +99,12 @@ def comparison_table(comparison: Comparison) -> Table:
         Column("most for a match, %", ratio=1),
         Column("most against, %", ratio=1),
     )
+    checked = any(explanation.faithfulness for explanation in comparison.explanations.values())
+    if checked:
+        table.add_column("check", no_wrap=True)
     for result in comparison.results:
-        table.add_row(result.method, f"{result.seconds:.2f}", _memory(result), *_answer(comparison, result))
+        cells = (result.method, f"{result.seconds:.2f}", _memory(result), *_answer(comparison, result))
+        table.add_row(*cells, *([_verdict(result)] if checked else []))
     return table
 
 
@@ -89,6 +118,16 @@ def _answer(comparison: Comparison, result: MethodResult) -> tuple[str, ...]:
         " | ".join(_extreme(side, 1) for side in sides),
         " | ".join(_extreme(side, -1) for side in sides),
     )
+
+
+def _verdict(result: MethodResult) -> str:
+    found = result.explanation.faithfulness if result.explanation else None
+    return found.verdict if found else ""
+
+
+def _evidence(region: RegionEvidence) -> str:
+    error = "" if region.error is None else f" ± {region.error:.4f}"
+    return f"{region.evidence:+.4f}{error}"
 
 
 def _extreme(face: FaceExplanation, sign: int) -> str:
