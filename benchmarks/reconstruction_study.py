@@ -98,12 +98,7 @@ def parse_options(description: str | None, methods: str | None = None) -> argpar
 def plant(recognizer: Recognizer, options: argparse.Namespace) -> tuple[PlantedPairs, PlantedPairs]:
     """Planted pairs, and controls: same seam, no evidence."""
     root = data_root() / "faces"
-    wanted = 0 if options.people == "select" else 1
-    people = {
-        name: [f for i in range(count) if (root / "lfw112" / (f := image_path(name, i + 1))).is_file()]
-        for name, count in read_people(root / "peopleDevTest.txt").items()
-        if hashlib.sha256(name.encode()).digest()[0] % 2 == wanted
-    }
+    people = held_out_people(root, options.people)
     regions_of = read_mesh_regions(root, recognizer.input_size)
     sets = []
     for control, count in ((False, options.count), (True, options.controls)):
@@ -119,6 +114,16 @@ def plant(recognizer: Recognizer, options: argparse.Namespace) -> tuple[PlantedP
             write_plantings(plantings, options.manifest)
         sets.append(build_pairs(recognizer, root / "lfw112", plantings, regions_of))
     return sets[0], sets[1]
+
+
+def held_out_people(root: Path, half: str) -> dict[str, list[str]]:
+    """Aligned faces of each person of a half, `select` or `report`, of those on whom nothing was trained."""
+    wanted = 0 if half == "select" else 1
+    return {
+        name: [f for i in range(count) if (root / "lfw112" / (f := image_path(name, i + 1))).is_file()]
+        for name, count in read_people(root / "peopleDevTest.txt").items()
+        if hashlib.sha256(name.encode()).digest()[0] % 2 == wanted
+    }
 
 
 def forms(recognizer: Recognizer, decoder: Decoder, options: argparse.Namespace) -> dict[str, Form]:

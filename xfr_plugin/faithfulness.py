@@ -1,7 +1,8 @@
 """Does the score follow what an explanation points at? Change it, and see.
 
-What a map calls similar is hidden: the score should fall more than it does for other regions of the same size and
-shape. What it calls dissimilar is exchanged for the partner's pixels: the score should rise more.
+What a map calls similar is hidden under the mean face of a population: the score should fall more than it does for
+other regions of the same size and shape. What it calls dissimilar is exchanged for the partner's pixels: the score
+should rise more.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.attr._baselines import baseline_images
 from xfr_plugin.claimed_regions import claimed_region, random_regions
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, template_regions
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.reconstruction.exchange import FeatheredMasks, exchange_regions
+from xfr_plugin.reconstruction.population import population_face
 
 __all__ = [
     "CONTRADICTED",
@@ -58,12 +59,13 @@ SUPPORTED, CONTRADICTED = 1.6, -1.0
 """Bounds of the statistic, chosen on held-out people (docs/faithfulness.md)."""
 
 RULE = (
-    f"In each face, the {LARGEST:.0%} that the map calls most similar are hidden under a blur, and the {LARGEST:.0%} "
-    f"that it calls most dissimilar are exchanged for the partner's pixels; {RANDOM_REGIONS} random regions of the "
-    "same size and shape are changed likewise. A part's z says by how many standard deviations of the random regions "
-    "the map's region moves the score further than they do, in the direction that the map foretells. The sum of z "
-    f"over the tested parts, divided by the root of their number, decides: supported from {SUPPORTED:g}, contradicted to "
-    f"{CONTRADICTED:g}, weak between them or where no part can be tested."
+    f"In each face, the {LARGEST:.0%} that the map calls most similar are replaced by the mean face of a population, "
+    f"and the {LARGEST:.0%} that it calls most dissimilar by the partner's pixels; {RANDOM_REGIONS} random regions of "
+    "the same size and shape are replaced likewise. A part's z says by how many standard deviations of the random "
+    "regions the map's region moves the score further than they do, in the direction that the map foretells. The sum "
+    "of z over the tested parts, divided by the root of their number, decides: "
+    f"supported from {SUPPORTED:g}, contradicted to {CONTRADICTED:g}, weak between them, and where there is "
+    "nothing to test."
 )
 
 _BLUR = 5 / 112
@@ -78,7 +80,7 @@ class FaithfulnessRow(BaseModel):
     Attributes:
         face: whose map is tested.
         claim: `similar`, the positive part of the map, or `dissimilar`, the negative one.
-        change: what was done to the region: it was hidden, or exchanged for the partner's pixels.
+        change: what was done to the region: it was hidden under a mean face, or exchanged for the partner's pixels.
         share: of the face's pixels that were changed, 0…1.
         effect: score (cosine) after the map's region was changed, less the score before.
         random_mean: the same for the random regions, on average.
@@ -206,6 +208,7 @@ class _Scorer:
     def __init__(self, recognizer: Recognizer, inputs: tuple[Tensor, Tensor]) -> None:
         images = [x.detach().to(recognizer.device, recognizer.dtype) for x in inputs if x.ndim == 4]
         self.images = images
+        self.population = population_face(recognizer.input_size).to(images[0])
         self.recognizer = folded_recognizer(recognizer)
         self.forwards = 0
         expected = recognizer.embed(torch.cat(images))
@@ -225,7 +228,7 @@ class _Scorer:
         """What changing each of the regions R×H×W does to the score."""
         image = self.images[part.side]
         exchanged = self.change(part) == "exchanged"
-        donor = self.images[1 - part.side] if exchanged else baseline_images(image, "blur")
+        donor = self.images[1 - part.side] if exchanged else self.population
         found = []
         for chunk in np.split(masks, range(_BATCH, len(masks), _BATCH)):
             blends = exchange_regions(image, donor, FeatheredMasks(chunk, image.device))[0]

@@ -70,18 +70,20 @@ def faithfulness_table(found: Faithfulness) -> Table:
     statistic = "nothing to test" if found.statistic is None else f"z = {found.statistic:+.1f}"
     table = Table(
         Column("changed", no_wrap=True),
-        Column("of face", justify="right"),
-        Column("score", justify="right"),
-        Column("random regions (5–95 %)", justify="right"),
-        Column("z", justify="right"),
+        Column("of face", justify="right", no_wrap=True),
+        Column("score", justify="right", no_wrap=True),
+        Column("random", justify="right", no_wrap=True),
+        Column("their 5–95 %", justify="right", no_wrap=True),
+        Column("z", justify="right", no_wrap=True),
         title=f"does the score follow? [bold]{found.verdict}[/] ({statistic})",
     )
     for row in found.rows:
         table.add_row(
             f"{row.face}: {row.claim} {row.change}",
             f"{row.share:.0%}",
-            f"{row.effect:+.3f}{' !' if row.reverses else ''}",
-            f"{row.random_mean:+.3f} ({row.random_low:+.3f} … {row.random_high:+.3f})",
+            f"{'! ' if row.reverses else ''}{row.effect:+.3f}",
+            f"{row.random_mean:+.3f}",
+            f"{row.random_low:+.2f} {row.random_high:+.2f}",
             f"{row.z:+.1f}",
         )
     if any(row.reverses for row in found.rows):
