@@ -60,12 +60,11 @@ SUPPORTED, CONTRADICTED = 1.6, -1.0
 
 RULE = (
     f"In each face, the {LARGEST:.0%} that the map calls most similar are replaced by the mean face of a population, "
-    f"and the {LARGEST:.0%} that it calls most dissimilar by the partner's pixels; {RANDOM_REGIONS} random regions of "
-    "the same size and shape are replaced likewise. A part's z says by how many standard deviations of the random "
-    "regions the map's region moves the score further than they do, in the direction that the map foretells. The sum "
-    "of z over the tested parts, divided by the root of their number, decides: "
-    f"supported from {SUPPORTED:g}, contradicted to {CONTRADICTED:g}, weak between them, and where there is "
-    "nothing to test."
+    f"the {LARGEST:.0%} that it calls most dissimilar by the partner's pixels, and {RANDOM_REGIONS} random regions "
+    "of the same size and shape likewise. A part's z says by how many standard deviations of the random regions the "
+    "map's region moves the score further than they do, in the direction that the map foretells. The sum of z over "
+    "the tested parts, divided by the root of their number, decides: supported from "
+    f"{SUPPORTED:g}, contradicted to {CONTRADICTED:g}, weak between them, and where there is nothing to test."
 )
 
 _BLUR = 5 / 112
