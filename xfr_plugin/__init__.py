@@ -10,6 +10,7 @@ from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
 from xfr_plugin.comparison import Comparison, MethodResult, compare
 from xfr_plugin.errors import FaceWarning, XfrError
 from xfr_plugin.explanation import Explanation, FaceExplanation, RegionEvidence
+from xfr_plugin.faithfulness import Faithfulness, check_faithfulness
 from xfr_plugin.recognition import Recognizer, list_recognizers, load_recognizer
 from xfr_plugin.verification import Verification
 
@@ -19,12 +20,14 @@ __all__ = [
     "Explanation",
     "FaceExplanation",
     "FaceWarning",
+    "Faithfulness",
     "MethodResult",
     "Recognizer",
     "RegionEvidence",
     "Verification",
     "XfrError",
     "__version__",
+    "check_faithfulness",
     "compare",
     "errors",
     "explain",

@@ -69,8 +69,8 @@ def faithfulness_table(found: Faithfulness) -> Table:
     """How far the score followed each part of the maps, against random regions of equal size."""
     statistic = "nothing to test" if found.statistic is None else f"z = {found.statistic:+.1f}"
     table = Table(
-        Column("changed", no_wrap=True),
-        Column("of face", justify="right", no_wrap=True),
+        Column("part", no_wrap=True),
+        Column("area", justify="right", no_wrap=True),
         Column("score", justify="right", no_wrap=True),
         Column("random", justify="right", no_wrap=True),
         Column("their 5–95 %", justify="right", no_wrap=True),
@@ -79,15 +79,16 @@ def faithfulness_table(found: Faithfulness) -> Table:
     )
     for row in found.rows:
         table.add_row(
-            f"{row.face}: {row.claim} {row.change}",
+            f"{row.face}, {row.claim}",
             f"{row.share:.0%}",
             f"{'! ' if row.reverses else ''}{row.effect:+.3f}",
             f"{row.random_mean:+.3f}",
             f"{row.random_low:+.2f} {row.random_high:+.2f}",
             f"{row.z:+.1f}",
         )
-    if any(row.reverses for row in found.rows):
-        table.caption = "!: the change reverses the decision"
+    done = " and ".join(sorted({f"{row.claim} regions {row.change}" for row in found.rows}, reverse=True))
+    reverses = "; !: reverses the decision" if any(row.reverses for row in found.rows) else ""
+    table.caption = f"change of the score, {done}{reverses}" if found.rows else None
     return table
 
 
