@@ -1,0 +1,222 @@
+"""The outline finder: the named regions of each aligned face, where the template has one drawing for all."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.errors import InputError, WeightsError
+from xfr_plugin.faces.outline_network import INPUT_SIDE, OutlineFinder, from_frame, to_frame
+from xfr_plugin.faces.regions import RegionMap, mesh_regions, template_regions
+from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, write_weights
+
+__all__ = [
+    "FaceOutlines",
+    "Outliner",
+    "find_outlines",
+    "find_regions",
+    "load_outline_finder",
+    "save_outline_finder",
+]
+
+_CARD_KEY = "outlines"
+_FORMAT = 1
+_BATCH = 64
+_MOST = 1000
+_FEATURES = {"face_oval", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "mouth"}
+_SHAPE_MODEL = {"mean", "basis", "reach"}
+
+
+@dataclass(frozen=True)
+class FaceOutlines:
+    """What was found in one aligned face.
+
+    Attributes:
+        regions: the face's own regions, or the template's where none were found.
+        found: whether they are its own: the crop looks like an aligned face, and its outlines like a face's.
+        points: the outlines, K×2, (x, y) in pixels of the crop; some lie outside it.
+        score: how much the crop looks like an aligned face, 0…1.
+        distance: of the outlines from the mean shape: root mean square of the shape model's coefficients, which
+            is about 1 for faces.
+    """
+
+    regions: RegionMap
+    found: bool
+    points: NDArray[np.float64]
+    score: float
+    distance: float
+
+
+class Outliner:
+    """An outline finder, ready for use.
+
+    Attributes:
+        network: what it computes with, in evaluation mode.
+        features: numbers of the points of each named feature, in order along its outline.
+        card: what is known about it (training data, figures).
+    """
+
+    def __init__(
+        self,
+        network: OutlineFinder,
+        features: Mapping[str, Sequence[int]],
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.features = {name: list(numbers) for name, numbers in features.items()}
+        self.card = dict(card or {})
+
+    def __call__(self, images: Tensor | NDArray[np.uint8]) -> list[FaceOutlines]:
+        """Find the outlines and the regions of aligned faces; see `find_outlines`."""
+        faces = _as_batch(images)
+        size = (faces.shape[2], faces.shape[3])
+        found: list[FaceOutlines] = []
+        for part in faces.split(_BATCH) if len(faces) else ():
+            sketch = self._network_on(part.device)(to_frame(part))
+            plausible = (sketch.logits > 0) & (sketch.distances <= sketch.distances.new_tensor(self.reach))
+            values = (
+                from_frame(sketch.points.double(), size).cpu().numpy(),
+                plausible.tolist(),
+                sketch.logits.sigmoid().tolist(),
+                sketch.distances.tolist(),
+            )
+            for points, good, score, distance in zip(*values, strict=True):
+                regions = mesh_regions(points, self.features, size) if good else template_regions(size)
+                found.append(FaceOutlines(regions, good, points, score, distance))
+        return found
+
+    @property
+    def reach(self) -> float:
+        """Greatest distance of a plausible shape from the mean."""
+        return float(self.network.reach)
+
+    def _network_on(self, device: torch.device) -> OutlineFinder:
+        """The network, or a copy on another device: this one stays where it is."""
+        if self.network.mean.device == device:
+            return self.network
+        return copy.deepcopy(self.network).to(device)
+
+
+def find_regions(images: Tensor | NDArray[np.uint8]) -> list[RegionMap]:
+    """Find the named regions of aligned faces.
+
+    Where no outlines are found (see `FaceOutlines`), these are the template's; `find_outlines` says so.
+
+    Args:
+        images: see `find_outlines`.
+
+    Returns:
+        A region map of the images' size for each.
+
+    Raises:
+        InputError: the images are of another form.
+    """
+    return [face.regions for face in find_outlines(images)]
+
+
+def find_outlines(images: Tensor | NDArray[np.uint8]) -> list[FaceOutlines]:
+    """Find the outlines and the regions of aligned faces with the shipped outline finder.
+
+    Args:
+        images: RGB faces that follow `faces.template`, N×3×H×W in [0, 1], of any size and on any device; or one
+            as H×W×3 of uint8.
+
+    Raises:
+        InputError: the images are of another form, or not finite.
+    """
+    return load_outline_finder()(images)
+
+
+def load_outline_finder(path: str | os.PathLike[str] | None = None) -> Outliner:
+    """Load an outline finder; the shipped one, if no path is given.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or no outline finder of ours.
+        LayoutError: its weights do not fit the architecture it names.
+    """
+    return _shipped() if path is None else _load(path)
+
+
+def save_outline_finder(
+    network: OutlineFinder,
+    path: str | os.PathLike[str],
+    features: Mapping[str, Sequence[int]],
+    training: Mapping[str, Any],
+) -> None:
+    """Write an outline finder, whole or not at all: weights in half precision, with what is known about it."""
+    state = {
+        name: value if name in _SHAPE_MODEL else value.half()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    card = {
+        "format": _FORMAT,
+        "architecture": type(network).__name__,
+        "points": network.points,
+        "components": network.components,
+        "width": network.width,
+        "crop": f"grey, {INPUT_SIDE} pixels, ArcFace template; brightness and contrast taken out",
+        "features": {name: list(numbers) for name, numbers in features.items()},
+        "training": dict(training),
+    }
+    write_weights(path, state, {_CARD_KEY: card})
+
+
+def _load(path: str | os.PathLike[str]) -> Outliner:
+    name = os.path.basename(path)
+    state, metadata = read_weights(path)
+    card = metadata.get(_CARD_KEY)
+    if not isinstance(card, dict) or card.get("format") != _FORMAT:
+        raise WeightsError(
+            f"{name} is no outline finder that this version reads: train one with `xfr train outlines`"
+        )
+    sizes = {key: card.get(key) for key in ("points", "components", "width")}
+    if not all(isinstance(size, int) and 0 < size <= _MOST for size in sizes.values()):
+        raise WeightsError(f"{name} names impossible sizes ({sizes}): get the file again")
+    network = OutlineFinder(**sizes)
+    load_state_dict_into(network, {key: value.float() for key, value in state.items()}, name)
+    if not all(value.isfinite().all() for value in state.values()):
+        raise WeightsError(f"{name} holds numbers that are not finite: get the file again")
+    return Outliner(network, _checked_features(card.get("features"), network.points, name), card)
+
+
+def _checked_features(features: Any, points: int, name: str) -> dict[str, list[int]]:
+    whole = isinstance(features, dict) and features.keys() >= _FEATURES
+    if not whole or not all(
+        isinstance(number, int) and 0 <= number < points
+        for numbers in features.values()
+        for number in numbers
+    ):
+        raise WeightsError(f"{name} does not say which points outline which feature: get the file again")
+    return dict(features)
+
+
+@cache
+def _shipped() -> Outliner:
+    with resources.as_file(resources.files("xfr_plugin") / "models" / "outlines.safetensors") as path:
+        return _load(path)
+
+
+def _as_batch(images: Tensor | NDArray[np.uint8]) -> Tensor:
+    """Check images and bring them to N×3×H×W in float32."""
+    if isinstance(images, np.ndarray):
+        if images.ndim != 3 or images.shape[2] != 3 or images.dtype != np.uint8 or not images.size:
+            raise InputError(f"an aligned face is H×W×3 of uint8, got {images.dtype} of shape {images.shape}")
+        return torch.from_numpy(np.ascontiguousarray(images)).permute(2, 0, 1)[None].float() / 255
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise InputError(
+            f"aligned faces are N×3×H×W of numbers in [0, 1], got {images.dtype} of shape {tuple(images.shape)}"
+        )
+    if min(images.shape[2:]) < 1 or not images.isfinite().all():
+        raise InputError("aligned faces must be finite and not empty")
+    return images.detach().float()
