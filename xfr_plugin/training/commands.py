@@ -83,6 +83,30 @@ def aligner(
 
 
 @app.command()
+def outlines(
+    config: ConfigFile = None,
+    run: Run = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with lfw112/, mesh468_aligned.npz, regions.json and the people files."),
+    ] = None,
+    publish: Annotated[
+        Path | None, typer.Option(help="Where to write the outline finder (.safetensors).")
+    ] = None,
+    device: Device = None,
+    seed: Seed = None,
+    epochs: Epochs = None,
+    threads: Threads = None,
+) -> None:
+    """Train the outline finder: the named regions of each aligned face."""
+    from xfr_plugin.training.outlines import OutlinesConfig, train_outlines
+
+    given: dict[str, Any] = {"run": run, "data": data, "out": publish, "device": device, "seed": seed}
+    settings = load_config(OutlinesConfig, config, {**given, "epochs": epochs, "threads": threads})
+    _report(train_outlines(settings), settings.run)
+
+
+@app.command()
 def decoder(
     config: ConfigFile = None,
     run: Run = None,
