@@ -63,6 +63,8 @@ class Outliner:
     Attributes:
         network: what it computes with, in evaluation mode.
         features: numbers of the points of each named feature, in order along its outline.
+        label_offset: by how much the labels lie beside the places that a network trained on mirrored faces can
+            learn, x and y in pixels of the 112×112 crop: labels of networks are often shifted to one side.
         card: what is known about it (training data, figures).
     """
 
@@ -70,22 +72,27 @@ class Outliner:
         self,
         network: OutlineFinder,
         features: Mapping[str, Sequence[int]],
+        label_offset: tuple[float, float] = (0.0, 0.0),
         card: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.features = {name: list(numbers) for name, numbers in features.items()}
+        self.label_offset = label_offset
         self.card = dict(card or {})
 
-    def __call__(self, images: Tensor | NDArray[np.uint8]) -> list[FaceOutlines]:
+    def __call__(
+        self, images: Tensor | NDArray[np.uint8], *, as_labelled: bool = False
+    ) -> list[FaceOutlines]:
         """Find the outlines and the regions of aligned faces; see `find_outlines`."""
         faces = _as_batch(images)
         size = (faces.shape[2], faces.shape[3])
+        offset = torch.tensor(self.label_offset if as_labelled else (0.0, 0.0), dtype=torch.float64)
         found: list[FaceOutlines] = []
         for part in faces.split(_BATCH) if len(faces) else ():
             sketch = self._network_on(part.device)(to_frame(part))
             plausible = (sketch.logits > 0) & (sketch.distances <= sketch.distances.new_tensor(self.reach))
             values = (
-                from_frame(sketch.points.double(), size).cpu().numpy(),
+                from_frame(sketch.points.double().cpu() + offset, size).numpy(),
                 plausible.tolist(),
                 sketch.logits.sigmoid().tolist(),
                 sketch.distances.tolist(),
@@ -107,13 +114,14 @@ class Outliner:
         return copy.deepcopy(self.network).to(device)
 
 
-def find_regions(images: Tensor | NDArray[np.uint8]) -> list[RegionMap]:
+def find_regions(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = False) -> list[RegionMap]:
     """Find the named regions of aligned faces.
 
     Where no outlines are found (see `FaceOutlines`), these are the template's; `find_outlines` says so.
 
     Args:
         images: see `find_outlines`.
+        as_labelled: see `find_outlines`.
 
     Returns:
         A region map of the images' size for each.
@@ -121,20 +129,22 @@ def find_regions(images: Tensor | NDArray[np.uint8]) -> list[RegionMap]:
     Raises:
         InputError: the images are of another form.
     """
-    return [face.regions for face in find_outlines(images)]
+    return [face.regions for face in find_outlines(images, as_labelled=as_labelled)]
 
 
-def find_outlines(images: Tensor | NDArray[np.uint8]) -> list[FaceOutlines]:
+def find_outlines(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = False) -> list[FaceOutlines]:
     """Find the outlines and the regions of aligned faces with the shipped outline finder.
 
     Args:
         images: RGB faces that follow `faces.template`, N×3×H×W in [0, 1], of any size and on any device; or one
             as H×W×3 of uint8.
+        as_labelled: shift the outlines as the face meshes are that the finder was trained on: these lie about a
+            pixel of the 112×112 crop to one side of the features. For comparisons with such meshes only.
 
     Raises:
         InputError: the images are of another form, or not finite.
     """
-    return load_outline_finder()(images)
+    return load_outline_finder()(images, as_labelled=as_labelled)
 
 
 def load_outline_finder(path: str | os.PathLike[str] | None = None) -> Outliner:
@@ -151,6 +161,7 @@ def save_outline_finder(
     network: OutlineFinder,
     path: str | os.PathLike[str],
     features: Mapping[str, Sequence[int]],
+    label_offset: tuple[float, float],
     training: Mapping[str, Any],
 ) -> None:
     """Write an outline finder, whole or not at all: weights in half precision, with what is known about it."""
@@ -167,6 +178,7 @@ def save_outline_finder(
         "width": network.width,
         "crop": f"grey, {INPUT_SIDE} pixels, ArcFace template; brightness and contrast taken out",
         "features": {name: list(numbers) for name, numbers in features.items()},
+        "label_offset": list(label_offset),
         "training": dict(training),
     }
     write_weights(path, state, {_CARD_KEY: card})
@@ -180,14 +192,19 @@ def _load(path: str | os.PathLike[str]) -> Outliner:
         raise WeightsError(
             f"{name} is no outline finder that this version reads: train one with `xfr train outlines`"
         )
-    sizes = {key: card.get(key) for key in ("points", "components", "width")}
-    if not all(isinstance(size, int) and 0 < size <= _MOST for size in sizes.values()):
-        raise WeightsError(f"{name} names impossible sizes ({sizes}): get the file again")
-    network = OutlineFinder(**sizes)
+    network = OutlineFinder(*(_size(card, key, name) for key in ("points", "components", "width")))
     load_state_dict_into(network, {key: value.float() for key, value in state.items()}, name)
     if not all(value.isfinite().all() for value in state.values()):
         raise WeightsError(f"{name} holds numbers that are not finite: get the file again")
-    return Outliner(network, _checked_features(card.get("features"), network.points, name), card)
+    features = _checked_features(card.get("features"), network.points, name)
+    return Outliner(network, features, _checked_offset(card.get("label_offset"), name), card)
+
+
+def _size(card: Mapping[str, Any], key: str, name: str) -> int:
+    size = card.get(key)
+    if not isinstance(size, int) or not 0 < size <= _MOST:
+        raise WeightsError(f"{name} names an impossible number of {key} ({size!r}): get the file again")
+    return size
 
 
 def _checked_features(features: Any, points: int, name: str) -> dict[str, list[int]]:
@@ -199,6 +216,12 @@ def _checked_features(features: Any, points: int, name: str) -> dict[str, list[i
     ):
         raise WeightsError(f"{name} does not say which points outline which feature: get the file again")
     return dict(features)
+
+
+def _checked_offset(offset: Any, name: str) -> tuple[float, float]:
+    if not isinstance(offset, list) or not [isinstance(v, float) for v in offset] == [True, True]:
+        raise WeightsError(f"{name} does not say how its labels are shifted: get the file again")
+    return offset[0], offset[1]
 
 
 @cache

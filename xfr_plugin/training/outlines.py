@@ -139,6 +139,14 @@ class OutlinesTask(Task):
             "non-faces accepted": float((others.logits > 0).float().mean()),
         }
 
+    @torch.no_grad()
+    def label_offset(self, network: nn.Module) -> tuple[float, float]:
+        """By how much the labels of held-out people lie beside what the network finds, x and y in pixels."""
+        faces = self.held_out_faces
+        found = self._sketches(network, faces, unmoved_frames(len(faces))).points
+        x, y = (faces.points - found).mean((0, 1)).tolist()
+        return x, y
+
     def _sketches(self, network: nn.Module, faces: OutlineSet, frames: Tensor) -> Sketch:
         parts = []
         for images, places in zip(faces.images.split(_CHUNK), frames.split(_CHUNK), strict=True):
@@ -187,7 +195,10 @@ def train_outlines(config: OutlinesConfig) -> Outcome:
             k.removeprefix("val/"): v for k, v in outcome.best.items() if k.startswith("val/")
         },
     }
-    save_outline_finder(network, config.out or config.run / "outlines.safetensors", task.features, training)
+    task.to(torch.device("cpu"))
+    offset = task.label_offset(network)
+    path = config.out or config.run / "outlines.safetensors"
+    save_outline_finder(network, path, task.features, offset, training)
     return outcome
 
 
