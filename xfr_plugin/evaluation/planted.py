@@ -27,8 +27,12 @@ __all__ = [
     "MapMaker",
     "PlantedPairs",
     "PlantedScore",
+    "blurred_saliency",
     "build_pairs",
+    "candidate_masks",
     "maps_of",
+    "plant",
+    "read_face",
     "score_maps",
 ]
 
@@ -128,8 +132,10 @@ def build_pairs(
     """
     size = recognizer.input_size
     regions = regions_of or (lambda _file: template_regions(size))
-    faces = {file: _read(folder / file, size) for p in plantings for file in (p.probe, p.reference, p.donor)}
-    planted = [_planted(faces, planting, regions(planting.probe)) for planting in plantings]
+    faces = {
+        file: read_face(folder / file, size) for p in plantings for file in (p.probe, p.reference, p.donor)
+    }
+    planted = [plant(faces[p.probe], faces[p.donor], p, regions(p.probe)) for p in plantings]
     probes, references = _stacked(planted), _stacked([faces[p.reference] for p in plantings])
     embeddings = _embed(recognizer, references)
     clean = _embed(recognizer, _stacked([faces[p.probe] for p in plantings]))
@@ -171,6 +177,20 @@ def score_maps(
     ]
 
 
+def blurred_saliency(
+    values: NDArray[np.float32], planting: Planting, blur: float = BLUR
+) -> NDArray[np.float64]:
+    """What a signed map H×W says about the game: itself in the similar one, else its negative; blurred."""
+    signed = values.astype(np.float64) if planting.game == "similar" else -values.astype(np.float64)
+    return gaussian_filter(signed, blur * len(signed)) if blur > 0 else signed
+
+
+def candidate_masks(labels: RegionMap) -> dict[str, NDArray[np.bool_]]:
+    """Regions that compete for being the most salient: all that can be planted and are seen on this face."""
+    masks = {name: labels.mask(*parts) for name, parts in PLANTED_REGIONS.items()}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
 def _score(
     method: str,
     values: NDArray[np.float32],
@@ -181,11 +201,9 @@ def _score(
     blur: float,
 ) -> PlantedScore:
     planting = pairs.plantings[index]
-    signed = values.astype(np.float64) if planting.game == "similar" else -values.astype(np.float64)
-    saliency = gaussian_filter(signed, blur * len(signed)) if blur > 0 else signed
+    saliency = blurred_saliency(values, planting, blur)
     truth, face = labels.mask(*region_parts(planting.region)), labels.face
-    candidates = {name: labels.mask(*parts) for name, parts in PLANTED_REGIONS.items()}
-    chosen = most_salient_region(saliency, {name: mask for name, mask in candidates.items() if mask.any()})
+    chosen = most_salient_region(saliency, candidate_masks(labels))
     return PlantedScore(
         method=method,
         index=index,
@@ -203,15 +221,24 @@ def _score(
     )
 
 
-def _planted(
-    faces: dict[str, NDArray[np.float32]], planting: Planting, regions: RegionMap
+def plant(
+    probe: NDArray[np.float32], donor: NDArray[np.float32], planting: Planting, regions: RegionMap
 ) -> NDArray[np.float32]:
+    """Plant a region of the donor into the probe, both H×W×3 in [0, 1] with the probe's regions.
+
+    Raises:
+        InputError: the region is empty on the probe.
+    """
     mask = regions.mask(*region_parts(planting.region))
-    donor = faces[planting.donor]
-    return blend_region(faces[planting.probe], donor, mask, planting.blending, planting.strength)
+    return blend_region(probe, donor, mask, planting.blending, planting.strength)
 
 
-def _read(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+def read_face(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Read an aligned face at a size, H×W×3 in [0, 1].
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
     return (fit_aligned(load_photo(path), size) / 255).astype(np.float32)
 
 

@@ -7,7 +7,7 @@ pair, and pairs can be judged in any order.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -118,16 +118,27 @@ class Protocol(ABC):
         title: in tables.
         higher_is_better: of each metric by which methods are ranked; others are shown without ranking.
         judges: which pairs it can say something about.
+        sides: whose maps it looks at. If nobody looks at the reference's, methods explain the probe alone, against
+            the reference's embedding, and the reference's map that is handed over is all NaN.
     """
 
     name: str
     title: str
     higher_is_better: dict[str, bool]
     judges: Literal["genuine", "impostor", "all"] = "all"
+    sides: Literal["both", "probe"] = "both"
 
     def settings(self) -> dict[str, object]:
         """Everything that changes its numbers; goes into the manifest of a run, which is not resumed with another."""
         return {}
+
+    def salient_sign(self, pair: EvaluationPair) -> int:
+        """Sign of the evidence that a pair is judged by: what a floor without signs is multiplied with."""
+        return 1 if pair.genuine else -1
+
+    def slices(self, facts: Mapping[str, object]) -> tuple[str, ...]:
+        """Groups of pairs, by title, that a pair with these facts counts in; a table has a block for each."""
+        return ("",)
 
 
 class MapProtocol(Protocol):
