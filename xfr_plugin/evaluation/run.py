@@ -1,0 +1,303 @@
+"""The engine: every method explains every pair once, every protocol judges, and a kill loses nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr.registry import Method
+from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.floor_methods import FLOORS
+from xfr_plugin.evaluation.pairs import FaceFolder, PairEntry
+from xfr_plugin.evaluation.protocol import (
+    EvaluationPair,
+    MapProtocol,
+    Measurement,
+    MethodProtocol,
+    PairMaps,
+    Protocol,
+    Setting,
+)
+from xfr_plugin.evaluation.store import EmbeddingCache, Line, MapCache, Shard
+from xfr_plugin.memory import measured_peak
+
+__all__ = ["COST", "Engine", "Progress", "Step"]
+
+COST = "cost"
+"""Name under which time and memory are recorded, of every map that is made."""
+
+_MEMORY_PAIRS = 3
+
+
+class Step(NamedTuple):
+    """What has been done of a run: one method on one pair.
+
+    Attributes:
+        method: its name.
+        done: steps done, those of earlier runs included.
+        total: steps in all.
+        remaining: estimated seconds for the rest; None as long as nothing is known.
+    """
+
+    method: str
+    done: int
+    total: int
+    remaining: float | None
+
+
+Progress: TypeAlias = Callable[[Step], None]
+
+
+@dataclass
+class Engine:
+    """Makes maps and has them judged, pair by pair, so that all methods have seen the same pairs at any time.
+
+    Attributes:
+        setting: recognizer, threshold and seed.
+        faces: where the pairs come from.
+        methods: to be judged; floors are among them.
+        protocols: by name.
+        folder: of the run.
+        keep_maps: keep maps on disk, for protocols added later, agreement and average maps.
+        progress: called after each step.
+    """
+
+    setting: Setting
+    faces: FaceFolder
+    methods: Sequence[Method]
+    protocols: Mapping[str, Protocol]
+    folder: Path
+    keep_maps: bool = True
+    progress: Progress | None = None
+    _built: dict[str, PairAttribution | str] = field(default_factory=dict)
+    _shards: dict[tuple[str, str], Shard] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.maps = MapCache(self.folder / "maps" if self.keep_maps else None)
+        self.facts = Shard(self.folder / "records" / "pairs.jsonl")
+        self.embeddings = EmbeddingCache(
+            self.folder / "embeddings.npz",
+            lambda file: self.setting.embed(self.faces.pixels(file)[None])[0],
+        )
+
+    def shard(self, protocol: str, method: str) -> Shard:
+        """Records of a protocol on a method."""
+        if (protocol, method) not in self._shards:
+            path = self.folder / "records" / protocol / f"{method}.jsonl"
+            self._shards[protocol, method] = Shard(path)
+        return self._shards[protocol, method]
+
+    def retry_failures(self) -> None:
+        """Forget what failed, so that it is tried again."""
+        self.facts.drop(lambda line: "error" in line)
+        for method in self.methods:
+            for protocol in (COST, *self.protocols):
+                self.shard(protocol, method.name).drop(lambda line: "error" in line)
+
+    def run(self, pairs: Sequence[PairEntry], plantings: Sequence[PairEntry]) -> None:
+        """Do what is not done yet. Plain and planted pairs take turns."""
+        order = _merged(pairs, plantings)
+        clock = _Clock(self.methods, order)
+        try:
+            for entry in order:
+                self._pair(entry, clock)
+        finally:
+            self.embeddings.save()
+
+    def _pair(self, entry: PairEntry, clock: _Clock) -> None:
+        judges = self._judges(entry)
+        todo = {
+            method.name: [name for name in judges if entry.name not in self.shard(name, method.name).lines]
+            for method in self.methods
+        }
+        pair = self._loaded(entry) if any(todo.values()) else None
+        for method in self.methods:
+            began = time.perf_counter()
+            if todo[method.name] and pair is not None:
+                self._method(method, entry, pair, judges, todo[method.name])
+                clock.worked(method.name, time.perf_counter() - began)
+            clock.passed(method.name)
+            if self.progress is not None:
+                self.progress(clock.step(method.name))
+
+    def _judges(self, entry: PairEntry) -> dict[str, Protocol]:
+        """Protocols that can say something about a pair."""
+        kind = "genuine" if entry.genuine else "impostor"
+        return {
+            name: protocol
+            for name, protocol in self.protocols.items()
+            if (name == "planted") == (entry.planting is not None) and protocol.judges in ("all", kind)
+        }
+
+    def _loaded(self, entry: PairEntry) -> EvaluationPair | None:
+        """The pair, its facts noted; None if it cannot be had, which is noted too."""
+        try:
+            pair = self.faces.load(entry)
+            if entry.name not in self.facts.lines:
+                self.facts.append({"pair": entry.name, "facts": self._facts_of(entry, pair)})
+        except Exception as error:  # one bad face must not end a night's run
+            if entry.name not in self.facts.lines:
+                self.facts.append({"pair": entry.name, "error": _in_one_line(error)})
+            return None
+        return pair
+
+    def _facts_of(self, entry: PairEntry, pair: EvaluationPair) -> dict[str, Any]:
+        reference = self.embeddings(entry.reference)
+        clean = float(self.embeddings(entry.probe) @ reference)
+        facts: dict[str, Any] = {"genuine": entry.genuine, "score": clean}
+        if entry.planting is not None:
+            score = float(self.setting.embed(pair.probe[None])[0].cpu() @ reference)
+            facts |= entry.planting.model_dump(include={"game", "region", "control", "strength", "blending"})
+            facts |= {"planted_score": score, "moved": score - clean}
+        return facts
+
+    def _method(
+        self,
+        method: Method,
+        entry: PairEntry,
+        pair: EvaluationPair,
+        judges: Mapping[str, Protocol],
+        todo: Sequence[str],
+    ) -> None:
+        """Have a method explain a pair, if it has not, and the protocols judge it."""
+        sides = "both" if any(protocol.sides == "both" for protocol in judges.values()) else "probe"
+        maps = self._maps_of(method, entry, pair, sides)
+        for name in todo:
+            began, line = time.perf_counter(), {"pair": entry.name}
+            if isinstance(maps, str):
+                line |= {"error": maps}
+            else:
+                line |= self._judged(judges[name], method, pair, maps)
+            seconds = time.perf_counter() - began
+            self.shard(name, method.name).append({**line, "seconds": round(seconds, 4)})
+
+    def _judged(self, protocol: Protocol, method: Method, pair: EvaluationPair, maps: PairMaps) -> Line:
+        if method.name in FLOORS:
+            sign = np.float32(protocol.salient_sign(pair))
+            maps = (sign * maps[0], sign * maps[1])
+        try:
+            if isinstance(protocol, MapProtocol):
+                measured = list(protocol.judge(pair, maps, self.setting))
+            elif isinstance(protocol, MethodProtocol):
+                measured = list(protocol.judge(pair, maps, method, self.setting))
+            else:
+                raise InputError(f"{protocol.name} judges neither maps nor methods")
+        except Exception as error:  # a protocol may fail on a method without taking the others along
+            return {"error": _in_one_line(error)}
+        return {"measured": [_plain(measurement) for measurement in measured]}
+
+    def _maps_of(
+        self, method: Method, entry: PairEntry, pair: EvaluationPair, sides: str
+    ) -> PairMaps | str:
+        """Maps from the disk or made now; or why there are none."""
+        maps = self.maps.get(method.name, entry.name)
+        if maps is not None and (sides == "probe" or np.isfinite(maps[1]).all()):
+            return maps
+        costs = self.shard(COST, method.name)
+        began, peak = time.perf_counter(), None
+        try:
+            attribution = self._attribution(method)
+            if len(costs.lines) < _MEMORY_PAIRS:  # which takes time itself
+                with measured_peak(self.setting.recognizer.device) as memory:
+                    began = time.perf_counter()
+                    maps = self._explained(attribution, entry, pair, sides)
+                    seconds = time.perf_counter() - began
+                peak = memory.extra
+            else:
+                maps = self._explained(attribution, entry, pair, sides)
+                seconds = time.perf_counter() - began
+        except Exception as error:  # a method may fail without taking the others along
+            return _in_one_line(error)
+        if entry.name not in costs.lines:
+            costs.append(_cost(entry.name, seconds, 2 if sides == "both" else 1, peak))
+        self.maps.put(method.name, entry.name, maps)
+        return maps
+
+    def _attribution(self, method: Method) -> PairAttribution:
+        if method.name not in self._built:
+            try:
+                built = method.build(self.setting.recognizer, self.setting.threshold)
+                self._built[method.name] = built
+            except Exception as error:  # it will fail on every pair: once is enough
+                self._built[method.name] = _in_one_line(error)
+        found = self._built[method.name]
+        if isinstance(found, str):
+            raise InputError(found)
+        return found
+
+    def _explained(
+        self, attribution: PairAttribution, entry: PairEntry, pair: EvaluationPair, sides: str
+    ) -> PairMaps:
+        recognizer = self.setting.recognizer
+        probe, reference = pair.images(recognizer)
+        if sides == "both":
+            maps = attribution.attribute((probe, reference))
+            found = _map(maps[0]), _map(maps[1])
+        else:
+            partner = self.embeddings(entry.reference)[None].to(recognizer.device, recognizer.dtype)
+            alone = _map(attribution.attribute(probe, additional_forward_args=partner))
+            found = alone, np.full_like(alone, np.nan)
+        if not (np.isfinite(found[0]).all() and (sides == "probe" or np.isfinite(found[1]).all())):
+            raise InputError("its maps hold values that are not finite")
+        return found
+
+
+class _Clock:
+    """Counts steps and estimates the time left, from the mean time of each method in this run."""
+
+    def __init__(self, methods: Sequence[Method], order: Sequence[PairEntry]) -> None:
+        self.left = {method.name: len(order) for method in methods}
+        self.total = len(order) * len(methods)
+        self.seconds: dict[str, list[float]] = {method.name: [] for method in methods}
+
+    def worked(self, method: str, seconds: float) -> None:
+        self.seconds[method].append(seconds)
+
+    def passed(self, method: str) -> None:
+        self.left[method] -= 1
+
+    def step(self, method: str) -> Step:
+        known = [name for name, seconds in self.seconds.items() if seconds]
+        remaining = None
+        if len(known) == len(self.seconds) or not any(self.left.values()):
+            remaining = sum(self.left[name] * float(np.mean(self.seconds[name][-20:])) for name in known)
+        return Step(method, self.total - sum(self.left.values()), self.total, remaining)
+
+
+def _merged(first: Sequence[PairEntry], second: Sequence[PairEntry]) -> list[PairEntry]:
+    """Two lists in one, evenly mixed."""
+    placed = [((i + 0.5) / len(part), number, i) for number, part in enumerate((first, second)) for i in range(len(part))]
+    return [(first, second)[number][i] for _, number, i in sorted(placed)]
+
+
+def _map(maps: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    values: np.ndarray[Any, np.dtype[np.float32]] = (
+        maps[0].detach().sum(dim=0).to(torch.float32).cpu().numpy()
+    )
+    return values
+
+
+def _cost(pair: str, seconds: float, faces: int, peak: int | None) -> Line:
+    measured: list[list[object]] = [["", "seconds_per_face", round(seconds / faces, 5), None]]
+    if peak is not None:
+        measured.append(["", "peak_mib", round(peak / 2**20, 1), None])
+    return {"pair": pair, "measured": measured, "seconds": round(seconds, 5)}
+
+
+def _plain(measurement: Measurement) -> list[object]:
+    value = float(measurement.value)
+    at = None if measurement.at is None else float(measurement.at)
+    return [measurement.variant, measurement.metric, value if np.isfinite(value) else None, at]
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

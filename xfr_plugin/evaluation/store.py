@@ -1,0 +1,183 @@
+"""What a run leaves on disk: lines of results that survive a kill, maps, embeddings, and a lock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.errors import ResultError
+from xfr_plugin.evaluation.protocol import PairMaps
+from xfr_plugin.files import atomic_path
+
+__all__ = ["EmbeddingCache", "Line", "MapCache", "Shard", "locked"]
+
+Line: TypeAlias = dict[str, Any]
+"""One line of a shard: a JSON object with the `pair` that it is about."""
+
+_SAVE_EVERY = 64
+
+
+class Shard:
+    """A file of JSON lines, one for each pair, to which lines are only ever added.
+
+    A line is written at once and whole; what a kill has torn off is the last line, and is dropped here.
+
+    Args:
+        path: of the file; need not exist.
+        read_only: leave the file as it is.
+
+    Attributes:
+        lines: by pair.
+
+    Raises:
+        ResultError: a line that is not the last is no JSON object with a pair, or a pair has two lines.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        self.path = path
+        self.lines: dict[str, Line] = {}
+        if not path.is_file():
+            return
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content) and not read_only:
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+        for number, text in enumerate(whole.splitlines(), start=1):
+            line = _parsed(text, path, number)
+            if line["pair"] in self.lines:
+                raise ResultError(f"{path} has two lines for the pair {line['pair']!r}: start anew elsewhere")
+            self.lines[line["pair"]] = line
+
+    def append(self, line: Line) -> None:
+        """Add the line of a pair that has none yet."""
+        if line["pair"] in self.lines:
+            raise ResultError(f"{self.path} already has a line for the pair {line['pair']!r}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+        with self.path.open("ab") as file:
+            file.write(text.encode())
+        self.lines[line["pair"]] = line
+
+    def drop(self, unwanted: Callable[[Line], bool]) -> None:
+        """Forget lines; the file is rewritten whole or not at all."""
+        kept = {pair: line for pair, line in self.lines.items() if not unwanted(line)}
+        if len(kept) == len(self.lines):
+            return
+        self.lines = kept
+        with atomic_path(self.path) as temporary:
+            texts = [json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in kept.values()]
+            temporary.write_text("".join(texts), encoding="utf-8")
+
+
+class MapCache:
+    """Maps on disk, as the 32-bit floats that they are judged in: half precision would tie pixels, and so change
+    the order in which they are removed.
+
+    Args:
+        folder: of the maps; None keeps none.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get(self, method: str, pair: str) -> PairMaps | None:
+        """Maps of a pair, if they are here and whole."""
+        if self.folder is None:
+            return None
+        try:
+            with np.load(self._path(method, pair), allow_pickle=False) as stored:
+                return stored["probe"], stored["reference"]
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return None
+
+    def put(self, method: str, pair: str, maps: PairMaps) -> None:
+        """Keep the maps of a pair, whole or not at all."""
+        if self.folder is None:
+            return
+        with atomic_path(self._path(method, pair)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, probe=maps[0], reference=maps[1])
+
+    def _path(self, method: str, pair: str) -> Path:
+        assert self.folder is not None
+        return self.folder / method / f"{hashlib.sha256(pair.encode()).hexdigest()[:24]}.npz"
+
+
+class EmbeddingCache:
+    """Embeddings of faces by file, each computed once, alone, so that they do not depend on what came before.
+
+    Args:
+        path: where they are kept; saved now and then, and by `save`.
+        embed: from a file to its unit embedding, D.
+    """
+
+    def __init__(self, path: Path, embed: Callable[[str], Tensor]) -> None:
+        self.path, self.embed = path, embed
+        self.unsaved = 0
+        self.known: dict[str, NDArray[np.floating]] = {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                rows = zip(stored["files"], stored["embeddings"], strict=True)
+                self.known = {str(file): row for file, row in rows}
+        except (OSError, ValueError, KeyError, BadZipFile):
+            self.known = {}
+
+    def __call__(self, file: str) -> Tensor:
+        """Unit embedding of a face, D, on the CPU."""
+        if file not in self.known:
+            self.known[file] = self.embed(file).cpu().numpy()
+            self.unsaved += 1
+            if self.unsaved >= _SAVE_EVERY:
+                self.save()
+        return torch.from_numpy(self.known[file])
+
+    def save(self) -> None:
+        """Write what is new, whole or not at all."""
+        if self.unsaved:
+            with atomic_path(self.path) as temporary, temporary.open("wb") as file:
+                np.savez(file, files=np.array(list(self.known)), embeddings=np.stack(list(self.known.values())))
+            self.unsaved = 0
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; a killed run leaves no lock behind (POSIX).
+
+    Raises:
+        ResultError: another run is at work in it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ResultError(f"cannot write to {folder}: {error.strerror}") from error
+    with file:
+        if os.name == "posix":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ResultError(f"another run is at work in {folder}: wait for it, or end it") from error
+        yield
+
+
+def _parsed(text: bytes, path: Path, number: int) -> Line:
+    try:
+        line = json.loads(text)
+        if isinstance(line, dict) and isinstance(line.get("pair"), str):
+            return line
+    except ValueError:
+        pass
+    raise ResultError(f"{path}, line {number}, is damaged: delete the file to have its pairs judged again")
