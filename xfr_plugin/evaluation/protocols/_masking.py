@@ -1,0 +1,156 @@
+"""The base of deletion and insertion: pixels are masked in the order of the map, and the pair is verified again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.attr._scoring import Fill, _fill_images, checked_fill
+from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
+from xfr_plugin.evaluation.protocols._shared import (
+    Saliency,
+    chosen,
+    curve_mean,
+    generator_for,
+    is_correct,
+    saliency_of,
+    salient_order,
+    side_of_threshold,
+    smoothed,
+)
+
+__all__ = ["Faces", "MaskingProtocol"]
+
+Faces: TypeAlias = Literal["probe", "reference", "both"]
+"""Which face is masked, each by its own map; the other one stays as it is."""
+
+
+class MaskingProtocol(MapProtocol):
+    """Verification of a pair while its faces are masked step by step, see `deletion` and `insertion`.
+
+    Pixels are ranked in the whole crop, ties at random. Every combination of the options is a variant of its own.
+
+    Measured at each P, in percent of the pixels: `score` (cosine) and `correct` (1 or 0: the decision at the fixed
+    threshold is the right one; its mean over pairs is the verification accuracy). Once for each variant:
+    `accuracy_auc`, the area under `correct` (its mean over pairs is the area under the accuracy curve), and
+    `margin_auc`, the area under how far the score is on the right side of τ: s − τ of a genuine pair, τ − s of an
+    impostor pair. Both by the trapezoid rule, P as a share.
+
+    Args:
+        faces: see `Faces`.
+        fills: what stands where a face is masked: `black`, `mean` (each face's mean colour), `blur` (the face
+            blurred, σ 8 pixels at 112×112), or a number.
+        saliencies: see `Saliency`.
+        steps: P goes from 0 to 100 percent in so many steps.
+        smoothing: σ of a blur of the maps before pixels are ranked, as a share of the height.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    removes: bool
+
+    def __init__(
+        self,
+        *,
+        faces: Sequence[Faces] = ("probe",),
+        fills: Sequence[Fill] = ("black", "blur"),
+        saliencies: Sequence[Saliency] = ("evidence",),
+        steps: int = 10,
+        smoothing: float = 0.0,
+    ) -> None:
+        self.faces = chosen("faces", faces, get_args(Faces))
+        self.saliencies = chosen("saliencies", saliencies, get_args(Saliency))
+        if isinstance(fills, str) or not fills:
+            raise InputError(f"fills must be a sequence of at least one fill, got {fills!r}")
+        self.fills = tuple(dict.fromkeys(checked_fill(fill) for fill in fills))
+        if steps < 1 or not 0 <= smoothing < 1:
+            raise InputError(f"steps ≥ 1 and smoothing in 0 … 1 are needed, got {steps} and {smoothing:g}")
+        self.steps, self.smoothing = steps, float(smoothing)
+
+    def settings(self) -> dict[str, object]:
+        """All options."""
+        return {
+            "faces": list(self.faces),
+            "fills": list(self.fills),
+            "saliencies": list(self.saliencies),
+            "steps": self.steps,
+            "smoothing": self.smoothing,
+        }
+
+    def judge(self, pair: EvaluationPair, maps: PairMaps, setting: Setting) -> Iterator[Measurement]:
+        """Mask and verify; 2 + `steps` forwards for each face masked in each variant."""
+        images = pair.images(setting.recognizer)
+        variants = list(product(self.saliencies, self.faces, self.fills))
+        hidden = {kind: self._hidden(pair, maps, kind, setting) for kind in self.saliencies}
+        sides = [(v, side) for v in variants for side in (0, 1) if v[1] in ("both", _SIDES[side])]
+        stacked = [images[0], images[1]]
+        for (kind, _, fill), side in sides:
+            masks = hidden[kind][side][self._masked_levels()].to(images[side].device)
+            stacked.append(torch.where(masks[:, None], _fill_images(images[side], fill), images[side]))
+        clean, *masked = setting.embed(torch.cat(stacked)).double().split([2] + [self.steps] * len(sides))
+        curves = {key: self._with_clean(part, clean[key[1]]) for key, part in zip(sides, masked, strict=True)}
+        for variant in variants:
+            probes, references = (curves.get((variant, side), clean[side : side + 1]) for side in (0, 1))
+            yield from self._measured(pair, variant, (probes * references).sum(dim=1).tolist(), setting)
+
+    def _hidden(self, pair: EvaluationPair, maps: PairMaps, kind: Saliency, setting: Setting) -> list[Tensor]:
+        """Masks (steps + 1)×H×W of what is hidden of each face at each P."""
+        rng = generator_for(setting, pair, "masking")
+        return [
+            torch.from_numpy(
+                self._masks(smoothed(saliency_of(side, pair.genuine, kind), self.smoothing), rng)
+            )
+            for side in maps
+        ]
+
+    def _masks(self, saliency: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
+        place = np.empty(saliency.size, dtype=np.intp)
+        place[salient_order(saliency, rng)] = np.arange(saliency.size)
+        counts = np.rint(np.linspace(0, saliency.size, self.steps + 1))
+        top = (place < counts[:, None]).reshape(-1, *saliency.shape)
+        return top if self.removes else ~top
+
+    def _masked_levels(self) -> slice:
+        """All levels but the one where nothing is hidden."""
+        return slice(1, None) if self.removes else slice(None, -1)
+
+    def _with_clean(self, masked: Tensor, clean: Tensor) -> Tensor:
+        parts = (clean[None], masked) if self.removes else (masked, clean[None])
+        return torch.cat(parts)
+
+    def _measured(
+        self,
+        pair: EvaluationPair,
+        variant: tuple[Saliency, Faces, Fill],
+        scores: list[float],
+        setting: Setting,
+    ) -> Iterator[Measurement]:
+        name = _variant_name(pair, variant)
+        correct = [float(is_correct(score, pair, setting.threshold)) for score in scores]
+        for step, (score, right) in enumerate(zip(scores, correct, strict=True)):
+            percent = 100 * step / self.steps
+            yield Measurement(name, "score", score, percent)
+            yield Measurement(name, "correct", right, percent)
+        margins = [side_of_threshold(pair) * (score - setting.threshold) for score in scores]
+        yield Measurement(name, "accuracy_auc", curve_mean(correct))
+        yield Measurement(name, "margin_auc", curve_mean(margins))
+
+
+_SIDES = ("probe", "reference")
+
+
+def _variant_name(pair: EvaluationPair, variant: tuple[Saliency, Faces, Fill]) -> str:
+    kind, faces, fill = variant
+    if kind == "magnitude":
+        evidence = "magnitude of genuine" if pair.genuine else "magnitude of impostor"
+    else:
+        evidence = "similar" if pair.genuine else "dissimilar"
+    return f"{evidence}, {faces}, {fill if isinstance(fill, str) else format(fill, 'g')}"

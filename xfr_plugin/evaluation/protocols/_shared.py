@@ -1,0 +1,146 @@
+"""What several protocols need: randomness by pair, orders of pixels, rank correlations, maps of changed pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr.registry import Method
+from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.protocol import EvaluationPair, PairMaps, Setting
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = [
+    "SMOOTHING",
+    "Saliency",
+    "build",
+    "chosen",
+    "curve_mean",
+    "explained",
+    "generator_for",
+    "is_correct",
+    "pixel_maps",
+    "rank_correlation",
+    "saliency_of",
+    "salient_order",
+    "side_of_threshold",
+    "smoothed",
+]
+
+SMOOTHING = 0.04
+"""σ of the blur before maps are correlated, as a share of the face's height; what `xfr compare` uses."""
+
+Map: TypeAlias = NDArray[np.floating]
+
+Saliency: TypeAlias = Literal["evidence", "magnitude"]
+"""`evidence`: the similar map of a genuine pair, the dissimilar map of an impostor pair: what speaks for the truth.
+`magnitude`: whatever matters, of either sign."""
+
+Choice = TypeVar("Choice", bound=str)
+
+
+def generator_for(setting: Setting, pair: EvaluationPair, purpose: str) -> np.random.Generator:
+    """Random numbers that depend on the run's seed, the pair's name and their purpose, and on nothing else."""
+    digest = hashlib.sha256(f"{setting.seed}/{purpose}/{pair.name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def saliency_of(signed: Map, genuine: bool, saliency: Saliency = "evidence") -> NDArray[np.float64]:
+    """Saliency H×W that ranks pixels, from a signed map, see `Saliency`.
+
+    It is signed, too: of evidence for a match, what argues against one comes last, behind what says nothing.
+    """
+    values = signed.astype(np.float64)
+    if saliency == "magnitude":
+        return np.abs(values)
+    return values if genuine else -values
+
+
+def salient_order(saliency: Map, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Flat indices of a map's values, the most salient first; ties in random order, so that no place is favoured."""
+    values = saliency.ravel()
+    order: NDArray[np.intp] = np.lexsort((rng.random(values.size), -values))
+    return order
+
+
+def smoothed(values: Map, smoothing: float = SMOOTHING) -> NDArray[np.float64]:
+    """A map H×W blurred by a Gaussian, σ as a share of its height; 0 leaves it as it is."""
+    from scipy.ndimage import gaussian_filter  # takes its time to import
+
+    exact = values.astype(np.float64)
+    return exact if smoothing == 0 else np.asarray(gaussian_filter(exact, smoothing * len(exact)))
+
+
+def rank_correlation(
+    first: Map, second: Map, inside: NDArray[np.bool_], smoothing: float = SMOOTHING
+) -> float:
+    """Spearman's rank correlation of two maps H×W over the pixels of a mask, both blurred before.
+
+    The same as `comparison.rank_agreement`: −1…1, NaN where a map is constant.
+    """
+    from scipy.stats import rankdata  # as above
+
+    ranks = [rankdata(smoothed(values, smoothing)[inside]) for values in (first, second)]
+    centred = [rank - rank.mean() for rank in ranks]
+    norm = float(np.prod([np.linalg.norm(rank) for rank in centred]))
+    return float(np.clip(centred[0] @ centred[1] / norm, -1, 1)) if norm > 0 else float("nan")
+
+
+def side_of_threshold(pair: EvaluationPair) -> int:
+    """1 for a genuine pair, −1 for an impostor pair: times s − τ, how far the score is on the right side."""
+    return 1 if pair.genuine else -1
+
+
+def is_correct(score: float, pair: EvaluationPair, threshold: float) -> bool:
+    """Whether the decision at a score is the right one."""
+    return (score >= threshold) == pair.genuine
+
+
+def curve_mean(values: Sequence[float]) -> float:
+    """Area under a curve over evenly spaced places from 0 to 1, by the trapezoid rule."""
+    curve = np.asarray(values, dtype=np.float64)
+    return float((curve[1:] + curve[:-1]).mean() / 2)
+
+
+def build(method: Method, setting: Setting, recognizer: Recognizer | None = None) -> PairAttribution:
+    """The attribution of a method with its default options, for the run's recognizer or a changed one.
+
+    A method that looks up a decoder for the recognizer gets, for a changed one, the decoder of the unchanged.
+    """
+    options: dict[str, Any] = {}
+    if recognizer is not None and method.options().get("decoder", False) is None:
+        from xfr_plugin.reconstruction.files import find_decoder  # reads files
+
+        options["decoder"] = find_decoder(setting.recognizer)
+    return method.build(recognizer or setting.recognizer, setting.threshold, **options)
+
+
+def explained(attribution: PairAttribution, images: tuple[Tensor, Tensor]) -> PairMaps:
+    """Signed pixel maps of a pair, each H×W, from images 1×3×H×W."""
+    probe, reference = (pixel_maps(side)[0] for side in attribution.attribute(images))
+    return probe, reference
+
+
+def pixel_maps(maps: Tensor) -> NDArray[np.float32]:
+    """Signed pixel maps N×H×W, sums over the colours of maps N×3×H×W."""
+    summed: NDArray[np.float32] = maps.detach().sum(dim=1).to("cpu", torch.float32).numpy()
+    return summed
+
+
+def chosen(what: str, values: Sequence[Choice], known: Sequence[str]) -> tuple[Choice, ...]:
+    """Values of an option that takes several, each once.
+
+    Raises:
+        InputError: none is given, or one is not known.
+    """
+    unknown = [value for value in values if value not in known]
+    if not values or unknown or isinstance(values, str):
+        raise InputError(f"{what} must be some of {', '.join(known)}, got {values!r}")
+    return tuple(dict.fromkeys(values))
