@@ -42,6 +42,7 @@ __all__ = [
     "MethodResult",
     "chosen_methods",
     "compare",
+    "map_correlations",
     "rank_agreement",
 ]
 
@@ -267,8 +268,8 @@ def rank_agreement(explanations: Iterable[Explanation], regions: RegionMap, smoo
     listed = list(explanations)
     return Agreement(
         methods=tuple(explanation.method for explanation in listed),
-        probe=_correlations([e.probe.saliency for e in listed], regions.face, smoothing),
-        reference=_correlations([e.reference.saliency for e in listed], regions.face, smoothing),
+        probe=map_correlations([e.probe.saliency for e in listed], regions.face, smoothing),
+        reference=map_correlations([e.reference.saliency for e in listed], regions.face, smoothing),
         smoothing=smoothing,
     )
 
@@ -320,10 +321,10 @@ def _in_one_line(problem: Exception) -> str:
     return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text}"
 
 
-def _correlations(
+def map_correlations(
     maps: list[NDArray[np.float32]], face: NDArray[np.bool_], smoothing: float
 ) -> NDArray[np.float64]:
-    """Rank correlations K×K of maps H×W over the pixels of a mask."""
+    """Rank correlations K×K of maps H×W over the pixels of a mask, blurred first; NaN where a map is constant."""
     from scipy.ndimage import gaussian_filter  # these two take their time to import
     from scipy.stats import rankdata
 

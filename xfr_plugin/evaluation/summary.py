@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from xfr_plugin.evaluation.planted import PlantedScore
 
-__all__ = ["MOVED", "Interval", "PlantedSummary", "bootstrap_mean", "summarise"]
+__all__ = [
+    "MOVED",
+    "Interval",
+    "PlantedSummary",
+    "SummaryRow",
+    "bootstrap_mean",
+    "clustered_means",
+    "medians",
+    "summarise",
+]
 
 MOVED = 0.1
 """Plantings that move the score by more than this are also summarised on their own: the others the recognizer
@@ -81,3 +92,91 @@ def summarise(
         )
         for (method, game), group in groups.items()
     ]
+
+
+class SummaryRow(NamedTuple):
+    """A mean (of costs: the median) over pairs with its 95 % bootstrap interval.
+
+    Attributes:
+        protocol: name.
+        slice: group of pairs, see `Protocol.slices`.
+        variant: see `Measurement`.
+        metric: see `Measurement`.
+        at: see `Measurement`.
+        method: name.
+        count: pairs for which the metric is defined.
+        mean: over these.
+        low: lower end of the interval.
+        high: upper end.
+    """
+
+    protocol: str
+    slice: str
+    variant: str
+    metric: str
+    at: float | None
+    method: str
+    count: int
+    mean: float
+    low: float
+    high: float
+
+
+Key: TypeAlias = tuple[str, str, str, float | None, str]
+"""Slice, variant, metric, place and method."""
+
+
+def clustered_means(
+    protocol: str, groups: Mapping[Key, Mapping[str, float]], clusters: Mapping[str, str], seed: int = 0
+) -> list[SummaryRow]:
+    """Means with percentile intervals over resampled clusters of pairs; the same draws serve all groups.
+
+    Args:
+        protocol: name, for the rows.
+        groups: value by pair, for each key. Values that are not finite are left out.
+        clusters: cluster of each pair. Pairs of a cluster are drawn together or not at all.
+        seed: of the draws.
+    """
+    names = sorted({clusters[pair] for values in groups.values() for pair in values})
+    place = {name: i for i, name in enumerate(names)}
+    sums, counts = np.zeros((2, len(names), len(groups)))
+    for column, values in enumerate(groups.values()):
+        for pair, value in values.items():
+            if np.isfinite(value):
+                sums[place[clusters[pair]], column] += value
+                counts[place[clusters[pair]], column] += 1
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_RESAMPLES)
+    rows = []
+    for part in np.array_split(np.arange(len(groups)), max(1, len(groups) // 500)):
+        means = _ratio(draws @ sums[:, part], draws @ counts[:, part])
+        rows.append(np.nanquantile(means, [0.025, 0.975], axis=0) if len(part) else np.empty((2, 0)))
+    low, high = np.concatenate(rows, axis=1)
+    total, number = sums.sum(axis=0), counts.sum(axis=0)
+    return [
+        SummaryRow(protocol, *key, int(number[i]), float(total[i] / number[i]), float(low[i]), float(high[i]))
+        for i, key in enumerate(groups)
+        if number[i]
+    ]
+
+
+def medians(
+    protocol: str, groups: Mapping[Key, Mapping[str, float]], seed: int = 0, resamples: int = 500
+) -> list[SummaryRow]:
+    """Medians with percentile intervals over resampled pairs: for times, of which the first ones are too long."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for key, values in groups.items():
+        array = np.array(list(values.values()))
+        drawn = np.median(array[rng.integers(len(array), size=(resamples, len(array)))], axis=1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        rows.append(
+            SummaryRow(protocol, *key, len(array), float(np.median(array)), float(low), float(high))
+        )
+    return rows
+
+
+def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means; where a draw holds no pair of the group, NaN."""
+    result: NDArray[np.float64] = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return result

@@ -1,0 +1,170 @@
+"""What a run found: every number, every failure, and their summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfr_plugin.evaluation.manifest import RunManifest
+from xfr_plugin.evaluation.pairs import PairEntry, person_of
+from xfr_plugin.evaluation.protocol import Protocol
+from xfr_plugin.evaluation.run import COST
+from xfr_plugin.evaluation.store import Shard
+from xfr_plugin.evaluation.summary import SummaryRow, clustered_means, medians
+
+__all__ = ["AGREEMENT", "Failure", "Record", "Results", "collect"]
+
+AGREEMENT = "agreement"
+"""Name under which agreement between methods is recorded."""
+
+
+class Record(NamedTuple):
+    """One number about one method on one pair.
+
+    Attributes:
+        pair: name of the pair.
+        method: name of the method, or of a floor.
+        protocol: name of the protocol.
+        variant: see `Measurement`.
+        metric: see `Measurement`.
+        at: see `Measurement`.
+        value: see `Measurement`.
+    """
+
+    pair: str
+    method: str
+    protocol: str
+    variant: str
+    metric: str
+    at: float | None
+    value: float
+
+
+class Failure(NamedTuple):
+    """A pair that a protocol could not judge a method on; method and protocol are empty for a pair without faces."""
+
+    pair: str
+    method: str
+    protocol: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a run found.
+
+    Attributes:
+        manifest: what was run.
+        protocols: that were run, by name.
+        facts: of each pair, by its name: whether it is genuine, its score, and what was planted.
+        records: every number, in the order of pairs within methods within protocols.
+        failures: what could not be had.
+    """
+
+    manifest: RunManifest
+    protocols: Mapping[str, Protocol]
+    facts: Mapping[str, Mapping[str, Any]]
+    records: tuple[Record, ...]
+    failures: tuple[Failure, ...]
+    _cache: dict[str, list[SummaryRow]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods with results, floors last."""
+        names = dict.fromkeys(record.method for record in self.records)
+        return sorted(names, key=lambda name: name.startswith("floor_"))
+
+    def array(self) -> NDArray[np.void]:
+        """All records as a structured array; `at` is NaN where there is none."""
+        types = [(name, "O") for name in Record._fields[:5]] + [("at", "f8"), ("value", "f8")]
+        rows = [(*r[:5], np.nan if r.at is None else r.at, r.value) for r in self.records]
+        return np.array(rows, dtype=types)
+
+    def summary(self) -> list[SummaryRow]:
+        """Means over pairs with 95 % bootstrap intervals, by protocol, slice, variant, metric, place and method.
+
+        Pairs of one probe's person are resampled together. Of costs it is the median.
+        """
+        if "rows" not in self._cache:
+            self._cache["rows"] = self._summarised()
+        return self._cache["rows"]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write tables and plots; see `xfr_plugin.report.evaluation`.
+
+        Raises:
+            ResultError: the folder cannot be written to.
+        """
+        from xfr_plugin.report.evaluation import write_results  # report builds on this module
+
+        return write_results(self, folder)
+
+    def _summarised(self) -> list[SummaryRow]:
+        grouped: dict[str, dict[tuple[str, str, str, float | None, str], dict[str, float]]] = {}
+        for record in self.records:
+            for part in self._slices(record):
+                key = (part, record.variant, record.metric, record.at, record.method)
+                group = grouped.setdefault(record.protocol, {}).setdefault(key, {})
+                group[record.pair] = record.value
+        entries = (*self.manifest.pairs, *self.manifest.plantings)
+        people = {entry.name: _cluster(entry) for entry in entries}
+        rows: list[SummaryRow] = []
+        for protocol, groups in grouped.items():
+            rows += medians(protocol, groups) if protocol == COST else clustered_means(protocol, groups, people)
+        return rows
+
+    def _slices(self, record: Record) -> tuple[str, ...]:
+        protocol = self.protocols.get(record.protocol)
+        return protocol.slices(self.facts[record.pair]) if protocol else ("",)
+
+
+def collect(
+    folder: Path,
+    manifest: RunManifest,
+    protocols: Mapping[str, Protocol],
+    pairs: Sequence[PairEntry],
+    methods: Iterable[str],
+) -> Results:
+    """Read what a run has recorded so far of these pairs and methods.
+
+    Raises:
+        ResultError: a damaged record.
+    """
+    wanted = [entry.name for entry in pairs]
+    facts, failures = _facts(folder, wanted)
+    records: list[Record] = []
+    names = list(methods)
+    for protocol in (*protocols, COST):
+        for method in names:
+            shard = Shard(folder / "records" / protocol / f"{method}.jsonl", read_only=True)
+            for pair in wanted:
+                line = shard.lines.get(pair)
+                if line is not None and "error" in line:
+                    failures.append(Failure(pair, method, protocol, line["error"]))
+                elif line is not None:
+                    records += _records(line, method, protocol)
+    return Results(manifest, protocols, facts, tuple(records), tuple(failures))
+
+
+def _facts(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[Failure]]:
+    lines = Shard(folder / "records" / "pairs.jsonl", read_only=True).lines
+    known = [lines[pair] for pair in wanted if pair in lines]
+    facts = {line["pair"]: line["facts"] for line in known if "facts" in line}
+    return facts, [Failure(line["pair"], "", "", line["error"]) for line in known if "error" in line]
+
+
+def _records(line: Mapping[str, Any], method: str, protocol: str) -> list[Record]:
+    return [
+        Record(line["pair"], method, protocol, variant, metric, at, np.nan if value is None else value)
+        for variant, metric, value, at in line["measured"]
+    ]
+
+
+def _cluster(entry: PairEntry) -> str:
+    person = person_of(entry.probe)
+    return entry.name if person == "." else person
