@@ -6,12 +6,26 @@ from collections.abc import Callable
 
 from xfr_plugin.evaluation.protocol import Protocol
 from xfr_plugin.evaluation.protocols.deletion import Deletion
+from xfr_plugin.evaluation.protocols.hiding import Hiding
+from xfr_plugin.evaluation.protocols.infidelity import Infidelity
 from xfr_plugin.evaluation.protocols.insertion import Insertion
+from xfr_plugin.evaluation.protocols.patch_replacement import PatchReplacement
+from xfr_plugin.evaluation.protocols.randomisation import Randomisation
+from xfr_plugin.evaluation.protocols.sensitivity import Sensitivity
+from xfr_plugin.evaluation.protocols.stability import Stability
+from xfr_plugin.evaluation.protocols.symmetry import Symmetry
 
 __all__ = ["PROTOCOLS"]
 
 PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "deletion": Deletion,
     "insertion": Insertion,
+    "hiding": Hiding,
+    "infidelity": Infidelity,
+    "patch_replacement": PatchReplacement,
+    "randomisation": Randomisation,
+    "sensitivity": Sensitivity,
+    "stability": Stability,
+    "symmetry": Symmetry,
 }
 """Name → maker of the protocol with its default variants."""

@@ -20,6 +20,7 @@ from xfr_plugin.evaluation.protocols._shared import (
     curve_mean,
     generator_for,
     is_correct,
+    percents,
     saliency_of,
     salient_order,
     side_of_threshold,
@@ -74,6 +75,7 @@ class MaskingProtocol(MapProtocol):
         if steps < 1 or not 0 <= smoothing < 1:
             raise InputError(f"steps ≥ 1 and smoothing in 0 … 1 are needed, got {steps} and {smoothing:g}")
         self.steps, self.smoothing = steps, float(smoothing)
+        self.sides = "probe" if self.faces == ("probe",) else "both"
 
     def settings(self) -> dict[str, object]:
         """All options."""
@@ -135,8 +137,7 @@ class MaskingProtocol(MapProtocol):
     ) -> Iterator[Measurement]:
         name = _variant_name(pair, variant)
         correct = [float(is_correct(score, pair, setting.threshold)) for score in scores]
-        for step, (score, right) in enumerate(zip(scores, correct, strict=True)):
-            percent = 100 * step / self.steps
+        for percent, score, right in zip(percents(self.steps), scores, correct, strict=True):
             yield Measurement(name, "score", score, percent)
             yield Measurement(name, "correct", right, percent)
         margins = [side_of_threshold(pair) * (score - setting.threshold) for score in scores]

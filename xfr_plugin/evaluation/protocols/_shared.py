@@ -24,8 +24,10 @@ __all__ = [
     "chosen",
     "curve_mean",
     "explained",
+    "explained_probe",
     "generator_for",
     "is_correct",
+    "percents",
     "pixel_maps",
     "rank_correlation",
     "saliency_of",
@@ -103,6 +105,11 @@ def is_correct(score: float, pair: EvaluationPair, threshold: float) -> bool:
     return (score >= threshold) == pair.genuine
 
 
+def percents(steps: int) -> list[float]:
+    """Where a curve of so many steps is measured, 0 to 100."""
+    return [100 * step / steps for step in range(steps + 1)]
+
+
 def curve_mean(values: Sequence[float]) -> float:
     """Area under a curve over evenly spaced places from 0 to 1, by the trapezoid rule."""
     curve = np.asarray(values, dtype=np.float64)
@@ -126,6 +133,12 @@ def explained(attribution: PairAttribution, images: tuple[Tensor, Tensor]) -> Pa
     """Signed pixel maps of a pair, each H×W, from images 1×3×H×W."""
     probe, reference = (pixel_maps(side)[0] for side in attribution.attribute(images))
     return probe, reference
+
+
+def explained_probe(attribution: PairAttribution, probe: Tensor, partner: Tensor) -> NDArray[np.float32]:
+    """Signed pixel map H×W of a probe 1×3×H×W, against the reference's embedding 1×D."""
+    maps: Tensor = attribution.attribute(probe, additional_forward_args=partner.to(probe))
+    return pixel_maps(maps[:1]).squeeze(0)
 
 
 def pixel_maps(maps: Tensor) -> NDArray[np.float32]:

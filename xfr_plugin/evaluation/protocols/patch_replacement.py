@@ -1,0 +1,190 @@
+"""Patch replacement: foreign patches in a face, taken back in the order of the map."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.attr.registry import Method
+from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.floor_methods import FLOORS
+from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
+from xfr_plugin.evaluation.protocols._shared import (
+    build,
+    curve_mean,
+    explained_probe,
+    generator_for,
+    is_correct,
+    percents,
+    salient_order,
+    side_of_threshold,
+)
+
+__all__ = ["PatchReplacement", "patch_grid"]
+
+REFERENCE_SIDE = 112
+
+
+class PatchReplacement(MethodProtocol):
+    """Some patches of the probe are replaced, the changed probe is explained, and patches are restored by its map.
+
+    After the Patch-LFW of Huber et al. (xSSAB, arXiv 2304.13409), but not the same: which patches, how many and
+    from whom is ours. The patches of an impostor pair's probe come from the reference itself (`mate patches`), so
+    the similar map should point at them. Those of a genuine pair come from one of `donors` (`impostor patches`), and
+    the dissimilar map should; without donors only impostor pairs are judged. Patches are ranked by their mean
+    saliency, all of the grid, replaced or not: restoring one that was not replaced changes nothing.
+
+    Measured at each P, in percent of the patches: `score` and `correct` (1 or 0: right at the fixed threshold), so
+    that 1 − the mean of `correct` is the false match rate (mate patches) or the false non-match rate. Once:
+    `accuracy_auc` and `margin_auc`, see `MaskingProtocol`; `margin_gain`, the margin's area minus that of random
+    orders; `found`, the share of replaced patches among as many top patches, for chance `share`. The variant
+    `…, random order` has the means over the random orders.
+
+    1 explanation of the probe and 3 + 9 · (1 + `orders`) forwards, 30 by default.
+
+    Args:
+        patch: side of a patch in pixels at 112×112; the grid has as many rows and columns as fit, seven for 16.
+        share: of the patches that are replaced.
+        steps: P goes from 0 to 100 percent in so many steps.
+        orders: random orders to compare with.
+        donors: aligned 8-bit faces, 3×H×W each, of people who are in no pair.
+
+    Raises:
+        InputError: an option out of range.
+    """
+
+    name = "patch_replacement"
+    title = "Patch replacement"
+    higher_is_better = {  # noqa: RUF012  # declared so by the base
+        "accuracy_auc": True,
+        "margin_auc": True,
+        "margin_gain": True,
+        "found": True,
+    }
+    sides: Literal["both", "probe"] = "probe"
+
+    def __init__(
+        self,
+        *,
+        patch: int = 16,
+        share: float = 1 / 3,
+        steps: int = 10,
+        orders: int = 2,
+        donors: Sequence[Tensor] = (),
+    ) -> None:
+        if not 1 <= patch <= REFERENCE_SIDE or not 0 < share < 1:
+            raise InputError(f"patch must be 1 … 112 pixels and share 0 … 1, got {patch} and {share:g}")
+        if steps < 1 or orders < 1:
+            raise InputError(f"steps ≥ 1 and orders ≥ 1 are needed, got {steps} and {orders}")
+        self.patch, self.share, self.steps, self.orders = patch, float(share), steps, orders
+        self.donors = tuple(donors)
+        self.judges = "all" if donors else "impostor"
+
+    def settings(self) -> dict[str, object]:
+        """All options; the donors by their checksum."""
+        digest = hashlib.sha256(b"".join(donor.cpu().numpy().tobytes() for donor in self.donors))
+        return {
+            "patch": self.patch,
+            "share": self.share,
+            "steps": self.steps,
+            "orders": self.orders,
+            "donors": digest.hexdigest()[:16] if self.donors else None,
+        }
+
+    def salient_sign(self, pair: EvaluationPair) -> int:
+        """What is foreign argues for a match in an impostor pair, and against one in a genuine pair."""
+        return -side_of_threshold(pair)
+
+    def judge(
+        self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
+    ) -> Iterator[Measurement]:
+        """Replace, explain, restore."""
+        rng = generator_for(setting, pair, self.name)
+        probe, reference = pair.images(setting.recognizer)
+        donor = self._donor(pair, rng).to(probe.device).to(probe.dtype)[None] / 255
+        grid = patch_grid(pair.probe_regions.size, self.patch)
+        cells = int(grid.max()) + 1
+        replaced = rng.permutation(cells)[: max(1, round(self.share * cells))]
+        mask = torch.from_numpy(np.isin(grid, replaced)).to(probe.device)
+        foreign = torch.where(mask, donor, probe)
+        partner = setting.embed(reference)
+        found = explained_probe(build(method, setting), foreign, partner)
+        order = self._order(found, grid, pair, method, rng)
+        curves = self._scores(
+            probe, foreign, partner, grid, [order, *self._random_orders(cells, rng)], setting
+        )
+        variant = "impostor patches" if pair.genuine else "mate patches"
+        areas = yield from self._measured(variant, curves[:1], pair, setting)
+        chance = yield from self._measured(f"{variant}, random order", curves[1:], pair, setting)
+        yield Measurement(variant, "margin_gain", areas - chance)
+        yield Measurement(variant, "found", float(np.isin(order[: len(replaced)], replaced).mean()))
+
+    def _donor(self, pair: EvaluationPair, rng: np.random.Generator) -> Tensor:
+        if not pair.genuine:
+            return pair.reference
+        if not self.donors:
+            raise InputError("genuine pairs need donors: pass donors=…, faces of people who are in no pair")
+        return self.donors[int(rng.integers(len(self.donors)))]
+
+    def _order(
+        self,
+        signed: NDArray[np.float32],
+        grid: NDArray[np.intp],
+        pair: EvaluationPair,
+        method: Method,
+        rng: np.random.Generator,
+    ) -> NDArray[np.intp]:
+        """Patches in the order in which they are restored."""
+        sign = 1 if method.name in FLOORS else self.salient_sign(pair)  # a floor has no signs of its own
+        sums = np.bincount(grid.ravel(), weights=sign * signed.ravel().astype(np.float64))
+        return salient_order(sums / np.bincount(grid.ravel()), rng)
+
+    def _random_orders(self, cells: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
+        return [rng.permutation(cells) for _ in range(self.orders)]
+
+    def _scores(
+        self,
+        probe: Tensor,
+        foreign: Tensor,
+        partner: Tensor,
+        grid: NDArray[np.intp],
+        orders: Sequence[NDArray[np.intp]],
+        setting: Setting,
+    ) -> NDArray[np.float64]:
+        """Scores orders×(steps + 1) while patches are restored."""
+        counts = np.rint(np.linspace(0, len(orders[0]), self.steps + 1)).astype(int)[1:-1]
+        restored = [np.isin(grid, order[:count]) for order in orders for count in counts]
+        masks = torch.from_numpy(np.array(restored).reshape(-1, 1, *grid.shape)).to(probe.device)
+        images = torch.cat([foreign, probe, torch.where(masks, probe, foreign)])
+        scores = (setting.embed(images) @ partner[0]).double().cpu().numpy()
+        between = scores[2:].reshape(len(orders), -1)
+        ends = np.broadcast_to(scores[:2], (len(orders), 2))
+        return np.concatenate([ends[:, :1], between, ends[:, 1:]], axis=1)
+
+    def _measured(
+        self, variant: str, curves: NDArray[np.float64], pair: EvaluationPair, setting: Setting
+    ) -> Generator[Measurement, None, float]:
+        """Means over the curves; returns the margin's area."""
+        right = np.vectorize(lambda score: float(is_correct(score, pair, setting.threshold)))(curves)
+        scores, correct = curves.mean(axis=0), right.mean(axis=0)
+        for percent, score, share in zip(percents(self.steps), scores, correct, strict=True):
+            yield Measurement(variant, "score", float(score), percent)
+            yield Measurement(variant, "correct", float(share), percent)
+        margin = curve_mean((side_of_threshold(pair) * (scores - setting.threshold)).tolist())
+        yield Measurement(variant, "accuracy_auc", curve_mean(correct.tolist()))
+        yield Measurement(variant, "margin_auc", margin)
+        return margin
+
+
+def patch_grid(size: tuple[int, int], patch: int = 16) -> NDArray[np.intp]:
+    """Number of the patch that each pixel belongs to, H×W; patches of 16 make 7 rows and 7 columns at any size."""
+    count = max(1, REFERENCE_SIDE // patch)
+    rows, columns = (np.minimum(np.arange(n) * count // n, count - 1) for n in size)
+    grid: NDArray[np.intp] = rows[:, None] * count + columns
+    return grid

@@ -1,0 +1,140 @@
+"""Sanity by cascading parameter randomisation: the map of a network that knows nothing must be another one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xfr_plugin.attr.registry import Method
+from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
+from xfr_plugin.evaluation.protocols._shared import (
+    SMOOTHING,
+    build,
+    explained_probe,
+    generator_for,
+    rank_correlation,
+)
+
+__all__ = ["Noise", "Randomisation", "layers_from_output", "randomise"]
+
+Noise: TypeAlias = Literal["shuffle", "normal"]
+"""`shuffle`: the values of each parameter tensor change places, so that the network's activations keep their scale.
+`normal`: they are drawn anew from a Gaussian of the same mean and standard deviation."""
+
+
+class Randomisation(MethodProtocol):
+    """Layers are randomised from the output to the input, and the probe is explained again at several depths.
+
+    Adebayo et al., Sanity Checks for Saliency Maps (NeurIPS 2018, arXiv 1810.03292). The recognizer itself is never
+    changed, a copy is; black boxes are asked about the copy, too, and a method with a decoder keeps the decoder of
+    the unchanged recognizer. BatchNorm's running statistics are no parameters and stay. What is drawn differs from
+    pair to pair, so that the mean does not hang on one draw.
+
+    Measured at each depth, in percent of the layers that have parameters: `rank_correlation`, Spearman's, of the
+    probe's map before and after, inside the face, both blurred; `magnitude_correlation`, the same of their
+    magnitudes. Once: `remaining`, the magnitude of the rank correlation at the greatest depth; 0 is sane.
+
+    One explanation of the probe and one forward for each depth; 3 by default.
+
+    Args:
+        depths: shares of the layers, 0 … 1, that are randomised, counted from the output; at least one layer is.
+        noise: see `Noise`.
+        smoothing: σ of the blur, as a share of the face's height.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    name = "randomisation"
+    title = "Parameter randomisation"
+    higher_is_better = {"remaining": False}  # noqa: RUF012  # declared so by the base
+    sides: Literal["both", "probe"] = "probe"
+
+    def __init__(
+        self,
+        *,
+        depths: Sequence[float] = (0.1, 0.5, 1.0),
+        noise: Noise = "shuffle",
+        smoothing: float = SMOOTHING,
+    ) -> None:
+        if not depths or not all(0 < depth <= 1 for depth in depths):
+            raise InputError(f"depths are shares of the layers, above 0 and up to 1, got {depths!r}")
+        if noise not in get_args(Noise):
+            raise InputError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
+        if not 0 <= smoothing < 1:
+            raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
+        self.depths, self.noise, self.smoothing = tuple(sorted(set(depths))), noise, float(smoothing)
+
+    def settings(self) -> dict[str, object]:
+        """All options."""
+        return {"depths": list(self.depths), "noise": self.noise, "smoothing": self.smoothing}
+
+    def salient_sign(self, pair: EvaluationPair) -> int:
+        """A floor is compared with itself, so it keeps its sign."""
+        return 1
+
+    def judge(
+        self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
+    ) -> Iterator[Measurement]:
+        """Randomise a copy further and further, and explain each time."""
+        probe, reference = pair.images(setting.recognizer)
+        changed = copy.deepcopy(setting.recognizer)
+        layers = layers_from_output(changed.network, changed.preprocess(probe))
+        rng, done, correlation = generator_for(setting, pair, self.name), 0, float("nan")
+        face = pair.probe_regions.face
+        for depth in self.depths:
+            until = max(1, round(depth * len(layers)))
+            for layer in layers[done:until]:
+                randomise(layer, self.noise, rng)
+            done = until
+            found = explained_probe(build(method, setting, changed), probe, changed.embed(reference))
+            correlation = rank_correlation(maps[0], found, face, self.smoothing)
+            magnitudes = rank_correlation(np.abs(maps[0]), np.abs(found), face, self.smoothing)
+            yield Measurement(self.noise, "rank_correlation", correlation, 100 * depth)
+            yield Measurement(self.noise, "magnitude_correlation", magnitudes, 100 * depth)
+        yield Measurement(self.noise, "remaining", abs(correlation))
+
+
+@torch.no_grad()
+def layers_from_output(network: nn.Module, inputs: Tensor) -> list[nn.Module]:
+    """Modules with parameters of their own, from the output to the input.
+
+    Their order is that in which they are first called; if one is never called as a module, that of their definition.
+
+    Raises:
+        InputError: there are none.
+    """
+    layers = [module for module in network.modules() if list(module.parameters(recurse=False))]
+    if not layers:
+        raise InputError("the network has no parameters, so there is nothing to randomise")
+    called: list[nn.Module] = []
+
+    def note(module: nn.Module, _inputs: object, _output: object) -> None:
+        if not any(module is known for known in called):
+            called.append(module)
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        network(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return (called if len(called) == len(layers) else layers)[::-1]
+
+
+@torch.no_grad()
+def randomise(layer: nn.Module, noise: Noise, rng: np.random.Generator) -> None:
+    """Randomise a layer's own parameters in place, see `Noise`."""
+    for parameter in layer.parameters(recurse=False):
+        values = parameter.detach().double().cpu().numpy()
+        if noise == "shuffle":
+            drawn = rng.permutation(values.ravel()).reshape(values.shape)
+        else:
+            drawn = rng.normal(values.mean(), values.std(), values.shape)
+        parameter.copy_(torch.from_numpy(drawn).to(parameter))
