@@ -20,6 +20,7 @@ from xfr_plugin.attr.registry import AUTO, METHODS
 from xfr_plugin.bilrp_command import register as register_bilrp
 from xfr_plugin.comparison import QUICK_METHODS, MethodChoice, compare
 from xfr_plugin.errors import FaceWarning, InputError, XfrError
+from xfr_plugin.evaluate_command import register as register_evaluate
 from xfr_plugin.faces.preparation import Alignment
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.download import download_weights
@@ -76,6 +77,7 @@ app = typer.Typer(
 app.add_typer(train_app, name="train")
 register_reconstruction(app)
 register_bilrp(app)
+register_evaluate(app)
 
 PhotoA = Annotated[Path, typer.Argument(metavar="A", help="Probe photo.")]
 PhotoB = Annotated[Path, typer.Argument(metavar="B", help="Reference photo.")]

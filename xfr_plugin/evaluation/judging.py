@@ -179,7 +179,9 @@ def _methods(
     chosen = chosen_methods(choice)
     for name in options:
         if name not in {method.name for method in chosen}:
-            raise UnknownNameError.of("method among the judged, with options,", name, [m.name for m in chosen])
+            raise UnknownNameError.of(
+                "method among the judged, with options,", name, [m.name for m in chosen]
+            )
     given = tuple(
         ConfiguredMethod.of(method, dict(options[method.name])) if method.name in options else method
         for method in chosen
