@@ -17,6 +17,9 @@ from xfr_plugin.evaluation.protocols._shared import generator_for
 
 __all__ = ["Infidelity", "square_masks"]
 
+NOTHING = 1e-12
+"""Mean squared change of the score that is rounding."""
+
 
 class Infidelity(MapProtocol):
     """Captum's `infidelity` (Yeh et al., NeurIPS 2019, arXiv 1901.09392) of the probe's map.
@@ -99,10 +102,13 @@ class Infidelity(MapProtocol):
         hidden = 1 - presence[:, 0].double().cpu().numpy()
         foretold = (hidden * signed.astype(np.float64)).sum(axis=(1, 2))
         moved, norm = float((falls**2).mean()), float(np.linalg.norm(falls) * np.linalg.norm(foretold))
-        nothing = float("nan") if moved == 0 else 0.0
-        yield Measurement("", "infidelity", value if moved > 0 else nothing)
-        yield Measurement("", "unexplained", value / moved if moved > 0 else nothing)
-        yield Measurement("", "alignment", float(foretold @ falls) / norm if norm > 0 else nothing)
+        if moved < NOTHING:
+            value, unexplained, alignment = (float("nan"),) * 3
+        else:
+            unexplained, alignment = value / moved, float(foretold @ falls) / norm if norm > 0 else 0.0
+        yield Measurement("", "infidelity", value)
+        yield Measurement("", "unexplained", unexplained)
+        yield Measurement("", "alignment", alignment)
 
 
 def square_masks(

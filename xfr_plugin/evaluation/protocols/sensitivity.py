@@ -64,10 +64,10 @@ class Sensitivity(MethodProtocol):
         probe, reference = pair.images(setting.recognizer)
         attribution, rng = build(method, setting), generator_for(setting, pair, self.name)
 
-        def explain(images: Tensor | tuple[Tensor, ...], additional_forward_args: Tensor) -> Tensor:
+        def explain(images: Tensor | tuple[Tensor, ...], additional_forward_args: Tensor) -> tuple[Tensor]:
             faces = images if isinstance(images, Tensor) else images[0]
             found: Tensor = attribution.attribute(faces, additional_forward_args=additional_forward_args)
-            return found.sum(dim=1, keepdim=True)
+            return (found.sum(dim=1, keepdim=True),)  # a bare tensor would be taken for a tuple of its rows
 
         def noisy(images: Tensor, radius: float) -> Tensor:
             noise = torch.from_numpy(rng.uniform(-radius, radius, images.shape)).to(images)
@@ -79,7 +79,7 @@ class Sensitivity(MethodProtocol):
             perturb_func=noisy,
             perturb_radius=self.radius,
             n_perturb_samples=self.samples,
-            max_examples_per_batch=self.at_once,
+            max_examples_per_batch=min(self.at_once, self.samples),  # it warns of more
             additional_forward_args=setting.embed(reference).to(probe),
         )
         yield Measurement("", "sensitivity_max", float(value))
