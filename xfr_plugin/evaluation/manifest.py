@@ -138,9 +138,7 @@ def _compare(what: str, before: object, now: object) -> None:
     )
 
 
-def _extended(
-    what: str, before: tuple[PairEntry, ...], now: tuple[PairEntry, ...]
-) -> tuple[PairEntry, ...]:
+def _extended(what: str, before: tuple[PairEntry, ...], now: tuple[PairEntry, ...]) -> tuple[PairEntry, ...]:
     """The longer of two lists, of which one begins with the other."""
     shared = min(len(before), len(now))
     if before[:shared] != now[:shared]:

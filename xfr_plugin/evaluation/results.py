@@ -115,7 +115,9 @@ class Results:
         people = {entry.name: _cluster(entry) for entry in entries}
         rows: list[SummaryRow] = []
         for protocol, groups in grouped.items():
-            rows += medians(protocol, groups) if protocol == COST else clustered_means(protocol, groups, people)
+            rows += (
+                medians(protocol, groups) if protocol == COST else clustered_means(protocol, groups, people)
+            )
         return rows
 
     def _slices(self, record: Record) -> tuple[str, ...]:

@@ -194,9 +194,7 @@ class Engine:
             return {"error": _in_one_line(error)}
         return {"measured": [_plain(measurement) for measurement in measured]}
 
-    def _maps_of(
-        self, method: Method, entry: PairEntry, pair: EvaluationPair, sides: str
-    ) -> PairMaps | str:
+    def _maps_of(self, method: Method, entry: PairEntry, pair: EvaluationPair, sides: str) -> PairMaps | str:
         """Maps from the disk or made now; or why there are none."""
         maps = self.maps.get(method.name, entry.name)
         if maps is not None and (sides == "probe" or np.isfinite(maps[1]).all()):
@@ -274,7 +272,11 @@ class _Clock:
 
 def _merged(first: Sequence[PairEntry], second: Sequence[PairEntry]) -> list[PairEntry]:
     """Two lists in one, evenly mixed."""
-    placed = [((i + 0.5) / len(part), number, i) for number, part in enumerate((first, second)) for i in range(len(part))]
+    placed = [
+        ((i + 0.5) / len(part), number, i)
+        for number, part in enumerate((first, second))
+        for i in range(len(part))
+    ]
     return [(first, second)[number][i] for _, number, i in sorted(placed)]
 
 

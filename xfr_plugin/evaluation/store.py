@@ -146,7 +146,9 @@ class EmbeddingCache:
         """Write what is new, whole or not at all."""
         if self.unsaved:
             with atomic_path(self.path) as temporary, temporary.open("wb") as file:
-                np.savez(file, files=np.array(list(self.known)), embeddings=np.stack(list(self.known.values())))
+                np.savez(
+                    file, files=np.array(list(self.known)), embeddings=np.stack(list(self.known.values()))
+                )
             self.unsaved = 0
 
 

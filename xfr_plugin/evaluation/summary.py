@@ -170,9 +170,7 @@ def medians(
         array = np.array(list(values.values()))
         drawn = np.median(array[rng.integers(len(array), size=(resamples, len(array)))], axis=1)
         low, high = np.quantile(drawn, [0.025, 0.975])
-        rows.append(
-            SummaryRow(protocol, *key, len(array), float(np.median(array)), float(low), float(high))
-        )
+        rows.append(SummaryRow(protocol, *key, len(array), float(np.median(array)), float(low), float(high)))
     return rows
 
 
