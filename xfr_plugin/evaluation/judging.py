@@ -121,8 +121,9 @@ def evaluate(
     wanted = plan or PlantedPlan(seed=seed)
     if plan is None and limit is not None:
         wanted = wanted.model_copy(update={"count": limit})
-    plantings = _plantings(listed, folder, wanted, limit, half) if "planted" in judges else []
-    plain_pairs = balanced(listed.pairs, half, limit) if set(judges) - {"planted"} else []
+    planted, unplanted = (any(p.planted == kind for p in judges.values()) for kind in (True, False))
+    plantings = _plantings(listed, folder, wanted, limit, half) if planted else []
+    plain_pairs = balanced(listed.pairs, half, limit) if unplanted else []
     if not plantings and not plain_pairs:
         raise InputError("there is nothing to judge: the file names no pairs, or the half holds none of them")
     manifest = RunManifest(

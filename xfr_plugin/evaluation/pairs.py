@@ -164,6 +164,7 @@ class FaceFolder:
     ) -> None:
         places = (folder, folder / "lfw112")
         found = [place for place in places if place.is_dir() and (not example or (place / example).exists())]
+        found = found if example else found[::-1]
         if not found:
             raise InputError(f"no faces at {folder}" + (f": {example} is not there" if example else ""))
         self.folder, self.size = found[0], size

@@ -21,7 +21,7 @@ class PlantedPlan(BaseModel):
     """How many plantings of which kind are drawn, for each game. The same plan draws the same from the same people.
 
     Kinds other than the first have a third of its number each. Weaker plantings are the first ones again, with the
-    same faces, so that strengths can be compared. A plan with a larger count begins with the same plantings.
+    same faces, so that strengths can be compared. Donors fit the probe (`fits`), where regions of faces are known. A plan with a larger count begins with the same plantings.
 
     Attributes:
         count: plantings of a single region at full strength, which take turns over `PLANTED_REGIONS`, then over
@@ -83,6 +83,7 @@ class PlantedPlan(BaseModel):
             regions=regions,
             control=kind == "controls",
             regions_of=regions_of,
+            matched=True,
         )
         turns = (self.blendings[turn // len(regions) % len(self.blendings)] for turn in range(count))
         return [

@@ -51,6 +51,7 @@ class PlantedEvidence(MapProtocol):
     title = "Planted evidence"
     higher_is_better = {"auc": True, "top1": True, "both": True, "energy": True, "pointing": True}  # noqa: RUF012
     sides: Literal["both", "probe"] = "probe"
+    planted = True
 
     def __init__(self, blur: float = BLUR) -> None:
         self.blur = blur

@@ -29,6 +29,7 @@ __all__ = [
     "Game",
     "Planting",
     "RegionsOf",
+    "fits",
     "plan_plantings",
     "read_plantings",
     "region_parts",
@@ -44,6 +45,8 @@ PLANTED_REGIONS: dict[str, tuple[str, ...]] = {
 
 SMALLEST = 0.004
 """Share of the crop's area that a region must have to be planted: 50 pixels of 112×112."""
+
+_COVERED, _TURNED, _TRIES = 0.97, 0.3, 5000
 
 RegionsOf: TypeAlias = Callable[[str], RegionMap]
 """Named regions of the face in a file."""
@@ -101,6 +104,7 @@ def plan_plantings(
     strength: float = 1.0,
     blending: Blending = "feather",
     regions_of: RegionsOf | None = None,
+    matched: bool = False,
 ) -> list[Planting]:
     """Draw plantings: `count` of each game, the regions taking turns. The same seed draws the same.
 
@@ -116,9 +120,11 @@ def plan_plantings(
         blending: see `Planting`.
         regions_of: regions of each face; if given, only faces are drawn that show enough of the region (a turned
             or bearded face may hide its chin): `SMALLEST` of the crop's area.
+        matched: draw only donors that fit the probe, see `fits`; otherwise a donor that is turned another way may
+            plant its background.
 
     Raises:
-        InputError: too few people with several photos, or an unknown region.
+        InputError: too few people with several photos, an unknown region, or none of many draws shows it.
     """
     for region in regions:
         region_parts(region)
@@ -128,9 +134,12 @@ def plan_plantings(
         draw = _Draw(people, 3 if control and game == "dissimilar" else 2, rng)
         for turn in range(count):
             region = regions[turn % len(regions)]
-            probe, reference, donor = draw.files(game, control)
-            while regions_of and not all(_shows(regions_of(file), region) for file in (probe, reference)):
+            for _ in range(_TRIES):
                 probe, reference, donor = draw.files(game, control)
+                if regions_of is None or _usable(regions_of, region, probe, reference, donor, matched):
+                    break
+            else:
+                raise InputError(f"of {_TRIES} draws, none shows {region} well enough for the {game} game")
             drawn.append(
                 Planting(
                     game=game,
@@ -144,6 +153,28 @@ def plan_plantings(
                 )
             )
     return drawn
+
+
+def fits(probe: RegionMap, donor: RegionMap, region: str) -> bool:
+    """Whether a donor fits a probe: it shows the region, its face covers nearly all of it, it is turned alike.
+
+    How far a face is turned is read from its cheeks: the difference of their areas over the sum.
+    """
+    mask = probe.mask(*region_parts(region))
+    covered = float(donor.face[mask].mean()) >= _COVERED
+    return _shows(donor, region) and covered and abs(_turn(probe) - _turn(donor)) <= _TURNED
+
+
+def _turn(regions: RegionMap) -> float:
+    right, left = (int(regions.mask(f"{side}_cheek").sum()) for side in ("right", "left"))
+    return (right - left) / max(1, right + left)
+
+
+def _usable(
+    regions_of: RegionsOf, region: str, probe: str, reference: str, donor: str, matched: bool
+) -> bool:
+    shown = all(_shows(regions_of(file), region) for file in (probe, reference))
+    return shown and (not matched or fits(regions_of(probe), regions_of(donor), region))
 
 
 def _shows(regions: RegionMap, region: str) -> bool:

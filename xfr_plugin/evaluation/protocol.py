@@ -120,6 +120,7 @@ class Protocol(ABC):
         judges: which pairs it can say something about.
         sides: whose maps it looks at. If nobody looks at the reference's, methods explain the probe alone, against
             the reference's embedding, and the reference's map that is handed over is all NaN.
+        planted: judges planted pairs, and no others.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Protocol(ABC):
     higher_is_better: dict[str, bool]
     judges: Literal["genuine", "impostor", "all"] = "all"
     sides: Literal["both", "probe"] = "both"
+    planted: bool = False
 
     def settings(self) -> dict[str, object]:
         """Everything that changes its numbers; goes into the manifest of a run, which is not resumed with another."""
@@ -137,8 +139,17 @@ class Protocol(ABC):
         return 1 if pair.genuine else -1
 
     def slices(self, facts: Mapping[str, object]) -> tuple[str, ...]:
-        """Groups of pairs, by title, that a pair with these facts counts in; a table has a block for each."""
-        return ("",)
+        """Groups of pairs, by title, that a pair with these facts counts in; a table has a block for each.
+
+        Unless a protocol says otherwise, there is one group; and of planted pairs one for each kind of planting.
+        """
+        if not self.planted:
+            return ("",)
+        if facts["control"]:
+            return ("controls",)
+        if facts["strength"] != 1:
+            return (f"strength {facts['strength']:g}",)
+        return ("two regions" if "+" in str(facts["region"]) else "",)
 
 
 class MapProtocol(Protocol):

@@ -134,7 +134,7 @@ class Engine:
         return {
             name: protocol
             for name, protocol in self.protocols.items()
-            if (name == "planted") == (entry.planting is not None) and protocol.judges in ("all", kind)
+            if protocol.planted == (entry.planting is not None) and protocol.judges in ("all", kind)
         }
 
     def _loaded(self, entry: PairEntry) -> EvaluationPair | None:

@@ -27,6 +27,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 _SHOWN = len(_COLOURS)
 
+_METRICS = {"auc": "AUC", "top1": "top-1"}
+
 Score = tuple[str, str, str, str]
 """Protocol, slice, variant, metric."""
 
@@ -54,7 +56,7 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
 def ranked_columns(results: Results) -> dict[Score, dict[str, float]]:
     """Means by method of every metric by which methods are ranked; signs turned so that higher is better.
 
-    Of planted evidence, AUC and top-1 of single regions at full strength, all and moved.
+    Of planted pairs only single regions at full strength; of planted evidence AUC and top-1, all and moved.
     """
     columns: dict[Score, dict[str, float]] = {}
     planted = [f"{game}{part}" for game in ("dissimilar", "similar") for part in ("", f", moved > {MOVED:g}")]
@@ -63,12 +65,15 @@ def ranked_columns(results: Results) -> dict[Score, dict[str, float]]:
         if protocol is None or row.at is not None or row.metric not in protocol.higher_is_better:
             continue
         is_extra = row.slice not in planted or row.metric not in ("auc", "top1") or row.variant != ""
-        if row.protocol == "planted" and is_extra:
+        if is_extra if row.protocol == "planted" else row.slice != "":
             continue
         sign = 1 if protocol.higher_is_better[row.metric] else -1
         where = (row.protocol, row.slice, row.variant, row.metric)
         columns.setdefault(where, {})[row.method] = sign * row.mean
-    return {where: means for where, means in columns.items() if len(means) > 1}
+    order = sorted(
+        columns, key=lambda where: planted.index(where[1]) if where[0] == "planted" else len(planted)
+    )
+    return {where: columns[where] for where in order if len(columns[where]) > 1}
 
 
 def ranking_figure(results: Results) -> Figure | None:
@@ -131,6 +136,7 @@ def region_figure(results: Results, best: Sequence[str]) -> Figure | None:
             axes.axhline(0.5 if metric == "auc" else 1 / len(PLANTED_REGIONS), color="black", lw=0.8, ls=":")
             axes.set_xticks(range(len(PLANTED_REGIONS)), PLANTED_REGIONS)
             axes.set_ylim(0, 1)
+            axes.set_xlim(-0.6, len(PLANTED_REGIONS) - 0.4)
             axes.grid(axis="y", color="0.9")
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
@@ -144,7 +150,7 @@ def curve_figure(results: Results, protocol: str, best: Sequence[str]) -> Figure
     """Curves of a protocol, one panel for each variant and metric."""
     curves: dict[tuple[str, str, str], dict[str, list[SummaryRow]]] = {}
     for row in results.summary():
-        if row.protocol == protocol and row.at is not None:
+        if row.protocol == protocol and row.at is not None and row.slice == "":
             lines = curves.setdefault((row.slice, row.variant, row.metric), {})
             lines.setdefault(row.method, []).append(row)
     if not curves:
@@ -384,7 +390,10 @@ def _column_title(results: Results, where: Score) -> str:
     protocol, part, variant, metric = where
     arrow = "↑" if results.protocols[protocol].higher_is_better[metric] else "↓"
     return (
-        ", ".join(text for text in (protocol, part, variant, metric.replace("_", " ")) if text) + f" {arrow}"
+        ", ".join(
+            text for text in (protocol, part, variant, _METRICS.get(metric, metric.replace("_", " "))) if text
+        )
+        + f" {arrow}"
     )
 
 

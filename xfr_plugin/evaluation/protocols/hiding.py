@@ -108,6 +108,7 @@ class Hiding(MapProtocol):
     title = "Hiding game"
     higher_is_better = {"iou_at_area": True, "covered_auc": True}  # noqa: RUF012  # declared so by the base
     sides: Literal["both", "probe"] = "probe"
+    planted = True
 
     def __init__(self, *, steps: int = 20, smoothing: float = 0.04) -> None:
         if steps < 1 or not 0 <= smoothing < 1:
