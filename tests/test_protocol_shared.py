@@ -6,10 +6,13 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 from protocol_toys import SIZE, a_pair, random_pair_maps
 
+from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.comparison import DEFAULT_SMOOTHING, rank_agreement
 from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.floor_methods import FLOORS
 from xfr_plugin.evaluation.protocol import MapProtocol, MethodProtocol, Setting
 from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols._shared import (
@@ -21,6 +24,8 @@ from xfr_plugin.evaluation.protocols._shared import (
     saliency_of,
     salient_order,
 )
+from xfr_plugin.evaluation.protocols.infidelity import Infidelity
+from xfr_plugin.evaluation.protocols.patch_replacement import PatchReplacement
 from xfr_plugin.explanation import Explanation, FaceExplanation
 from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition import Provenance, Recognizer
@@ -78,3 +83,31 @@ def test_randomness_is_of_pair_seed_and_purpose(recognizer: Recognizer) -> None:
 
     assert drawn(0, "a", "x") == drawn(0, "a", "x")
     assert len({drawn(0, "a", "x"), drawn(1, "a", "x"), drawn(0, "b", "x"), drawn(0, "a", "y")}) == 4
+
+
+def test_what_needs_no_map_is_asked_once_for_all_methods(recognizer: Recognizer) -> None:
+    class Counting(Setting):
+        def embed(self, images: torch.Tensor) -> torch.Tensor:
+            counts.append(len(images))
+            return super().embed(images)
+
+    counts: list[int] = []
+    pair, other, setting = (
+        a_pair(genuine=False),
+        a_pair(genuine=False, name="other"),
+        Counting(recognizer, 0.2),
+    )
+    methods = [METHODS["xssab"], FLOORS["floor_random"]]
+    for protocol, first, later in ((Infidelity(), 32, 0), (PatchReplacement(), 30, 9)):
+        found = []
+        for judged, method, cost in (
+            (pair, 0, first), (pair, 1, later), (other, 0, first), (pair, 0, first), (pair, 1, later)
+        ):  # fmt: skip
+            counts.clear()
+            if isinstance(protocol, Infidelity):
+                found.append(list(protocol.judge(judged, random_pair_maps(method), setting)))
+            else:
+                found.append(list(protocol.judge(judged, random_pair_maps(), methods[method], setting)))
+            assert sum(counts) == cost
+        assert found[0] == found[3] != found[1] == found[4]
+        assert found[0] != found[2]

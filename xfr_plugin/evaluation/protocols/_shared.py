@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = [
     "SMOOTHING",
+    "LastPair",
     "Saliency",
     "build",
     "chosen",
@@ -46,6 +47,23 @@ Saliency: TypeAlias = Literal["evidence", "magnitude"]
 `magnitude`: whatever matters, of either sign."""
 
 Choice = TypeVar("Choice", bound=str)
+Shared = TypeVar("Shared")
+
+
+class LastPair(Generic[Shared]):
+    """What was computed for the pair judged last and does not depend on maps, so that it serves all methods.
+
+    It depends on pair and setting alone, so it never changes a number; other pairs can come in between.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[EvaluationPair, Setting, Shared] | None = None
+
+    def get(self, pair: EvaluationPair, setting: Setting, make: Callable[[], Shared]) -> Shared:
+        """The value for this pair, made if the last one was for another."""
+        if self._last is None or self._last[0] is not pair or self._last[1] is not setting:
+            self._last = (pair, setting, make())
+        return self._last[2]
 
 
 def generator_for(setting: Setting, pair: EvaluationPair, purpose: str) -> np.random.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from xfr_plugin.attr._scoring import Fill, _fill_images, checked_fill
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
-from xfr_plugin.evaluation.protocols._shared import generator_for
+from xfr_plugin.evaluation.protocols._shared import LastPair, generator_for
 
 __all__ = ["Infidelity", "square_masks"]
 
@@ -35,7 +36,7 @@ class Infidelity(MapProtocol):
     and Δ, −1 … 1. β may be negative, so a map of the wrong sign has the infidelity of its negative, and only the
     alignment tells them apart: unexplained = 1 − alignment². All NaN where no square moves the score.
 
-    2 + 1 + `samples` forwards, 33 by default.
+    2 + `samples` forwards, 32 by default, shared by all methods that are judged on a pair one after another.
 
     Args:
         samples: how many squares are hidden, one at a time.
@@ -57,6 +58,7 @@ class Infidelity(MapProtocol):
         if samples < 1 or not squares or not all(0 < side <= 1 for side in squares):
             raise InputError(f"samples ≥ 1 and squares in 0 … 1 are needed, got {samples} and {squares!r}")
         self.samples, self.squares, self.fill = samples, tuple(squares), checked_fill(fill)
+        self._shared: LastPair[_Hidden] = LastPair()
 
     def settings(self) -> dict[str, object]:
         """All options."""
@@ -66,49 +68,53 @@ class Infidelity(MapProtocol):
         """Hide squares and compare."""
         from captum.metrics import infidelity, infidelity_perturb_func_decorator  # takes its time to import
 
-        probe, reference = pair.images(setting.recognizer)
-        rng = generator_for(setting, pair, self.name)
-        seen: list[tuple[Tensor, Tensor]] = []
-
-        def score(presence: Tensor, images: Tensor, fills: Tensor, partners: Tensor) -> Tensor:
-            embeddings = setting.embed(torch.lerp(fills.expand_as(images), images, presence))
-            scores = (embeddings * partners).sum(dim=1)
-            seen.append((presence, scores))
-            return scores
+        hidden = self._shared.get(pair, setting, lambda: self._hide(pair, setting))
+        untouched = torch.ones(1, 1, *maps[0].shape, dtype=torch.float64)
 
         @infidelity_perturb_func_decorator(multiply_by_inputs=True)  # type: ignore[untyped-decorator]  # Captum
         def hide(presence: Tensor) -> Tensor:
-            hidden = square_masks(len(presence), presence.shape[2:], self.squares, rng)
-            return presence * torch.from_numpy(~hidden)[:, None].to(presence)
+            return presence * torch.from_numpy(~hidden.masks)[:, None]
 
-        size = probe.shape[2:]
-        attributions = torch.from_numpy(maps[0].astype(np.float64)).to(probe).view(1, 1, *size)
+        def score(presence: Tensor) -> Tensor:  # of all masks in their order, or of the untouched face
+            return torch.from_numpy(hidden.clean if bool(presence.all()) else hidden.scores)
+
         value = infidelity(
             score,
             hide,
-            torch.ones_like(attributions),
-            attributions,
-            additional_forward_args=(probe, _fill_images(probe, self.fill), setting.embed(reference)),
+            untouched,
+            torch.from_numpy(maps[0].astype(np.float64)).expand_as(untouched),
             n_perturb_samples=self.samples,
             normalize=True,
         )
-        yield from self._measured(float(value), maps[0], seen)
-
-    def _measured(
-        self, value: float, signed: NDArray[np.float32], seen: Sequence[tuple[Tensor, Tensor]]
-    ) -> Iterator[Measurement]:
-        (presence, scores), (_, clean) = seen  # Captum asks for the perturbed ones first
-        falls = (clean - scores).double().cpu().numpy()
-        hidden = 1 - presence[:, 0].double().cpu().numpy()
-        foretold = (hidden * signed.astype(np.float64)).sum(axis=(1, 2))
+        falls = hidden.clean - hidden.scores
+        foretold = (hidden.masks * maps[0].astype(np.float64)).sum(axis=(1, 2))
         moved, norm = float((falls**2).mean()), float(np.linalg.norm(falls) * np.linalg.norm(foretold))
-        if moved < NOTHING:
-            value, unexplained, alignment = (float("nan"),) * 3
-        else:
-            unexplained, alignment = value / moved, float(foretold @ falls) / norm if norm > 0 else 0.0
-        yield Measurement("", "infidelity", value)
-        yield Measurement("", "unexplained", unexplained)
-        yield Measurement("", "alignment", alignment)
+        known = moved >= NOTHING
+        alignment = float(foretold @ falls) / norm if norm > 0 else 0.0
+        yield Measurement("", "infidelity", float(value) if known else float("nan"))
+        yield Measurement("", "unexplained", float(value) / moved if known else float("nan"))
+        yield Measurement("", "alignment", alignment if known else float("nan"))
+
+    def _hide(self, pair: EvaluationPair, setting: Setting) -> _Hidden:
+        """Draw the squares and ask for the scores."""
+        probe, reference = pair.images(setting.recognizer)
+        rng = generator_for(setting, pair, self.name)
+        masks = square_masks(self.samples, probe.shape[2:], self.squares, rng)
+        shown = torch.where(
+            torch.from_numpy(masks)[:, None].to(probe.device), _fill_images(probe, self.fill), probe
+        )
+        embeddings = setting.embed(torch.cat([reference, probe, shown])).double().cpu().numpy()
+        scores = embeddings[1:] @ embeddings[0]
+        return _Hidden(masks, scores[1:], scores[:1])
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """Masks n×H×W of what was hidden, the scores n then, and the score before, of shape 1."""
+
+    masks: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    clean: NDArray[np.float64]
 
 
 def square_masks(

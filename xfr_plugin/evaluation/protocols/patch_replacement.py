@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.floor_methods import FLOORS
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
+    LastPair,
     build,
     curve_mean,
     explained_probe,
@@ -46,7 +48,8 @@ class PatchReplacement(MethodProtocol):
     orders; `found`, the share of replaced patches among as many top patches, for chance `share`. The variant
     `…, random order` has the means over the random orders.
 
-    1 explanation of the probe and 3 + 9 · (1 + `orders`) forwards, 30 by default.
+    1 explanation of the probe and 3 + 9 · (1 + `orders`) forwards, 30 by default; all but 9 of them are shared by the
+    methods that are judged on a pair one after another.
 
     Args:
         patch: side of a patch in pixels at 112×112; the grid has as many rows and columns as fit, seven for 16.
@@ -84,6 +87,7 @@ class PatchReplacement(MethodProtocol):
             raise InputError(f"steps ≥ 1 and orders ≥ 1 are needed, got {steps} and {orders}")
         self.patch, self.share, self.steps, self.orders = patch, float(share), steps, orders
         self.donors = tuple(donors)
+        self._shared: LastPair[_Patched] = LastPair()
         self.judges = "all" if donors else "impostor"
 
     def settings(self) -> dict[str, object]:
@@ -105,6 +109,19 @@ class PatchReplacement(MethodProtocol):
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
     ) -> Iterator[Measurement]:
         """Replace, explain, restore."""
+        patched = self._shared.get(pair, setting, lambda: self._replace(pair, setting))
+        found = explained_probe(build(method, setting), patched.foreign, patched.partner)
+        order = self._order(found, patched.grid, pair, method, setting)
+        curve = self._restored(patched, [order], pair, setting)
+        variant = "impostor patches" if pair.genuine else "mate patches"
+        area = yield from self._measured(variant, curve, pair, setting)
+        chance = yield from self._measured(f"{variant}, random order", patched.random, pair, setting)
+        top = order[: len(patched.replaced)]
+        yield Measurement(variant, "margin_gain", area - chance)
+        yield Measurement(variant, "found", float(np.isin(top, patched.replaced).mean()))
+
+    def _replace(self, pair: EvaluationPair, setting: Setting) -> _Patched:
+        """Draw the patches, replace them, and restore them in random orders."""
         rng = generator_for(setting, pair, self.name)
         probe, reference = pair.images(setting.recognizer)
         donor = self._donor(pair, rng).to(probe.device).to(probe.dtype)[None] / 255
@@ -113,17 +130,11 @@ class PatchReplacement(MethodProtocol):
         replaced = rng.permutation(cells)[: max(1, round(self.share * cells))]
         mask = torch.from_numpy(np.isin(grid, replaced)).to(probe.device)
         foreign = torch.where(mask, donor, probe)
-        partner = setting.embed(reference)
-        found = explained_probe(build(method, setting), foreign, partner)
-        order = self._order(found, grid, pair, method, rng)
-        curves = self._scores(
-            probe, foreign, partner, grid, [order, *self._random_orders(cells, rng)], setting
-        )
-        variant = "impostor patches" if pair.genuine else "mate patches"
-        areas = yield from self._measured(variant, curves[:1], pair, setting)
-        chance = yield from self._measured(f"{variant}, random order", curves[1:], pair, setting)
-        yield Measurement(variant, "margin_gain", areas - chance)
-        yield Measurement(variant, "found", float(np.isin(order[: len(replaced)], replaced).mean()))
+        partner, *ends = setting.embed(torch.cat([reference, foreign, probe])).split(1)
+        scores = [float((end * partner).sum()) for end in ends]
+        patched = _Patched(grid, replaced, foreign, partner, (scores[0], scores[1]), np.empty(0))
+        orders = [rng.permutation(cells) for _ in range(self.orders)]
+        return replace(patched, random=self._restored(patched, orders, pair, setting))
 
     def _donor(self, pair: EvaluationPair, rng: np.random.Generator) -> Tensor:
         if not pair.genuine:
@@ -138,34 +149,30 @@ class PatchReplacement(MethodProtocol):
         grid: NDArray[np.intp],
         pair: EvaluationPair,
         method: Method,
-        rng: np.random.Generator,
+        setting: Setting,
     ) -> NDArray[np.intp]:
         """Patches in the order in which they are restored."""
         sign = 1 if method.name in FLOORS else self.salient_sign(pair)  # a floor has no signs of its own
         sums = np.bincount(grid.ravel(), weights=sign * signed.ravel().astype(np.float64))
-        return salient_order(sums / np.bincount(grid.ravel()), rng)
+        means = sums / np.bincount(grid.ravel())
+        return salient_order(means, generator_for(setting, pair, f"{self.name}, ties"))
 
-    def _random_orders(self, cells: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
-        return [rng.permutation(cells) for _ in range(self.orders)]
-
-    def _scores(
-        self,
-        probe: Tensor,
-        foreign: Tensor,
-        partner: Tensor,
-        grid: NDArray[np.intp],
-        orders: Sequence[NDArray[np.intp]],
-        setting: Setting,
+    def _restored(
+        self, patched: _Patched, orders: Sequence[NDArray[np.intp]], pair: EvaluationPair, setting: Setting
     ) -> NDArray[np.float64]:
-        """Scores orders×(steps + 1) while patches are restored."""
-        counts = np.rint(np.linspace(0, len(orders[0]), self.steps + 1)).astype(int)[1:-1]
-        restored = [np.isin(grid, order[:count]) for order in orders for count in counts]
-        masks = torch.from_numpy(np.array(restored).reshape(-1, 1, *grid.shape)).to(probe.device)
-        images = torch.cat([foreign, probe, torch.where(masks, probe, foreign)])
-        scores = (setting.embed(images) @ partner[0]).double().cpu().numpy()
-        between = scores[2:].reshape(len(orders), -1)
-        ends = np.broadcast_to(scores[:2], (len(orders), 2))
-        return np.concatenate([ends[:, :1], between, ends[:, 1:]], axis=1)
+        """Scores orders×(steps + 1) while patches are restored in each order."""
+        probe, _ = pair.images(setting.recognizer)
+        counts = np.rint(np.linspace(0, len(orders[0]), self.steps + 1)).astype(int)
+        curves = np.repeat(
+            [patched.ends[:1] + (0.0,) * (self.steps - 1) + patched.ends[1:]], len(orders), axis=0
+        )
+        if self.steps > 1:
+            restored = [np.isin(patched.grid, order[:count]) for order in orders for count in counts[1:-1]]
+            masks = torch.from_numpy(np.array(restored))[:, None].to(probe.device)
+            embeddings = setting.embed(torch.where(masks, probe, patched.foreign))
+            scores = (embeddings @ patched.partner[0]).double().cpu().numpy()
+            curves[:, 1:-1] = scores.reshape(len(orders), -1)
+        return curves
 
     def _measured(
         self, variant: str, curves: NDArray[np.float64], pair: EvaluationPair, setting: Setting
@@ -180,6 +187,27 @@ class PatchReplacement(MethodProtocol):
         yield Measurement(variant, "accuracy_auc", curve_mean(correct.tolist()))
         yield Measurement(variant, "margin_auc", margin)
         return margin
+
+
+@dataclass(frozen=True)
+class _Patched:
+    """A probe with foreign patches.
+
+    Attributes:
+        grid: see `patch_grid`.
+        replaced: numbers of the replaced patches.
+        foreign: the probe with these, 1×3×H×W.
+        partner: embedding of the reference, 1×D.
+        ends: score with all replaced patches, and with none.
+        random: scores while they are restored in random orders, orders×(steps + 1).
+    """
+
+    grid: NDArray[np.intp]
+    replaced: NDArray[np.intp]
+    foreign: Tensor
+    partner: Tensor
+    ends: tuple[float, float]
+    random: NDArray[np.float64]
 
 
 def patch_grid(size: tuple[int, int], patch: int = 16) -> NDArray[np.intp]:
