@@ -210,10 +210,8 @@ def _protocols(choice: ProtocolChoice) -> dict[str, Protocol]:
 
 def _example(listed: PairList) -> str | None:
     """A file or folder by which the folder of faces is known."""
-    entries = (*listed.pairs, *listed.plantings)
-    if entries:
-        return entries[0].probe
-    return listed.people[0] if listed.people else None
+    files = [entry.probe for entry in listed.pairs[:1]] + [entry.probe for entry in listed.plantings[:1]]
+    return next(iter((*files, *listed.people)), None)
 
 
 def _plantings(

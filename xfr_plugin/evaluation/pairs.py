@@ -217,12 +217,18 @@ class FaceFolder:
             InputError: a region to be planted is empty on the face.
         """
         probe, regions = self.face(entry.probe), self.regions(entry.probe)
-        shared = (entry.genuine, regions, self.regions(entry.reference))
+        pair = EvaluationPair(
+            name=entry.name,
+            probe=_tensor(probe),
+            reference=self.pixels(entry.reference),
+            genuine=entry.genuine,
+            probe_regions=regions,
+            reference_regions=self.regions(entry.reference),
+        )
         if entry.planting is None:
-            return EvaluationPair(entry.name, _tensor(probe), self.pixels(entry.reference), *shared)
+            return pair
         planted = plant(probe, self.face(entry.planting.donor), entry.planting, regions)
-        pixels = (_tensor(planted), self.pixels(entry.reference))
-        return PlantedPair(entry.name, *pixels, *shared, planting=entry.planting)
+        return PlantedPair(**vars(pair) | {"probe": _tensor(planted)}, planting=entry.planting)
 
     def pixels(self, file: str) -> Tensor:
         """A face as 8-bit RGB, 3×H×W."""

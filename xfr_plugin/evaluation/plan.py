@@ -21,7 +21,8 @@ class PlantedPlan(BaseModel):
     """How many plantings of which kind are drawn, for each game. The same plan draws the same from the same people.
 
     Kinds other than the first have a third of its number each. Weaker plantings are the first ones again, with the
-    same faces, so that strengths can be compared. Donors fit the probe (`fits`), where regions of faces are known. A plan with a larger count begins with the same plantings.
+    same faces, so that strengths can be compared. Donors fit the probe (`planting.fits`), where the regions of faces
+    are known. A plan with a larger count has the same plantings, and more.
 
     Attributes:
         count: plantings of a single region at full strength, which take turns over `PLANTED_REGIONS`, then over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -34,7 +35,7 @@ __all__ = ["COST", "Engine", "Progress", "Step"]
 COST = "cost"
 """Name under which time and memory are recorded, of every map that is made."""
 
-_MEMORY_PAIRS = 3
+_MEMORY_PAIRS = 2
 
 
 class Step(NamedTuple):
@@ -200,18 +201,15 @@ class Engine:
         if maps is not None and (sides == "probe" or np.isfinite(maps[1]).all()):
             return maps
         costs = self.shard(COST, method.name)
-        began, peak = time.perf_counter(), None
+        device, peak = self.setting.recognizer.device, None
         try:
             attribution = self._attribution(method)
-            if len(costs.lines) < _MEMORY_PAIRS:  # which takes time itself
-                with measured_peak(self.setting.recognizer.device) as memory:
-                    began = time.perf_counter()
-                    maps = self._explained(attribution, entry, pair, sides)
-                    seconds = time.perf_counter() - began
-                peak = memory.extra
-            else:
+            watch = len(costs.lines) < _MEMORY_PAIRS  # which takes time itself
+            with measured_peak(device) if watch else nullcontext() as memory:
+                began = time.perf_counter(), time.process_time()
                 maps = self._explained(attribution, entry, pair, sides)
-                seconds = time.perf_counter() - began
+                seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+            peak = memory.extra if memory else None
         except Exception as error:  # a method may fail without taking the others along
             return _in_one_line(error)
         if entry.name not in costs.lines:
@@ -287,11 +285,14 @@ def _map(maps: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return values
 
 
-def _cost(pair: str, seconds: float, faces: int, peak: int | None) -> Line:
-    measured: list[list[object]] = [["", "seconds_per_face", round(seconds / faces, 5), None]]
+def _cost(pair: str, seconds: tuple[float, float], faces: int, peak: int | None) -> Line:
+    names = ("seconds_per_face", "cpu_seconds_per_face")
+    measured: list[list[object]] = [
+        ["", name, round(value / faces, 5), None] for name, value in zip(names, seconds, strict=True)
+    ]
     if peak is not None:
         measured.append(["", "peak_mib", round(peak / 2**20, 1), None])
-    return {"pair": pair, "measured": measured, "seconds": round(seconds, 5)}
+    return {"pair": pair, "measured": measured, "seconds": round(seconds[0], 5)}
 
 
 def _plain(measurement: Measurement) -> list[object]:

@@ -104,7 +104,7 @@ class SummaryRow(NamedTuple):
         metric: see `Measurement`.
         at: see `Measurement`.
         method: name.
-        count: pairs for which the metric is defined.
+        number: of pairs for which the metric is defined.
         mean: over these.
         low: lower end of the interval.
         high: upper end.
@@ -116,7 +116,7 @@ class SummaryRow(NamedTuple):
     metric: str
     at: float | None
     method: str
-    count: int
+    number: int
     mean: float
     low: float
     high: float

@@ -130,8 +130,8 @@ def _note(results: Results, lookup: Lookup, part: str) -> str:
         if key[:2] == ("planted", part) and key[3] == "chance of both"
     ]
     text = (
-        f"{max(r.count for r in rows)} plantings, of which {max((r.count for r in moved), default=0)} move the score "
-        f"by more than {MOVED:g}. Top-1 by chance: {rows[0].mean:.3f}"
+        f"{max(r.number for r in rows)} plantings, of which {max((r.number for r in moved), default=0)} move the "
+        f"score by more than {MOVED:g}. Top-1 by chance: {rows[0].mean:.3f}"
     )
     return text + (f"; both by chance: {both[0]:.3f}." if both else ".")
 
@@ -159,12 +159,13 @@ def _generic(
 def _costs(results: Results, lookup: Lookup) -> str:
     columns = [
         lookup.column("seconds a face", (COST, "", "", "seconds_per_face"), False),
+        lookup.column("CPU seconds a face", (COST, "", "", "cpu_seconds_per_face"), False),
         lookup.column("peak memory, MiB", (COST, "", "", "peak_mib"), False),
         lookup.column("agreement with others", (AGREEMENT, "", "", "with_others"), None),
     ]
     text = (
-        "Medians, on this machine, beside whatever else it did. Memory is what the process needed on top, in "
-        "the first few pairs. Agreement: median rank correlation of a method's maps with those of each other method."
+        "Medians, on this machine, beside whatever else it did; CPU seconds of all threads. "
+        "Memory is what the process needed on top, in the first few pairs. Agreement: median rank correlation of a method's maps with those of each other method."
     )
     return f"## Time, memory, agreement\n\n{text}\n\n{_table(results, columns)}"
 

@@ -1,0 +1,62 @@
+"""Small synthetic faces in folders, a recognizer for them, and a run that can be killed, as a script."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import SmallNet
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from xfr_plugin.evaluation import PairEntry, PairList, PlantedPlan, Results, evaluate
+from xfr_plugin.recognition import Recognizer
+
+PEOPLE = tuple(f"p{i:02d}" for i in range(8))
+PROTOCOLS = ("planted", "deletion")
+METHODS = ("xssab", "input_x_gradient")
+
+
+def small_recognizer() -> Recognizer:
+    torch.manual_seed(0)
+    return Recognizer(SmallNet(), input_size=(24, 20), threshold=0.2, name="small")
+
+
+def write_faces(folder: Path, photos: int = 3) -> None:
+    """Smooth noise: each person's own, and a little of each photo's."""
+    rng = np.random.default_rng(0)
+    for person in PEOPLE:
+        own = gaussian_filter(rng.standard_normal((24, 20, 3)), (3, 3, 0))
+        (folder / person).mkdir(parents=True)
+        for number in range(photos):
+            mixed = own + 0.4 * gaussian_filter(rng.standard_normal((24, 20, 3)), (2, 2, 0))
+            pixels = (128 + 400 * mixed).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / person / f"{number}.png")
+
+
+def pair_list(count: int = 40) -> PairList:
+    rng, pairs = np.random.default_rng(1), {}
+    while len(pairs) < count:
+        first, second = (PEOPLE[i] for i in rng.choice(len(PEOPLE), 2, replace=False))
+        genuine = len(pairs) % 2 == 0
+        other = first if genuine else second
+        a, b = rng.choice(3, 2, replace=False)
+        entry = PairEntry(probe=f"{first}/{a}.png", reference=f"{other}/{b}.png", genuine=genuine)
+        pairs[entry.name] = entry
+    return PairList(pairs=tuple(pairs.values()), people=PEOPLE)
+
+
+def judge(faces: Path, out: Path, **options: object) -> Results:
+    settings: dict[str, object] = {
+        "methods": METHODS,
+        "protocols": PROTOCOLS,
+        "recognizer": small_recognizer(),
+        "plan": PlantedPlan(count=14),
+    }
+    return evaluate(faces, pair_list(), out, **(settings | options))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    judge(Path(sys.argv[1]), Path(sys.argv[2]))
