@@ -40,7 +40,7 @@ class Randomisation(MethodProtocol):
     probe's map before and after, inside the face, both blurred; `magnitude_correlation`, the same of their
     magnitudes. Once: `remaining`, the magnitude of the rank correlation at the greatest depth; 0 is sane.
 
-    One explanation of the probe and one forward for each depth; 3 by default.
+    One explanation of the probe and one forward for each depth, 3 by default, and one forward for their order.
 
     Args:
         depths: shares of the layers, 0 … 1, that are randomised, counted from the output; at least one layer is.
