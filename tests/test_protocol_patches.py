@@ -48,6 +48,7 @@ def test_the_grid_has_seven_rows_and_columns_of_sixteen_pixels() -> None:
     )
     assert set(patch_grid(SIZE).ravel().tolist()) == set(range(49))
     assert patch_grid(SIZE, 112).max() == 0
+    assert set(patch_grid(SIZE, 1).ravel().tolist()) == set(range(400))  # never an empty patch
 
 
 @pytest.mark.parametrize("genuine", [True, False])

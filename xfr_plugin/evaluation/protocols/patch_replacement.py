@@ -212,7 +212,7 @@ class _Patched:
 
 def patch_grid(size: tuple[int, int], patch: int = 16) -> NDArray[np.intp]:
     """Number of the patch that each pixel belongs to, H×W; patches of 16 make 7 rows and 7 columns at any size."""
-    count = max(1, REFERENCE_SIDE // patch)
+    count = min(max(1, REFERENCE_SIDE // patch), *size)
     rows, columns = (np.minimum(np.arange(n) * count // n, count - 1) for n in size)
     grid: NDArray[np.intp] = rows[:, None] * count + columns
     return grid
