@@ -164,8 +164,9 @@ def _costs(results: Results, lookup: Lookup) -> str:
         lookup.column("agreement with others", (AGREEMENT, "", "", "with_others"), None),
     ]
     text = (
-        "Medians, on this machine, beside whatever else it did; CPU seconds of all threads. "
-        "Memory is what the process needed on top, in the first few pairs. Agreement: median rank correlation of a method's maps with those of each other method."
+        "Medians, on this machine, beside whatever else it did; CPU seconds of all threads. Memory is what the "
+        "process needed on top, in the first few pairs. Agreement: median rank correlation of a method's maps with "
+        "those of each other method."
     )
     return f"## Time, memory, agreement\n\n{text}\n\n{_table(results, columns)}"
 
