@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from protocol_toys import SIZE, a_pair, value_of, values_of
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
@@ -15,10 +17,11 @@ from torch import Tensor, nn
 from xfr_plugin.attr.registry import METHODS, Method
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.floor_methods import FLOORS
-from xfr_plugin.evaluation.protocol import PairMaps, Setting
+from xfr_plugin.evaluation.protocol import EvaluationPair, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import explained, generator_for
 from xfr_plugin.evaluation.protocols.randomisation import Randomisation, layers_from_output, randomise
-from xfr_plugin.recognition import Recognizer
+from xfr_plugin.faces.regions import template_regions
+from xfr_plugin.recognition import Recognizer, load_recognizer
 
 
 def _maps(method: Method, recognizer: Recognizer) -> PairMaps:
@@ -45,12 +48,38 @@ def test_it_is_what_plain_code_gives_and_changes_nothing(recognizer: Recognizer,
                 else:
                     new = rng.normal(values.mean(), values.std(), values.shape)
                 parameter.data = torch.from_numpy(new)
+        _measure_anew(changed, torch.cat([probe, reference]), 5 if percent == 100 else 2)
         found = method.build(changed, 0.2).attribute((probe, reference))[0][0].sum(dim=0).float().numpy()
         face = pair.probe_regions.face
         smooth = [gaussian_filter(side.astype(float), 0.04 * SIZE[0]) for side in (maps[0], found)]
         expected = spearmanr(smooth[0][face], smooth[1][face]).statistic
         assert values_of(measured, "rank_correlation")[percent] == pytest.approx(expected, abs=1e-6)
     assert value_of(measured, "remaining") == pytest.approx(abs(expected), abs=1e-6)
+
+
+@torch.no_grad()
+def _measure_anew(recognizer: Recognizer, images: Tensor, randomised: int) -> None:
+    """The statistics of the randomised BatchNorms, layer by layer, of all channels together."""
+    net, x = recognizer.network, recognizer.preprocess(images)
+    for conv, norm, count in ((net.conv1, net.bn1, 4), (net.conv2, net.bn2, 2)):
+        x = conv(x)
+        if randomised >= count:
+            norm.running_mean[:] = float(np.mean(x.numpy()))
+            norm.running_var[:] = float(np.var(x.numpy()))
+        x = torch.relu(norm(x))
+
+
+@pytest.mark.real_data
+def test_a_real_network_stays_alive_at_every_depth(faces_root: Path) -> None:
+    recognizer = load_recognizer("xfr_compact128")
+    files = sorted((faces_root / "lfw112").rglob("*.jpg"))[:2]
+    faces = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1) for file in files]
+    regions = template_regions()
+    pair = EvaluationPair("two", faces[0], faces[1], False, regions, regions)
+    method, setting = METHODS["xssab"], Setting(recognizer, recognizer.threshold)
+    maps = explained(method.build(recognizer, setting.threshold), pair.images(recognizer))
+    measured = list(Randomisation().judge(pair, maps, method, setting))
+    assert all(abs(value) < 0.9 for value in values_of(measured, "rank_correlation").values())
 
 
 def test_maps_of_the_network_go_and_maps_of_nothing_stay(recognizer: Recognizer) -> None:

@@ -20,8 +20,9 @@ from xfr_plugin.evaluation.protocols._shared import (
     generator_for,
     rank_correlation,
 )
+from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["Noise", "Randomisation", "layers_from_output", "randomise"]
+__all__ = ["Noise", "Randomisation", "embed_anew", "layers_from_output", "randomise"]
 
 Noise: TypeAlias = Literal["shuffle", "normal"]
 """`shuffle`: the values of each parameter tensor change places, so that the network's activations keep their scale.
@@ -33,14 +34,17 @@ class Randomisation(MethodProtocol):
 
     Adebayo et al., Sanity Checks for Saliency Maps (NeurIPS 2018, arXiv 1810.03292). The recognizer itself is never
     changed, a copy is; black boxes are asked about the copy, too, and a method with a decoder keeps the decoder of
-    the unchanged recognizer. BatchNorm's running statistics are no parameters and stay. What is drawn differs from
-    pair to pair, so that the mean does not hang on one draw.
+    the unchanged recognizer. What is drawn differs from pair to pair, so that the mean does not hang on one draw.
 
-    Measured at each depth, in percent of the layers that have parameters: `rank_correlation`, Spearman's, of the
-    probe's map before and after, inside the face, both blurred; `magnitude_correlation`, the same of their
-    magnitudes. Once: `remaining`, the magnitude of the rank correlation at the greatest depth; 0 is sane.
+    The running statistics of BatchNorm belong to the trained weights: left as they are, activations of a randomised
+    network grow by orders of magnitude from layer to layer until they overflow. So each randomised BatchNorm gets one
+    mean and one variance for all its channels, those of its input for the pair.
 
-    One explanation of the probe and one forward for each depth, 3 by default, and one forward for their order.
+    Measured at each depth, in percent of the layers that have parameters of their own: `rank_correlation`,
+    Spearman's, of the probe's map before and after, inside the face, both blurred; `magnitude_correlation`, the same
+    of their magnitudes. Once: `remaining`, the magnitude of the rank correlation at the greatest depth; 0 is sane.
+
+    One explanation of the probe and two forwards for each depth, 3 by default, and one forward for their order.
 
     Args:
         depths: shares of the layers, 0 … 1, that are randomised, counted from the output; at least one layer is.
@@ -93,7 +97,8 @@ class Randomisation(MethodProtocol):
             for layer in layers[done:until]:
                 randomise(layer, self.noise, rng)
             done = until
-            found = explained_probe(build(method, setting, changed), probe, changed.embed(reference))
+            partner = embed_anew(changed, torch.cat([probe, reference]), layers[:until])[1:]
+            found = explained_probe(build(method, setting, changed), probe, partner)
             correlation = rank_correlation(maps[0], found, face, self.smoothing)
             magnitudes = rank_correlation(np.abs(maps[0]), np.abs(found), face, self.smoothing)
             yield Measurement(self.noise, "rank_correlation", correlation, 100 * depth)
@@ -103,14 +108,14 @@ class Randomisation(MethodProtocol):
 
 @torch.no_grad()
 def layers_from_output(network: nn.Module, inputs: Tensor) -> list[nn.Module]:
-    """Modules with parameters of their own, from the output to the input.
+    """Modules with parameters, or BatchNorm's statistics, of their own, from the output to the input.
 
     Their order is that in which they are first called; if one is never called as a module, that of their definition.
 
     Raises:
         InputError: there are none.
     """
-    layers = [module for module in network.modules() if list(module.parameters(recurse=False))]
+    layers = [m for m in network.modules() if list(m.parameters(recurse=False)) or _has_statistics(m)]
     if not layers:
         raise InputError("the network has no parameters, so there is nothing to randomise")
     called: list[nn.Module] = []
@@ -138,3 +143,29 @@ def randomise(layer: nn.Module, noise: Noise, rng: np.random.Generator) -> None:
         else:
             drawn = rng.normal(values.mean(), values.std(), values.shape)
         parameter.copy_(torch.from_numpy(drawn).to(parameter))
+
+
+@torch.no_grad()
+def embed_anew(recognizer: Recognizer, images: Tensor, layers: Sequence[nn.Module]) -> Tensor:
+    """Unit embeddings, while the BatchNorms among some layers take their statistics from what passes.
+
+    One mean and one variance for all channels, so that two images are enough: those of each channel would leave
+    nothing of a pair's difference where a layer has a single position.
+    """
+
+    def measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        mean, variance = module.get_buffer("running_mean"), module.get_buffer("running_var")
+        mean.fill_(inputs[0].mean())
+        variance.fill_(inputs[0].var(correction=0))
+
+    hooks = [layer.register_forward_pre_hook(measure) for layer in layers if _has_statistics(layer)]
+    try:
+        embeddings: Tensor = recognizer(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return embeddings
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
