@@ -66,7 +66,7 @@ def test_a_planted_pair_is_judged_by_its_game(game: str, recognizer: Recognizer)
     assert value_of(best, "iou_at_area", game) == 1
     assert value_of(worst, "iou_at_area", game) == 0
     assert value_of(best, "covered_auc") > 0.9 > 0.1 > value_of(worst, "covered_auc")
-    assert list(values_of(best, "covered")) == [10.0 * i for i in range(11)]
+    assert list(values_of(best, "covered")) == [10.0 * i for i in range(1, 11)]
 
 
 def test_other_pairs_and_options_are_refused(recognizer: Recognizer) -> None:

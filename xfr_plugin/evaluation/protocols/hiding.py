@@ -140,7 +140,8 @@ class Hiding(MapProtocol):
         }
         for metric, values in curves.items():
             for percent, value in zip(found.percent, values, strict=True):
-                yield Measurement(planting.game, metric, value, percent)
+                if percent > 0:  # of no pixels there is no share
+                    yield Measurement(planting.game, metric, value, percent)
         yield Measurement(planting.game, "iou_at_area", found.iou_at_area)
         yield Measurement(planting.game, "covered_auc", found.covered_auc)
 

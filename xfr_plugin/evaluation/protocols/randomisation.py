@@ -25,7 +25,7 @@ from xfr_plugin.recognition.recognizer import Recognizer
 __all__ = ["Noise", "Randomisation", "embed_anew", "layers_from_output", "randomise"]
 
 Noise: TypeAlias = Literal["shuffle", "normal"]
-"""`shuffle`: the values of each parameter tensor change places, so that the network's activations keep their scale.
+"""`shuffle`: the values of each parameter tensor change places.
 `normal`: they are drawn anew from a Gaussian of the same mean and standard deviation."""
 
 
