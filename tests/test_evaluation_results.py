@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from xfr_plugin.cli import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluate_command import duration
-from xfr_plugin.evaluation import PlantedPlan, Results, read_pair_list, write_plantings
+from xfr_plugin.evaluation import MapProtocol, PlantedPlan, Results, read_pair_list, write_plantings
 from xfr_plugin.evaluation.pairs import balanced, in_half
 from xfr_plugin.evaluation.planting import fits
 from xfr_plugin.evaluation.summary import clustered_means, medians
@@ -209,3 +210,22 @@ def test_the_command(faces: Path, tmp_path: Path) -> None:
 def test_durations_in_words() -> None:
     assert [duration(s) for s in (40.2, 700, 3 * 3600 + 300)] == ["40 s", "12 min", "3 h 05 min"]
     assert small_recognizer().threshold == 0.2
+
+
+def test_the_snippets_of_the_page(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lfw112").symlink_to(faces)
+    lines = [str(len(PEOPLE)), *(f"{name}\t3" for name in PEOPLE)]
+    (tmp_path / "pairsDevTest.txt").write_text("\n".join(lines))
+    cheap = first.replace("limit=70", "limit=1").replace(', "fggb"', "")
+    exec(cheap, {})
+    assert "xssab planted dissimilar auc" in capsys.readouterr().out
+    assert (tmp_path / "judged" / "results.md").is_file()
+    space: dict[str, type[MapProtocol]] = {}
+    exec(second, space)
+    results = judge(faces, tmp_path / "own", protocols=[space["Concentration"]()], limit=2)
+    assert all(0.1 <= record.value <= 1 for record in results.records if record.protocol == "concentration")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ class Results:
             self._cache["rows"] = self._summarised()
         return self._cache["rows"]
 
-    def save(self, folder: Path) -> list[Path]:
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write tables and plots; see `xfr_plugin.report.evaluation`.
 
         Raises:
@@ -102,7 +103,7 @@ class Results:
         """
         from xfr_plugin.report.evaluation import write_results  # report builds on this module
 
-        return write_results(self, folder)
+        return write_results(self, Path(folder))
 
     def _summarised(self) -> list[SummaryRow]:
         grouped: dict[str, dict[tuple[str, str, str, float | None, str], dict[str, float]]] = {}
