@@ -17,6 +17,7 @@ from xfr_plugin.evaluation.protocol import MapProtocol, MethodProtocol, Setting
 from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols._shared import (
     SMOOTHING,
+    Attributions,
     chosen,
     curve_mean,
     generator_for,
@@ -111,3 +112,11 @@ def test_what_needs_no_map_is_asked_once_for_all_methods(recognizer: Recognizer)
             assert sum(counts) == cost
         assert found[0] == found[3] != found[1] == found[4]
         assert found[0] != found[2]
+
+
+def test_attributions_are_built_once(recognizer: Recognizer) -> None:
+    setting, known = Setting(recognizer, 0.2), Attributions()
+    first = known.of(METHODS["xssab"], setting)
+    assert known.of(METHODS["xssab"], setting) is first
+    assert known.of(METHODS["occlusion"], setting) is not first
+    assert known.of(METHODS["xssab"], Setting(recognizer, 0.3)).threshold == 0.3

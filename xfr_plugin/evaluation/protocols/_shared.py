@@ -19,6 +19,7 @@ from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = [
     "SMOOTHING",
+    "Attributions",
     "LastPair",
     "Saliency",
     "build",
@@ -145,6 +146,20 @@ def build(method: Method, setting: Setting, recognizer: Recognizer | None = None
 
         options["decoder"] = find_decoder(setting.recognizer)
     return method.build(recognizer or setting.recognizer, setting.threshold, **options)
+
+
+class Attributions:
+    """The attributions of methods for a run's recognizer, each built once: that can take longer than explaining."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, tuple[Method, Setting, PairAttribution]] = {}
+
+    def of(self, method: Method, setting: Setting) -> PairAttribution:
+        """The attribution of a method, see `build`."""
+        known = self._built.get(method.name)
+        if known is None or known[0] is not method or known[1] is not setting:
+            known = self._built[method.name] = (method, setting, build(method, setting))
+        return known[2]
 
 
 def explained(attribution: PairAttribution, images: tuple[Tensor, Tensor]) -> PairMaps:

@@ -17,8 +17,8 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.floor_methods import FLOORS
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
+    Attributions,
     LastPair,
-    build,
     curve_mean,
     explained_probe,
     generator_for,
@@ -88,6 +88,7 @@ class PatchReplacement(MethodProtocol):
         self.patch, self.share, self.steps, self.orders = patch, float(share), steps, orders
         self.donors = tuple(donors)
         self._shared: LastPair[_Patched] = LastPair()
+        self._attributions = Attributions()
         self.judges = "all" if donors else "impostor"
 
     def settings(self) -> dict[str, object]:
@@ -110,7 +111,7 @@ class PatchReplacement(MethodProtocol):
     ) -> Iterator[Measurement]:
         """Replace, explain, restore."""
         patched = self._shared.get(pair, setting, lambda: self._replace(pair, setting))
-        found = explained_probe(build(method, setting), patched.foreign, patched.partner)
+        found = explained_probe(self._attributions.of(method, setting), patched.foreign, patched.partner)
         order = self._order(found, patched.grid, pair, method, setting)
         curve = self._restored(patched, [order], pair, setting)
         variant = "impostor patches" if pair.genuine else "mate patches"

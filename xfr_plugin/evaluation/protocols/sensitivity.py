@@ -11,7 +11,7 @@ from torch import Tensor
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
-from xfr_plugin.evaluation.protocols._shared import build, generator_for
+from xfr_plugin.evaluation.protocols._shared import Attributions, generator_for
 
 __all__ = ["Sensitivity"]
 
@@ -46,6 +46,7 @@ class Sensitivity(MethodProtocol):
                 f"samples ≥ 1, radius in 0 … 1 and at_once ≥ 1 are needed, got {samples}, {radius:g}, {at_once}"
             )
         self.samples, self.radius, self.at_once = samples, float(radius), at_once
+        self._attributions = Attributions()
 
     def settings(self) -> dict[str, object]:
         """All options that change the numbers."""
@@ -62,7 +63,7 @@ class Sensitivity(MethodProtocol):
         from captum.metrics import sensitivity_max  # takes its time to import
 
         probe, reference = pair.images(setting.recognizer)
-        attribution, rng = build(method, setting), generator_for(setting, pair, self.name)
+        attribution, rng = self._attributions.of(method, setting), generator_for(setting, pair, self.name)
 
         def explain(images: Tensor | tuple[Tensor, ...], additional_forward_args: Tensor) -> tuple[Tensor]:
             faces = images if isinstance(images, Tensor) else images[0]

@@ -18,7 +18,7 @@ from xfr_plugin.evaluation.localisation import most_salient_region
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
     SMOOTHING,
-    build,
+    Attributions,
     chosen,
     explained_probe,
     generator_for,
@@ -80,6 +80,7 @@ class Stability(MethodProtocol):
                 f"count must be 1 … {len(self.changes)} and smoothing 0 … 1, got {count} and {smoothing:g}"
             )
         self.count, self.smoothing = count, float(smoothing)
+        self._attributions = Attributions()
 
     def settings(self) -> dict[str, object]:
         """All options."""
@@ -99,7 +100,7 @@ class Stability(MethodProtocol):
         photos = [changed_photo(probe, change) for change in drawn]
         partner, clean, *others = setting.embed(torch.cat([reference, probe, *photos])).split(1)
         match = bool((clean * partner).sum() >= setting.threshold)
-        attribution = build(method, setting)
+        attribution = self._attributions.of(method, setting)
         for change, photo, embedding in zip(drawn, photos, others, strict=True):
             kept = bool((embedding * partner).sum() >= setting.threshold) == match
             yield Measurement(change, "decision_kept", float(kept))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
-from xfr_plugin.evaluation.protocols._shared import SMOOTHING, build, explained, rank_correlation
+from xfr_plugin.evaluation.protocols._shared import SMOOTHING, Attributions, explained, rank_correlation
 
 __all__ = ["Symmetry", "negative_share"]
 
@@ -45,6 +45,7 @@ class Symmetry(MethodProtocol):
         if not 0 <= smoothing < 1:
             raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
         self.smoothing = float(smoothing)
+        self._attributions = Attributions()
 
     def settings(self) -> dict[str, object]:
         """All options."""
@@ -59,7 +60,7 @@ class Symmetry(MethodProtocol):
     ) -> Iterator[Measurement]:
         """Explain the swapped pair, and the probe against itself."""
         probe, reference = pair.images(setting.recognizer)
-        attribution = build(method, setting)
+        attribution = self._attributions.of(method, setting)
         swapped = explained(attribution, (reference, probe))[::-1]
         faces = (pair.probe_regions.face, pair.reference_regions.face)
         correlations = [
