@@ -186,6 +186,9 @@ def test_a_short_training_learns_and_can_be_loaded(root: Path, tmp_path: Path) -
     assert card["training"]["faces"] + card["training"]["held-out faces"] == PEOPLE
     assert card["training"]["data"] == read_manifest(config.run / "manifest.json").digest
     assert card["training"]["held-out figures"]["rms error"] == best["val/rms error"]
+    elsewhere = tmp_path / "elsewhere.safetensors"
+    assert train_outlines(config.model_copy(update={"out": elsewhere})).best == best
+    assert elsewhere.read_bytes() == out.read_bytes()
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(root: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -50,6 +50,8 @@ class OutlinesConfig(EngineConfig):
         non_faces: non-faces for each face of a batch.
         score_weight: weight of the face score's loss; points count 1, in pixels.
     """
+
+    may_change: ClassVar[frozenset[str]] = EngineConfig.may_change | {"out"}
 
     run: Path = Path("runs/outlines")
     epochs: int = Field(default=20, gt=0)
