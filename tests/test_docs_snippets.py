@@ -79,6 +79,14 @@ def test_readme(capsys: pytest.CaptureFixture[str]) -> None:
     assert space["probe_map"].shape == probe.shape
 
 
+@pytest.mark.usefixtures("photographs")
+def test_faithfulness_page() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FaceWarning)  # the cascade sees a second face in the photograph
+        space = run("docs/faithfulness.md", {})
+    assert space["row"] in space["explanation"].faithfulness.rows
+
+
 def test_every_page_compiles() -> None:
     for page in (ROOT / "docs").glob("**/*.md"):
         for line, snippet in snippets(str(page.relative_to(ROOT))):
