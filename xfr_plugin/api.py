@@ -96,7 +96,7 @@ def explain(
         detector: see `verify`.
         alignment: see `verify`.
         faces: see `verify`.
-        regions: named regions of both aligned faces; those of the template, if left out.
+        regions: named regions of both aligned faces; each face's own (`faces.outlines`), if left out.
         device: see `verify`.
         check: also test whether the score follows what the maps point at, see `faithfulness.check_faithfulness`;
             some 100 more forward passes.
@@ -123,8 +123,8 @@ def explain(
     with timed(timings, "verify"):
         pair = prepare_pair(model, aligned, threshold, fmr)
     with timed(timings, "explain"):
-        maps = attribution.attribute(pair.inputs)
-    explanation = pair.explanation(entry, given, maps, regions, timings)
+        maps, errors = attribution.attribute_with_errors(pair.inputs)
+    explanation = pair.explanation(entry, given, maps, regions, timings, errors)
     if not check:
         return explanation
     with timed(timings, "check"):

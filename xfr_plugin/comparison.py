@@ -196,7 +196,7 @@ def compare(
         detector: see `verify`.
         alignment: see `verify`.
         faces: see `verify`.
-        regions: named regions of both aligned faces; those of the template, if left out.
+        regions: named regions of both aligned faces; each face's own (`faces.outlines`), if left out.
         smoothing: σ of the blur before maps are correlated, as a share of the face's height; 0 for none.
         device: see `verify`.
         progress: called before each method, see `Progress`.
@@ -229,7 +229,7 @@ def compare(
     for number, method in enumerate(chosen, start=1):
         if progress is not None:
             progress(method.name, number, len(chosen))
-        result = _result(method, given.get(method.name, {}), model, pair, labels)
+        result = _result(method, given.get(method.name, {}), model, pair, regions)
         if check and result.explanation is not None:
             checked = with_check(result.explanation, pair, model, labels)
             result = replace(result, explanation=checked)
@@ -292,7 +292,11 @@ def _warm_up(model: Recognizer, pair: PreparedPair) -> None:
 
 
 def _result(
-    method: Method, options: Mapping[str, Any], model: Recognizer, pair: PreparedPair, regions: RegionMap
+    method: Method,
+    options: Mapping[str, Any],
+    model: Recognizer,
+    pair: PreparedPair,
+    regions: RegionMap | None,
 ) -> MethodResult:
     """Run one method; whatever goes wrong is its own affair."""
     start = time.perf_counter()
@@ -300,12 +304,12 @@ def _result(
     with measured_peak(model.device) as peak:
         try:
             attribution = method.build(model, pair.verification.threshold, **options)
-            maps = attribution.attribute(pair.inputs)
+            maps, errors = attribution.attribute_with_errors(pair.inputs)
             _wait_for(model.device)
             seconds = time.perf_counter() - start
             if not all(bool(torch.isfinite(side).all()) for side in maps):
                 raise InputError("its maps hold values that are not finite")
-            explanation = pair.explanation(method, options, maps, regions, {"explain": seconds})
+            explanation = pair.explanation(method, options, maps, regions, {"explain": seconds}, errors)
         except Exception as problem:  # one method must not take the others' answers along
             seconds, error = time.perf_counter() - start, _in_one_line(problem)
     return MethodResult(method.name, explanation, seconds, peak.extra, error)

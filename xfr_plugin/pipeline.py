@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from xfr_plugin._version import __version__
+from xfr_plugin.attr._pair import Errors
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation import Explanation, FaceExplanation, region_evidence
@@ -24,8 +26,8 @@ from xfr_plugin.faces import (
     PhotoSource,
     RegionMap,
     prepare_face,
-    template_regions,
 )
+from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faithfulness import check_faithfulness
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import check_device
@@ -64,6 +66,12 @@ class PreparedPair:
         """Probe and reference, each 1×3×H×W, as attributions take them."""
         return self.images[:1], self.images[1:]
 
+    @cached_property
+    def regions(self) -> tuple[RegionMap, RegionMap]:
+        """Named regions of both faces, each its own; the template's where none are found."""
+        probe, reference = find_regions(self.images.clamp(0, 1))
+        return probe, reference
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the aligned faces in pixels."""
@@ -85,7 +93,7 @@ class PreparedPair:
         maps: tuple[Tensor, Tensor],
         regions: RegionMap | None,
         timings: Mapping[str, float],
-        errors: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
+        errors: Errors | None = None,
     ) -> Explanation:
         """Put the maps of a method, each 1×3×H×W, into words and numbers by region.
 
@@ -93,15 +101,13 @@ class PreparedPair:
             method: that made the maps.
             options: that were given to it.
             maps: of probe and reference.
-            regions: named regions of both faces; those of the template, if None.
+            regions: named regions of both faces; each face's own, if None.
             timings: seconds by stage.
-            errors: standard errors of the evidence, by region, of probe and reference; where the method has them.
+            errors: standard errors of the evidence of each face's own regions, where the method has them.
         """
-        labels = regions or template_regions(self.size)
-        sides = [
-            _face_explanation(face, side, labels, known)
-            for face, side, known in zip(self.faces, maps, errors or (None, None), strict=True)
-        ]
+        labels = self.regions if regions is None else (regions, regions)
+        known = (None, None) if errors is None or regions is not None else errors
+        sides = [_face_explanation(*side) for side in zip(self.faces, maps, labels, known, strict=True)]
         return Explanation(
             verification=self.verification,
             probe=sides[0],

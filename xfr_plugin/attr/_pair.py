@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from captum._utils.common import _format_additional_forward_args, _format_output, _select_targets
@@ -18,9 +18,12 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["Pair", "PairAttribution"]
+__all__ = ["Errors", "Pair", "PairAttribution"]
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
+
+Errors: TypeAlias = tuple[Mapping[str, float], Mapping[str, float]]
+"""Standard errors of the evidence by named region, of probe and reference."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
     Raises:
         InputError: no threshold is given, and the forward function has none.
     """
+
+    reads_both_faces = False
+    """Whether the pixels of the reference are read, so that a probe against an embedding is explained less well, or
+    not at all."""
 
     def __init__(self, forward_func: Callable[..., Tensor], threshold: float | None = None) -> None:
         super().__init__(forward_func)
@@ -105,6 +112,20 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
         sides = maps.split(len(images[0])) if len(images) == 2 else (maps,)
         output: Inputs = _format_output(is_tuple, tuple(side.contiguous() for side in sides))
         return output
+
+    def attribute_with_errors(
+        self, pair: tuple[Tensor, Tensor]
+    ) -> tuple[tuple[Tensor, Tensor], Errors | None]:
+        """Maps of one pair, and how sure its regions' evidence is.
+
+        Args:
+            pair: probe and reference, each 1×C×H×W.
+
+        Returns:
+            The maps of `attribute`, and standard errors of the evidence of each face's own named regions; None where
+            the method has none.
+        """
+        return self.attribute(pair), None
 
     @abstractmethod
     def _attribute_pair(self, pair: Pair) -> Tensor:

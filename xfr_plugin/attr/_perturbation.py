@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -121,9 +120,9 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         output: Inputs = _format_output(is_tuple, tuple(side.contiguous() for side in sides))
         return output
 
-    @abstractmethod
     def _maps(self, faces: FaceScores) -> Tensor:
-        """Signed maps M×H×W of the faces."""
+        """Signed maps M×H×W of the faces: what every method that masks single faces makes."""
+        raise NotImplementedError
 
     def _attribute_pair(self, pair: Pair) -> Tensor:
         with torch.no_grad():

@@ -15,13 +15,16 @@ from xfr_plugin.attr.captum_methods import (
 )
 from xfr_plugin.attr.captum_perturbation import PairKernelShap, PairLime, PairOcclusion
 from xfr_plugin.attr.corrrise import CorrRise
+from xfr_plugin.attr.counterfactual import Counterfactual
 from xfr_plugin.attr.ebp import Ebp
+from xfr_plugin.attr.exchange import Exchange
 from xfr_plugin.attr.fame import Fame
 from xfr_plugin.attr.fggb import Fggb
 from xfr_plugin.attr.gradcam import GradCam, GradCamPlusPlus, ScoreCam
 from xfr_plugin.attr.mery import MeryAvg, MinPlus
 from xfr_plugin.attr.reconstruction import ReconstructionSaliency
 from xfr_plugin.attr.relevance import ChannelRelevanceSaliency, LrpSaliency
+from xfr_plugin.attr.replacement import Replacement
 from xfr_plugin.attr.srise import SRise
 from xfr_plugin.attr.xface import XFace
 from xfr_plugin.attr.xssab import Xssab
@@ -120,12 +123,57 @@ _REGIONAL = (
     "decides it names the right one in a quarter to a half of the cases (docs/planted_evidence.md)"
 )
 
+_COUNTERFACTUAL = (
+    "it tells what the score would do with other regions; docs/results.md says how often it names the right one "
+    "where that is known, and a region that differs much can hide another"
+)
+
+_EXCHANGED = (
+    "its maps say where the partner's pixels raise the score, so nearly all of them is negative, and only "
+    "differences within a map mean anything"
+)
+
+_REPLACED = (
+    "its maps say where pixels of nobody lower the score; seams do so, too, and where the faces differ there is "
+    "nothing to lose"
+)
+
 _EXCITED = (
     "its plain maps are high wherever the network is excited, for a match or not, and its contrastive ones are small "
     "differences of two such maps; they are not yet validated on known evidence"
 )
 
 _ALL = (
+    Method(
+        name="counterfactual",
+        title="Counterfactual evidence of regions",
+        cls=Counterfactual,
+        paper="ours",
+        year=2026,
+        needs="scores",
+        cost="216 forward",
+        caveat=_COUNTERFACTUAL,
+    ),
+    Method(
+        name="exchange",
+        title="Exchange with the partner's pixels",
+        cls=Exchange,
+        paper="ours, after Goyal et al., arXiv 1904.07451",
+        year=2026,
+        needs="scores",
+        cost="1 + 366 forward a face (112×112)",
+        caveat=_EXCHANGED,
+    ),
+    Method(
+        name="replacement",
+        title="Replacement by faces of nobody",
+        cls=Replacement,
+        paper="ours, after Goyal et al., arXiv 1904.07451",
+        year=2026,
+        needs="scores",
+        cost="1 + 340 forward a face (112×112)",
+        caveat=_REPLACED,
+    ),
     Method(
         name="reconstruction",
         title="Reconstruction saliency",

@@ -41,7 +41,8 @@ Game: TypeAlias = Literal["dissimilar", "similar"]
 PLANTED_REGIONS: dict[str, tuple[str, ...]] = {
     name: parts for name, parts in EXCHANGED_REGIONS.items() if name != "outside"
 }
-"""What is planted, as named regions of a `RegionMap`. Two of them together are written `eyes+nose`."""
+"""What is planted, as named regions of a `RegionMap`. Two of them together are written `eyes+nose`. `outside` (hair,
+background) can be planted too, but is not, unless it is asked for."""
 
 SMALLEST = 0.004
 """Share of the crop's area that a region must have to be planted: 50 pixels of 112×112."""
@@ -88,9 +89,11 @@ def region_parts(region: str) -> tuple[str, ...]:
     """
     names = region.split("+")
     for name in names:
-        if name not in PLANTED_REGIONS:
-            raise InputError(f"cannot plant {name!r}: regions are {', '.join(PLANTED_REGIONS)}, joined by +")
-    return tuple(part for name in names for part in PLANTED_REGIONS[name])
+        if name not in EXCHANGED_REGIONS:
+            raise InputError(
+                f"cannot plant {name!r}: regions are {', '.join(EXCHANGED_REGIONS)}, joined by +"
+            )
+    return tuple(part for name in names for part in EXCHANGED_REGIONS[name])
 
 
 def plan_plantings(
@@ -161,7 +164,8 @@ def fits(probe: RegionMap, donor: RegionMap, region: str) -> bool:
     How far a face is turned is read from its cheeks: the difference of their areas over the sum.
     """
     mask = probe.mask(*region_parts(region))
-    covered = float(donor.face[mask].mean()) >= _COVERED
+    there = donor.face if "outside" not in region.split("+") else donor.mask(*region_parts(region))
+    covered = float(there[mask].mean()) >= _COVERED
     return _shows(donor, region) and covered and abs(_turn(probe) - _turn(donor)) <= _TURNED
 
 
@@ -178,7 +182,7 @@ def _usable(
 
 
 def _shows(regions: RegionMap, region: str) -> bool:
-    masks = (regions.mask(*PLANTED_REGIONS[name]) for name in region.split("+"))
+    masks = (regions.mask(*EXCHANGED_REGIONS[name]) for name in region.split("+"))
     return all(mask.mean() >= SMALLEST for mask in masks)
 
 

@@ -234,7 +234,7 @@ class Engine:
     ) -> PairMaps:
         recognizer = self.setting.recognizer
         probe, reference = pair.images(recognizer)
-        if sides == "both":
+        if sides == "both" or attribution.reads_both_faces:
             maps = attribution.attribute((probe, reference))
             found = _map(maps[0]), _map(maps[1])
         else:

@@ -31,6 +31,7 @@ __all__ = [
     "is_correct",
     "percents",
     "pixel_maps",
+    "probe_maps",
     "rank_correlation",
     "saliency_of",
     "salient_order",
@@ -168,10 +169,27 @@ def explained(attribution: PairAttribution, images: tuple[Tensor, Tensor]) -> Pa
     return probe, reference
 
 
-def explained_probe(attribution: PairAttribution, probe: Tensor, partner: Tensor) -> NDArray[np.float32]:
-    """Signed pixel map H×W of a probe 1×3×H×W, against the reference's embedding 1×D."""
-    maps: Tensor = attribution.attribute(probe, additional_forward_args=partner.to(probe))
-    return pixel_maps(maps[:1]).squeeze(0)
+def explained_probe(
+    attribution: PairAttribution, probe: Tensor, reference: Tensor, partner: Tensor
+) -> NDArray[np.float32]:
+    """Signed pixel map H×W of a probe 1×3×H×W.
+
+    Args:
+        attribution: explains it against the reference's embedding, or against the image if it reads both faces.
+        probe: 1×3×H×W.
+        reference: 1×3×H×W.
+        partner: the reference's embedding, 1×D.
+    """
+    return pixel_maps(probe_maps(attribution, probe, reference, partner)).squeeze(0)
+
+
+def probe_maps(attribution: PairAttribution, probes: Tensor, reference: Tensor, partner: Tensor) -> Tensor:
+    """Signed maps N×3×H×W of probes against one reference; see `explained_probe`."""
+    if attribution.reads_both_faces:
+        maps: Tensor = attribution.attribute((probes, reference.to(probes).expand_as(probes)))[0]
+    else:
+        maps = attribution.attribute(probes, additional_forward_args=partner.to(probes))
+    return maps
 
 
 def pixel_maps(maps: Tensor) -> NDArray[np.float32]:

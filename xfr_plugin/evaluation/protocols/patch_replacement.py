@@ -111,7 +111,9 @@ class PatchReplacement(MethodProtocol):
     ) -> Iterator[Measurement]:
         """Replace, explain, restore."""
         patched = self._shared.get(pair, setting, lambda: self._replace(pair, setting))
-        found = explained_probe(self._attributions.of(method, setting), patched.foreign, patched.partner)
+        attribution = self._attributions.of(method, setting)
+        reference = pair.images(setting.recognizer)[1]
+        found = explained_probe(attribution, patched.foreign, reference, patched.partner)
         order = self._order(found, patched.grid, pair, method, setting)
         curve = self._restored(patched, [order], pair, setting)
         variant = "impostor patches" if pair.genuine else "mate patches"

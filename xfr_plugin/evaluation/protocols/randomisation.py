@@ -98,7 +98,7 @@ class Randomisation(MethodProtocol):
                 randomise(layer, self.noise, rng)
             done = until
             partner = embed_anew(changed, torch.cat([probe, reference]), layers[:until])[1:]
-            found = explained_probe(build(method, setting, changed), probe, partner)
+            found = explained_probe(build(method, setting, changed), probe, reference, partner)
             correlation = rank_correlation(maps[0], found, face, self.smoothing)
             magnitudes = rank_correlation(np.abs(maps[0]), np.abs(found), face, self.smoothing)
             yield Measurement(self.noise, "rank_correlation", correlation, 100 * depth)

@@ -11,7 +11,7 @@ from torch import Tensor
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
-from xfr_plugin.evaluation.protocols._shared import Attributions, generator_for
+from xfr_plugin.evaluation.protocols._shared import Attributions, generator_for, probe_maps
 
 __all__ = ["Sensitivity"]
 
@@ -67,7 +67,7 @@ class Sensitivity(MethodProtocol):
 
         def explain(images: Tensor | tuple[Tensor, ...], additional_forward_args: Tensor) -> tuple[Tensor]:
             faces = images if isinstance(images, Tensor) else images[0]
-            found: Tensor = attribution.attribute(faces, additional_forward_args=additional_forward_args)
+            found = probe_maps(attribution, faces, reference, additional_forward_args)
             return (found.sum(dim=1, keepdim=True),)  # a bare tensor would be taken for a tuple of its rows
 
         def noisy(images: Tensor, radius: float) -> Tensor:

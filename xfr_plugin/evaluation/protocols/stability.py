@@ -105,7 +105,7 @@ class Stability(MethodProtocol):
             kept = bool((embedding * partner).sum() >= setting.threshold) == match
             yield Measurement(change, "decision_kept", float(kept))
             if kept:
-                found = explained_probe(attribution, photo, partner)
+                found = explained_probe(attribution, photo, reference, partner)
                 yield from self._compared(change, maps[0], found, match, pair.probe_regions)
 
     def _compared(

@@ -1,0 +1,227 @@
+"""Fitting the model of counterfactual evidence on plantings among training people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xfr_plugin.attr._interventions import PAIR_READINGS, REGIONS
+from xfr_plugin.attr.counterfactual import Counterfactual
+from xfr_plugin.attr.counterfactual_model import READINGS, CounterfactualModel, Form, Story, StoryModel
+from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.planted import build_pairs
+from xfr_plugin.evaluation.planting import Planting, RegionsOf, plan_plantings
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = ["Examples", "collect_examples", "fit_model"]
+
+LEAST_EFFECT = 0.05
+"""Plantings that move the score by less teach nothing of where they are, and are left out."""
+
+_L2 = 0.02
+_STORIES: tuple[Story, ...] = ("dissimilar", "similar")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Readings of planted and of untouched pairs.
+
+    Attributes:
+        readings: `PAIR_READINGS` of the probe, N×R×F.
+        present: N×R, whether the probe shows the region.
+        region: index of the planted region; −1 where nothing was planted.
+        similar: N, whether the pair belongs to the similar story.
+        effect: N, by how much the planting moved the score, ≥ 0.
+    """
+
+    readings: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    region: NDArray[np.intp]
+    similar: NDArray[np.bool_]
+    effect: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.region)
+
+    def only(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Examples:
+        """Some of the examples."""
+        return Examples(
+            self.readings[keep],
+            self.present[keep],
+            self.region[keep],
+            self.similar[keep],
+            self.effect[keep],
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Examples]) -> Examples:
+        """All of several."""
+        return Examples(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("readings", "present", "region", "similar", "effect")
+            )
+        )
+
+
+def collect_examples(
+    recognizer: Recognizer,
+    faces: Path,
+    people: Mapping[str, Sequence[str]],
+    regions_of: RegionsOf,
+    *,
+    count: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Examples:
+    """Plant, and read what the interventions of `attr.Counterfactual` do.
+
+    Args:
+        recognizer: whose scores are read.
+        faces: folder of aligned faces.
+        people: files of training people.
+        regions_of: regions of each face, for planting.
+        count: plantings of each story that move the score enough; half as many pairs of each story stay untouched.
+        seed: of the draw.
+        progress: called with the number of pairs read, and of all.
+
+    Raises:
+        InputError: too few people with several photos, or plantings that move the score.
+    """
+    attribution = Counterfactual(recognizer)
+    chosen: list[tuple[Planting, bool, float]] = []
+    for story in _STORIES:
+        planted, clean = _plan(recognizer, faces, people, regions_of, story, count, seed)
+        chosen += [(planting, True, effect) for planting, effect in planted]
+        chosen += [(planting, False, 0.0) for planting in clean]
+    parts = []
+    for number, (planting, is_planted, effect) in enumerate(chosen, start=1):
+        parts.append(_read(attribution, recognizer, faces, planting, is_planted, effect, regions_of))
+        if progress is not None:
+            progress(number, len(chosen))
+    return Examples.joined(parts)
+
+
+def fit_model(
+    examples: Examples, training: Mapping[str, str | int | float] | None = None
+) -> CounterfactualModel:
+    """Fit both stories, for both forms; the same examples give the same model.
+
+    Raises:
+        InputError: a region was never planted, or a story has no untouched pairs.
+    """
+    stories: dict[Form, dict[Story, StoryModel]] = {}
+    for form in READINGS:
+        stories[form] = {}
+        for story in _STORIES:
+            part = examples.only(examples.similar == (story == "similar"))
+            missing = set(range(len(REGIONS))) - set(part.region.tolist())
+            if missing or -1 not in part.region:
+                what = ", ".join(REGIONS[index] for index in sorted(missing)) or "none of the regions"
+                raise InputError(f"no example of the {story} story with {what} planted: collect more")
+            stories[form][story] = _fit_story(part, form)
+    return CounterfactualModel(stories=stories, training=dict(training or {}))
+
+
+def _plan(
+    recognizer: Recognizer,
+    faces: Path,
+    people: Mapping[str, Sequence[str]],
+    regions_of: RegionsOf,
+    story: Story,
+    count: int,
+    seed: int,
+) -> tuple[list[tuple[Planting, float]], list[Planting]]:
+    """Plantings that move the score, the regions in equal numbers as far as they do; and untouched pairs."""
+    planned = plan_plantings(
+        people,
+        4 * count,
+        seed=seed,
+        games=(story,),
+        regions=REGIONS,
+        regions_of=regions_of,
+        matched=True,
+    )
+    pairs = build_pairs(recognizer, faces, planned, regions_of)
+    effects = np.abs(pairs.planted - pairs.clean)
+    moved = [(p, float(e)) for p, e in zip(planned, effects, strict=True) if e > LEAST_EFFECT]
+    if len(moved) < count:
+        raise InputError(
+            f"only {len(moved)} of {len(planned)} plantings move the score: plan more, or use more people"
+        )
+    rest = [p for p, e in zip(planned, effects, strict=True) if e <= LEAST_EFFECT]
+    return moved[:count], (rest + planned)[: count // 2]
+
+
+def _read(
+    attribution: Counterfactual,
+    recognizer: Recognizer,
+    faces: Path,
+    planting: Planting,
+    is_planted: bool,
+    effect: float,
+    regions_of: RegionsOf,
+) -> Examples:
+    shown = planting if is_planted else planting.model_copy(update={"strength": 1e-6})
+    pair = build_pairs(recognizer, faces, [shown], regions_of)
+    probe, reference = (x.float() / 255 for x in (pair.probes, pair.references))
+    readings, present = attribution.readings((probe.to(recognizer.device), reference.to(recognizer.device)))
+    return Examples(
+        readings.double().cpu().numpy()[None],
+        present[None],
+        np.array([REGIONS.index(planting.region) if is_planted else -1]),
+        np.array([planting.game == "similar"]),
+        np.array([effect]),
+    )
+
+
+def _fit_story(examples: Examples, form: Form) -> StoryModel:
+    columns = [PAIR_READINGS.index(name) for name in READINGS[form]]
+    values, region = examples.readings[:, :, columns], examples.region
+    others = examples.present & (np.arange(len(REGIONS)) != region[:, None])
+    mean = np.stack([values[others[:, r], r].mean(axis=0) for r in range(len(REGIONS))])
+    spread = np.stack([values[others[:, r], r].std(axis=0) for r in range(len(REGIONS))])
+    effect = [float(examples.effect[region == r].mean()) for r in range(len(REGIONS))]
+    weights, bias, none = _fit_logits((values - mean) / spread, examples.present, region)
+    return StoryModel(
+        mean=_rows(mean),
+        spread=_rows(spread),
+        weights=_row(weights),
+        bias=_row(bias),
+        none=none,
+        effect=_row(effect),
+    )
+
+
+def _fit_logits(
+    values: NDArray[np.float64], present: NDArray[np.bool_], region: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Penalised maximum likelihood of weights F, biases R and the constant of "none"."""
+    from scipy.optimize import minimize  # slow to import
+
+    features, regions = values.shape[2], values.shape[1]
+    x, there = torch.from_numpy(values), torch.from_numpy(present)
+    label = torch.from_numpy(np.where(region < 0, regions, region))
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        theta = torch.from_numpy(flat).requires_grad_()
+        logits = (x @ theta[:features] + theta[features:-1]).masked_fill(~there, -1e9)
+        logits = torch.cat((logits, theta[-1].expand(len(logits), 1)), dim=1)
+        value = torch.nn.functional.cross_entropy(logits, label) + _L2 * theta[:-1].square().sum()
+        return float(value), torch.autograd.grad(value, theta)[0].numpy()
+
+    best = minimize(loss, np.zeros(features + regions + 1), jac=True, method="L-BFGS-B").x
+    return best[:features], best[features:-1], float(best[-1])
+
+
+def _row(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), 6) for value in values)
+
+
+def _rows(values: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(_row(row) for row in values)
