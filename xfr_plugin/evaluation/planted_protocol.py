@@ -8,6 +8,7 @@ from math import comb
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.localisation import energy_ratio, pixel_auc, points_inside
@@ -33,11 +34,13 @@ class PlantedPair(EvaluationPair):
 class PlantedEvidence(MapProtocol):
     """Scores of the probe's map against the planted region.
 
-    The map (its negative in the dissimilar game) is blurred with σ = `BLUR`, so that grain and patch size do not
-    decide, and compared inside the face:
+    For the scores of pixels the map (its negative in the dissimilar game) is blurred with σ = `BLUR`, so that grain
+    and patch size do not decide. Regions are compared by their means, to which grain does nothing and a blur does
+    harm: it mixes a narrow region with its neighbours, so that not even a perfect map would always name the brows.
 
     - `auc`: probability that a pixel of the planted region is more salient than another of the face.
     - `top1`: the region with the highest mean saliency is (one of) the planted.
+    - `top1 blurred`: the same, of the blurred map.
     - `chance`: what `top1` is for a guess: planted regions over regions seen on the face, 1/7 or 2/7.
     - `both`: the two most salient regions are the two planted ones; for pairs of regions only.
     - `energy`: share of the positive part in the region, over its share of the face's area.
@@ -70,9 +73,10 @@ class PlantedEvidence(MapProtocol):
         saliency = blurred_saliency(maps[0], planting, self.blur)
         truth, face = labels.mask(*region_parts(planting.region)), labels.face
         candidates, planted = candidate_masks(labels), set(planting.region.split("+"))
-        ranked = sorted(candidates, key=lambda name: -float(saliency[candidates[name]].mean()))
+        ranked = _ranked(blurred_saliency(maps[0], planting, 0), candidates)
         yield Measurement("", "auc", pixel_auc(saliency, truth, face))
         yield Measurement("", "top1", float(ranked[0] in planted))
+        yield Measurement("", "top1 blurred", float(_ranked(saliency, candidates)[0] in planted))
         yield Measurement("", "chance", len(planted & set(candidates)) / len(candidates))
         if len(planted) == 2:
             yield Measurement("", "both", float(set(ranked[:2]) == planted))
@@ -93,6 +97,11 @@ class PlantedEvidence(MapProtocol):
         if "+" in region:
             return names
         return (*names, f"{game}, {facts['blending']}", f"{game}: {region}")
+
+
+def _ranked(saliency: NDArray[np.float64], regions: Mapping[str, NDArray[np.bool_]]) -> list[str]:
+    """Names of regions, the highest mean first."""
+    return sorted(regions, key=lambda name: -float(saliency[regions[name]].mean()))
 
 
 def _planting(pair: EvaluationPair) -> Planting:

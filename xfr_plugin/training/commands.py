@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from xfr_plugin.training.config import load_config
@@ -147,6 +148,43 @@ def regions(
     model = load_recognizer(recognizer, device=device)
     add_regional_evidence(decoder, model, faces, out, exchanges=exchanges, seed=seed)
     Console().print(f"decoder with regional evidence: {out}", soft_wrap=True)
+
+
+@app.command()
+def counterfactual(
+    recognizer: Annotated[str, typer.Option(help="Name or weight file of the recognizer to collect for.")] = (
+        "xfr_compact128"
+    ),
+    faces: Annotated[Path, typer.Option(help="Folder of aligned faces, one subfolder a person.")] = Path(
+        "../shared/data/faces/lfw112"
+    ),
+    run: Annotated[Path, typer.Option(help="Folder of collected examples, a file a recognizer.")] = Path(
+        "runs/counterfactual"
+    ),
+    publish: Annotated[
+        Path | None, typer.Option(help="Where to write the model (.json), fitted on all examples of the run.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Plantings of each game.")] = 220,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+) -> None:
+    """Fit counterfactual evidence on plantings among training people."""
+    from xfr_plugin.recognition import load_recognizer
+    from xfr_plugin.training.counterfactual import train_counterfactual
+
+    model = load_recognizer(recognizer, device=device)
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("examples", total=None)
+        fitted = train_counterfactual(
+            model,
+            faces,
+            run,
+            count=count,
+            seed=seed,
+            publish=publish,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    Console().print(dict(fitted.training))
 
 
 def _report(outcome: Outcome, run: Path) -> None:

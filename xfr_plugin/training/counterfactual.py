@@ -1,10 +1,16 @@
-"""Fitting the model of counterfactual evidence on plantings among training people."""
+"""Fitting the model of counterfactual evidence on plantings among training people.
+
+Examples are collected recognizer by recognizer, the slow part, and kept in files; one model is fitted on all of them,
+so that it serves recognizers that it has never seen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,16 +20,28 @@ from xfr_plugin.attr._interventions import PAIR_READINGS, REGIONS
 from xfr_plugin.attr.counterfactual import Counterfactual
 from xfr_plugin.attr.counterfactual_model import READINGS, CounterfactualModel, Form, Story, StoryModel
 from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.pairs import FaceFolder
 from xfr_plugin.evaluation.planted import build_pairs
 from xfr_plugin.evaluation.planting import Planting, RegionsOf, plan_plantings
+from xfr_plugin.files import atomic_path
 from xfr_plugin.recognition.recognizer import Recognizer
+from xfr_plugin.training.faces_data import find_faces
 
-__all__ = ["Examples", "collect_examples", "fit_model"]
+__all__ = [
+    "Examples",
+    "collect_examples",
+    "fit_model",
+    "read_examples",
+    "save_examples",
+    "train_counterfactual",
+]
 
 LEAST_EFFECT = 0.05
 """Plantings that move the score by less teach nothing of where they are, and are left out."""
 
 _L2 = 0.02
+_PHOTOS = 12
+_FIELDS = ("readings", "present", "region", "similar", "effect")
 _STORIES: tuple[Story, ...] = ("dissimilar", "similar")
 
 
@@ -61,12 +79,73 @@ class Examples:
     @staticmethod
     def joined(parts: Sequence[Examples]) -> Examples:
         """All of several."""
-        return Examples(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("readings", "present", "region", "similar", "effect")
-            )
+        return Examples(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS))
+
+
+def save_examples(examples: Examples, path: Path) -> None:
+    """Write examples as `.npz`, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **{name: getattr(examples, name) for name in _FIELDS})
+
+
+def read_examples(path: Path) -> Examples:
+    """Read examples that `save_examples` wrote.
+
+    Raises:
+        InputError: the file is not one of these.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            examples = Examples(*(stored[name] for name in _FIELDS))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(f"{path} holds no examples of counterfactual evidence: {error}") from error
+    if examples.readings.ndim != 3 or examples.readings.shape[1:] != (len(REGIONS), len(PAIR_READINGS)):
+        raise InputError(f"{path} holds readings of another version: delete it, and collect anew")
+    return examples
+
+
+def train_counterfactual(
+    recognizer: Recognizer,
+    faces: Path,
+    run: Path,
+    *,
+    count: int = 220,
+    seed: int = 0,
+    people: Path | None = None,
+    publish: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CounterfactualModel:
+    """Collect the examples of a recognizer, unless they lie in the run's folder, and fit on all that lie there.
+
+    Args:
+        recognizer: whose scores are read.
+        faces: folder of aligned faces of training people, see `find_faces`.
+        run: folder of the examples, a file for each recognizer.
+        count: see `collect_examples`.
+        seed: see `collect_examples`.
+        people: LFW people file, see `find_faces`.
+        publish: file to write the model to (.json).
+        progress: see `collect_examples`.
+
+    Raises:
+        InputError: no faces, too few people, or a file of examples that cannot be read.
+    """
+    kept = run / f"{recognizer.name}.npz"
+    if not kept.is_file():
+        folder = FaceFolder(faces, recognizer.input_size)
+        photos = _with_regions(find_faces(folder.folder, people), folder.regions)
+        found = collect_examples(
+            recognizer, folder.folder, photos, folder.regions, count=count, seed=seed, progress=progress
         )
+        save_examples(found, kept)
+    files = sorted(run.glob("*.npz"))
+    parts = {file.stem: read_examples(file) for file in files}
+    training = {f"pairs of {name}": len(part) for name, part in parts.items()}
+    model = fit_model(Examples.joined(list(parts.values())), training)
+    if publish is not None:
+        with atomic_path(publish) as temporary:
+            temporary.write_text(model.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return model
 
 
 def collect_examples(
@@ -126,6 +205,19 @@ def fit_model(
                 raise InputError(f"no example of the {story} story with {what} planted: collect more")
             stories[form][story] = _fit_story(part, form)
     return CounterfactualModel(stories=stories, training=dict(training or {}))
+
+
+def _with_regions(people: Mapping[str, Sequence[str]], regions_of: RegionsOf) -> dict[str, list[str]]:
+    """A dozen photos of each person at most, of which the named regions are known."""
+    kept: dict[str, list[str]] = {}
+    for name, files in people.items():
+        for file in files:
+            with suppress(InputError):
+                regions_of(file)
+                kept.setdefault(name, []).append(file)
+            if len(kept.get(name, ())) == _PHOTOS:
+                break
+    return kept
 
 
 def _plan(
