@@ -2,8 +2,8 @@
 
 Two stories are told of every pair. *Dissimilar*: the faces are one person's but for one region; *similar*: two
 people's but for one region. For each story, plantings among training people (one region exchanged, or none) taught a
-multinomial logistic regression with few weights: the same for all regions, on readings standardised by region, with
-an intercept for each region and one for "none of them". Its posterior p_r, times the mean effect e_r of such a
+multinomial logistic regression with few weights: nearly the same for all regions, on readings standardised by region,
+with an intercept for each region and one for "none of them". Its posterior p_r, times the mean effect e_r of such a
 planting on the score, is what the score is expected to owe to the region:
 
     b_r = p_r(similar) · e_r(similar) − p_r(dissimilar) · e_r(dissimilar).
@@ -47,7 +47,7 @@ class StoryModel(BaseModel):
     Attributes:
         mean: R×F, of regions that were not planted.
         spread: R×F, their standard deviation.
-        weights: F, of standardised readings.
+        weights: R×F, of standardised readings.
         bias: R, of the regions.
         none: of the answer that no region was planted.
         effect: R, ≥ 0, mean change of the score by a planting.
@@ -57,7 +57,7 @@ class StoryModel(BaseModel):
 
     mean: tuple[tuple[float, ...], ...]
     spread: tuple[tuple[float, ...], ...]
-    weights: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
     bias: tuple[float, ...]
     none: float
     effect: tuple[float, ...]
@@ -68,7 +68,7 @@ class StoryModel(BaseModel):
             readings.new_tensor(value)
             for value in (self.mean, self.spread, self.weights, self.bias, self.effect)
         )
-        logits = ((readings - mean) / spread) @ weights + bias
+        logits = ((readings - mean) / spread * weights).sum(dim=-1) + bias
         logits = logits.masked_fill(~present, -torch.inf)
         none = torch.full_like(logits[..., :1], self.none)
         posterior = torch.cat((logits, none), dim=-1).softmax(dim=-1)[..., :-1]
@@ -101,8 +101,10 @@ class CounterfactualModel(BaseModel):
                 model = self.stories.get(form, {}).get(story)
                 if model is None:
                     raise ValueError(f"no {story} story of form {form}")
-                rows = {len(row) for row in (*model.mean, *model.spread, model.weights)}
-                columns = {len(x) for x in (model.mean, model.spread, model.bias, model.effect)}
+                rows = {len(row) for row in (*model.mean, *model.spread, *model.weights)}
+                columns = {
+                    len(x) for x in (model.mean, model.spread, model.weights, model.bias, model.effect)
+                }
                 if rows != {len(readings)} or columns != {len(REGIONS)}:
                     raise ValueError(f"the {story} story of form {form} has another shape")
         return self

@@ -39,7 +39,7 @@ __all__ = [
 LEAST_EFFECT = 0.05
 """Plantings that move the score by less teach nothing of where they are, and are left out."""
 
-_L2 = 0.02
+_L2, _OWN = 0.01, 8.0
 _PHOTOS = 12
 _FIELDS = ("readings", "present", "region", "similar", "effect")
 _STORIES: tuple[Story, ...] = ("dissimilar", "similar")
@@ -283,7 +283,7 @@ def _fit_story(examples: Examples, form: Form) -> StoryModel:
     return StoryModel(
         mean=_rows(mean),
         spread=_rows(spread),
-        weights=_row(weights),
+        weights=_rows(weights),
         bias=_row(bias),
         none=none,
         effect=_row(effect),
@@ -293,22 +293,29 @@ def _fit_story(examples: Examples, form: Form) -> StoryModel:
 def _fit_logits(
     values: NDArray[np.float64], present: NDArray[np.bool_], region: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Penalised maximum likelihood of weights F, biases R and the constant of "none"."""
+    """Penalised maximum likelihood of weights R×F, biases R and the constant of "none".
+
+    A region's weights are common ones and its own departures from them, which are penalised more.
+    """
     from scipy.optimize import minimize  # slow to import
 
-    features, regions = values.shape[2], values.shape[1]
+    regions, features = values.shape[1:]
     x, there = torch.from_numpy(values), torch.from_numpy(present)
     label = torch.from_numpy(np.where(region < 0, regions, region))
+    sizes = (features, regions * features, regions, 1)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         theta = torch.from_numpy(flat).requires_grad_()
-        logits = (x @ theta[:features] + theta[features:-1]).masked_fill(~there, -1e9)
-        logits = torch.cat((logits, theta[-1].expand(len(logits), 1)), dim=1)
-        value = torch.nn.functional.cross_entropy(logits, label) + _L2 * theta[:-1].square().sum()
-        return float(value), torch.autograd.grad(value, theta)[0].numpy()
+        common, own, bias, none = theta.split(sizes)
+        logits = (x * (common + own.view(regions, features))).sum(dim=2) + bias
+        logits = torch.cat((logits.masked_fill(~there, -1e9), none.expand(len(x), 1)), dim=1)
+        penalty = common.square().sum() + _OWN * own.square().sum() + bias.square().sum()
+        value = torch.nn.functional.cross_entropy(logits, label) + _L2 * penalty
+        return value.item(), torch.autograd.grad(value, theta)[0].numpy()
 
-    best = minimize(loss, np.zeros(features + regions + 1), jac=True, method="L-BFGS-B").x
-    return best[:features], best[features:-1], float(best[-1])
+    best = minimize(loss, np.zeros(sum(sizes)), jac=True, method="L-BFGS-B").x
+    common, own, bias, none = np.split(best, np.cumsum(sizes[:-1]))
+    return common + own.reshape(regions, features), bias, float(none[0])
 
 
 def _row(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, ...]:
