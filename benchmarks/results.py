@@ -29,7 +29,7 @@ QUICK = (
     "counterfactual", "reconstruction", "xssab", "lrp", "ebp", "gradcam", "gradcam_plus_plus", "deeplift",
     "input_x_gradient",
 )  # fmt: skip
-"""Methods of some dozens of passes, and ours of 216."""
+"""Methods of some dozens of passes, and ours of 150."""
 
 SLOW = ("integrated_gradients", "corrrise", "exchange", "replacement")
 """The best known of those that need hundreds."""

@@ -88,7 +88,7 @@ class Counterfactual(PerturbationPairAttribution):
         threshold: float | None = None,
         *,
         regions: Literal["found", "template"] = "found",
-        donors: int = 6,
+        donors: int = 4,
         population: Tensor | None = None,
         model: CounterfactualModel | None = None,
         seed: int = 0,

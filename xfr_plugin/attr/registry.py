@@ -151,7 +151,7 @@ _ALL = (
         paper="ours",
         year=2026,
         needs="scores",
-        cost="216 forward",
+        cost="150 forward",
         caveat=_COUNTERFACTUAL,
     ),
     Method(
