@@ -76,7 +76,11 @@ def run(options: argparse.Namespace) -> None:
         protocols=part.protocols,
         recognizer=load_recognizer(options.recognizer),
         plan=PlantedPlan(
-            count=count, pairs=part.pairs, strengths=part.strengths, controls=part.controls, seed=options.seed
+            count=count,
+            pairs=part.pairs,
+            strengths=part.strengths,
+            controls=part.controls and not options.no_controls,
+            seed=options.seed,
         ),
         limit=count,
         half="report",
@@ -127,6 +131,7 @@ def main() -> None:
     one.add_argument("--recognizer", choices=RECOGNIZERS, default=RECOGNIZERS[0])
     one.add_argument("--methods", help="names with commas, instead of the part's")
     one.add_argument("--count", type=int, help="plantings a game, or pairs, instead of the part's")
+    one.add_argument("--no-controls", action="store_true", help="plant no controls, to save a quarter")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(do=run)
     two = commands.add_parser("page")

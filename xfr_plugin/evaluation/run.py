@@ -213,7 +213,8 @@ class Engine:
         except Exception as error:  # a method may fail without taking the others along
             return _in_one_line(error)
         if entry.name not in costs.lines:
-            costs.append(_cost(entry.name, seconds, 2 if sides == "both" else 1, peak))
+            faces = 2 if sides == "both" or attribution.reads_both_faces else 1
+            costs.append(_cost(entry.name, seconds, faces, peak))
         self.maps.put(method.name, entry.name, maps)
         return maps
 
