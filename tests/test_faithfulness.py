@@ -297,7 +297,7 @@ def test_auto_is_the_default_method(recognizer: Recognizer, photos: tuple[Photo,
         xfr_plugin.explain(*photos, recognizer=recognizer, alignment="aligned", **chosen)
         for chosen in ({}, {"method": "auto"}, {"method": None})
     ]
-    assert {answer.method for answer in answers} == {"xssab"}
+    assert {answer.method for answer in answers} == {"counterfactual"}
 
 
 def test_command_line(face_photo: Photo, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_command_line(face_photo: Photo, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "does the score follow?" in result.stdout
     explanation = Explanation.load(tmp_path / "out" / "explanation.json")
-    assert explanation.method == "reconstruction"
+    assert explanation.method == "counterfactual"
     assert explanation.faithfulness is not None
     result = CliRunner().invoke(app, ["compare", *pair, "-m", "xssab"])
     assert result.exit_code == 0, result.output

@@ -19,7 +19,7 @@ from xfr_plugin.attr.gradcam import GradCam, GradCamPlusPlus, ScoreCam
 from xfr_plugin.attr.mery import MeryAvg, MinPlus
 from xfr_plugin.attr.reconstruction import ReconstructionSaliency
 from xfr_plugin.attr.reconstruction_explainer import ReconstructionExplainer
-from xfr_plugin.attr.registry import METHODS, Method, default_method, get_method
+from xfr_plugin.attr.registry import METHODS, Method, default_method, fast_method, get_method
 from xfr_plugin.attr.relevance import ChannelRelevanceSaliency, LrpSaliency
 from xfr_plugin.attr.srise import SRise
 from xfr_plugin.attr.xface import XFace
@@ -58,5 +58,6 @@ __all__ = [
     "channel_evidence",
     "channel_similarity",
     "default_method",
+    "fast_method",
     "get_method",
 ]
