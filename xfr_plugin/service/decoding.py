@@ -1,0 +1,134 @@
+"""From bytes of a stranger to aligned faces and embeddings, within bounded memory, reading nothing else."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfr_plugin.errors import FaceWarning, XfrError
+from xfr_plugin.faces import AlignedFace, Alignment, Detector, prepare_face
+from xfr_plugin.service.deployment import Limits
+from xfr_plugin.service.errors import ServiceError
+from xfr_plugin.service.requests import Gallery
+
+__all__ = ["FaceSettings", "check_image", "decode_embedding", "decode_face", "decode_gallery"]
+
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
+_SMALLEST_NORM = 1e-6
+
+
+@dataclass(frozen=True)
+class FaceSettings:
+    """How images become aligned faces: size (height, width), detector, and limits."""
+
+    size: tuple[int, int]
+    detector: Detector | None
+    limits: Limits
+
+
+def check_image(data: bytes, limits: Limits) -> None:
+    """Refuse what is no plain image file, before any decoder sees it.
+
+    Raises:
+        ServiceError: `too_large` or `not_an_image`.
+    """
+    if len(data) > limits.image_bytes:
+        raise ServiceError(
+            "too_large",
+            f"the image has {len(data):,} bytes, the limit is {limits.image_bytes:,}: make it smaller",
+        )
+    if not (data.startswith(_MAGIC) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")):
+        raise ServiceError("not_an_image", "the data is no JPEG, PNG, WebP or BMP image")
+    # a file that is two things at once is nobody's photo
+    if b"%PDF-" in data[:1024] or zipfile.is_zipfile(io.BytesIO(data)):
+        raise ServiceError(
+            "not_an_image", "the image file is also an archive or document: save it as an image"
+        )
+
+
+def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face: int) -> AlignedFace:
+    """Decode an image and align its face.
+
+    Raises:
+        ServiceError: `too_large`, `not_an_image`.
+        FaceError: no face, see `faces.prepare_face`.
+    """
+    check_image(data, settings.limits)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FaceWarning)  # the same words are in the face's notes
+            return prepare_face(
+                data,
+                settings.size,
+                detector=settings.detector,
+                alignment=alignment,
+                face=face,
+                max_pixels=settings.limits.pixels,
+            )
+    except XfrError:
+        raise
+    except (ValueError, OSError, EOFError, SyntaxError, MemoryError) as error:
+        # decoders of single formats raise these from their headers, e.g. for text that unpacks too far
+        raise ServiceError(
+            "not_an_image", "the image is damaged, or holds more than an image should"
+        ) from error
+
+
+def decode_embedding(value: list[float] | bytes, length: int) -> NDArray[np.float32]:
+    """A unit embedding of this length.
+
+    Raises:
+        ServiceError: `malformed`: wrong length, not finite, or zero.
+    """
+    unit: NDArray[np.float32] = _units(_numbers(value).reshape(1, -1), length, "the embedding")[0]
+    return unit
+
+
+def decode_gallery(gallery: Gallery, length: int, limits: Limits) -> NDArray[np.float32]:
+    """Unit embeddings of a gallery, N×D.
+
+    Raises:
+        ServiceError: `malformed` or `too_large`.
+    """
+    raw = gallery.embeddings
+    count = len(raw) // (4 * length) if isinstance(raw, bytes) else len(raw)
+    if count > limits.gallery:
+        raise ServiceError("too_large", f"the gallery has {count} embeddings, the limit is {limits.gallery}")
+    if isinstance(raw, bytes):
+        numbers = _numbers(raw)
+        if numbers.size == 0 or numbers.size % length:
+            raise ServiceError("malformed", f"gallery: not a multiple of {length} float32 numbers")
+        numbers = numbers.reshape(-1, length)
+    else:
+        if not raw or any(len(row) != length for row in raw):
+            raise ServiceError("malformed", f"gallery: must hold embeddings of {length} numbers each")
+        numbers = np.asarray(raw, dtype=np.float64)
+    if gallery.ids is not None and len(gallery.ids) != len(numbers):
+        raise ServiceError("malformed", f"gallery: {len(gallery.ids)} ids for {len(numbers)} embeddings")
+    return _units(numbers, length, "gallery")
+
+
+def _numbers(value: list[float] | bytes) -> NDArray[np.float64]:
+    if not isinstance(value, bytes):
+        return np.asarray(value, dtype=np.float64)
+    if len(value) % 4:
+        raise ServiceError("malformed", "an embedding as base64 must be float32 numbers of 4 bytes each")
+    return np.frombuffer(value, dtype="<f4").astype(np.float64)
+
+
+def _units(rows: NDArray[np.float64], length: int, what: str) -> NDArray[np.float32]:
+    if rows.shape[1] != length:
+        raise ServiceError("malformed", f"{what} has {rows.shape[1]} numbers, the recognizer's have {length}")
+    if not np.isfinite(rows).all():
+        raise ServiceError("malformed", f"{what} holds NaN or infinite numbers")
+    scale = np.abs(rows).max(axis=1, keepdims=True)  # first, so that no square overflows
+    if (scale < _SMALLEST_NORM).any():
+        raise ServiceError("malformed", f"{what} is zero: no direction to compare")
+    scaled = rows / scale
+    units: NDArray[np.float32] = (scaled / np.linalg.norm(scaled, axis=1, keepdims=True)).astype(np.float32)
+    return units

@@ -1,0 +1,109 @@
+"""What an operator decides: models, limits, and what callers may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from xfr_plugin.attr.registry import METHODS
+from xfr_plugin.errors import InputError, UnknownNameError
+
+__all__ = ["QUICK", "Deployment", "Limits", "read_deployment"]
+
+QUICK = ("reconstruction", "xssab", "input_x_gradient", "gradcam", "gradcam_plus_plus", "deeplift")
+"""Methods that answer within some ten forward passes: what is allowed unless the operator says otherwise."""
+
+
+class Limits(BaseModel):
+    """Bounds of a single request. What exceeds them is refused before it costs anything.
+
+    Attributes:
+        json_bytes: of a JSON body.
+        image_bytes: of an encoded image.
+        pixels: of a decoded image.
+        gallery: embeddings in a gallery.
+        top: candidates returned.
+        instances: requests in one KServe body.
+        deadline_ms: longest time that a request may ask for; and the one of requests that ask for none, if set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    json_bytes: int = Field(default=16 << 20, gt=0)
+    image_bytes: int = Field(default=6 << 20, gt=0)
+    pixels: int = Field(default=24_000_000, gt=0)
+    gallery: int = Field(default=10_000, ge=0)
+    top: int = Field(default=10, ge=1)
+    instances: int = Field(default=16, ge=1)
+    deadline_ms: int | None = Field(default=None, ge=1)
+
+
+class Deployment(BaseModel):
+    """A deployment of the service.
+
+    Attributes:
+        recognizer: name, or path of a weight file.
+        architecture: of a weight file; found from its keys, if left out.
+        decoder: name or path; the one that ships for the recognizer, if left out.
+        methods: that callers may ask for.
+        method: what `auto` stands for; the registry's default for the recognizer, if left out.
+        threshold: default threshold (cosine); the recognizer's own, if left out …
+        fmr: … or the one calibrated for this false match rate.
+        callers_choose_threshold: whether requests may bring a threshold or an FMR of their own.
+        detector: whether faces are looked for; else all images are taken as aligned crops.
+        faithfulness: whether the check may be asked for: some 100 forward passes.
+        reconstructions: whether likenesses may be decoded from embeddings. They are personal data.
+        embeddings: whether embeddings may be returned, to be stored. They are personal data.
+        limits: of a request.
+        threads: of a worker's computations.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recognizer: str = "xfr_compact128"
+    architecture: str | None = None
+    decoder: str | None = None
+    methods: tuple[str, ...] = QUICK
+    method: str | None = None
+    threshold: float | None = Field(default=None, ge=-1, le=1)
+    fmr: float | None = Field(default=None, gt=0, lt=1)
+    callers_choose_threshold: bool = True
+    detector: bool = True
+    faithfulness: bool = True
+    reconstructions: bool = False
+    embeddings: bool = False
+    limits: Limits = Limits()
+    threads: int = Field(default=1, ge=1)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _all(cls, value: Any) -> Any:
+        named: Literal["all"] = "all"
+        return tuple(METHODS) if value == named else value
+
+    @model_validator(mode="after")
+    def _known(self) -> Deployment:
+        for name in self.methods:
+            if name not in METHODS:
+                raise UnknownNameError.of("method", name, METHODS)
+        if self.method is not None and self.method not in self.methods:
+            raise ValueError(f"the default method {self.method!r} is not among the allowed ones")
+        if self.threshold is not None and self.fmr is not None:
+            raise ValueError("give either a threshold or an fmr")
+        return self
+
+
+def read_deployment(settings: Mapping[str, Any] | None) -> Deployment:
+    """Read the settings of an operator, as YAML holds them.
+
+    Raises:
+        InputError: a setting that does not exist, or of the wrong type or range.
+    """
+    try:
+        return Deployment.model_validate(dict(settings or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the deployment"
+        raise InputError(f"deployment: {where}: {first['msg']}") from error

@@ -1,0 +1,146 @@
+"""Maps of many pairs at once: questions to the same method share its passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.attr import ReconstructionSaliency
+from xfr_plugin.attr.registry import get_method
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition import Recognizer
+from xfr_plugin.reconstruction import Decoder
+
+__all__ = ["SHARED", "Explainers", "Maps", "Question", "Side"]
+
+Maps: TypeAlias = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
+"""Signed maps H×W of probe and reference; None for a side that the method cannot explain."""
+
+SHARED = frozenset(
+    {
+        "reconstruction",
+        "xssab",
+        "input_x_gradient",
+        "gradcam",
+        "gradcam_plus_plus",
+        "fggb",
+        "integrated_gradients",
+        "lrp",
+        "ebp",
+    }
+)
+"""Methods that give a pair the same maps in a batch as alone (tests). Others, that draw samples, run alone."""
+
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Side:
+    """A face: unit embedding D, and the aligned image 3×H×W in [0, 1] where there is one."""
+
+    unit: Tensor
+    image: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """Why does this pair score as it does against this threshold?"""
+
+    probe: Side
+    reference: Side
+    threshold: float
+
+    @property
+    def layout(self) -> tuple[bool, bool, float]:
+        """Questions of one layout can share passes: which sides have an image, and the threshold."""
+        return self.probe.image is not None, self.reference.image is not None, self.threshold
+
+
+class Explainers:
+    """Attribution methods of a recognizer.
+
+    Args:
+        recognizer: whose scores are explained.
+        decoder: of the recognizer, if there is one.
+    """
+
+    def __init__(self, recognizer: Recognizer, decoder: Decoder | None) -> None:
+        self.recognizer = recognizer
+        self.decoder = decoder
+
+    def can(self, method: str, has_image: bool) -> bool:
+        """Whether a method can explain a pair of which at least one face is an image (or none)."""
+        if get_method(method).needs == "decoder":
+            return self.decoder is not None and self.decoder.regional is not None
+        return has_image
+
+    def possible(self, methods: Iterable[str], has_image: bool) -> list[str]:
+        """Those of the methods that can."""
+        return [name for name in methods if self.can(name, has_image)]
+
+    def maps(self, method: str, questions: list[Question]) -> list[Maps]:
+        """Maps for each question.
+
+        Raises:
+            InputError: the method cannot explain one of them.
+        """
+        groups: dict[object, list[int]] = {}
+        for place, question in enumerate(questions):
+            key = question.layout if method in SHARED else place
+            groups.setdefault(key, []).append(place)
+        found: list[Maps] = [(None, None)] * len(questions)
+        for places in groups.values():
+            for start in range(0, len(places), _AT_ONCE):
+                chunk = places[start : start + _AT_ONCE]
+                answers = self._together(method, [questions[place] for place in chunk])
+                for place, maps in zip(chunk, answers, strict=True):
+                    found[place] = maps
+        return found
+
+    def _together(self, method: str, questions: list[Question]) -> list[Maps]:
+        if method == "reconstruction":
+            return self._from_embeddings(questions)
+        first = questions[0]
+        with_probe, with_reference, threshold = first.layout
+        attribution = get_method(method).build(self.recognizer, threshold)
+        probes, references = [q.probe for q in questions], [q.reference for q in questions]
+        if with_probe and with_reference:
+            maps = attribution.attribute((_images(probes), _images(references)))
+            return list(zip(*map(_summed, maps), strict=True))
+        if with_probe:
+            alone = attribution.attribute(_images(probes), additional_forward_args=_units(references))
+            return [(values, None) for values in _summed(alone)]
+        if with_reference:  # the score is symmetric
+            alone = attribution.attribute(_images(references), additional_forward_args=_units(probes))
+            return [(None, values) for values in _summed(alone)]
+        raise InputError(
+            f"{method} needs an image: stored embeddings alone are explained by reconstruction only"
+        )
+
+    def _from_embeddings(self, questions: list[Question]) -> list[Maps]:
+        """The embeddings are known, so nothing is passed through the recognizer again."""
+        units = torch.cat([_units([q.probe for q in questions]), _units([q.reference for q in questions])])
+        height, width = self.recognizer.input_size
+        blank = units.new_zeros(()).expand(len(questions), 3, height, width)
+        attribution = ReconstructionSaliency(lambda _: units, questions[0].threshold, decoder=self.decoder)
+        maps = attribution.attribute((blank, blank))
+        return list(zip(*map(_summed, maps), strict=True))
+
+
+def _images(sides: list[Side]) -> Tensor:
+    return torch.stack([side.image for side in sides if side.image is not None])
+
+
+def _units(sides: list[Side]) -> Tensor:
+    return torch.stack([side.unit for side in sides])
+
+
+def _summed(maps: Tensor) -> list[NDArray[np.float32]]:
+    """Sum over colours: N maps H×W."""
+    return list(maps.sum(dim=1).float().cpu().numpy())

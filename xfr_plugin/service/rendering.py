@@ -1,0 +1,128 @@
+"""Reasons in the form that was asked for: tables, maps, pictures, sentences."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from xfr_plugin.explanation import RegionEvidence, region_evidence
+from xfr_plugin.faces import RegionMap
+from xfr_plugin.report.document import encode_image, encode_map
+from xfr_plugin.report.figure import display_map, full_colour_scale, overlay
+from xfr_plugin.service.answers import Decision, FaceReasons
+from xfr_plugin.service.explaining import Maps
+from xfr_plugin.service.requests import Request
+
+__all__ = ["embedding_text", "face_reasons", "map_picture", "sentences"]
+
+_SIDES = ("probe", "reference")
+_WORTH_NAMING = 0.02
+
+
+def face_reasons(
+    maps: Maps,
+    request: Request,
+    regions: RegionMap,
+    images: tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None],
+    likenesses: Mapping[str, Tensor],
+) -> tuple[FaceReasons | None, FaceReasons | None]:
+    """Reasons of both faces, see `FaceReasons`. Pictures of a pair share one scale.
+
+    Args:
+        maps: signed, H×W each.
+        request: says what is wanted.
+        regions: named regions, H×W.
+        images: aligned faces H×W×3, where there are any.
+        likenesses: decoded faces 3×H×W in [0, 1], by side; where they are wanted.
+    """
+    drawn = [display_map(values) for values in maps if values is not None and _draws(request)]
+    scale = full_colour_scale(drawn) if drawn else 1.0
+    probe, reference = (
+        None if values is None else _reasons(values, request, regions, image, scale, likenesses.get(side))
+        for side, values, image in zip(_SIDES, maps, images, strict=True)
+    )
+    return probe, reference
+
+
+def map_picture(values: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
+    """A signed map H×W over white, H×W×3: blue for a match, orange against; full colour at magnitude `scale`."""
+    white = np.full((*values.shape, 3), 255, dtype=np.uint8)
+    return _to_uint8(overlay(white, display_map(values), scale))
+
+
+def embedding_text(unit: Tensor) -> str:
+    """An embedding as base64 of little-endian float32."""
+    return base64.b64encode(unit.float().cpu().numpy().astype("<f4").tobytes()).decode()
+
+
+def sentences(
+    decision: Decision, tables: tuple[tuple[RegionEvidence, ...] | None, ...], method: str, caveat: str
+) -> tuple[str, ...]:
+    """The decision and its reasons in words; `tables` holds the regions of probe and reference."""
+    verdict = "match" if decision.match else "no match"
+    side = "above" if decision.margin >= 0 else "below"
+    said = [
+        f"{verdict.capitalize()}: the score {decision.score:.3f} is {abs(decision.margin):.3f} {side} the "
+        f"threshold {decision.threshold:.3f} ({decision.threshold_source})."
+    ]
+    for name, table in zip(_SIDES, tables, strict=True):
+        if table:
+            said += [sentence for sign in (1, -1) if (sentence := _strongest(name, table, sign))]
+    return (*said, f"{method}: {caveat}.")
+
+
+def _draws(request: Request) -> bool:
+    return request.wants("overlay") or (request.wants("maps") and request.map_format == "png")
+
+
+def _reasons(
+    values: NDArray[np.float32],
+    request: Request,
+    regions: RegionMap,
+    image: NDArray[np.uint8] | None,
+    scale: float,
+    likeness: Tensor | None,
+) -> FaceReasons:
+    maps, as_png = request.wants("maps"), request.map_format == "png"
+    drawn = None
+    if request.wants("overlay") and image is not None:
+        drawn = encode_image(_to_uint8(overlay(image, display_map(values), scale)))
+    return FaceReasons(
+        regions=region_evidence(values, regions) if request.wants("regions") else None,
+        map_float32=encode_map(values) if maps and not as_png else None,
+        map_png=encode_image(map_picture(values, scale)) if maps and as_png else None,
+        overlay_png=drawn,
+        reconstruction_png=None if likeness is None else _png(likeness),
+    )
+
+
+def _png(likeness: Tensor) -> str:
+    buffer = io.BytesIO()
+    pixels = _to_uint8(likeness.permute(1, 2, 0).double().cpu().numpy())
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _strongest(name: str, table: tuple[RegionEvidence, ...], sign: int) -> str | None:
+    """The two regions with the most net evidence of a sign, in percent of all evidence in the face."""
+    total = sum(region.similar + region.dissimilar for region in table)
+    ranked = sorted(table, key=lambda region: -sign * region.evidence)[:2]
+    named = [r for r in ranked if total > 0 and sign * r.evidence / total >= _WORTH_NAMING]
+    if not named:
+        return None
+    words = ", ".join(f"{_name(r)} ({r.evidence / total:+.0%})" for r in named)
+    return f"Most {'for' if sign > 0 else 'against'} a match in the {name}: {words}."
+
+
+def _name(region: RegionEvidence) -> str:
+    return "outside the face" if region.region == "outside" else region.region.replace("_", " ")
+
+
+def _to_uint8(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
