@@ -32,6 +32,7 @@ from xfr_plugin.report.tables import (
     methods_table,
     region_table,
 )
+from xfr_plugin.serving_commands import register as register_serving
 from xfr_plugin.training.commands import app as train_app
 from xfr_plugin.verification import Verification
 
@@ -78,6 +79,7 @@ app.add_typer(train_app, name="train")
 register_reconstruction(app)
 register_bilrp(app)
 register_evaluate(app)
+register_serving(app)
 
 PhotoA = Annotated[Path, typer.Argument(metavar="A", help="Probe photo.")]
 PhotoB = Annotated[Path, typer.Argument(metavar="B", help="Reference photo.")]

@@ -86,6 +86,11 @@ class ExplanationService:
         return self._models.method
 
     @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of aligned faces."""
+        return self._models.recognizer.input_size
+
+    @property
     def embedding_dim(self) -> int:
         """Length of an embedding."""
         return self._models.embedding_dim

@@ -1,0 +1,176 @@
+"""A client of the service: typed answers, retries, timeouts.
+
+::
+
+    with Client("http://127.0.0.1:8080", token=…) as client:
+        answer = client.explain(Path("a.jpg").read_bytes(), Path("b.jpg").read_bytes(), deadline_ms=1000)
+        print(answer.decision.match, answer.explanation.words)
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import urllib3
+from pydantic import ValidationError
+
+from xfr_plugin.errors import InputError, XfrError
+from xfr_plugin.service.answers import Answer, reply_from_json
+from xfr_plugin.service.errors import ErrorBody, ServiceError
+
+__all__ = ["Client", "ClientError", "Face", "read_token"]
+
+Face: TypeAlias = bytes | Sequence[float]
+"""A face: the bytes of an image file, or an embedding."""
+
+_BUSY = (429, 502, 503)
+
+
+class ClientError(XfrError):
+    """The server cannot be reached, refuses the token, or does not answer as the service does."""
+
+
+class Client:
+    """Asks a server of the service. Safe to use from several threads.
+
+    Questions change nothing, so they are asked again when a connection breaks or the server is too busy (429, 502,
+    503), with growing pauses; not when it has answered, nor after a timeout.
+
+    Args:
+        url: of the server, without a path.
+        token: for inference, see `read_token`.
+        model: name of the archive.
+        timeout: seconds for an answer.
+        retries: how often to ask again.
+        connections: kept open at most; for as many threads.
+
+    Raises:
+        InputError: the URL is none of HTTP.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        model: str = "xfr",
+        timeout: float = 30.0,
+        retries: int = 3,
+        connections: int = 8,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"a server's URL starts with http:// or https://, got {url!r}")
+        self.url = url.rstrip("/")
+        self.model = model
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        again = urllib3.Retry(
+            total=retries,
+            read=0,  # the server may still be at it
+            connect=retries,
+            other=retries,
+            status=retries,
+            status_forcelist=_BUSY,
+            allowed_methods=None,
+            backoff_factor=0.2,
+            raise_on_status=False,
+        )
+        limits = urllib3.Timeout(connect=min(timeout, 10.0), read=timeout)
+        self._pool = urllib3.PoolManager(retries=again, timeout=limits, maxsize=connections)
+
+    def verify(self, probe: Face, reference: Face, **options: Any) -> Answer:
+        """Decide whether two faces are one person's.
+
+        Args:
+            probe: see `Face`.
+            reference: see `Face`.
+            **options: other fields of a request, see `service.Request`.
+
+        Raises:
+            ServiceError: the service's own answer: what is wrong with the request.
+            ClientError: there is no answer of the service.
+        """
+        document: dict[str, Any] = {"probe": _face(probe), "reference": _face(reference), **options}
+        return self._ask("predictions", document)
+
+    def explain(self, probe: Face, reference: Face, **options: Any) -> Answer:
+        """Decide, and say why; arguments and errors as for `verify`."""
+        document: dict[str, Any] = {"probe": _face(probe), "reference": _face(reference), **options}
+        return self._ask("explanations", document)
+
+    def search(
+        self, probe: Face, gallery: Sequence[Sequence[float]], explain: bool = False, **options: Any
+    ) -> Answer:
+        """Find the best candidates of a gallery of embeddings; `ids` and `top` as in `service.Gallery`."""
+        chosen = {name: options.pop(name) for name in ("ids", "top") if name in options}
+        stored = {"embeddings": [list(map(float, row)) for row in gallery], **chosen}
+        endpoint = "explanations" if explain else "predictions"
+        document: dict[str, Any] = {"probe": _face(probe), "gallery": stored, **options}
+        return self._ask(endpoint, document)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.clear()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, endpoint: str, document: dict[str, Any]) -> Answer:
+        url = f"{self.url}/{endpoint}/{self.model}"
+        try:
+            response = self._pool.request(
+                "POST", url, body=json.dumps(document).encode(), headers=self._headers
+            )
+        except urllib3.exceptions.TimeoutError as error:
+            raise ClientError(f"{self.url} did not answer in time") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise ClientError(f"{self.url} cannot be reached: is the server running?") from error
+        try:
+            reply = reply_from_json(response.data)
+        except ValidationError as error:
+            raise ClientError(_refusal(response.status, response.data)) from error
+        if isinstance(reply, ErrorBody):
+            raise ServiceError(reply.code, reply.message, reply.problems)
+        if reply.id != document.get("id"):
+            raise ClientError("the answer belongs to another request: do not use it")
+        return reply
+
+
+def read_token(path: Path, kind: str = "inference") -> str:
+    """Read a token from the key file that `xfr serve` names.
+
+    Raises:
+        InputError: it cannot be read, or holds no such token.
+    """
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))[kind]["key"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} holds no {kind} token: name the key file that `xfr serve` printed"
+        ) from error
+
+
+def _face(face: Face) -> Any:
+    if isinstance(face, bytes):
+        return base64.b64encode(face).decode()
+    return [float(value) for value in face]
+
+
+def _refusal(status: int, data: bytes) -> str:
+    """What TorchServe itself said, if it was that."""
+    try:
+        said = str(json.loads(data)["message"])[:200]
+    except (ValueError, KeyError, TypeError):
+        said = "no answer of the service"
+    return f"the server answered {status}: {said}"

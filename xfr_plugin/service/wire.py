@@ -1,0 +1,193 @@
+"""From what a server received to requests, and from answers to what it sends.
+
+A body is one of these:
+
+- JSON: a request (`docs/schemas/request.json`), images as base64;
+- form fields (multipart, or the input map of gRPC): `probe` and `reference` as files, the other fields as text;
+- an image alone: the probe; the header `x-xfr-request` holds the rest of the request as JSON;
+- KServe's, see `service.kserve`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from xfr_plugin.errors import XfrError
+from xfr_plugin.service.answers import Reply
+from xfr_plugin.service.deployment import Limits
+from xfr_plugin.service.errors import ErrorBody, ServiceError, as_service_error
+from xfr_plugin.service.kserve import is_v1, is_v2, read_v1, read_v2, write_v1, write_v2
+from xfr_plugin.service.requests import Request, parse_request
+
+__all__ = ["HEADER", "Message", "Response", "read_message"]
+
+HEADER = "x-xfr-request"
+"""Header with the rest of a request whose body is an image."""
+
+_FACES = ("probe", "reference")
+
+
+@dataclass(frozen=True)
+class Response:
+    """What to send: HTTP status, JSON text, and the replies it was made of."""
+
+    status: int
+    body: str
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One received body: the requests in it (or what is wrong with each), and how they want to be answered.
+
+    Attributes:
+        requests: in their order; most bodies hold one.
+        explain: whether to say why, where a request leaves it open.
+        write: from replies to the body to send.
+    """
+
+    requests: tuple[Request | ServiceError, ...]
+    explain: bool
+    write: Callable[[Sequence[Reply]], str]
+
+    def respond(self, replies: Sequence[Reply]) -> Response:
+        """Answer the message with one reply for each of its requests.
+
+        The status is 200 if there is any answer, and that of the first error otherwise.
+        """
+        errors = [reply for reply in replies if isinstance(reply, ErrorBody)]
+        status = errors[0].status if len(errors) == len(replies) else 200
+        return Response(status, self.write(replies), tuple(replies))
+
+
+def read_message(
+    fields: Mapping[str, Any], headers: Mapping[str, str], explain: bool, limits: Limits
+) -> Message:
+    """Read a body. Never raises for what a caller sent: errors are among the message's requests.
+
+    Args:
+        fields: `body`, or the fields of a form; bytes, text, or parsed JSON.
+        headers: of the request; names in any case.
+        explain: whether the endpoint is the one for explanations.
+        limits: of the deployment.
+    """
+    try:
+        return _read(fields, headers, explain, limits)
+    except XfrError as error:
+        return Message((as_service_error(error),), explain, _one)
+    except (ValueError, TypeError, RecursionError):  # what parsers raise for what is no document at all
+        problem = ServiceError("malformed", "the body is no valid document: see docs/serving.md for its form")
+        return Message((problem,), explain, _one)
+
+
+def _read(fields: Mapping[str, Any], headers: Mapping[str, str], explain: bool, limits: Limits) -> Message:
+    body = fields.get("body")
+    if body is None:
+        return Message((parse_request(_from_form(fields, limits)),), explain, _one)
+    if isinstance(body, (bytes, bytearray, str)):
+        data = body.encode() if isinstance(body, str) else bytes(body)
+        if _is_json(data):
+            return _read_json(data, explain, limits)
+        rest = next((value for name, value in headers.items() if name.lower() == HEADER), None)
+        if rest is None:
+            raise ServiceError(
+                "malformed" if not data else "not_an_image",
+                f"the body is neither JSON nor a form; an image alone needs the header {HEADER}",
+            )
+        document = _object(rest.encode(), HEADER, limits)
+        return Message((parse_request({**document, "probe": data}),), explain, _one)
+    return _read_parsed(body, explain, limits)
+
+
+def _is_json(data: bytes) -> bool:
+    return data[:64].lstrip()[:1] in (b"{", b"[", b'"')
+
+
+def _read_json(data: bytes, explain: bool, limits: Limits) -> Message:
+    if len(data) > limits.json_bytes:
+        raise ServiceError(
+            "too_large", f"the JSON has {len(data):,} bytes, the limit is {limits.json_bytes:,}"
+        )
+    head = data[:4096]
+    if b'"instances"' in head or b'"inputs"' in data:
+        document = from_json(data)
+        if is_v1(document) or is_v2(document):
+            return _read_parsed(document, explain, limits)
+    return Message((parse_request(data),), explain, _one)
+
+
+def _read_parsed(document: Any, explain: bool, limits: Limits) -> Message:
+    if is_v1(document):
+        return Message(_each(read_v1(document, limits)), explain, write_v1(explain))
+    if is_v2(document):
+        return Message(_each(read_v2(document, limits)), explain, write_v2(document))
+    return Message((parse_request(document),), explain, _one)
+
+
+def _each(documents: Sequence[Any]) -> tuple[Request | ServiceError, ...]:
+    """An error in one of several is that one's."""
+    return tuple(map(_request_or_error, documents))
+
+
+def _request_or_error(document: Any) -> Request | ServiceError:
+    try:
+        return parse_request(document)
+    except XfrError as error:
+        return as_service_error(error)
+
+
+def _one(replies: Sequence[Reply]) -> str:
+    (reply,) = replies
+    return reply.model_dump_json()
+
+
+def _from_form(fields: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """Fields of a form: faces are files, or JSON; `request` holds JSON; the others are text."""
+    document: dict[str, Any] = {}
+    if "request" in fields:
+        document |= _object(fields["request"], "request", limits)
+    for name, value in fields.items():
+        if name in _FACES:
+            document[name] = _face(value, name, limits)
+        elif name != "request":
+            document[name] = _option(name, value, limits)
+    return document
+
+
+def _face(value: Any, name: str, limits: Limits) -> Any:
+    if isinstance(value, (bytes, bytearray)):
+        data = bytes(value)
+        return _parsed(data, name, limits) if _is_json(data) else data
+    return value
+
+
+def _option(name: str, value: Any, limits: Limits) -> Any:
+    if not isinstance(value, (bytes, bytearray, str)):
+        return value
+    data = value.encode() if isinstance(value, str) else bytes(value)
+    if name == "returns" and not _is_json(data):
+        return [part.strip() for part in data.decode().split(",") if part.strip()]
+    if name in ("id", "method", "map_format", "alignment"):
+        return data.decode()
+    return _parsed(data.lower() if name == "explain" else data, name, limits)
+
+
+def _object(value: Any, name: str, limits: Limits) -> dict[str, Any]:
+    parsed = _parsed(value, name, limits) if isinstance(value, (bytes, bytearray, str)) else value
+    if not isinstance(parsed, dict):
+        raise ServiceError("malformed", f"{name}: must be a JSON object")
+    return parsed
+
+
+def _parsed(data: bytes | bytearray | str, name: str, limits: Limits) -> Any:
+    if len(data) > limits.json_bytes:
+        raise ServiceError("too_large", f"{name} has {len(data):,} bytes, the limit is {limits.json_bytes:,}")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ServiceError("malformed", f"{name}: no valid JSON") from error
