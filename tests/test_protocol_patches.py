@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from protocol_toys import SIZE, a_pair, random_pair_maps, value_of, values_of
@@ -107,14 +108,13 @@ def test_who_knows_the_patches_restores_them_first(recognizer: Recognizer, genui
     assert 0 <= value_of(floor, "found", name) < 1
 
 
-def test_genuine_pairs_need_donors_and_options_are_checked(recognizer: Recognizer) -> None:
-    assert PatchReplacement().judges == "impostor"
-    assert PatchReplacement(donors=(DONOR,)).judges == "all"
+def test_genuine_pairs_get_patches_of_nobody_and_options_are_checked(recognizer: Recognizer) -> None:
     assert PatchReplacement(donors=(DONOR,)).settings() != PatchReplacement().settings()
-    with pytest.raises(InputError, match="donors"):
-        list(
-            PatchReplacement().judge(a_pair(), random_pair_maps(), METHODS["xssab"], Setting(recognizer, 0.2))
-        )
+    found = list(
+        PatchReplacement().judge(a_pair(), random_pair_maps(), METHODS["xssab"], Setting(recognizer, 0.2))
+    )
+    assert {m.variant for m in found} == {"impostor patches", "impostor patches, random order"}
+    assert all(np.isfinite(m.value) for m in found)
     for options in ({"patch": 0}, {"share": 1.0}, {"steps": 0}, {"orders": 0}):
         with pytest.raises(InputError):
             PatchReplacement(**options)  # type: ignore[arg-type]  # on purpose

@@ -27,10 +27,13 @@ from xfr_plugin.evaluation.protocols._shared import (
     salient_order,
     side_of_threshold,
 )
+from xfr_plugin.reconstruction.population import synthetic_faces
 
 __all__ = ["PatchReplacement", "patch_grid"]
 
 REFERENCE_SIDE = 112
+
+_SYNTHETIC = 16
 
 
 class PatchReplacement(MethodProtocol):
@@ -39,8 +42,8 @@ class PatchReplacement(MethodProtocol):
     After the Patch-LFW of Huber et al. (xSSAB, arXiv 2304.13409), but not the same: which patches, how many and
     from whom is ours. The patches of an impostor pair's probe come from the reference itself (`mate patches`), so
     the similar map should point at them. Those of a genuine pair come from one of `donors` (`impostor patches`), and
-    the dissimilar map should; without donors only impostor pairs are judged. Patches are ranked by their mean
-    saliency, all of the grid, replaced or not: restoring one that was not replaced changes nothing.
+    the dissimilar map should. Patches are ranked by their mean saliency, all of the grid, replaced or not: restoring
+    one that was not replaced changes nothing.
 
     Measured at each P, in percent of the patches: `score` and `correct` (1 or 0: right at the fixed threshold), so
     that 1 − the mean of `correct` is the false match rate (mate patches) or the false non-match rate. Once:
@@ -56,7 +59,8 @@ class PatchReplacement(MethodProtocol):
         share: of the patches that are replaced.
         steps: P goes from 0 to 100 percent in so many steps.
         orders: random orders to compare with.
-        donors: aligned 8-bit faces, 3×H×W each, of people who are in no pair.
+        donors: aligned 8-bit faces, 3×H×W each, of people who are in no pair; if there are none, synthetic faces of
+            people who do not exist (`reconstruction.population.synthetic_faces`).
 
     Raises:
         InputError: an option out of range.
@@ -89,7 +93,6 @@ class PatchReplacement(MethodProtocol):
         self.donors = tuple(donors)
         self._shared: LastPair[_Patched] = LastPair()
         self._attributions = Attributions()
-        self.judges = "all" if donors else "impostor"
 
     def settings(self) -> dict[str, object]:
         """All options; the donors by their checksum."""
@@ -142,9 +145,10 @@ class PatchReplacement(MethodProtocol):
     def _donor(self, pair: EvaluationPair, rng: np.random.Generator) -> Tensor:
         if not pair.genuine:
             return pair.reference
-        if not self.donors:
-            raise InputError("genuine pairs need donors: pass donors=…, faces of people who are in no pair")
-        return self.donors[int(rng.integers(len(self.donors)))]
+        if self.donors:
+            return self.donors[int(rng.integers(len(self.donors)))]
+        faces = synthetic_faces(_SYNTHETIC, pair.probe_regions.size)
+        return (faces[int(rng.integers(_SYNTHETIC))] * 255).round().byte()
 
     def _order(
         self,
