@@ -64,10 +64,11 @@ class Sensitivity(MethodProtocol):
 
         probe, reference = pair.images(setting.recognizer)
         attribution, rng = self._attributions.of(method, setting), generator_for(setting, pair, self.name)
+        partner = setting.embed(reference)
 
-        def explain(images: Tensor | tuple[Tensor, ...], additional_forward_args: Tensor) -> tuple[Tensor]:
+        def explain(images: Tensor | tuple[Tensor, ...]) -> tuple[Tensor]:
             faces = images if isinstance(images, Tensor) else images[0]
-            found = probe_maps(attribution, faces, reference, additional_forward_args)
+            found = probe_maps(attribution, faces, reference, partner)
             return (found.sum(dim=1, keepdim=True),)  # a bare tensor would be taken for a tuple of its rows
 
         def noisy(images: Tensor, radius: float) -> Tensor:
@@ -81,6 +82,5 @@ class Sensitivity(MethodProtocol):
             perturb_radius=self.radius,
             n_perturb_samples=self.samples,
             max_examples_per_batch=min(self.at_once, self.samples),  # it warns of more
-            additional_forward_args=setting.embed(reference).to(probe),
         )
         yield Measurement("", "sensitivity_max", float(value))
