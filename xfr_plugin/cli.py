@@ -25,6 +25,14 @@ from xfr_plugin.faces.preparation import Alignment
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.download import download_weights
 from xfr_plugin.reconstruction_command import register as register_reconstruction
+from xfr_plugin.remote_commands import (
+    ServerOption,
+    TokenOption,
+    ask,
+    print_answer,
+    refuse_local_options,
+    save_answer,
+)
 from xfr_plugin.report.tables import (
     comparison_table,
     faithfulness_table,
@@ -32,6 +40,7 @@ from xfr_plugin.report.tables import (
     methods_table,
     region_table,
 )
+from xfr_plugin.service.answers import Decision
 from xfr_plugin.serving_commands import register as register_serving
 from xfr_plugin.training.commands import app as train_app
 from xfr_plugin.verification import Verification
@@ -122,8 +131,21 @@ def verify_command(
     face_b: FaceBOption = 0,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
+    server: ServerOption = None,
+    token_file: TokenOption = None,
 ) -> None:
     """Decide whether two photos show the same person. Exits with 0 for a match, 1 for none."""
+    if server is not None:
+        _refuse_local(recognizer, architecture, device, face_a or face_b)
+        answer = ask(
+            server, token_file, (a, b), False, threshold=threshold, fmr=fmr, alignment=_alignment(alignment)
+        )
+        if as_json:
+            typer.echo(answer.model_dump_json(indent=1))
+        else:
+            _print_decision(Console(), answer.decision)
+            print_answer(Console(), answer)
+        raise typer.Exit(EXIT_MATCH if answer.decision.match else EXIT_NON_MATCH)
     decision = verify(
         a,
         b,
@@ -167,8 +189,23 @@ def explain_command(
     device: DeviceOption = "cpu",
     check: CheckOption = False,
     as_json: JsonOption = False,
+    server: ServerOption = None,
+    token_file: TokenOption = None,
 ) -> None:
     """Show which regions of two faces argue for a match, and which against."""
+    if server is not None:
+        _refuse_local(recognizer, architecture, device, face_a or face_b or option)
+        asked = {"threshold": threshold, "fmr": fmr, "alignment": _alignment(alignment), "method": method}
+        returns = ["regions", "words", "overlay", *(["faithfulness"] if check else [])]
+        answer = ask(server, token_file, (a, b), True, returns=returns, **asked)
+        files = save_answer(answer, out)
+        if as_json:
+            typer.echo(answer.model_dump_json(indent=1))
+            return
+        _print_decision(Console(), answer.decision)
+        print_answer(Console(), answer)
+        typer.echo(f"written:  {', '.join(map(str, files))}")
+        return
     with _working("explaining"):
         explanation = explain(
             a,
@@ -352,7 +389,17 @@ def _print_files(console: Console, notes: tuple[str, ...], picture: Path, docume
     console.print(f"picture:  {picture}\ndocument: {document}", highlight=False, soft_wrap=True)
 
 
-def _print_decision(console: Console, decision: Verification) -> None:
+def _refuse_local(recognizer: str, architecture: str | None, device: str, others: object) -> None:
+    """With `--server`, what is chosen here would not be what answers."""
+    refuse_local_options(
+        recognizer=recognizer != DEFAULT_RECOGNIZER,
+        architecture=architecture,
+        device=device != "cpu",
+        **{"face-a, --face-b or --option": others},
+    )
+
+
+def _print_decision(console: Console, decision: Verification | Decision) -> None:
     verdict = "[bold blue]MATCH[/]" if decision.match else "[bold red]NO MATCH[/]"
     sign = "≥" if decision.match else "<"
     console.print(

@@ -108,8 +108,8 @@ class Client:
         self, probe: Face, gallery: Sequence[Sequence[float]], explain: bool = False, **options: Any
     ) -> Answer:
         """Find the best candidates of a gallery of embeddings; `ids` and `top` as in `service.Gallery`."""
-        chosen = {name: options.pop(name) for name in ("ids", "top") if name in options}
-        stored = {"embeddings": [list(map(float, row)) for row in gallery], **chosen}
+        chosen: dict[str, Any] = {name: options.pop(name) for name in ("ids", "top") if name in options}
+        stored: dict[str, Any] = {"embeddings": [list(map(float, row)) for row in gallery], **chosen}
         endpoint = "explanations" if explain else "predictions"
         document: dict[str, Any] = {"probe": _face(probe), "gallery": stored, **options}
         return self._ask(endpoint, document)
