@@ -16,10 +16,13 @@ RELATIVE_COST: dict[str, float] = {
     "deeplift": 12,
     "ebp": 20,
     "lrp": 40,
+    "counterfactual": 90,
     "fggb": 135,
     "smoothgrad": 140,
     "integrated_gradients": 155,
     "kernel_shap": 245,
+    "exchange": 400,
+    "replacement": 370,
     "occlusion": 260,
     "mery_avg": 345,
     "lime": 370,
@@ -33,7 +36,7 @@ RELATIVE_COST: dict[str, float] = {
 }
 """Time of a method in forward passes of a pair, before it has run here (`benchmarks/serving_costs.py`)."""
 
-_PREFERRED = ("reconstruction", "xssab")
+_PREFERRED = ("counterfactual", "reconstruction", "xssab")
 _SAFETY = 1.5
 _LEARNING = 0.3
 

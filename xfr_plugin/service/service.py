@@ -16,7 +16,7 @@ from functools import partial
 import torch
 
 from xfr_plugin._version import __version__
-from xfr_plugin.attr.registry import default_method, get_method
+from xfr_plugin.attr.registry import fast_method, get_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces import template_regions
 from xfr_plugin.faces.cascade import CascadeDetector
@@ -59,7 +59,7 @@ class ExplanationService:
         decoder = _decoder(settings, recognizer)
         explainers = Explainers(recognizer, decoder)
         forward_seconds, dim = _measure(recognizer)
-        default = settings.method or default_method(recognizer)
+        default = settings.method or fast_method(recognizer)
         self._models = Models(
             deployment=settings,
             recognizer=recognizer,
