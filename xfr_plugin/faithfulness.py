@@ -55,7 +55,7 @@ FAINTEST = 0.05
 RANDOM_REGIONS = 24
 """For each face and claim."""
 
-SUPPORTED, CONTRADICTED = 1.6, -1.0
+SUPPORTED, CONTRADICTED = 1.8, -1.0
 """Bounds of the statistic, chosen on held-out people (docs/faithfulness.md)."""
 
 RULE = (
