@@ -114,8 +114,15 @@ class Comparer:
             side.expand(*lead, *side.shape[-self.row_ndim :]).flatten(0, len(lead) - 1)
             for side in (left, right)
         ]
-        found = [self.score(flat[0][some], flat[1][some]) for some in ranges(len(flat[0]), self.limit)]
-        return torch.cat(found).view(lead)
+        return self._scored(flat[0], flat[1]).view(lead)
+
+    def scores_against(self, rows: Tensor, partner: Tensor) -> Tensor:
+        """Scores of rows against the row of one partner, which can be of another kind, such as a template."""
+        flat = rows.flatten(0, -1 - self.row_ndim)
+        return self._scored(flat, partner.expand(len(flat), *partner.shape)).view(rows.shape[: -self.row_ndim])
+
+    def _scored(self, left: Tensor, right: Tensor) -> Tensor:
+        return torch.cat([self.score(left[some], right[some]) for some in ranges(len(left), self.limit)])
 
 
 def face_regions(images: Tensor, found: bool) -> list[FaceRegions]:
@@ -182,11 +189,11 @@ def alone_readings(
     own = comparer.rows(face[None])[0]
     removed = comparer.rows(exchange_regions(many, donors, masks))
     planted = comparer.rows(exchange_regions(donors, many, masks))
-    score = comparer.scores(own[None], partner[None])[0]
-    start = comparer.scores(comparer.rows(donors)[:, None], partner[None, None])
+    score = comparer.scores_against(own[None], partner)[0]
+    start = comparer.scores_against(comparer.rows(donors)[:, None], partner)
     readings = (
-        comparer.scores(removed, partner[None, None]) - score,
-        comparer.scores(planted, partner[None, None]) - start,
+        comparer.scores_against(removed, partner) - score,
+        comparer.scores_against(planted, partner) - start,
     )
     return score, torch.stack([reading.T for reading in readings], dim=1)
 
