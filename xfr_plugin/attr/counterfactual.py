@@ -210,7 +210,7 @@ class Counterfactual(PerturbationPairAttribution):
         """
         images = torch.cat(pair)
         parts = face_regions(images, self.regions == "found")
-        comparer = self._comparer(Pair(images, None, ()), 0, PERTURBATIONS_PER_EVAL)
+        comparer = self._comparers(Pair(images, None, ()), PERTURBATIONS_PER_EVAL)(0)
         _, own, _ = pair_readings(
             comparer, (images[0], images[1]), (parts[0], parts[1]), self._donors(images)
         )
@@ -231,13 +231,12 @@ class Counterfactual(PerturbationPairAttribution):
     ) -> tuple[list[RegionalAnswer], ...]:
         regions = face_regions(pair.images, self.regions == "found")
         donors = self._donors(pair.images)
-        count = len(pair.images) // sides
+        count, comparer_of = len(pair.images) // sides, self._comparers(pair, limit)
         answers: tuple[list[RegionalAnswer], ...] = tuple([] for _ in range(sides))
         with self._shown(count, show_progress) as bar:
             for index in range(count):
-                comparer = self._comparer(pair, index, limit)
                 faces = [index + side * count for side in range(sides)]
-                found = self._read_one(comparer, pair, faces, regions, donors)
+                found = self._read_one(comparer_of(index), pair, faces, regions, donors)
                 for side, answer in zip(answers, found, strict=True):
                     side.append(answer)
                 bar.update(1)
@@ -286,21 +285,24 @@ class Counterfactual(PerturbationPairAttribution):
         resampled = completed(torch.einsum("rfk,bk->brf", readings, weights))
         return RegionalAnswer(regions, completed(readings.mean(dim=2)), resampled.std(dim=0), margin)
 
-    def _comparer(self, pair: Pair, index: int, limit: int) -> Comparer:
-        """Scores of versions of the faces of one pair, with that pair's further arguments."""
-        device = pair.images.device
+    def _comparers(self, pair: Pair, limit: int) -> Callable[[int], Comparer]:
+        """From the index of a pair, what scores versions of its faces, with that pair's further arguments."""
+
+        def at(index: int, faces: Tensor) -> Tensor:
+            return torch.full((len(faces),), index, device=faces.device)
+
         if self.scores_only:
             score = self._score_rows(pair)
-            return Comparer(
+            return lambda index: Comparer(
                 lambda faces: faces,
-                lambda left, right: score(left, right, torch.full((len(left),), index, device=device)),
+                lambda left, right: score(left, right, at(index, left)),
                 3,
                 limit,
             )
-        embed = self._embed_rows(pair, limit)
-        return Comparer(
-            lambda faces: embed(faces, torch.full((len(faces),), index, device=device)),
-            lambda left, right: (left * right).sum(dim=-1),
+        embed = self._embed_rows(pair, limit)  # a folded copy of the network is made once for all pairs
+        return lambda index: Comparer(
+            lambda faces: embed(faces, at(index, faces)),
+            lambda left, right: (left * right.to(left)).sum(dim=-1),
             1,
             limit,
         )
