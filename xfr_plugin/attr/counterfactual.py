@@ -190,13 +190,16 @@ class Counterfactual(PerturbationPairAttribution):
         images = inputs if isinstance(inputs, tuple) else (inputs,)
         return self._answers(images, None, additional_forward_args, perturbations_per_eval, False)
 
-    def attribute_with_errors(self, pair: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], Errors]:
-        """See `PairAttribution.attribute_with_errors`."""
+    def attribute_with_errors(
+        self, pair: tuple[Tensor, Tensor]
+    ) -> tuple[tuple[Tensor, Tensor], Errors | None]:
+        """See `PairAttribution.attribute_with_errors`; those of the template's regions are no face's own, so None."""
         (probe, *_), (reference, *_) = self.regional(pair)
         maps = tuple(
             _drawn(answer, image[0])[None] for answer, image in zip((probe, reference), pair, strict=True)
         )
-        return (maps[0], maps[1]), (_named_errors(probe), _named_errors(reference))
+        errors = (_named_errors(probe), _named_errors(reference)) if self.regions == "found" else None
+        return (maps[0], maps[1]), errors
 
     @torch.no_grad()
     def readings(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, NDArray[np.bool_]]:
