@@ -34,6 +34,7 @@ __all__ = [
     "read_examples",
     "save_examples",
     "train_counterfactual",
+    "with_regions",
 ]
 
 LEAST_EFFECT = 0.05
@@ -133,7 +134,7 @@ def train_counterfactual(
     kept = run / f"{recognizer.name}.npz"
     if not kept.is_file():
         folder = FaceFolder(faces, recognizer.input_size)
-        photos = _with_regions(find_faces(folder.folder, people), folder.regions)
+        photos = with_regions(find_faces(folder.folder, people), folder.regions)
         found = collect_examples(
             recognizer, folder.folder, photos, folder.regions, count=count, seed=seed, progress=progress
         )
@@ -207,7 +208,7 @@ def fit_model(
     return CounterfactualModel(stories=stories, training=dict(training or {}))
 
 
-def _with_regions(people: Mapping[str, Sequence[str]], regions_of: RegionsOf) -> dict[str, list[str]]:
+def with_regions(people: Mapping[str, Sequence[str]], regions_of: RegionsOf) -> dict[str, list[str]]:
     """A dozen photos of each person at most, of which the named regions are known."""
     kept: dict[str, list[str]] = {}
     for name, files in people.items():
