@@ -119,7 +119,9 @@ class Comparer:
     def scores_against(self, rows: Tensor, partner: Tensor) -> Tensor:
         """Scores of rows against the row of one partner, which can be of another kind, such as a template."""
         flat = rows.flatten(0, -1 - self.row_ndim)
-        return self._scored(flat, partner.expand(len(flat), *partner.shape)).view(rows.shape[: -self.row_ndim])
+        return self._scored(flat, partner.expand(len(flat), *partner.shape)).view(
+            rows.shape[: -self.row_ndim]
+        )
 
     def _scored(self, left: Tensor, right: Tensor) -> Tensor:
         return torch.cat([self.score(left[some], right[some]) for some in ranges(len(left), self.limit)])
