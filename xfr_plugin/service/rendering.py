@@ -28,7 +28,7 @@ _WORTH_NAMING = 0.02
 def face_reasons(
     maps: Maps,
     request: Request,
-    regions: RegionMap,
+    regions: tuple[RegionMap, RegionMap],
     images: tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None],
     likenesses: Mapping[str, Tensor],
 ) -> tuple[FaceReasons | None, FaceReasons | None]:
@@ -37,15 +37,15 @@ def face_reasons(
     Args:
         maps: signed, H×W each.
         request: says what is wanted.
-        regions: named regions, H×W.
+        regions: named regions of each face, H×W.
         images: aligned faces H×W×3, where there are any.
         likenesses: decoded faces 3×H×W in [0, 1], by side; where they are wanted.
     """
     drawn = [display_map(values) for values in maps if values is not None and _draws(request)]
     scale = full_colour_scale(drawn) if drawn else 1.0
     probe, reference = (
-        None if values is None else _reasons(values, request, regions, image, scale, likenesses.get(side))
-        for side, values, image in zip(_SIDES, maps, images, strict=True)
+        None if values is None else _reasons(values, request, labels, image, scale, likenesses.get(side))
+        for side, values, labels, image in zip(_SIDES, maps, regions, images, strict=True)
     )
     return probe, reference
 

@@ -18,7 +18,6 @@ import torch
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import fast_method, get_method
 from xfr_plugin.errors import InputError
-from xfr_plugin.faces import template_regions
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.reconstruction import Decoder, find_decoder, fingerprint, load_decoder
@@ -69,7 +68,6 @@ class ExplanationService:
             faces=FaceSettings(
                 recognizer.input_size, CascadeDetector() if settings.detector else None, settings.limits
             ),
-            regions=template_regions(recognizer.input_size),
             method=default if default in settings.methods else settings.methods[0],
             embedding_dim=dim,
         )

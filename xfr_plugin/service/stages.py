@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.explanation import region_evidence
-from xfr_plugin.faces import RegionMap
+from xfr_plugin.faces import RegionMap, template_regions
+from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faithfulness import check_faithfulness
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder
@@ -46,7 +48,6 @@ class Models:
     explainers: Explainers
     costs: CostBook
     faces: FaceSettings
-    regions: RegionMap
     method: str
     embedding_dim: int
 
@@ -192,12 +193,15 @@ def _explanation(
 ) -> ExplanationAnswer:
     entry = get_method(method)
     images = tuple(work.faces[name].image if name in work.faces else None for name in _NAMES)
+    regions = _regions(images, models.recognizer.input_size)
     probe, reference = face_reasons(
-        maps, work.request, models.regions, (images[0], images[1]), work.likenesses
+        maps, work.request, (regions[0], regions[1]), (images[0], images[1]), work.likenesses
     )
     words = None
     if work.request.wants("words"):
-        tables = tuple(None if m is None else region_evidence(m, models.regions) for m in maps)
+        tables = tuple(
+            None if m is None else region_evidence(m, labels) for m, labels in zip(maps, regions, strict=True)
+        )
         words = sentences(decision, tables, method, entry.caveat)
     replaced = None
     if work.asked is not None and work.asked != method:
@@ -213,6 +217,13 @@ def _explanation(
         reference=reference,
         words=words,
     )
+
+
+def _regions(images: Sequence[NDArray[np.uint8] | None], size: tuple[int, int]) -> list[RegionMap]:
+    """Each face's own named regions; the template's where none are found, and of a stored embedding's likeness."""
+    shown = [torch.tensor(image).permute(2, 0, 1) / 255 for image in images if image is not None]
+    found = iter(find_regions(torch.stack(shown)) if shown else ())
+    return [template_regions(size) if image is None else next(found) for image in images]
 
 
 def _explain_candidates(models: Models, work: Work, method: str, maps: list[Maps]) -> None:
