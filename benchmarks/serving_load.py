@@ -1,0 +1,260 @@
+"""Load: the server beside the same work in-process, on this machine; every answer is checked to be its request's.
+
+    OMP_NUM_THREADS=1 python benchmarks/serving_load.py --data ../shared/data
+
+Builds the archive, starts TorchServe on this machine, and asks it over loopback by 1, 4, 16 and 64 clients that each
+wait for their answer; before and after every run the same questions go to the service in this process, by two threads
+in batches of eight, while the server is idle. Ratios are of neighbouring runs, since other programs may use the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import json
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+import numpy as np
+import psutil
+import torch
+
+from xfr_plugin.service import Answer, Deployment, ExplanationService, Request, parse_request
+from xfr_plugin.torchserve import ArchivePlan, Server, Workers, build_archive, start_server, write_model_store
+from xfr_plugin.torchserve.process import free_ports
+
+BOUNDARY = "xfr-benchmark"
+CLASSES: dict[str, tuple[str, dict[str, str]]] = {
+    "decision": ("predictions", {}),
+    "reconstruction": ("explanations", {"returns": "regions,words"}),
+    "with pictures": ("explanations", {"returns": "regions,words,overlay,maps"}),
+    "xssab": ("explanations", {"returns": "regions,words", "method": "xssab"}),
+    "fggb": ("explanations", {"returns": "regions,words", "method": "fggb"}),
+}
+"""What is asked: endpoint and options."""
+
+COUNTS = {"decision": 2500, "reconstruction": 600, "with pictures": 300, "xssab": 300, "fggb": 24}
+"""Requests for each number of clients, in all rounds; 10,000 decisions in all."""
+
+CLIENTS = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A pair: its files, and the score that is its answer."""
+
+    name: str
+    probe: bytes
+    reference: bytes
+    score: float
+
+
+def questions(data: Path, count: int, service: ExplanationService) -> list[Question]:
+    """Pairs of different people's aligned faces, of scores that differ from each other by more than 0.0005."""
+    people = sorted((data / "faces" / "lfw112").iterdir())[:: max(1, 5748 // (2 * count))]
+    files = [sorted(person.glob("*.jpg"))[0].read_bytes() for person in people]
+    pairs = list(zip(files[::2], files[1::2], strict=False))
+    asked = [parse_request({"probe": a, "reference": b}) for a, b in pairs]
+    found: list[Question] = []
+    taken: list[float] = []
+    for (probe, reference), request in zip(pairs, asked, strict=True):
+        score = service.answer(request).decision.score
+        if all(abs(score - other) > 5e-4 for other in taken):
+            taken.append(score)
+            found.append(Question(f"q{len(found)}", probe, reference, score))
+    return found
+
+
+def form(question: Question, options: dict[str, str]) -> bytes:
+    """The body of a request."""
+    parts = []
+    for name, value in {**options, "id": question.name}.items():
+        parts.append(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        )
+    for name, file in (("probe", question.probe), ("reference", question.reference)):
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="x"\r\n'
+        parts.append(head.encode() + b"Content-Type: image/jpeg\r\n\r\n" + file + b"\r\n")
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run took."""
+
+    seconds: float
+    latencies: np.ndarray
+    batch: float
+
+    @property
+    def rate(self) -> float:
+        return len(self.latencies) / self.seconds
+
+
+def ask_server(server: Server, kind: str, asked: Sequence[Question], clients: int) -> Run:
+    """`clients` threads with a connection each; raises for any answer that is not its request's."""
+    endpoint, options = CLASSES[kind]
+    path = f"/{endpoint}/xfr"
+    headers = {
+        "Authorization": f"Bearer {server.token()}",
+        "Content-Type": f"multipart/form-data; boundary={BOUNDARY}",
+    }
+    bodies = {question.name: form(question, options) for question in asked}
+    waiting = iter(asked)
+    lock = threading.Lock()
+    latencies, sizes = [], []
+
+    def client() -> None:
+        connection = http.client.HTTPConnection(str(urlsplit(server.url).netloc), timeout=300)
+        while True:
+            with lock:
+                question = next(waiting, None)
+            if question is None:
+                break
+            start = time.perf_counter()
+            connection.request("POST", path, bodies[question.name], headers)
+            response = connection.getresponse()
+            data = response.read()
+            spent = time.perf_counter() - start
+            document = json.loads(data)
+            if response.status != 200 or document["id"] != question.name:
+                raise RuntimeError(f"wrong answer: {response.status} {data[:200]!r}")
+            if abs(document["decision"]["score"] - question.score) > 1e-4:
+                raise RuntimeError("an answer of another pair")
+            latencies.append(spent)
+            sizes.append(document["batch_size"])
+        connection.close()
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        for done in [pool.submit(client) for _ in range(clients)]:
+            done.result()
+    return Run(time.perf_counter() - start, np.array(latencies), float(np.mean(sizes)))
+
+
+def ask_in_process(
+    service: ExplanationService, kind: str, asked: Sequence[Question], threads: int, size: int
+) -> Run:
+    """The same questions to the service in this process, in batches."""
+    endpoint, options = CLASSES[kind]
+    explain = endpoint == "explanations"
+    returns = {"returns": options["returns"].split(",")} if "returns" in options else {}
+    latencies: list[float] = []
+
+    def work(batch: Sequence[Question]) -> None:
+        start = time.perf_counter()
+        requests: list[Request] = [
+            parse_request({**options, **returns, "id": q.name, "probe": q.probe, "reference": q.reference})
+            for q in batch
+        ]
+        for question, reply in zip(batch, service.answer_all(requests, [explain] * len(batch)), strict=True):
+            assert isinstance(reply, Answer)
+            assert abs(reply.decision.score - question.score) < 1e-4
+        latencies.extend([time.perf_counter() - start] * len(batch))
+
+    start = time.perf_counter()
+    batches = [asked[i : i + size] for i in range(0, len(asked), size)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, batches))
+    return Run(time.perf_counter() - start, np.array(latencies), size)
+
+
+def memory(server: Server) -> tuple[int, int]:
+    """MiB of Java, and of all workers: resident, of which workers share some."""
+    java = workers = 0
+    for process in psutil.Process(server.process.pid).children(recursive=True):
+        size = process.memory_info().rss >> 20
+        if "java" in process.name():
+            java += size
+        else:
+            workers += size
+    return java, workers
+
+
+def measure(
+    server: Server, service: ExplanationService, kind: str, asked: list[Question], options: argparse.Namespace
+) -> None:
+    every = itertools.cycle(asked)
+    total = max(int(COUNTS[kind] * options.share), 8)
+    ask_server(server, kind, [next(every) for _ in range(16)], 16)  # nobody's first request is measured
+    for clients in options.clients:
+        rounds = max(1, min(options.rounds, total // max(clients, 8)))
+        size = max(total // rounds, 1)
+        runs, ratios, rates = [], [], []
+        before = ask_in_process(service, kind, [next(every) for _ in range(size)], 2, 8)
+        for _ in range(rounds):
+            runs.append(ask_server(server, kind, [next(every) for _ in range(size)], clients))
+            after = ask_in_process(service, kind, [next(every) for _ in range(size)], 2, 8)
+            rates.append((before.rate + after.rate) / 2)
+            ratios.append(runs[-1].rate / rates[-1])
+            before = after
+        latencies = 1000 * np.concatenate([run.latencies for run in runs])
+        p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
+        rate = len(latencies) / sum(run.seconds for run in runs)
+        batch = float(np.mean([run.batch for run in runs]))
+        java, workers = memory(server)
+        spread = f"{np.median(ratios):4.0%} ({min(ratios):.0%}–{max(ratios):.0%})"
+        print(
+            f"| {kind} | {clients} | {len(latencies)} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {rate:.1f} | "
+            f"{np.mean(rates):.1f} | {spread} | {batch:.1f} | {java} + {workers} |",
+            flush=True,
+        )
+
+
+def serve(folder: Path, deployment: Deployment, workers: Workers, properties: dict[str, str]) -> Server:
+    plan = ArchivePlan("xfr", deployment, workers, vendor=False)
+    build_archive(plan, folder / "store")
+    write_model_store(folder / "store", plan.name, deployment, workers)
+    server = start_server(folder / "store", folder / "run", ports=free_ports(), **properties)
+    try:
+        server.wait()
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--kinds", nargs="+", default=list(CLASSES), choices=list(CLASSES))
+    parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS))
+    parser.add_argument("--workers", type=int, default=Workers().workers)
+    parser.add_argument("--batch-size", type=int, default=Workers().batch_size)
+    parser.add_argument("--batch-delay", type=int, default=Workers().batch_delay_ms)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--share", type=float, default=1.0, help="of the requests")
+    parser.add_argument("--set", nargs="*", default=[], help="entries of config.properties, name=value")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    workers = Workers(
+        workers=options.workers, batch_size=options.batch_size, batch_delay_ms=options.batch_delay
+    )
+    deployment = Deployment(methods="all", threads=options.threads)
+    service = ExplanationService(deployment)
+    asked = questions(options.data, options.pairs, service)
+    print(f"{len(asked)} pairs of distinct scores; {workers!r}, {options.set}; {psutil.cpu_count()} CPUs")
+    print(
+        "| asked for | clients | requests | p50 ms | p95 | p99 | server /s | in-process /s | ratio (range) "
+        "| batch | MiB Java + workers |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    properties = dict(entry.split("=", 1) for entry in options.set)
+    with TemporaryDirectory() as folder, serve(Path(folder), deployment, workers, properties) as server:
+        for kind in options.kinds:
+            measure(server, service, kind, asked, options)
+
+
+if __name__ == "__main__":
+    main()
