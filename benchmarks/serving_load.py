@@ -4,7 +4,7 @@
 
 Builds the archive, starts TorchServe on this machine, and asks it over loopback by 1, 4, 16 and 64 clients that each
 wait for their answer; before and after every run the same questions go to the service in this process, by two threads
-in batches of eight, while the server is idle. Ratios are of neighbouring runs, since other programs may use the machine.
+in batches of eight, while the server is idle. Ratios are of neighbouring runs, as others may use the machine.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def package_command(
         bool, typer.Option("--allow-embeddings", help="Return embeddings of images, if asked: for enrolment.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes; one for each core is best.")] = 2,
-    batch_size: Annotated[int, typer.Option(help="Requests that a worker takes at once, at most.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Requests that a worker takes at once, at most.")] = 4,
     batch_delay: Annotated[int, typer.Option(help="Milliseconds that it waits for more of them.")] = 1,
     vendor: Annotated[
         bool,

@@ -39,7 +39,7 @@ class Workers(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workers: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     batch_delay_ms: int = Field(default=1, ge=1)
     response_timeout_s: int = Field(default=120, ge=1)
 
@@ -90,10 +90,12 @@ def server_properties(name: str, deployment: Deployment, host: str = "127.0.0.1"
         "decode_input_request": "false",
         "job_queue_size": "256",
         "default_response_timeout": "120",
-        "metrics_mode": "log",
+        "metrics_mode": "prometheus",
         "metrics_config": "metrics.yaml",
         "disable_system_metrics": "true",
         "async_logging": "true",
+        # measured: costs half the CPU time a request that Java's defaults do on two cores
+        "vmargs": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx512m",
     }
 
 
