@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from xfr_plugin.errors import InputError
 
-__all__ = ["GIVEN", "copy_packages", "needed_packages"]
+__all__ = ["GIVEN", "copy_packages", "given_packages", "needed_packages"]
 
 GIVEN = ("torch", "torchvision", "torchserve", "pyyaml")
 """What a machine that runs TorchServe has, with all that these require."""
@@ -40,7 +40,12 @@ def needed_packages() -> list[str]:
     Raises:
         InputError: one of them is not installed here.
     """
-    return sorted(_closure(_NEEDED) - _closure(GIVEN, strict=False))
+    return sorted(_closure(_NEEDED) - set(given_packages()))
+
+
+def given_packages() -> list[str]:
+    """Names of the distributions that a machine with TorchServe has, as far as they are installed here; sorted."""
+    return sorted(_closure(GIVEN, strict=False))
 
 
 def copy_packages(names: Iterable[str], folder: Path) -> int:

@@ -1,0 +1,50 @@
+"""Time of each attribution method for a pair, in forward passes of a pair: `service.costs.RELATIVE_COST`.
+
+OMP_NUM_THREADS=1 python benchmarks/serving_costs.py
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from xfr_plugin.attr.registry import METHODS
+from xfr_plugin.recognition import load_recognizer
+from xfr_plugin.reconstruction import find_decoder
+from xfr_plugin.service.costs import RELATIVE_COST
+from xfr_plugin.service.explaining import Explainers, Question, Side
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    recognizer = load_recognizer("xfr_compact128")
+    explainers = Explainers(recognizer, find_decoder(recognizer))
+    images = torch.rand(2, 3, *recognizer.input_size)
+    units = recognizer.embed(images)
+    question = Question(*(Side(unit, image) for unit, image in zip(units, images, strict=True)), 0.2)
+    seconds = []
+    for _ in range(20):
+        start = time.perf_counter()
+        recognizer.embed(images)
+        seconds.append(time.perf_counter() - start)
+    forward = sorted(seconds)[10]
+    print(
+        f"forward pass of a pair: {1000 * forward:.1f} ms\n| method | ms | forward passes | listed |\n|---|---|---|---|"
+    )
+    for name in METHODS:
+        quick = RELATIVE_COST[name] < 50
+        found = []
+        for _ in range(4 if quick else 1):
+            start = time.perf_counter()
+            explainers.maps(name, [question])
+            found.append(time.perf_counter() - start)
+        spent = min(found)
+        print(
+            f"| {name} | {1000 * spent:.0f} | {spent / forward:.1f} | {RELATIVE_COST[name]:g} |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Faults under load: what callers see, and how long it lasts; every answer is checked to be its request's.
+
+    OMP_NUM_THREADS=1 python benchmarks/serving_faults.py --data ../shared/data
+
+Eight clients ask without pause while a worker is killed, clients vanish in mid-request, uploads crawl, the temporary
+disk fills up (a small tmpfs, where it may be mounted), and the model is unregistered and registered again. A wrong
+answer, or a request without answer or error, ends the program with a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import urllib3
+from serving_load import BOUNDARY, Question, form, questions, serve
+
+from xfr_plugin.service import Deployment, ExplanationService
+from xfr_plugin.torchserve import Server, Workers
+
+CLIENTS = 8
+
+
+class Load:
+    """Clients that ask until they are told to stop, and what became of each request."""
+
+    def __init__(self, server: Server, asked: Sequence[Question]) -> None:
+        self.server, self.asked = server, asked
+        self.seen: list[tuple[float, str]] = []
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self._client, args=(n,)) for n in range(CLIENTS)]
+        self.wrong: list[str] = []
+        self.sent = 0
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> Load:
+        self.start = time.perf_counter()
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(timeout=120)
+        stuck = sum(thread.is_alive() for thread in self.threads)
+        if stuck or self.wrong or self.sent != len(self.seen):
+            raise RuntimeError(
+                f"{stuck} clients without an answer, {self.sent - len(self.seen)} lost, {self.wrong[:3]}"
+            )
+
+    def _client(self, number: int) -> None:
+        token = self.server.token()
+        for turn in range(10**6):
+            if self.stopping.is_set():
+                return
+            question = self.asked[(number * 31 + turn) % len(self.asked)]
+            with self.lock:
+                self.sent += 1
+            kind = self._ask(question, token)
+            with self.lock:
+                self.seen.append((time.perf_counter() - self.start, kind))
+            if kind != "200":
+                time.sleep(0.05)  # as a client would
+
+    def _ask(self, question: Question, token: str) -> str:
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": f"multipart/form-data; boundary={BOUNDARY}",
+        }
+        connection = http.client.HTTPConnection(str(urlsplit(self.server.url).netloc), timeout=60)
+        try:
+            connection.request("POST", "/predictions/xfr", form(question, {}), headers)
+            response = connection.getresponse()
+            document = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return type(error).__name__
+        finally:
+            connection.close()
+        if response.status == 200:
+            right = document["id"] == question.name
+            if not right or abs(document["decision"]["score"] - question.score) > 1e-4:
+                self.wrong.append(question.name)
+        return str(response.status)
+
+    def table(self, since: float) -> str:
+        """Requests by outcome, and when the last error was seen, in seconds after `since`."""
+        kinds = Counter(kind for _, kind in self.seen)
+        errors = [moment - since for moment, kind in self.seen if kind != "200" and moment >= since]
+        told = (
+            ", ".join(f"{number} × {kind}" for kind, number in sorted(kinds.items()) if kind != "200")
+            or "none"
+        )
+        last = f"{max(errors):.1f} s" if errors else "–"
+        return f"{self.sent} | {kinds['200']} | {told} | {last}"
+
+    def now(self) -> float:
+        return time.perf_counter() - self.start
+
+
+def workers_of(server: Server) -> list[int]:
+    """Process ids of the workers."""
+    return [int(str(worker["pid"])) for worker in server.workers()]
+
+
+def kill_worker(server: Server, load: Load) -> str:
+    os.kill(workers_of(server)[0], signal.SIGKILL)
+    start = time.perf_counter()
+    time.sleep(1.0)
+    while time.perf_counter() - start < 120:
+        states = [worker["status"] for worker in server.workers()]
+        if len(states) == 2 and all(state == "READY" for state in states):
+            return f"both workers ready after {time.perf_counter() - start:.0f} s"
+        time.sleep(0.25)
+    return "the worker did not come back in 120 s"
+
+
+def clients_vanish(server: Server, load: Load) -> str:
+    """Half of them in the middle of the body, half after the whole of it."""
+    body = form(load.asked[0], {})
+    for turn in range(100):
+        with _opened(server, len(body)) as connection:
+            connection.sendall(body[: len(body) // 2] if turn % 2 else body)
+    time.sleep(3.0)
+    return "100 clients vanished"
+
+
+def uploads_crawl(server: Server, load: Load) -> str:
+    """A byte every half second, by 100 connections, for ten seconds."""
+    before = len(load.seen)
+    time.sleep(5.0)
+    quiet = (len(load.seen) - before) / 5.0
+    crawling = [_opened(server, 1 << 20) for _ in range(100)]
+    before = len(load.seen)
+    closed = 0
+    for _ in range(20):
+        alive = [connection for connection in crawling if _crawls(connection)]
+        closed += len(crawling) - len(alive)
+        crawling = alive
+        time.sleep(0.5)
+    busy = (len(load.seen) - before) / 10.0
+    for connection in crawling:
+        connection.close()
+    return f"{quiet:.0f} answers/s before, {busy:.0f} meanwhile; the server closed {closed} of 100"
+
+
+def _crawls(connection: socket.socket) -> bool:
+    try:
+        connection.sendall(b"x")
+    except OSError:
+        return False
+    return True
+
+
+def model_leaves_and_returns(server: Server, load: Load) -> str:
+    headers = {"Authorization": f"Bearer {server.token('management')}"}
+    address = f"{server.management_url}/models"
+    gone = urllib3.request("DELETE", f"{address}/{server.model}", headers=headers, timeout=60, retries=False)
+    time.sleep(2.0)
+    start = time.perf_counter()
+    query = f"?url={server.model}.mar&initial_workers=2&synchronous=true"
+    back = urllib3.request("POST", address + query, headers=headers, timeout=300, retries=False)
+    return f"DELETE {gone.status}; POST {back.status} after {time.perf_counter() - start:.0f} s"
+
+
+def disk_fills(server: Server, load: Load) -> str:
+    """Fill the file system that temporary folder and logs are on."""
+    filler = server.scratch / "filler"
+    written = 0
+    with open(filler, "wb", buffering=0) as file:
+        try:
+            while True:
+                written += file.write(bytes(1 << 16))
+        except OSError as error:
+            reason = error.strerror
+    time.sleep(5.0)
+    filler.unlink()
+    time.sleep(1.0)
+    return f"{written >> 20} MiB written until: {reason}"
+
+
+def _opened(server: Server, length: int) -> socket.socket:
+    address = urlsplit(server.url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=10)
+    connection.sendall(
+        f"POST /predictions/xfr HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token()}\r\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {length}\r\n\r\n".encode()
+    )
+    return connection
+
+
+def suffer(name: str, fault: Callable[[Server, Load], str], server: Server, asked: list[Question]) -> None:
+    with Load(server, asked) as load:
+        time.sleep(2.0)
+        since = load.now()
+        said = fault(server, load)
+        time.sleep(3.0)
+    ask = Load(server, asked)
+    after = Counter(ask._ask(question, server.token()) for question in asked[:20])
+    if set(after) != {"200"} or ask.wrong:
+        raise RuntimeError(f"{name}: afterwards {after}, {ask.wrong}")
+    print(f"| {name} | {load.table(since)} | {said} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    options = parser.parse_args()
+    asked = questions(options.data, 60, ExplanationService())
+    print("| fault | requests | answered, all right | other outcomes | last of these | what happened |")
+    print("|---|---|---|---|---|---|")
+    properties = {"enable_model_api": "true"}
+    with tempfile.TemporaryDirectory() as folder:
+        with serve(Path(folder) / "a", Deployment(), Workers(), properties) as server:
+            for name, fault in (
+                ("worker killed", kill_worker),
+                ("clients vanish", clients_vanish),
+                ("uploads crawl", uploads_crawl),
+                ("model unregistered, registered", model_leaves_and_returns),
+            ):
+                suffer(name, fault, server, asked)
+        small = Path(folder) / "small"
+        small.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(small)], check=False)
+        if mounted.returncode:
+            print("the full disk was left out: a tmpfs cannot be mounted here")
+            return
+        try:
+            tempfile.tempdir = str(small)
+            with serve(small / "b", Deployment(), Workers(), properties) as server:
+                suffer("disk full", disk_fills, server, asked)
+        finally:
+            tempfile.tempdir = None
+            subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+if __name__ == "__main__":
+    main()
