@@ -31,7 +31,8 @@ def main() -> None:
         seconds.append(time.perf_counter() - start)
     forward = sorted(seconds)[10]
     print(
-        f"forward pass of a pair: {1000 * forward:.1f} ms\n| method | ms | forward passes | listed |\n|---|---|---|---|"
+        f"forward pass of a pair: {1000 * forward:.1f} ms\n"
+        "| method | ms | forward passes | listed |\n|---|---|---|---|"
     )
     for name in METHODS:
         quick = RELATIVE_COST[name] < 50
