@@ -192,7 +192,8 @@ def _load(path: str | os.PathLike[str]) -> Outliner:
         raise WeightsError(
             f"{name} is no outline finder that this version reads: train one with `xfr train outlines`"
         )
-    network = OutlineFinder(*(_size(card, key, name) for key in ("points", "components", "width")))
+    with torch.random.fork_rng(devices=[]):  # a network is born with random weights
+        network = OutlineFinder(*(_size(card, key, name) for key in ("points", "components", "width")))
     load_state_dict_into(network, {key: value.float() for key, value in state.items()}, name)
     if not all(value.isfinite().all() for value in state.values()):
         raise WeightsError(f"{name} holds numbers that are not finite: get the file again")

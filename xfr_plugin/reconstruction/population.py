@@ -43,12 +43,13 @@ def synthetic_faces(count: int, size: tuple[int, int] = (112, 112), seed: int = 
     Args:
         count: how many.
         size: height and width in pixels.
-        seed: of the draw; the first n faces of a seed are the same whatever the count.
+        seed: of the draw; the first n faces of a seed are the same whatever the count, but for rounding (1/255).
 
     Returns:
         N×3×H×W in [0, 1].
     """
-    decoder = load_decoder(_SOURCE)
+    with torch.random.fork_rng(devices=[]):  # networks are born with random weights
+        decoder = load_decoder(_SOURCE)
     mean = decoder.mean_embedding
     drawn = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(seed)) / len(mean) ** 0.5
     with torch.no_grad():
