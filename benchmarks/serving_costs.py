@@ -30,10 +30,8 @@ def main() -> None:
         recognizer.embed(images)
         seconds.append(time.perf_counter() - start)
     forward = sorted(seconds)[10]
-    print(
-        f"forward pass of a pair: {1000 * forward:.1f} ms\n"
-        "| method | ms | forward passes | listed |\n|---|---|---|---|"
-    )
+    print(f"forward pass of a pair: {1000 * forward:.1f} ms")
+    print("| method | ms | forward passes | listed |\n|---|---|---|---|")
     for name in METHODS:
         quick = RELATIVE_COST[name] < 50
         found = []

@@ -201,8 +201,13 @@ def test_logs_and_metrics_hold_nothing_about_anybody(http: Callable[..., Any], s
         "/predictions/xfr",
         fields={**files(0, 1), "gallery": json.dumps({"embeddings": [digits], "ids": [name]})},
     )
-    log = server.log_text()
-    assert "XfrAnswers" in log
+    headers = {"Authorization": f"Bearer {server.token('management')}"}
+    address = f"http://127.0.0.1:{server.ports.metrics}/metrics"
+    metrics = urllib3.request("GET", address, headers=headers).data.decode()
+    assert 'XfrAnswers{Kind="match"' in metrics
+    assert 'XfrErrors{Kind="malformed"' in metrics
+    assert 'XfrStageTime{Kind="embed"' in metrics
+    log = server.log_text() + metrics
     for secret in (name, "0.12345678", image[100:140]):
         assert secret not in log
 
