@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -154,6 +155,20 @@ def test_shared_passes_change_no_map(service: ExplanationService, method: str) -
             assert one is not None
             assert other is not None
             assert np.abs(one - other).max() <= 1e-3 * np.abs(one).max()
+
+
+def test_threads_do_not_disturb_each_other(service: ExplanationService) -> None:
+    """Methods trace, hook and canonize the one network; scores of other threads must not notice."""
+    expected = [ask(service, False, **pair(a, 7)).decision.score for a in range(6)]
+
+    def scored(turn: int) -> float:
+        options = {"method": ("fggb", "lrp", "gradcam")[turn % 3]} if turn % 2 == 0 else {}
+        wanted = turn % 2 == 0
+        return ask(service, wanted, **pair(turn % 6, 7, returns=["regions"], **options)).decision.score
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(scored, range(12)))
+    assert found == pytest.approx([expected[turn % 6] for turn in range(12)], abs=1e-5)
 
 
 def test_stored_embeddings_answer_as_their_images_do(service: ExplanationService) -> None:

@@ -16,6 +16,7 @@ from xfr_plugin.attr.registry import get_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder
+from xfr_plugin.service.guard import NETWORKS
 
 __all__ = ["SHARED", "Explainers", "Maps", "Question", "Side"]
 
@@ -105,7 +106,12 @@ class Explainers:
 
     def _together(self, method: str, questions: list[Question]) -> list[Maps]:
         if method == "reconstruction":
-            return self._from_embeddings(questions)
+            with NETWORKS.shared():
+                return self._from_embeddings(questions)
+        with NETWORKS.exclusive():
+            return self._through_network(method, questions)
+
+    def _through_network(self, method: str, questions: list[Question]) -> list[Maps]:
         first = questions[0]
         with_probe, with_reference, threshold = first.layout
         attribution = get_method(method).build(self.recognizer, threshold)

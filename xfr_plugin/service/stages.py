@@ -26,6 +26,7 @@ from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.explaining import Explainers, Maps, Question, Side
 from xfr_plugin.service.gallery import contrast, rank
+from xfr_plugin.service.guard import NETWORKS
 from xfr_plugin.service.quality import Name, decision_warnings, face_warnings
 from xfr_plugin.service.rendering import embedding_text, face_reasons, sentences
 from xfr_plugin.service.work import Work, attempt
@@ -88,7 +89,8 @@ def embed_all(models: Models, batch: list[Work]) -> None:
     stacked = np.stack([face.image for _, _, face in owners]).transpose(0, 3, 1, 2)
     recognizer = models.recognizer
     images = torch.from_numpy(stacked / np.float32(255)).to(recognizer.device, recognizer.dtype)
-    units = recognizer.embed(images, batch_size=len(images))
+    with NETWORKS.shared():
+        units = recognizer.embed(images, batch_size=len(images))
     spent = time.perf_counter() - start
     for (work, name, _), image, unit in zip(owners, images, units, strict=True):
         work.sides[name] = Side(unit, image)
@@ -182,7 +184,7 @@ def _finish(models: Models, work: Work, method: str, maps: list[Maps]) -> None:
         assert work.decision is not None
         explanation = _explanation(models, work, method, maps[0], work.decision)
     if work.request.wants("faithfulness"):
-        with work.timed("check"):
+        with NETWORKS.exclusive(), work.timed("check"):
             found = check_faithfulness(models.recognizer, *_checkable(work, maps[0]), work.threshold)
             explanation = explanation.model_copy(update={"faithfulness": found})
     work.explanation = explanation
@@ -290,7 +292,8 @@ def _decode_likenesses(models: Models, work: Work) -> None:
         )
     with work.timed("reconstruct"), torch.no_grad():
         units = torch.stack([work.sides[name].unit for name in _NAMES]).to(models.decoder.mean_embedding)
-        faces = models.decoder.faces(units)
+        with NETWORKS.shared():
+            faces = models.decoder.faces(units)
         work.likenesses = dict(zip(_NAMES, faces, strict=True))
 
 
