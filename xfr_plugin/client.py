@@ -28,7 +28,7 @@ __all__ = ["Client", "ClientError", "Face", "read_token"]
 Face: TypeAlias = bytes | Sequence[float]
 """A face: the bytes of an image file, or an embedding."""
 
-_BUSY = (429, 502, 503)
+_BUSY = (429, 502, 503, 507)
 
 
 class ClientError(XfrError):
@@ -39,7 +39,7 @@ class Client:
     """Asks a server of the service. Safe to use from several threads.
 
     Questions change nothing, so they are asked again when a connection breaks or the server is too busy (429, 502,
-    503), with growing pauses; not when it has answered, nor after a timeout.
+    503, 507: a worker died), with growing pauses; not when it has answered, nor after a timeout.
 
     Args:
         url: of the server, without a path.
