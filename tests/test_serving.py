@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -245,6 +247,39 @@ def test_commands_ask_a_server(server: Server, tmp_path: Path) -> None:
     wrong = run("verify", *asked[:-1], str(tmp_path / "a.jpg"))
     assert wrong.returncode == 2
     assert "xfr: error" in wrong.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_stops_cleanly(server: Server, tmp_path: Path, number: signal.Signals) -> None:
+    """An impatient second signal included: no process, and no token, stays behind."""
+    store, output = server.run_dir.parent / "store", tmp_path / "said.txt"
+    command = [sys.executable, "-m", "xfr_plugin.cli", "serve", "--model-store", str(store), "--port", "0"]
+    with output.open("w") as said:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            deadline = time.monotonic() + 180
+            while "stop:" not in output.read_text() and time.monotonic() < deadline:
+                assert process.poll() is None, output.read_text()
+                time.sleep(0.2)
+            assert (tmp_path / "xfr-run" / "key_file.json").is_file()
+            process.send_signal(number)
+            time.sleep(0.3)
+            process.send_signal(number)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+    assert "stopped" in output.read_text()
+    assert not (tmp_path / "xfr-run" / "key_file.json").exists()
+    address = re.search(r"http://127\.0\.0\.1:\d+", output.read_text())
+    assert address is not None
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        urllib3.PoolManager(retries=False, timeout=5.0).request("GET", address.group())
 
 
 def curl_examples() -> list[str]:

@@ -154,6 +154,9 @@ def schemas_command(
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Stop; further signals must not interrupt that, or the tokens would stay behind."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
