@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from captum.attr import Attribution, NoiseTunnel
 from tiny_decoder import toy_decoder
 from torch import nn
 
-from xfr_plugin.attr import METHODS, Fggb, PairAttribution, PairDeepLift, ReconstructionSaliency, Xssab
+from xfr_plugin.attr import (
+    METHODS,
+    Exchange,
+    Fggb,
+    PairAttribution,
+    PairDeepLift,
+    ReconstructionSaliency,
+    Xssab,
+)
 from xfr_plugin.attr.evidence import channel_evidence, channel_similarity
 from xfr_plugin.attr.relevance import RelevanceAttribution
 from xfr_plugin.errors import InputError, UnknownNameError
@@ -19,6 +28,16 @@ from xfr_plugin.recognition import Recognizer
 
 Images = tuple[torch.Tensor, torch.Tensor]
 CLASSES = [method.cls for method in METHODS.values()]
+
+
+ONE_FACE = [cls for cls in CLASSES if not cls.reads_both_faces]
+"""Those whose map of the probe needs no more of the reference than its embedding."""
+EMBEDDING = [cls for cls in CLASSES if cls is not Exchange]
+"""Those that explain a probe against an embedding, whether or not as against the face."""
+
+
+def named(classes: list[type[PairAttribution]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("cls", classes, ids=[cls.__name__ for cls in classes])
 
 
 @pytest.fixture(params=CLASSES, ids=[cls.__name__ for cls in CLASSES])
@@ -63,9 +82,11 @@ def test_swapping_the_pair_swaps_the_maps(attribution: PairAttribution, pair: Im
     torch.testing.assert_close(swapped[1], first)
 
 
+@named(ONE_FACE)
 def test_reference_embedding_gives_the_probes_map(
-    attribution: PairAttribution, recognizer: Recognizer, pair: Images
+    cls: type[PairAttribution], recognizer: Recognizer, pair: Images
 ) -> None:
+    attribution = build(cls, recognizer)
     expected, _ = attribution.attribute(pair)
     embedding = recognizer.embed(pair[1])
     alone = attribution.attribute(pair[0], additional_forward_args=embedding)
@@ -75,9 +96,16 @@ def test_reference_embedding_gives_the_probes_map(
     torch.testing.assert_close(scaled[0], expected)
 
 
+def test_exchange_refuses_a_reference_without_pixels(recognizer: Recognizer, pair: Images) -> None:
+    with pytest.raises(InputError, match="both faces as images"):
+        Exchange(recognizer).attribute(pair[0], additional_forward_args=recognizer.embed(pair[1]))
+
+
+@named(EMBEDDING)
 def test_one_reference_embedding_serves_a_whole_batch(
-    attribution: PairAttribution, recognizer: Recognizer, pair: Images
+    cls: type[PairAttribution], recognizer: Recognizer, pair: Images
 ) -> None:
+    attribution = build(cls, recognizer)
     embedding = recognizer.embed(pair[1][:1])
     for shared in (embedding, embedding[0]):
         maps = attribution.attribute(pair[0], additional_forward_args=shared)
@@ -108,8 +136,9 @@ def test_works_without_gradients_and_leaves_no_trace(
     assert all(parameter.grad is None for parameter in recognizer.parameters())
 
 
-def test_noise_tunnel_composes(attribution: PairAttribution, recognizer: Recognizer, pair: Images) -> None:
-    embedding = recognizer.embed(pair[1])
+@named(EMBEDDING)
+def test_noise_tunnel_composes(cls: type[PairAttribution], recognizer: Recognizer, pair: Images) -> None:
+    attribution, embedding = build(cls, recognizer), recognizer.embed(pair[1])
     tunnel = NoiseTunnel(attribution)
     smooth = tunnel.attribute(
         pair[0], nt_samples=3, stdevs=1e-9, additional_forward_args=embedding, nt_samples_batch_size=2
@@ -155,6 +184,12 @@ def test_further_forward_arguments_reach_the_function(recognizer: Recognizer, pa
         function: Callable[..., torch.Tensor] = Gained() if cls is PairDeepLift else embed
         attribution = build(cls, Scaled() if issubclass(cls, RelevanceAttribution) else function, 0.2)
         maps = attribution.attribute(pair, additional_forward_args=(gains, 1))
+        if cls not in ONE_FACE:
+            for i, gain in enumerate(gains):
+                own = build(cls, partial(embed, gain=gain[None], power=1), 0.2)
+                alone = own.attribute((pair[0][i : i + 1], pair[1][i : i + 1]))
+                torch.testing.assert_close(alone[0][0], maps[0][i])
+            continue
         reference = recognizer.features(pair[1] * gains.view(-1, 1, 1, 1)).detach()
         alone = attribution.attribute(pair[0], additional_forward_args=(reference, gains, 1))
         torch.testing.assert_close(alone, maps[0])

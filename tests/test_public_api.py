@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 import xfr_plugin
-from xfr_plugin import errors
+from xfr_plugin import attr, errors
 
 MODULES = ["faces", "recognition", "attr", "report", "channels"]
 
@@ -42,6 +42,11 @@ def test_every_exported_name_exists(name: str) -> None:
     module = importlib.import_module(f"xfr_plugin{name}")
     for exported in getattr(module, "__all__", []):
         assert hasattr(module, exported)
+
+
+def test_the_class_of_every_method_can_be_imported() -> None:
+    """As Captum's are: `from xfr_plugin.attr import …`."""
+    assert {method.cls.__name__ for method in attr.METHODS.values()} <= set(attr.__all__)
 
 
 def test_every_error_is_one_of_ours() -> None:

@@ -11,8 +11,10 @@ from xfr_plugin.attr.captum_methods import (
 from xfr_plugin.attr.captum_perturbation import PairKernelShap, PairLime, PairOcclusion
 from xfr_plugin.attr.corrrise import CorrRise, GalleryMaps
 from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.attr.counterfactual import Counterfactual, RegionalAnswer
 from xfr_plugin.attr.ebp import Ebp
 from xfr_plugin.attr.evidence import channel_evidence, channel_similarity
+from xfr_plugin.attr.exchange import Exchange
 from xfr_plugin.attr.fame import Fame
 from xfr_plugin.attr.fggb import Fggb
 from xfr_plugin.attr.gradcam import GradCam, GradCamPlusPlus, ScoreCam
@@ -21,6 +23,7 @@ from xfr_plugin.attr.reconstruction import ReconstructionSaliency
 from xfr_plugin.attr.reconstruction_explainer import ReconstructionExplainer
 from xfr_plugin.attr.registry import METHODS, Method, default_method, fast_method, get_method
 from xfr_plugin.attr.relevance import ChannelRelevanceSaliency, LrpSaliency
+from xfr_plugin.attr.replacement import Replacement
 from xfr_plugin.attr.srise import SRise
 from xfr_plugin.attr.xface import XFace
 from xfr_plugin.attr.xssab import Xssab
@@ -30,7 +33,9 @@ __all__ = [
     "ChannelRelevanceSaliency",
     "CorrRise",
     "CosineHead",
+    "Counterfactual",
     "Ebp",
+    "Exchange",
     "Fame",
     "Fggb",
     "GalleryMaps",
@@ -51,6 +56,8 @@ __all__ = [
     "PerturbationPairAttribution",
     "ReconstructionExplainer",
     "ReconstructionSaliency",
+    "RegionalAnswer",
+    "Replacement",
     "SRise",
     "ScoreCam",
     "XFace",
