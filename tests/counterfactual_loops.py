@@ -71,7 +71,7 @@ def any_model(seed: int = 3) -> CounterfactualModel:
             weights=rows(rng.normal(0, 0.7, (8, readings))),
             bias=tuple(rng.normal(0, 0.3, 8).tolist()),
             none=0.4,
-            effect=tuple(rng.uniform(0.05, 0.3, 8).tolist()),
+            effect=float(rng.uniform(0.05, 0.3)),
         )
 
     names: tuple[Story, ...] = ("dissimilar", "similar")
@@ -145,11 +145,11 @@ def looped_readings(
     return np.array(table).transpose(0, 2, 1)
 
 
-def looped_evidence(
+def looped_posteriors(
     model: CounterfactualModel, form: Form, readings: NDArray[np.float64], present: Sequence[bool]
-) -> list[float]:
-    """Evidence of each region beyond its share, from readings R×F."""
-    found = {}
+) -> dict[Story, list[float]]:
+    """Of each region, and last of none of them, from readings R×F."""
+    found: dict[Story, list[float]] = {}
     for story, fitted in model.stories[form].items():
         terms = []
         for r, values in enumerate(readings):
@@ -160,15 +160,39 @@ def looped_evidence(
                 )
             )
             terms.append(math.exp(logit) if present[r] else 0.0)
-        total = sum(terms) + math.exp(fitted.none)
-        found[story] = [term / total * effect for term, effect in zip(terms, fitted.effect, strict=True)]
-    return [s - d for s, d in zip(found["similar"], found["dissimilar"], strict=True)]
+        terms.append(math.exp(fitted.none))
+        found[story] = [term / sum(terms) for term in terms]
+    return found
 
 
-def completed(evidence: Sequence[float], areas: Sequence[int], margin: float) -> list[float]:
-    """With the rest of the margin, in parts as large as the regions."""
-    rest = margin - sum(evidence)
-    return [b + area / sum(areas) * rest for b, area in zip(evidence, areas, strict=True)]
+def looped_evidence(
+    model: CounterfactualModel,
+    form: Form,
+    readings: NDArray[np.float64],
+    areas: Sequence[int],
+    margin: float,
+) -> list[float]:
+    """Evidence of each region, from readings R×F and pixels of each region."""
+    shown = [area > 0 for area in areas]
+    found = looped_posteriors(model, form, readings, shown)
+    effect = {story: fitted.effect for story, fitted in model.stories[form].items()}
+    beyond, moved = [], []
+    for r, area in enumerate(areas):
+        net = found["similar"][r] * effect["similar"] - found["dissimilar"][r] * effect["dissimilar"]
+        beyond.append(net * area / sum(areas) * sum(shown))
+    rest = margin - sum(beyond)
+    for r, area in enumerate(areas):
+        removal = readings[r][READINGS[form].index("removal")]
+        if rest > 0:
+            change = -removal
+        else:
+            change = readings[r][READINGS[form].index("exchange")] if form == "pair" else removal
+        moved.append(max(0.0, change) * shown[r] + 1e-3 * area / sum(areas))
+    none = max(found["similar"][-1], found["dissimilar"][-1])
+    return [
+        b + rest * ((1 - none) * area / sum(areas) + none * m / sum(moved))
+        for b, area, m in zip(beyond, areas, moved, strict=True)
+    ]
 
 
 def laid_evenly(evidence: Sequence[float], regions: RegionMap) -> NDArray[np.float64]:

@@ -13,7 +13,6 @@ from counterfactual_loops import (
     PARTS,
     SIZE,
     any_model,
-    completed,
     cosine_of,
     face_net,
     faces,
@@ -112,8 +111,7 @@ def test_evidence_and_maps_are_those_of_plain_loops(
     margin = cosine_of(network)(pair[0][0], pair[1][0]) - TAU
     for side, regions in enumerate(own_regions(pair)):
         areas = [int(mask.sum()) for mask in region_masks(regions).values()]
-        beyond = looped_evidence(MODEL, "pair", loops[side].mean(axis=2), [True] * 8)
-        expected = completed(beyond, areas, margin)
+        expected = looped_evidence(MODEL, "pair", loops[side].mean(axis=2), areas, margin)
         answer = answers[side][0]
         assert answer.margin == pytest.approx(margin, abs=1e-12)
         np.testing.assert_allclose(answer.evidence.numpy(), expected, rtol=0, atol=1e-6)
@@ -126,15 +124,14 @@ def test_evidence_and_maps_are_those_of_plain_loops(
 def test_errors_are_those_of_a_bootstrap_by_hand(
     pair: Images, network: nn.Module, donors: Tensor, loops: list[np.ndarray]
 ) -> None:
-    """200 draws of the faces of nobody, with replacement; a share of the margin moves with the evidence."""
+    """200 draws of the faces of nobody, with replacement."""
     answer = counterfactual(network, seed=0).regional(only(pair, 0))[0][0]
     areas = [int(mask.sum()) for mask in region_masks(own_regions(pair)[0]).values()]
     drawn = torch.randint(DONORS, (200, DONORS), generator=torch.Generator().manual_seed(0))
     resampled = []
     for which in drawn.tolist():
         mean = np.mean([loops[0][:, :, k] for k in which], axis=0)
-        evidence = looped_evidence(MODEL, "pair", mean, [True] * 8)
-        resampled.append(completed(evidence, areas, answer.margin))
+        resampled.append(looped_evidence(MODEL, "pair", mean, areas, answer.margin))
     np.testing.assert_allclose(answer.errors.numpy(), np.std(resampled, axis=0, ddof=1), rtol=1e-4)
     assert (answer.errors > 0).all()
 
@@ -224,8 +221,8 @@ def test_an_embedding_is_read_by_removal_and_transplant(
     regions = own_regions(pair)[0]
     areas = [int(mask.sum()) for mask in region_masks(regions).values()]
     margin = cosine_of(network)(pair[0][0], pair[1][0]) - TAU
-    evidence = looped_evidence(MODEL, "alone", loops[0][:, which].mean(axis=2), [True] * 8)
-    expected = laid_evenly(completed(evidence, areas, margin), regions)
+    evidence = looped_evidence(MODEL, "alone", loops[0][:, which].mean(axis=2), areas, margin)
+    expected = laid_evenly(evidence, regions)
     alone = counterfactual(network).attribute(
         pair[0][:1],
         additional_forward_args=5 * network(pair[1][:1]),  # it need not be normalised

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from xfr_plugin.attr._interventions import PAIR_READINGS, REGIONS
-from xfr_plugin.attr.counterfactual_model import CounterfactualModel, parse_model, shipped_model
+from xfr_plugin.attr.counterfactual_model import READINGS, CounterfactualModel, parse_model, shipped_model
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.training.counterfactual import (
@@ -43,13 +43,12 @@ def test_what_is_informative_gets_the_weight_and_the_planted_region_the_evidence
         others = np.delete(weights, INFORMATIVE, axis=1)
         assert weights[:, INFORMATIVE].min() > 2 * np.abs(others).max()
     fresh = examples(seed=1)
-    evidence = model.evidence(
-        "pair", torch.from_numpy(fresh.readings), torch.from_numpy(fresh.present)
-    ).numpy()
+    areas = torch.ones(len(REGIONS), dtype=torch.float64)
+    evidence = model.evidence("pair", torch.from_numpy(fresh.readings), areas, 0.0).numpy()
     signed = np.where(fresh.similar, 1, -1)[:, None] * evidence
     planted = fresh.region >= 0
     assert (signed.argmax(axis=1) == fresh.region)[planted].mean() > 0.9
-    assert np.abs(evidence[planted].sum(axis=1)).mean() > 1.5 * np.abs(evidence[~planted].sum(axis=1)).mean()
+    assert signed[planted].max(axis=1).mean() > 1.5 * signed[~planted].max(axis=1).mean()
 
 
 def test_the_same_examples_give_the_same_model() -> None:
@@ -58,11 +57,13 @@ def test_the_same_examples_give_the_same_model() -> None:
 
 def test_an_absent_region_gets_no_evidence() -> None:
     readings = torch.zeros(1, len(REGIONS), len(PAIR_READINGS), dtype=torch.float64)
-    present = torch.ones(1, len(REGIONS), dtype=torch.bool)
-    present[0, 2] = False
-    evidence = shipped_model().evidence("pair", readings, present)
-    assert evidence[0, 2] == 0
-    assert evidence.isfinite().all()
+    areas = torch.tensor([40, 30, 0, 50, 60, 70, 20, 10], dtype=torch.float64)
+    for form, margin in (("pair", 0.2), ("pair", -0.2), ("alone", 0.1)):
+        read = readings[..., : len(READINGS[form])]  # type: ignore[index]
+        evidence = shipped_model().evidence(form, read, areas, margin)  # type: ignore[arg-type]
+        assert evidence[0, 2] == 0
+        assert evidence.isfinite().all()
+        assert float(evidence.sum()) == pytest.approx(margin)
 
 
 def test_regions_and_untouched_pairs_are_needed() -> None:

@@ -57,8 +57,9 @@ class Counterfactual(PerturbationPairAttribution):
     (`from_scores`). Every region of a face, as found on that face, is given the partner's (*exchange*), replaced by
     that of faces of nobody (*removal*), and is put into faces of nobody (*transplant*); `_interventions` lists what
     is read. A model with few weights (`counterfactual_model`), fitted on plantings among training people, makes of
-    the readings what the score is expected to owe to each region, b_r. The evidence of a region is this, and its part
-    A_r of the face's area in what is left of the margin: c_r = b_r + A_r (s − τ − Σ b). It lies evenly on the region.
+    the readings where one region stands out, and how densely evidence lies on each; what that leaves of the margin
+    is divided by what the interventions did to the score, as far as no region stands out, and evenly otherwise.
+    Evidence lies evenly on a region.
 
     2 + 2R + (1 + 4R)·K forward passes a pair for R = 8 regions and K faces of nobody; 1 + (1 + 2R)·K for a probe
     against an embedding, with which nothing can be exchanged, so that it is read less surely.
@@ -273,13 +274,11 @@ class Counterfactual(PerturbationPairAttribution):
         return [self._answer("pair", float(score), side, own) for side, own in zip(sides, parts, strict=True)]
 
     def _answer(self, form: Form, score: float, readings: Tensor, regions: FaceRegions) -> RegionalAnswer:
-        present = torch.from_numpy(regions.present).to(readings.device)
         areas = readings.new_tensor(regions.masks.sum(axis=(1, 2)) * regions.present)
         margin = score - self.threshold
 
         def completed(mean: Tensor) -> Tensor:
-            beyond = self.model.evidence(form, mean, present)
-            return beyond + areas / areas.sum() * (margin - beyond.sum(dim=-1, keepdim=True))
+            return self.model.evidence(form, mean, areas, margin)
 
         count = readings.shape[2]
         generator = torch.Generator().manual_seed(self.seed)

@@ -3,10 +3,19 @@
 Two stories are told of every pair. *Dissimilar*: the faces are one person's but for one region; *similar*: two
 people's but for one region. For each story, plantings among training people (one region exchanged, or none) taught a
 multinomial logistic regression with few weights: nearly the same for all regions, on readings standardised by region,
-with an intercept for each region and one for "none of them". Its posterior p_r, times the mean effect e_r of such a
-planting on the score, is what the score is expected to owe to the region:
+with an intercept for each region and one for "none of them".
 
-    b_r = p_r(similar) · e_r(similar) − p_r(dissimilar) · e_r(dissimilar).
+Its posterior p_r decides how densely evidence lies on a region, with e the mean effect of such a planting on the
+score and A_r the part of the face that the region covers, R regions:
+
+    b_r = R A_r (p_r(similar) e(similar) − p_r(dissimilar) e(dissimilar)).
+
+What is left of the margin, t = s − τ − Σ b, is not owed to one region. As far as a story finds none (q, the larger of
+the two posteriors of "none"), it is divided by what was measured, m: in proportion to the loss of the score without
+the region, or, where t < 0, to the gain by the partner's (of a face against an embedding: by nobody's). The rest of
+it lies evenly:
+
+    c_r = b_r + t ((1 − q) A_r + q m_r / Σ m),    Σ c = s − τ.
 """
 
 from __future__ import annotations
@@ -40,6 +49,8 @@ Story: TypeAlias = Literal["dissimilar", "similar"]
 
 READINGS: dict[Form, tuple[str, ...]] = {"pair": PAIR_READINGS, "alone": ALONE_READINGS}
 
+_EVEN = 1e-3  # where no intervention moves the score, evenly
+
 
 class StoryModel(BaseModel):
     """One story of one form; R regions, F readings.
@@ -50,7 +61,7 @@ class StoryModel(BaseModel):
         weights: R×F, of standardised readings.
         bias: R, of the regions.
         none: of the answer that no region was planted.
-        effect: R, ≥ 0, mean change of the score by a planting.
+        effect: ≥ 0, change of the score by a planting, mean of the regions' means.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -60,19 +71,17 @@ class StoryModel(BaseModel):
     weights: tuple[tuple[float, ...], ...]
     bias: tuple[float, ...]
     none: float
-    effect: tuple[float, ...]
+    effect: float
 
-    def expected(self, readings: Tensor, present: Tensor) -> Tensor:
-        """Expected effect …×R from readings …×R×F, of the regions that are present (R)."""
-        mean, spread, weights, bias, effect = (
-            readings.new_tensor(value)
-            for value in (self.mean, self.spread, self.weights, self.bias, self.effect)
+    def posterior(self, readings: Tensor, present: Tensor) -> Tensor:
+        """Of each region that is present (R), and of none of them, …×(R+1), from readings …×R×F."""
+        mean, spread, weights, bias = (
+            readings.new_tensor(value) for value in (self.mean, self.spread, self.weights, self.bias)
         )
         logits = ((readings - mean) / spread * weights).sum(dim=-1) + bias
         logits = logits.masked_fill(~present, -torch.inf)
         none = torch.full_like(logits[..., :1], self.none)
-        posterior = torch.cat((logits, none), dim=-1).softmax(dim=-1)[..., :-1]
-        return posterior * effect
+        return torch.cat((logits, none), dim=-1).softmax(dim=-1)
 
 
 class CounterfactualModel(BaseModel):
@@ -87,7 +96,7 @@ class CounterfactualModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format: Literal["xfr-counterfactual/1"] = "xfr-counterfactual/1"
+    format: Literal["xfr-counterfactual/2"] = "xfr-counterfactual/2"
     regions: tuple[str, ...] = REGIONS
     stories: dict[Form, dict[Story, StoryModel]]
     training: dict[str, str | int | float] = {}
@@ -102,19 +111,43 @@ class CounterfactualModel(BaseModel):
                 if model is None:
                     raise ValueError(f"no {story} story of form {form}")
                 rows = {len(row) for row in (*model.mean, *model.spread, *model.weights)}
-                columns = {
-                    len(x) for x in (model.mean, model.spread, model.weights, model.bias, model.effect)
-                }
+                columns = {len(x) for x in (model.mean, model.spread, model.weights, model.bias)}
                 if rows != {len(readings)} or columns != {len(REGIONS)}:
                     raise ValueError(f"the {story} story of form {form} has another shape")
         return self
 
-    def evidence(self, form: Form, readings: Tensor, present: Tensor) -> Tensor:
-        """What the score is expected to owe to each region beyond what is usual, …×R, from readings …×R×F."""
-        stories = self.stories[form]
-        return stories["similar"].expected(readings, present) - stories["dissimilar"].expected(
-            readings, present
+    def evidence(self, form: Form, readings: Tensor, areas: Tensor, margin: float) -> Tensor:
+        """What each region contributes to the margin.
+
+        Args:
+            form: of the readings.
+            readings: …×R×F.
+            areas: pixels of each region, R; 0 of one that is absent.
+            margin: s − τ.
+
+        Returns:
+            c, …×R, which sums to the margin.
+        """
+        parts, present = areas / areas.sum(), areas > 0
+        similar, dissimilar = (
+            self.stories[form][story].posterior(readings, present) for story in ("similar", "dissimilar")
         )
+        effects = [self.stories[form][story].effect for story in ("similar", "dissimilar")]
+        owed = similar[..., :-1] * effects[0] - dissimilar[..., :-1] * effects[1]
+        beyond = owed * parts * present.sum()
+        rest = margin - beyond.sum(dim=-1, keepdim=True)
+        nothing = torch.maximum(similar[..., -1:], dissimilar[..., -1:])
+        measured = _measured(form, readings, rest, parts)
+        return beyond + rest * ((1 - nothing) * parts + nothing * measured)
+
+
+def _measured(form: Form, readings: Tensor, rest: Tensor, parts: Tensor) -> Tensor:
+    """How what is left is divided by what single interventions did, …×R, summing to 1."""
+    names = READINGS[form]
+    loss = -readings[..., names.index("removal")]
+    gain = readings[..., names.index("exchange")] if "exchange" in names else -loss
+    moved = torch.where(rest > 0, loss, gain).clamp_min(0) * (parts > 0) + _EVEN * parts
+    return moved / moved.sum(dim=-1, keepdim=True)
 
 
 def parse_model(text: str, name: str) -> CounterfactualModel:

@@ -279,7 +279,7 @@ def _fit_story(examples: Examples, form: Form) -> StoryModel:
     others = examples.present & (np.arange(len(REGIONS)) != region[:, None])
     mean = np.stack([values[others[:, r], r].mean(axis=0) for r in range(len(REGIONS))])
     spread = np.stack([values[others[:, r], r].std(axis=0) for r in range(len(REGIONS))])
-    effect = [float(examples.effect[region == r].mean()) for r in range(len(REGIONS))]
+    effect = np.mean([examples.effect[region == r].mean() for r in range(len(REGIONS))])
     weights, bias, none = _fit_logits((values - mean) / spread, examples.present, region)
     return StoryModel(
         mean=_rows(mean),
@@ -287,7 +287,7 @@ def _fit_story(examples: Examples, form: Form) -> StoryModel:
         weights=_rows(weights),
         bias=_row(bias),
         none=none,
-        effect=_row(effect),
+        effect=round(float(effect), 6),
     )
 
 
