@@ -37,10 +37,13 @@ CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "with pictures": ("explanations", {"returns": "regions,words,overlay,maps"}),
     "xssab": ("explanations", {"returns": "regions,words", "method": "xssab"}),
     "fggb": ("explanations", {"returns": "regions,words", "method": "fggb"}),
+    "counterfactual": ("explanations", {"returns": "regions,words", "method": "counterfactual"}),
 }
 """What is asked: endpoint and options."""
 
-COUNTS = {"decision": 2500, "reconstruction": 600, "with pictures": 300, "xssab": 300, "fggb": 24}
+COUNTS = {
+    "decision": 2500, "reconstruction": 600, "with pictures": 300, "xssab": 300, "fggb": 24, "counterfactual": 64,
+}  # fmt: skip
 """Requests for each number of clients, in all rounds; 10,000 decisions in all."""
 
 CLIENTS = (1, 4, 16, 64)

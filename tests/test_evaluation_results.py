@@ -90,6 +90,22 @@ def test_summary_means_are_those_of_an_obvious_loop(results: Results) -> None:
     assert rows["similar, two regions", "both", "floor_random"].number == 5
 
 
+def test_leads_are_differences_on_the_same_pairs(results: Results) -> None:
+    rows = results.leads("xssab", "planted", "dissimilar", "auc")
+    assert {row.method for row in rows} == set(results.methods) - {"xssab"}
+    means = {
+        r.method: r.mean for r in results.summary() if r[:5] == ("planted", "dissimilar", "", "auc", None)
+    }
+    for row in rows:
+        assert row.number == 14
+        assert row.mean == pytest.approx(means["xssab"] - means[row.method])
+        assert row.low < row.mean < row.high
+    other = rows[0].method
+    back = {row.method: row for row in results.leads(other, "planted", "dissimilar", "auc")}["xssab"]
+    assert (back.low, back.mean, back.high) == pytest.approx((-rows[0].high, -rows[0].mean, -rows[0].low))
+    assert results.leads("nobody", "planted", "dissimilar", "auc") == []
+
+
 def test_facts_are_scores_before_and_after(results: Results) -> None:
     for entry in results.manifest.plantings:
         facts = results.facts[entry.name]
@@ -115,6 +131,7 @@ def test_files_of_results(results: Results, tmp_path: Path) -> None:
         "Top-1 by chance: 0.143",
         "0.286",
         "No method failed",
+        "on the same plantings",
     ):
         assert words in text
     assert (tmp_path / "pairs.csv").read_text(encoding="utf-8").count("\n") == len(results.facts) + 1

@@ -16,7 +16,7 @@ from xfr_plugin.evaluation.pairs import PairEntry, person_of
 from xfr_plugin.evaluation.protocol import Protocol
 from xfr_plugin.evaluation.run import COST
 from xfr_plugin.evaluation.store import Shard
-from xfr_plugin.evaluation.summary import SummaryRow, clustered_means, medians
+from xfr_plugin.evaluation.summary import Key, SummaryRow, clustered_means, medians
 
 __all__ = ["AGREEMENT", "Failure", "Record", "Results", "collect"]
 
@@ -95,6 +95,29 @@ class Results:
             self._cache["rows"] = self._summarised()
         return self._cache["rows"]
 
+    def leads(self, method: str, protocol: str, part: str, metric: str) -> list[SummaryRow]:
+        """By how much a method's values exceed those of every other method on the same pairs, with intervals.
+
+        Intervals of two methods can overlap though one is above the other on nearly every pair; these tell.
+
+        Args:
+            method: whose lead is asked for.
+            protocol: name.
+            part: slice, see `Protocol.slices`.
+            metric: of the measurements without a variant.
+        """
+        values: dict[str, dict[str, float]] = {}
+        for record in self.records:
+            wanted = (record.protocol, record.variant, record.metric) == (protocol, "", metric)
+            if wanted and part in self._slices(record):
+                values.setdefault(record.method, {})[record.pair] = record.value
+        own = values.pop(method, {})
+        groups: dict[Key, dict[str, float]] = {
+            (part, "", metric, None, other): {pair: own[pair] - found[pair] for pair in own if pair in found}
+            for other, found in values.items()
+        }
+        return clustered_means(protocol, groups, self._people())
+
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write tables and plots; see `xfr_plugin.report.evaluation`.
 
@@ -112,14 +135,17 @@ class Results:
                 key = (part, record.variant, record.metric, record.at, record.method)
                 group = grouped.setdefault(record.protocol, {}).setdefault(key, {})
                 group[record.pair] = record.value
-        entries = (*self.manifest.pairs, *self.manifest.plantings)
-        people = {entry.name: _cluster(entry) for entry in entries}
+        people = self._people()
         rows: list[SummaryRow] = []
         for protocol, groups in grouped.items():
             rows += (
                 medians(protocol, groups) if protocol == COST else clustered_means(protocol, groups, people)
             )
         return rows
+
+    def _people(self) -> dict[str, str]:
+        entries = (*self.manifest.pairs, *self.manifest.plantings)
+        return {entry.name: _cluster(entry) for entry in entries}
 
     def _slices(self, record: Record) -> tuple[str, ...]:
         protocol = self.protocols.get(record.protocol)

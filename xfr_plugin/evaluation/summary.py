@@ -137,6 +137,8 @@ def clustered_means(
         clusters: cluster of each pair. Pairs of a cluster are drawn together or not at all.
         seed: of the draws.
     """
+    if not any(groups.values()):
+        return []
     names = sorted({clusters[pair] for values in groups.values() for pair in values})
     place = {name: i for i, name in enumerate(names)}
     sums, counts = np.zeros((2, len(names), len(groups)))

@@ -89,6 +89,7 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
             f"### {game.capitalize()} game, single regions",
             _note(results, lookup, game),
             _table(results, columns),
+            _leads(results, lookup, game),
         ]
         two = f"{game}, two regions"
         columns = [
@@ -117,6 +118,27 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
             _table(results, columns),
         ]
     return parts
+
+
+def _leads(results: Results, lookup: Lookup, game: str) -> str:
+    """How far the best method by AUC is ahead of every other on the same plantings."""
+    rows = {name: lookup.row("planted", game, "", "auc", name) for name in results.methods}
+    means = {name: row.mean for name, row in rows.items() if row is not None and name not in FLOORS}
+    if len(means) < 2:
+        return ""
+    best = max(means, key=lambda name: means[name])
+    moved = f"{game}, moved > {MOVED:g}"
+    columns: list[Column] = []
+    for heading, part, metric in (
+        ("AUC", game, "auc"),
+        ("top-1", game, "top1"),
+        (f"moved > {MOVED:g}: AUC", moved, "auc"),
+        ("top-1", moved, "top1"),
+    ):
+        ahead = {row.method: row for row in results.leads(best, "planted", part, metric)}
+        columns.append((heading, ahead.get, None))
+    text = f"Lead of `{best}` on the same plantings; where an interval lies above 0, it is ahead."
+    return f"{text}\n\n{_table(results, columns)}"
 
 
 def _note(results: Results, lookup: Lookup, part: str) -> str:
