@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from xfr_plugin.evaluation.planting import fits
 from xfr_plugin.evaluation.summary import clustered_means, medians
 from xfr_plugin.faces import RegionMap, template_regions
 from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, save_recognizer
+from xfr_plugin.report.evaluation_curves import cost_figure
 
 RUNNER = CliRunner()
 
@@ -135,6 +137,19 @@ def test_files_of_results(results: Results, tmp_path: Path) -> None:
     ):
         assert words in text
     assert (tmp_path / "pairs.csv").read_text(encoding="utf-8").count("\n") == len(results.facts) + 1
+
+
+def test_cost_and_quality_of_a_single_method_can_be_drawn(results: Results) -> None:
+    """Matplotlib's own limits around this number of seconds are none, and divide by zero."""
+    records = tuple(
+        r._replace(value=0.0669452592021031) if r.protocol == "cost" else r
+        for r in results.records
+        if r.method in ("xssab", "floor_centre")
+    )
+    figure = cost_figure(replace(results, records=records, _cache={}), ["xssab"])
+    assert figure is not None
+    low, high = figure.axes[0].get_xlim()
+    assert low < 0.066 < 0.067 < high
 
 
 def test_parquet_holds_the_same(results: Results, tmp_path: Path) -> None:

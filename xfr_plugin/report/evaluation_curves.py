@@ -68,6 +68,10 @@ def cost_figure(results: Results, best: Sequence[str]) -> Figure | None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
+    places = [seconds[method].mean for method in shown]
+    axes.set_xlim(
+        min(places) / 1.8, max(places) * 1.8
+    )  # before drawing: one place alone has no limits of its own
     for method in shown:
         mean, low, high = quality[method]
         colour = method_colour(method, best)
@@ -80,8 +84,6 @@ def cost_figure(results: Results, best: Sequence[str]) -> Figure | None:
                       va="bottom", fontsize=8, color="0.3")  # fmt: skip
     axes.set_xlabel(f"{'CPU ' if on_cpu else ''}seconds a face (median, on this machine)")
     axes.set_ylabel(label)
-    places = [seconds[method].mean for method in shown]
-    axes.set_xlim(min(places) / 1.8, max(places) * 1.8)  # one place alone has no limits of its own
     axes.margins(y=0.08)
     axes.grid(color="0.92", which="major")
     axes.set_axisbelow(True)
