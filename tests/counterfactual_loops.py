@@ -146,23 +146,18 @@ def looped_readings(
 
 
 def looped_posteriors(
-    model: CounterfactualModel, form: Form, readings: NDArray[np.float64], present: Sequence[bool]
-) -> dict[Story, list[float]]:
-    """Of each region, and last of none of them, from readings R×F."""
-    found: dict[Story, list[float]] = {}
-    for story, fitted in model.stories[form].items():
-        terms = []
-        for r, values in enumerate(readings):
-            logit = fitted.bias[r] + sum(
-                w * (x - m) / s
-                for w, x, m, s in zip(
-                    fitted.weights[r], values, fitted.mean[r], fitted.spread[r], strict=True
-                )
-            )
-            terms.append(math.exp(logit) if present[r] else 0.0)
-        terms.append(math.exp(fitted.none))
-        found[story] = [term / sum(terms) for term in terms]
-    return found
+    fitted: StoryModel, readings: NDArray[np.float64], present: Sequence[bool], power: int = 1
+) -> list[float]:
+    """Of each region, and last of none of them, from readings R×F; of powers of the odds."""
+    terms = []
+    for r, values in enumerate(readings):
+        logit = fitted.bias[r] + sum(
+            w * (x - m) / s
+            for w, x, m, s in zip(fitted.weights[r], values, fitted.mean[r], fitted.spread[r], strict=True)
+        )
+        terms.append(math.exp(logit) ** power if present[r] else 0.0)
+    terms.append(math.exp(fitted.none) ** power)
+    return [term / sum(terms) for term in terms]
 
 
 def looped_evidence(
@@ -174,24 +169,28 @@ def looped_evidence(
 ) -> list[float]:
     """Evidence of each region, from readings R×F and pixels of each region."""
     shown = [area > 0 for area in areas]
-    found = looped_posteriors(model, form, readings, shown)
-    effect = {story: fitted.effect for story, fitted in model.stories[form].items()}
-    beyond, moved = [], []
-    for r, area in enumerate(areas):
-        net = found["similar"][r] * effect["similar"] - found["dissimilar"][r] * effect["dissimilar"]
-        beyond.append(net * area / sum(areas) * sum(shown))
+    shares = [area / sum(areas) for area in areas]
+    beyond, none = [0.0] * len(areas), 0.0
+    for story, sign in (("similar", 1), ("dissimilar", -1)):
+        fitted = model.stories[form][story]  # type: ignore[index]
+        likely = looped_posteriors(fitted, readings, shown)
+        standing_out = looped_posteriors(fitted, readings, shown, power=4)
+        none = max(none, likely[-1])
+        for r, share in enumerate(shares):
+            part = likely[r] / 3 + standing_out[r] * sum(shown) * share * 2 / 3
+            beyond[r] += sign * fitted.effect * part
     rest = margin - sum(beyond)
-    for r, area in enumerate(areas):
+    moved = []
+    for r, share in enumerate(shares):
         removal = readings[r][READINGS[form].index("removal")]
         if rest > 0:
             change = -removal
         else:
             change = readings[r][READINGS[form].index("exchange")] if form == "pair" else removal
-        moved.append(max(0.0, change) * shown[r] + 1e-3 * area / sum(areas))
-    none = max(found["similar"][-1], found["dissimilar"][-1])
+        moved.append(max(0.0, change) * shown[r] + 1e-3 * share)
     return [
-        b + rest * ((1 - none) * area / sum(areas) + none * m / sum(moved))
-        for b, area, m in zip(beyond, areas, moved, strict=True)
+        b + rest * ((1 - none**2) * share + none**2 * m / sum(moved))
+        for b, share, m in zip(beyond, shares, moved, strict=True)
     ]
 
 

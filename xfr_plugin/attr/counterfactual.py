@@ -57,9 +57,9 @@ class Counterfactual(PerturbationPairAttribution):
     (`from_scores`). Every region of a face, as found on that face, is given the partner's (*exchange*), replaced by
     that of faces of nobody (*removal*), and is put into faces of nobody (*transplant*); `_interventions` lists what
     is read. A model with few weights (`counterfactual_model`), fitted on plantings among training people, makes of
-    the readings where one region stands out, and how densely evidence lies on each; what that leaves of the margin
-    is divided by what the interventions did to the score, as far as no region stands out, and evenly otherwise.
-    Evidence lies evenly on a region.
+    the readings how much of the score each region is likely to decide. What that leaves of the margin is divided by
+    what the interventions did to the score, as far as no region stands out, and evenly otherwise. Evidence lies
+    evenly on a region.
 
     2 + 2R + (1 + 4R)·K forward passes a pair for R = 8 regions and K faces of nobody; 1 + (1 + 2R)·K for a probe
     against an embedding, with which nothing can be exchanged, so that it is read less surely.
