@@ -42,7 +42,7 @@ CLASSES: dict[str, tuple[str, dict[str, str]]] = {
 """What is asked: endpoint and options."""
 
 COUNTS = {
-    "decision": 2500, "reconstruction": 600, "with pictures": 300, "xssab": 300, "fggb": 24, "counterfactual": 64,
+    "decision": 2500, "reconstruction": 600, "with pictures": 300, "xssab": 300, "fggb": 24, "counterfactual": 24,
 }  # fmt: skip
 """Requests for each number of clients, in all rounds; 10,000 decisions in all."""
 
