@@ -224,7 +224,8 @@ def _explanation(
 def _regions(images: Sequence[NDArray[np.uint8] | None], size: tuple[int, int]) -> list[RegionMap]:
     """Each face's own named regions; the template's where none are found, and of a stored embedding's likeness."""
     shown = [torch.tensor(image).permute(2, 0, 1) / 255 for image in images if image is not None]
-    found = iter(find_regions(torch.stack(shown)) if shown else ())
+    with NETWORKS.shared():  # the outline finder is a network too
+        found = iter(find_regions(torch.stack(shown)) if shown else ())
     return [template_regions(size) if image is None else next(found) for image in images]
 
 
