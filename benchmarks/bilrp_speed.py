@@ -70,7 +70,7 @@ def timed(function: Callable[[], Tensor], repeats: int) -> tuple[float, Tensor]:
 
 def speed(recognizer: Recognizer, pair: Tensor, repeats: int) -> Table:
     def bilrp(**options: object) -> Callable[[], Tensor]:
-        return lambda: BiLRP(recognizer.network, composite_for(recognizer), **options)(pair)[1][0]  # type: ignore[arg-type]
+        return lambda: BiLRP(recognizer.network, composite_for(recognizer), **options)(pair)[1][0]
 
     variants: dict[str, Callable[[], Tensor]] = {
         "11 regions": bilrp(),
@@ -133,8 +133,8 @@ def like_with_like(recognizer: Recognizer, count: int) -> Table:
                     attributor = BiLRP(
                         recognizer.network,
                         composite_for(recognizer, composite),
-                        normalization=normalization,  # type: ignore[arg-type]
-                        part=part,  # type: ignore[arg-type]
+                        normalization=normalization,
+                        part=part,
                     )
                     matrix = attributor(pair)[1][0]
                     inside = matrix[1:, 1:]

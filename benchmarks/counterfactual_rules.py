@@ -20,6 +20,7 @@ from faithfulness_calibration import natural_pairs
 from torch import Tensor
 
 from xfr_plugin.attr import Counterfactual, RegionalAnswer
+from xfr_plugin.attr._interventions import FaceRegions, face_regions
 from xfr_plugin.attr.counterfactual import _drawn
 from xfr_plugin.attr.counterfactual_model import (
     _SHARPNESS,
@@ -84,28 +85,29 @@ def evidence(
 
 
 class Case(NamedTuple):
-    """A face of a pair, and what was read of it."""
+    """A face of a pair, its regions, what was read of it, and the margin of the pair."""
 
     image: Tensor
+    regions: FaceRegions
     readings: Tensor
-    answer: RegionalAnswer
+    margin: float
 
     def drawn(self, rule: Rule) -> np.ndarray:
         """The map H×W by a rule."""
-        areas = self.readings.new_tensor(
-            self.answer.regions.masks.sum(axis=(1, 2)) * self.answer.regions.present
-        )
-        laid = evidence(shipped_model(), rule, self.readings, areas, self.answer.margin)
-        answer = RegionalAnswer(self.answer.regions, laid, self.answer.errors, self.answer.margin)
+        areas = self.readings.new_tensor(self.regions.masks.sum(axis=(1, 2)) * self.regions.present)
+        laid = evidence(shipped_model(), rule, self.readings, areas, self.margin)
+        answer = RegionalAnswer(self.regions, laid, torch.zeros_like(laid), self.margin)
         return _drawn(answer, self.image).sum(dim=0).numpy()
 
 
-def read(attribution: Counterfactual, inputs: tuple[Tensor, Tensor], sides: int = 2) -> list[Case]:
+def read(recognizer: Recognizer, inputs: tuple[Tensor, Tensor], sides: int = 2) -> list[Case]:
     """Cases of the probe, or of both faces."""
-    answers = attribution.regional(inputs)
-    ordered = (inputs, inputs[::-1])
+    images, attribution = torch.cat(inputs), Counterfactual(recognizer)
+    units = recognizer.embed(images)
+    margin = float(units[0] @ units[1]) - recognizer.threshold
+    regions, ordered = face_regions(images, found=True), (inputs, inputs[::-1])
     return [
-        Case(inputs[side][0], attribution.readings(ordered[side])[0], answers[side][0])
+        Case(images[side], regions[side], attribution.readings(ordered[side])[0], margin)
         for side in range(sides)
     ]
 
@@ -119,10 +121,9 @@ def planted_cases(
     plan = PlantedPlan(count=count, pairs=False, strengths=(), controls=False, seed=seed)
     plantings = plan.draw(people, folder.regions)
     pairs = build_pairs(recognizer, folder.folder, plantings, folder.regions)
-    attribution = Counterfactual(recognizer)
     for index in np.flatnonzero(np.abs(pairs.planted - pairs.clean) > MOVED):
         probe, reference = (x[index : index + 1].float() / 255 for x in (pairs.probes, pairs.references))
-        (case,) = read(attribution, (probe, reference), sides=1)
+        (case,) = read(recognizer, (probe, reference), sides=1)
         yield plantings[index], pairs.probe_regions[index], case
 
 
@@ -151,14 +152,13 @@ def planted(recognizer: Recognizer, count: int, seed: int) -> None:
 
 def natural(recognizer: Recognizer, count: int) -> None:
     """Print a table."""
-    attribution = Counterfactual(recognizer)
     verdicts: dict[str, Counter[str]] = {name: Counter() for name in RULES}
     options, root = argparse.Namespace(people="select", pairs=count, seed=7), data_root() / "faces"
     for index, pair in enumerate(natural_pairs(root, options)):
         images = [fit_aligned(load_photo(root / "lfw112" / f), recognizer.input_size) for f in pair[:2]]
         stacked = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2) / 255).float()
         inputs = (stacked[:1], stacked[1:])
-        cases = read(attribution, inputs)
+        cases = read(recognizer, inputs)
         for name, rule in RULES.items():
             maps = (cases[0].drawn(rule), cases[1].drawn(rule))
             checked = check_faithfulness(recognizer, inputs, maps, recognizer.threshold, seed=index)

@@ -708,7 +708,7 @@ def picture(image: Tensor) -> NDArray[np.uint8]:
 
 
 def show(axes: Axes, image: NDArray[np.generic], title: str = "", **options: object) -> None:
-    axes.imshow(image, interpolation="bilinear", **options)  # type: ignore[arg-type]
+    axes.imshow(image, interpolation="bilinear", **options)
     axes.set_axis_off()
     if title:
         axes.set_title(title, fontsize=7, pad=2)

@@ -132,7 +132,7 @@ def forms(recognizer: Recognizer, decoder: Decoder, options: argparse.Namespace)
     def saliency(**settings: object) -> Form:
         return attributed(
             recognizer,
-            ReconstructionSaliency(recognizer, decoder=decoder, **settings).attribute,  # type: ignore[arg-type]
+            ReconstructionSaliency(recognizer, decoder=decoder, **settings).attribute,
         )
 
     default = saliency()
@@ -317,7 +317,7 @@ def pick(table: list[PlantedSummary], method: str, game: str) -> PlantedSummary:
 
 
 def interval(value: object) -> str:
-    return f"{value.mean:.3f} ({value.low:.3f}–{value.high:.3f})"  # type: ignore[attr-defined]
+    return f"{value.mean:.3f} ({value.low:.3f}–{value.high:.3f})"
 
 
 if __name__ == "__main__":

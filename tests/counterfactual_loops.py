@@ -172,7 +172,7 @@ def looped_evidence(
     shares = [area / sum(areas) for area in areas]
     beyond, none = [0.0] * len(areas), 0.0
     for story, sign in (("similar", 1), ("dissimilar", -1)):
-        fitted = model.stories[form][story]  # type: ignore[index]
+        fitted = model.stories[form][story]
         likely = looped_posteriors(fitted, readings, shown)
         standing_out = looped_posteriors(fitted, readings, shown, power=4)
         none = max(none, likely[-1])

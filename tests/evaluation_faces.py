@@ -55,7 +55,7 @@ def judge(faces: Path, out: Path, **options: object) -> Results:
         "recognizer": small_recognizer(),
         "plan": PlantedPlan(count=14),
     }
-    return evaluate(faces, pair_list(), out, **(settings | options))  # type: ignore[arg-type]
+    return evaluate(faces, pair_list(), out, **(settings | options))
 
 
 if __name__ == "__main__":

@@ -96,11 +96,6 @@ def test_reference_embedding_gives_the_probes_map(
     torch.testing.assert_close(scaled[0], expected)
 
 
-def test_exchange_refuses_a_reference_without_pixels(recognizer: Recognizer, pair: Images) -> None:
-    with pytest.raises(InputError, match="both faces as images"):
-        Exchange(recognizer).attribute(pair[0], additional_forward_args=recognizer.embed(pair[1]))
-
-
 @named(EMBEDDING)
 def test_one_reference_embedding_serves_a_whole_batch(
     cls: type[PairAttribution], recognizer: Recognizer, pair: Images

@@ -140,7 +140,7 @@ def test_a_wrong_option_or_decoder_is_refused(recognizer: Recognizer, decoder: D
         ({"batch_size": 0}, "batch_size"),
     ):
         with pytest.raises(InputError, match=message):
-            ReconstructionSaliency(recognizer, decoder=decoder, **options)  # type: ignore[arg-type]
+            ReconstructionSaliency(recognizer, decoder=decoder, **options)
     with pytest.raises(InputError, match="no decoder ships"):
         ReconstructionSaliency(recognizer)
     decoder.regional = None

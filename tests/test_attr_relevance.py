@@ -67,7 +67,7 @@ def test_channel_maps_are_weighed_by_evidence(recognizer: Recognizer, pair: Imag
 
 @pytest.mark.parametrize("level", ["threshold", "score"])
 def test_maps_sum_to_the_evidence(recognizer: Recognizer, pair: Images, level: str) -> None:
-    attribution = ChannelRelevanceSaliency(recognizer, level=level)  # type: ignore[arg-type]
+    attribution = ChannelRelevanceSaliency(recognizer, level=level)
     assert attribution.has_convergence_delta()
     maps, delta = attribution.attribute(pair, return_convergence_delta=True)
     assert delta.shape == (3,)
@@ -84,7 +84,7 @@ def test_maps_sum_to_the_evidence(recognizer: Recognizer, pair: Images, level: s
 
 def test_a_delta_is_refused_where_there_is_none(recognizer: Recognizer, pair: Images) -> None:
     for options in ({"part": "signed"}, {"normalization": "l2"}):
-        attribution = ChannelRelevanceSaliency(recognizer, **options)  # type: ignore[arg-type]
+        attribution = ChannelRelevanceSaliency(recognizer, **options)
         assert not attribution.has_convergence_delta()
         with pytest.raises(InputError, match="convergence delta"):
             attribution.attribute(pair, return_convergence_delta=True)
@@ -147,7 +147,7 @@ def test_composites_by_name(recognizer: Recognizer, pair: Images) -> None:
 )
 def test_unknown_options_are_refused(recognizer: Recognizer, options: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        ChannelRelevanceSaliency(recognizer, **options)  # type: ignore[arg-type]
+        ChannelRelevanceSaliency(recognizer, **options)
 
 
 def test_functions_are_refused_with_what_to_do() -> None:

@@ -178,7 +178,7 @@ def test_dwelling_divides_the_embedding_among_regions(decoder: Decoder, units: T
 
 def test_dwelling_by_the_atlas_decodes_nothing(decoder: Decoder, units: Tensor) -> None:
     matrix = channel_regions(decoder)
-    decoder.network = None  # type: ignore[assignment]  # would fail if it were called
+    decoder.network = None
     found = dwelling(decoder, units, source="atlas")
     np.testing.assert_allclose(found.shares, units.square().numpy() @ matrix.shares)
     np.testing.assert_allclose(found.expected, matrix.average)
@@ -195,9 +195,9 @@ def test_rank_is_the_part_of_people_below() -> None:
 
 def test_dwelling_refuses_what_it_does_not_know(decoder: Decoder, units: Tensor) -> None:
     with pytest.raises(InputError, match="source"):
-        dwelling(decoder, units, source="mean")  # type: ignore[arg-type]
+        dwelling(decoder, units, source="mean")
     with pytest.raises(InputError, match="weight"):
-        channel_weights(units, "cube")  # type: ignore[arg-type]
+        channel_weights(units, "cube")
 
 
 def test_shipped_atlas_tells_left_from_right() -> None:

@@ -29,7 +29,7 @@ def faces() -> tuple[Face, Face]:
 @pytest.mark.parametrize("blending", ["feather", "poisson"])
 def test_only_the_region_changes(faces: tuple[Face, Face], blending: str) -> None:
     mask = template_regions().mask("nose")
-    blended = blend_region(*faces, mask, blending)  # type: ignore[arg-type]
+    blended = blend_region(*faces, mask, blending)
     change = np.abs(blended - faces[0]).max(axis=-1)
     assert blended.dtype == np.float32
     assert change[mask].mean() > 0.01
@@ -43,7 +43,10 @@ def test_poisson_keeps_gradients_inside_and_colours_at_the_border(faces: tuple[F
     mask = np.zeros((112, 112), bool)
     mask[40:70, 40:70] = True
     blended = blend_region(face, donor, mask, "poisson").astype(np.float64)
-    laplace = lambda x: 4 * x[1:-1, 1:-1] - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]  # noqa: E731
+
+    def laplace(x: np.ndarray) -> np.ndarray:
+        return 4 * x[1:-1, 1:-1] - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]
+
     inside = np.s_[42:66, 42:66]
     np.testing.assert_allclose(laplace(blended)[inside], laplace(donor.astype(np.float64))[inside], atol=1e-5)
     np.testing.assert_array_equal(blended[:36], face[:36])
@@ -53,7 +56,7 @@ def test_a_donor_that_differs_by_a_constant_leaves_no_trace(faces: tuple[Face, F
     face = faces[0]
     mask = template_regions().mask("mouth")
     for blending in ("feather", "poisson"):
-        blended = blend_region(face, face + np.float32(0.1), mask, blending)  # type: ignore[arg-type]
+        blended = blend_region(face, face + np.float32(0.1), mask, blending)
         assert np.abs(blended - face).max() < 0.02
 
 
@@ -72,7 +75,7 @@ def test_bad_blends_say_what_is_wrong(faces: tuple[Face, Face]) -> None:
     with pytest.raises(InputError, match="strength"):
         blend_region(*faces, mask, strength=2)
     with pytest.raises(InputError, match="blending"):
-        blend_region(*faces, mask, "glue")  # type: ignore[arg-type]
+        blend_region(*faces, mask, "glue")
 
 
 def test_draws_repeat_and_regions_take_turns() -> None:
@@ -123,7 +126,10 @@ def test_faces_that_hide_the_region_are_not_drawn() -> None:
     without_chin = np.where(template_regions().mask("chin"), 0, template_regions().labels)
     hidden = RegionMap(without_chin.astype(np.uint8))
     people = {f"p{i}": [f"p{i}/{k}.jpg" for k in range(4)] for i in range(3)}
-    regions_of = lambda file: hidden if file.endswith("0.jpg") else template_regions()  # noqa: E731
+
+    def regions_of(file: str) -> RegionMap:
+        return hidden if file.endswith("0.jpg") else template_regions()
+
     for planting in plan_plantings(people, 30, seed=0, regions=["chin+nose"], regions_of=regions_of):
         assert not planting.probe.endswith("0.jpg")
         assert not planting.reference.endswith("0.jpg")

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ class Energy(MapProtocol):
 
     name = "test_energy"
     title = "Energy"
-    higher_is_better = {"energy": True}  # noqa: RUF012
+    higher_is_better: ClassVar[dict[str, bool]] = {"energy": True}
 
     def judge(self, pair: EvaluationPair, maps: PairMaps, setting: Setting) -> Iterable[Measurement]:
         yield Measurement("", "energy", float(np.nansum(np.abs(maps))))
@@ -251,7 +251,11 @@ def test_maps_and_embeddings_come_back_exactly(tmp_path: Path) -> None:
     next((tmp_path / "maps" / "m").glob("*.npz")).write_bytes(b"PK torn")
     assert cache.get("m", "a | b") is None
     asked: list[str] = []
-    embed = lambda file: asked.append(file) or torch.tensor([len(file), 0.1])  # noqa: E731
+
+    def embed(file: str) -> torch.Tensor:
+        asked.append(file)
+        return torch.tensor([len(file), 0.1])
+
     for _ in range(2):
         embeddings = EmbeddingCache(tmp_path / "e.npz", embed)
         assert embeddings("abc").tolist() == pytest.approx([3, 0.1])

@@ -88,8 +88,10 @@ def planted(recognizer: Recognizer, folder: tuple[Path, dict[str, list[str]]]) -
 
 
 def test_pairs_are_scored_before_and_after(planted: PlantedPairs, recognizer: Recognizer) -> None:
-    embed = lambda images: recognizer.embed(images.float() / 255)  # noqa: E731
-    scores = (embed(planted.probes) * embed(planted.references)).sum(dim=1)
+    probes, references = (
+        recognizer.embed(images.float() / 255) for images in (planted.probes, planted.references)
+    )
+    scores = (probes * references).sum(dim=1)
     np.testing.assert_allclose(planted.planted, scores.numpy(), atol=1e-6)
     assert np.abs(planted.planted - planted.clean).max() > 0
     assert len(planted) == 14

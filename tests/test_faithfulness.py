@@ -102,13 +102,13 @@ def test_the_same_seed_gives_the_same_answer_and_leaves_nothing_behind(
     inputs = (pair[0][:1].requires_grad_(), pair[1][:1])
     maps = tuple(np.random.default_rng(0).standard_normal((2, 24, 20)))
     before = {name: value.clone() for name, value in recognizer.state_dict().items()}
-    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]  # noqa: NPY002
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # which must be left alone
     first = check_faithfulness(recognizer, inputs, maps, 0.2, seed=5)
     assert first == check_faithfulness(recognizer, inputs, maps, 0.2, seed=5)
     assert first != check_faithfulness(recognizer, inputs, maps, 0.2, seed=6)
     assert first.forwards == 4 + 25 * len(first.rows)
     assert torch.equal(torch.get_rng_state(), state[0])
-    assert np.array_equal(np.random.get_state()[1], state[1])  # type: ignore[arg-type]  # noqa: NPY002
+    assert np.array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002  # as above
     assert inputs[0].grad is None
     assert not any(module._forward_hooks for module in recognizer.modules())
     for name, value in recognizer.state_dict().items():

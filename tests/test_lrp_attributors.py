@@ -224,7 +224,7 @@ def test_nothing_is_left_behind(cls: Callable[..., EmbeddingAttributor], recogni
 def test_errors_undo_hooks_and_canonizers(
     cls: Callable[..., EmbeddingAttributor], recognizer: Recognizer
 ) -> None:
-    class Refusing(Canonizer):  # type: ignore[misc]
+    class Refusing(Canonizer):
         def apply(self, root_module: nn.Module) -> list[Canonizer]:
             raise ValueError("no such network")
 

@@ -226,9 +226,9 @@ def test_wrong_arguments_are_refused(network: nn.Module, images: Tensor) -> None
     with pytest.raises(InputError, match="chunk_size"):
         BiLRP(network, chunk_size=0)
     with pytest.raises(InputError, match="normalization"):
-        BiLRP(network, normalization="l2")  # type: ignore[arg-type]
+        BiLRP(network, normalization="l2")
     with pytest.raises(InputError, match="part"):
-        BiLRP(network, part="some")  # type: ignore[arg-type]
+        BiLRP(network, part="some")
     with pytest.raises(InputError, match="every channel"):
         BiLRP(network, normalization="l1", projections=4)
     with pytest.raises(InputError, match="got 3 images"):

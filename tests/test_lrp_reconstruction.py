@@ -90,7 +90,7 @@ def test_wrong_weights_and_options(recognizer: Recognizer, decoder: Decoder, pai
 def test_saliency_against_partners(
     recognizer: Recognizer, decoder: Decoder, pair: Images, options: dict[str, str]
 ) -> None:
-    expected = ReconstructionSaliency(recognizer, decoder=decoder, **options).attribute(pair)[0]  # type: ignore[arg-type]
+    expected = ReconstructionSaliency(recognizer, decoder=decoder, **options).attribute(pair)[0]
     partners = recognizer.embed(pair[1])
     composite = EpsilonPlus()
     with SaliencyAttributor(recognizer, composite, decoder=decoder, **options) as attributor:

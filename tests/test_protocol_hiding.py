@@ -74,5 +74,5 @@ def test_other_pairs_and_options_are_refused(recognizer: Recognizer) -> None:
         list(Hiding().judge(a_pair(), random_pair_maps(), Setting(recognizer, 0.2)))
     for options in ({"steps": 0}, {"smoothing": 1.0}):
         with pytest.raises(InputError):
-            Hiding(**options)  # type: ignore[arg-type]  # on purpose
+            Hiding(**options)
     assert Hiding().settings() == {"steps": 20, "smoothing": 0.04}

@@ -122,7 +122,7 @@ def test_a_map_that_does_not_look_is_not_sensitive(recognizer: Recognizer) -> No
 def test_options_are_checked() -> None:
     for options in ({"samples": 0}, {"squares": ()}, {"squares": (1.5,)}, {"fill": "white"}):
         with pytest.raises(InputError):
-            Infidelity(**options)  # type: ignore[arg-type]  # on purpose
+            Infidelity(**options)
     for options in ({"samples": 0}, {"radius": 0.0}, {"at_once": 0}):
         with pytest.raises(InputError):
-            Sensitivity(**options)  # type: ignore[arg-type]  # on purpose
+            Sensitivity(**options)

@@ -140,4 +140,4 @@ def test_options_are_checked_and_stated() -> None:
         {"smoothing": -1.0},
     ):
         with pytest.raises(InputError):
-            Insertion(**options)  # type: ignore[arg-type]  # on purpose
+            Insertion(**options)

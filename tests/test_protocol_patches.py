@@ -117,4 +117,4 @@ def test_genuine_pairs_get_patches_of_nobody_and_options_are_checked(recognizer:
     assert all(np.isfinite(m.value) for m in found)
     for options in ({"patch": 0}, {"share": 1.0}, {"steps": 0}, {"orders": 0}):
         with pytest.raises(InputError):
-            PatchReplacement(**options)  # type: ignore[arg-type]  # on purpose
+            PatchReplacement(**options)

@@ -24,7 +24,7 @@ def test_without_quantus_there_is_a_clear_word(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="pip install quantus"):
         QuantusMetrics()
     with pytest.raises(InputError, match="metrics must be some of"):
-        QuantusMetrics(metrics=("road",))  # type: ignore[arg-type]  # on purpose
+        QuantusMetrics(metrics=("road",))
     with pytest.raises(InputError, match="runs"):
         QuantusMetrics(runs=1)
 

@@ -32,7 +32,7 @@ def _maps(method: Method, recognizer: Recognizer) -> PairMaps:
 def test_it_is_what_plain_code_gives_and_changes_nothing(recognizer: Recognizer, noise: str) -> None:
     method, pair, setting = METHODS["xssab"], a_pair(), Setting(recognizer, 0.2)
     maps, before = _maps(method, recognizer), copy.deepcopy(recognizer.state_dict())
-    protocol = Randomisation(depths=(1.0, 0.4), noise=noise)  # type: ignore[arg-type]  # one of the two
+    protocol = Randomisation(depths=(1.0, 0.4), noise=noise)
     measured = list(protocol.judge(pair, maps, method, setting))
     assert all(torch.equal(value, before[name]) for name, value in recognizer.state_dict().items())
 
@@ -138,5 +138,5 @@ def test_shuffling_keeps_the_values_and_drawing_their_spread() -> None:
 def test_options_are_checked() -> None:
     for options in ({"depths": ()}, {"depths": (0.0,)}, {"noise": "pink"}, {"smoothing": 1.0}):
         with pytest.raises(InputError):
-            Randomisation(**options)  # type: ignore[arg-type]  # on purpose
+            Randomisation(**options)
     assert Randomisation().settings() == {"depths": [0.1, 0.5, 1.0], "noise": "shuffle", "smoothing": 0.04}

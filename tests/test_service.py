@@ -133,7 +133,7 @@ def test_a_failing_pass_is_tried_again_alone(
             [parse_request(pair(*ab)) for ab in ((0, 1), (5, 6), (2, 3))], [True] * 3
         )
     assert [type(reply) for reply in replies] == [Answer, ErrorBody, Answer]
-    assert replies[1].code == "internal"  # type: ignore[union-attr]
+    assert replies[1].code == "internal"
     assert "RuntimeError" in caplog.text
     assert "secret" not in caplog.text + replies[1].model_dump_json()
 

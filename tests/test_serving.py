@@ -56,7 +56,7 @@ def scores() -> dict[tuple[int, int], float]:
     pairs = [(a, b) for a in range(8) for b in range(8) if a < b]
     requests = [parse_request({"probe": crops()[a], "reference": crops()[b]}) for a, b in pairs]
     answers = service.answer_all(requests, [False] * len(pairs))
-    return {pair: reply.decision.score for pair, reply in zip(pairs, answers, strict=True)}  # type: ignore[union-attr]
+    return {pair: reply.decision.score for pair, reply in zip(pairs, answers, strict=True)}
 
 
 def files(a: int, b: int) -> dict[str, tuple[str, bytes]]:

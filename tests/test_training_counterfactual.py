@@ -39,7 +39,7 @@ def examples(count: int = 400, seed: int = 0) -> Examples:
 def test_what_is_informative_gets_the_weight_and_the_planted_region_the_evidence() -> None:
     model = fit_model(examples())
     for game, sign in (("similar", 1), ("dissimilar", -1)):
-        weights = sign * np.array(model.stories["pair"][game].weights)  # type: ignore[index]
+        weights = sign * np.array(model.stories["pair"][game].weights)
         others = np.delete(weights, INFORMATIVE, axis=1)
         assert weights[:, INFORMATIVE].min() > 2 * np.abs(others).max()
     fresh = examples(seed=1)
@@ -59,8 +59,8 @@ def test_an_absent_region_gets_no_evidence() -> None:
     readings = torch.zeros(1, len(REGIONS), len(PAIR_READINGS), dtype=torch.float64)
     areas = torch.tensor([40, 30, 0, 50, 60, 70, 20, 10], dtype=torch.float64)
     for form, margin in (("pair", 0.2), ("pair", -0.2), ("alone", 0.1)):
-        read = readings[..., : len(READINGS[form])]  # type: ignore[index]
-        evidence = shipped_model().evidence(form, read, areas, margin)  # type: ignore[arg-type]
+        read = readings[..., : len(READINGS[form])]
+        evidence = shipped_model().evidence(form, read, areas, margin)
         assert evidence[0, 2] == 0
         assert evidence.isfinite().all()
         assert float(evidence.sum()) == pytest.approx(margin)

@@ -70,7 +70,7 @@ def test_both_reconstruction_classes_work_with_it(run: Path, recognizer_file: Pa
     probe, reference = torch.rand(2, 2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
     margin = (recognizer.embed(probe) * recognizer.embed(reference)).sum(dim=1) - 0.3
     for options in ({}, {"variant": "paper"}, {"variant": "paper", "source": "face"}):
-        saliency = ReconstructionSaliency(recognizer, 0.3, decoder=file, **options)  # type: ignore[arg-type]
+        saliency = ReconstructionSaliency(recognizer, 0.3, decoder=file, **options)
         for side in saliency.attribute((probe, reference)):
             torch.testing.assert_close(side.sum(dim=(1, 2, 3)), margin, atol=1e-4, rtol=0)
     maps = ReconstructionExplainer(recognizer, file).attribute(probe, target=[511, 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import comb
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,13 @@ class PlantedEvidence(MapProtocol):
 
     name = "planted"
     title = "Planted evidence"
-    higher_is_better = {"auc": True, "top1": True, "both": True, "energy": True, "pointing": True}  # noqa: RUF012
+    higher_is_better: ClassVar[dict[str, bool]] = {
+        "auc": True,
+        "top1": True,
+        "both": True,
+        "energy": True,
+        "pointing": True,
+    }
     sides: Literal["both", "probe"] = "probe"
     planted = True
 

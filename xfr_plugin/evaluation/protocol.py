@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ class Protocol(ABC):
 
     name: str
     title: str
-    higher_is_better: dict[str, bool]
+    higher_is_better: ClassVar[dict[str, bool]]
     judges: Literal["genuine", "impostor", "all"] = "all"
     sides: Literal["both", "probe"] = "both"
     planted: bool = False

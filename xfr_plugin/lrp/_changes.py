@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -30,7 +31,7 @@ class Changes:
         """Set a plain attribute of the instance (also `forward`), which may hide one of its class."""
         attributes = module.__dict__
         if name in attributes:
-            self._undo.append(lambda kept=attributes[name]: attributes.__setitem__(name, kept))  # type: ignore[misc]
+            self._undo.append(partial(attributes.__setitem__, name, attributes[name]))
         else:
             self._undo.append(lambda: attributes.pop(name, None))
         attributes[name] = value

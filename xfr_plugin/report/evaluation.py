@@ -63,7 +63,7 @@ def _write_pairs(path: Path, results: Results) -> Path:
 
 def _write_parquet(path: Path, records: Sequence[Record]) -> list[Path]:
     try:
-        import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # an optional extra
+        import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
         return []

@@ -69,9 +69,8 @@ def cost_figure(results: Results, best: Sequence[str]) -> Figure | None:
     axes = figure.add_subplot()
     axes.set_xscale("log")
     places = [seconds[method].mean for method in shown]
-    axes.set_xlim(
-        min(places) / 1.8, max(places) * 1.8
-    )  # before drawing: one place alone has no limits of its own
+    # before drawing, since one place alone has no limits of its own
+    axes.set_xlim(min(places) / 1.8, max(places) * 1.8)
     for method in shown:
         mean, low, high = quality[method]
         colour = method_colour(method, best)
@@ -160,8 +159,8 @@ def _legend(figure: Figure, results: Results, best: Sequence[str]) -> None:
 def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
     """Name points where there is room."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    canvas.draw()  # type: ignore[no-untyped-call]  # Matplotlib types a part of itself
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]  # as above
     dots = [axes.transData.transform((x, y)) for _, x, y in points]
     taken: list[Any] = []
     for name, x, y in points:

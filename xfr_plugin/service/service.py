@@ -198,7 +198,7 @@ def _log_internal(work: Work) -> None:
         trace = cause.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
-        where = f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else "unknown"  # type: ignore[attr-defined,unused-ignore]
+        where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else "unknown"
         _log.error("internal error %s at %s", type(cause).__name__, where)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from xfr_plugin.evaluation.protocols._masking import MaskingProtocol
 
 __all__ = ["Deletion"]
@@ -19,5 +21,5 @@ class Deletion(MaskingProtocol):
 
     name = "deletion"
     title = "Deletion"
-    higher_is_better = {"accuracy_auc": False, "margin_auc": False}  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {"accuracy_auc": False, "margin_auc": False}
     removes = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,7 @@ class Hiding(MapProtocol):
 
     name = "hiding"
     title = "Hiding game"
-    higher_is_better = {"iou_at_area": True, "covered_auc": True}  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {"iou_at_area": True, "covered_auc": True}
     sides: Literal["both", "probe"] = "probe"
     planted = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Infidelity(MapProtocol):
 
     name = "infidelity"
     title = "Infidelity"
-    higher_is_better = {"unexplained": False, "alignment": True}  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {"unexplained": False, "alignment": True}
     sides: Literal["both", "probe"] = "probe"
 
     def __init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from xfr_plugin.evaluation.protocols._masking import MaskingProtocol
 
 __all__ = ["Insertion"]
@@ -18,5 +20,5 @@ class Insertion(MaskingProtocol):
 
     name = "insertion"
     title = "Insertion"
-    higher_is_better = {"accuracy_auc": True, "margin_auc": True}  # noqa: RUF012  # as in `deletion`
+    higher_is_better: ClassVar[dict[str, bool]] = {"accuracy_auc": True, "margin_auc": True}
     removes = False

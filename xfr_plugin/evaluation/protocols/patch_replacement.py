@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class PatchReplacement(MethodProtocol):
 
     name = "patch_replacement"
     title = "Patch replacement"
-    higher_is_better = {  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {
         "accuracy_auc": True,
         "margin_auc": True,
         "margin_gain": True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class QuantusMetrics(MapProtocol):
 
     name = "quantus"
     title = "Quantus"
-    higher_is_better = {"faithfulness_correlation": True}  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {"faithfulness_correlation": True}
     sides: Literal["both", "probe"] = "probe"
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class Randomisation(MethodProtocol):
 
     name = "randomisation"
     title = "Parameter randomisation"
-    higher_is_better = {"remaining": False}  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {"remaining": False}
     sides: Literal["both", "probe"] = "probe"
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class Sensitivity(MethodProtocol):
 
     name = "sensitivity"
     title = "Sensitivity"
-    higher_is_better = {"sensitivity_max": False}  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {"sensitivity_max": False}
     sides: Literal["both", "probe"] = "probe"
 
     def __init__(self, *, samples: int = 2, radius: float = 0.02, at_once: int = 2) -> None:

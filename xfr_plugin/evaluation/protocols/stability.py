@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class Stability(MethodProtocol):
 
     name = "stability"
     title = "Stability"
-    higher_is_better = {  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {
         "rank_correlation": True,
         "top_overlap": True,
         "same_region": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Symmetry(MethodProtocol):
 
     name = "symmetry"
     title = "Symmetry"
-    higher_is_better = {  # noqa: RUF012  # declared so by the base
+    higher_is_better: ClassVar[dict[str, bool]] = {
         "swap_correlation": True,
         "swap_difference": False,
         "identical_negative": False,
