@@ -14,6 +14,7 @@ from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.reconstruction import find_decoder
 from xfr_plugin.service.costs import RELATIVE_COST
 from xfr_plugin.service.explaining import Explainers, Question, Side
+from xfr_plugin.service.service import _measure
 
 
 def main() -> None:
@@ -25,12 +26,7 @@ def main() -> None:
     units = recognizer.embed(images)
     question = Question(*(Side(unit, image) for unit, image in zip(units, images, strict=True)), 0.2)
     explainers.maps("counterfactual", [question])  # what is loaded at first use is nobody's cost
-    seconds = []
-    for _ in range(100):
-        start = time.perf_counter()
-        recognizer.embed(images)
-        seconds.append(time.perf_counter() - start)
-    forward = sorted(seconds)[50]
+    forward, _ = _measure(recognizer)
     print(f"forward pass of a pair: {1000 * forward:.1f} ms")
     print("| method | ms | forward passes | listed |\n|---|---|---|---|")
     for name in METHODS:
