@@ -33,8 +33,9 @@ from xfr_plugin.torchserve.process import free_ports
 BOUNDARY = "xfr-benchmark"
 CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "decision": ("predictions", {}),
-    "reconstruction": ("explanations", {"returns": "regions,words"}),
-    "with pictures": ("explanations", {"returns": "regions,words,overlay,maps"}),
+    "reconstruction": ("explanations", {"returns": "regions,words", "method": "reconstruction"}),
+    "amortised": ("explanations", {"returns": "regions,words", "method": "amortised"}),
+    "with pictures": ("explanations", {"returns": "regions,words,overlay,maps", "method": "reconstruction"}),
     "xssab": ("explanations", {"returns": "regions,words", "method": "xssab"}),
     "fggb": ("explanations", {"returns": "regions,words", "method": "fggb"}),
     "counterfactual": ("explanations", {"returns": "regions,words", "method": "counterfactual"}),
@@ -42,7 +43,8 @@ CLASSES: dict[str, tuple[str, dict[str, str]]] = {
 """What is asked: endpoint and options."""
 
 COUNTS = {
-    "decision": 2500, "reconstruction": 600, "with pictures": 300, "xssab": 300, "fggb": 24, "counterfactual": 24,
+    "decision": 2500, "reconstruction": 600, "amortised": 600, "with pictures": 300, "xssab": 300, "fggb": 24,
+    "counterfactual": 24,
 }  # fmt: skip
 """Requests for each number of clients, in all rounds; 10,000 decisions in all."""
 

@@ -40,6 +40,7 @@ from captum_toys import (
     traceless,
 )
 from tiny_decoder import toy_decoder
+from tiny_evidence import toy_evidence
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -67,7 +68,7 @@ FAST: Mapping[str, Mapping[str, Any]] = {
 }
 """Small option values by method: the published defaults are for photographs, and slow on purpose."""
 
-NEEDS_REFERENCE = {"exchange"}
+NEEDS_REFERENCE = {"amortised", "exchange"}
 """Methods that refuse a probe against an embedding."""
 
 _NO_CONVOLUTION = (("convolutional network",), "its models of three numbers have no convolution")
@@ -79,6 +80,7 @@ _NO_RULE = (
 _NO_REPLICAS = "DataParallel is refused: rules are attached to modules, which it replicates"
 
 REFUSALS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "amortised": (("feature maps",), "its models of three numbers have no feature maps"),
     "gradcam": _NO_CONVOLUTION,
     "gradcam_plus_plus": _NO_CONVOLUTION,
     "score_cam": _NO_CONVOLUTION,
@@ -392,10 +394,13 @@ def outcome(subject: Any, check: Callable[[Any], str | None]) -> tuple[bool | No
 
 
 def built(subject: Subject, model: nn.Module, example: tuple[Any, ...] | None = None) -> PairAttribution:
-    """Build the class; one that needs a decoder gets a small one for the model's embedding of the example."""
-    if subject.needs != "decoder":
+    """Build the class; one that needs a decoder or an evidence network gets a small one for the model."""
+    if subject.needs not in ("decoder", "evidence"):
         return subject.build(model)
     images, *arguments = example or faces()[:1]
+    if subject.needs == "evidence":
+        network = toy_evidence(copy.deepcopy(model), images, *arguments)
+        return replace(subject, options={**subject.options, "network": network}).build(model)
     with torch.no_grad():
         weights = next(model.parameters(), images)
         dim = copy.deepcopy(model)(images.to(weights.dtype), *arguments).shape[1]

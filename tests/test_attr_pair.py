@@ -10,10 +10,12 @@ import pytest
 import torch
 from captum.attr import Attribution, NoiseTunnel
 from tiny_decoder import toy_decoder
+from tiny_evidence import toy_evidence
 from torch import nn
 
 from xfr_plugin.attr import (
     METHODS,
+    Amortised,
     Exchange,
     Fggb,
     PairAttribution,
@@ -32,7 +34,7 @@ CLASSES = [method.cls for method in METHODS.values()]
 
 ONE_FACE = [cls for cls in CLASSES if not cls.reads_both_faces]
 """Those whose map of the probe needs no more of the reference than its embedding."""
-EMBEDDING = [cls for cls in CLASSES if cls is not Exchange]
+EMBEDDING = [cls for cls in CLASSES if cls not in (Amortised, Exchange)]
 """Those that explain a probe against an embedding, whether or not as against the face."""
 
 
@@ -48,8 +50,12 @@ def attribution(request: pytest.FixtureRequest, recognizer: Recognizer) -> PairA
 def build(
     cls: type[PairAttribution], function: Callable[..., torch.Tensor], threshold: float | None = None
 ) -> PairAttribution:
-    """Build a class with its defaults; one that needs a decoder gets a small one for the recognizer of `conftest`."""
-    options = {"decoder": toy_decoder(6, (24, 20))} if cls is ReconstructionSaliency else {}
+    """Build a class with its defaults; what needs a trained network gets a small one for `conftest`'s recognizer."""
+    options: dict[str, object] = {}
+    if cls is ReconstructionSaliency:
+        options = {"decoder": toy_decoder(6, (24, 20))}
+    if cls is Amortised and isinstance(function, Recognizer):
+        options = {"network": toy_evidence(function, torch.rand(1, 3, 24, 20, dtype=torch.float64))}
     return cls(function, threshold, **options)
 
 
@@ -176,6 +182,8 @@ def test_further_forward_arguments_reach_the_function(recognizer: Recognizer, pa
             return embedding
 
     for cls in CLASSES:
+        if cls is Amortised:  # the conformance checks and its own tests have it read a module with arguments
+            continue
         function: Callable[..., torch.Tensor] = Gained() if cls is PairDeepLift else embed
         attribution = build(cls, Scaled() if issubclass(cls, RelevanceAttribution) else function, 0.2)
         maps = attribution.attribute(pair, additional_forward_args=(gains, 1))

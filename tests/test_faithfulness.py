@@ -308,7 +308,7 @@ def test_command_line(face_photo: Photo, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "does the score follow?" in result.stdout
     explanation = Explanation.load(tmp_path / "out" / "explanation.json")
-    assert explanation.method == "counterfactual"
+    assert explanation.method == "amortised"
     assert explanation.faithfulness is not None
     result = CliRunner().invoke(app, ["compare", *pair, "-m", "xssab"])
     assert result.exit_code == 0, result.output

@@ -54,7 +54,7 @@ def units(answer: Answer) -> dict[str, np.ndarray]:
 @pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")
 def test_answers_as_the_library_does(service: ExplanationService) -> None:
     """Photographs, detection and all: the same score, method and evidence as `xfr_plugin.explain`."""
-    expected = explain(*photographs(), method="reconstruction")
+    expected = explain(*photographs())
     answer = ask(service, probe=photographs()[0], reference=photographs()[1])
     assert answer.decision.score == pytest.approx(expected.verification.score, abs=1e-5)
     assert answer.explanation is not None
@@ -88,7 +88,7 @@ def test_a_batch_is_embedded_in_one_forward(
     network = service._models.recognizer.network
     forward = network.forward
     monkeypatch.setattr(network, "forward", lambda images: (sizes.append(len(images)), forward(images))[1])
-    service.answer_all([parse_request(pair(i, i + 1)) for i in range(4)], [True] * 4)
+    service.answer_all([parse_request(pair(i, i + 1, method="reconstruction")) for i in range(4)], [True] * 4)
     assert sizes == [8], "reconstruction explains without another pass"
 
 
@@ -172,7 +172,7 @@ def test_threads_do_not_disturb_each_other(service: ExplanationService) -> None:
 
 
 def test_stored_embeddings_answer_as_their_images_do(service: ExplanationService) -> None:
-    first = ask(service, **pair(0, 2, returns=["embeddings", "regions"]))
+    first = ask(service, **pair(0, 2, returns=["embeddings", "regions"], method="reconstruction"))
     stored = units(first)
     for document in (
         {"probe": stored["probe"].tolist(), "reference": {"embedding": stored["reference"].tobytes()}},
@@ -181,6 +181,8 @@ def test_stored_embeddings_answer_as_their_images_do(service: ExplanationService
         again = ask(service, returns=["regions"], **document)
         assert again.decision.score == pytest.approx(first.decision.score, abs=1e-6)
         assert again.explanation is not None
+        assert again.explanation.replaced is not None
+        assert again.explanation.replaced.asked == "amortised", "which compares two images"
         assert first.explanation is not None
         for side in ("probe", "reference"):
             found, expected = (getattr(e.explanation, side).regions for e in (again, first))
@@ -257,7 +259,7 @@ def test_a_deadline_replaces_the_method(service: ExplanationService) -> None:
     assert answer.explanation.replaced is not None
     assert answer.explanation.replaced.asked == "xface"
     assert answer.explanation.method == answer.explanation.replaced.used
-    assert answer.explanation.method in ("counterfactual", "reconstruction")  # by how fast the machine is
+    assert answer.explanation.method in ("amortised", "reconstruction")  # by how fast the machine is
     assert "method_replaced" in {warned.code for warned in answer.warnings}
 
 
@@ -272,6 +274,7 @@ def test_a_deadline_that_cannot_be_kept_is_an_error_of_its_own(service: Explanat
 
 def test_the_best_known_method_that_fits_replaces_another() -> None:
     book, possible = CostBook(0.01), ("xssab", "reconstruction", "counterfactual", "lrp")
+    assert book.faster((*possible, "amortised"), 10.0) == "amortised"
     assert book.faster(possible, 10.0) == "counterfactual"
     assert book.faster(possible, 1.0) == "reconstruction"
     assert book.faster(("lrp", "xssab"), 1.0) == "xssab"

@@ -2,6 +2,7 @@
 
 from xfr_plugin.attr._pair import PairAttribution
 from xfr_plugin.attr._perturbation import PerturbationPairAttribution
+from xfr_plugin.attr.amortised import Amortised, AmortisedAnswer
 from xfr_plugin.attr.captum_methods import (
     PairDeepLift,
     PairInputXGradient,
@@ -14,6 +15,7 @@ from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.attr.counterfactual import Counterfactual, RegionalAnswer
 from xfr_plugin.attr.ebp import Ebp
 from xfr_plugin.attr.evidence import channel_evidence, channel_similarity
+from xfr_plugin.attr.evidence_model import EvidenceModel, find_evidence, load_evidence
 from xfr_plugin.attr.exchange import Exchange
 from xfr_plugin.attr.fame import Fame
 from xfr_plugin.attr.fggb import Fggb
@@ -30,11 +32,14 @@ from xfr_plugin.attr.xssab import Xssab
 
 __all__ = [
     "METHODS",
+    "Amortised",
+    "AmortisedAnswer",
     "ChannelRelevanceSaliency",
     "CorrRise",
     "CosineHead",
     "Counterfactual",
     "Ebp",
+    "EvidenceModel",
     "Exchange",
     "Fame",
     "Fggb",
@@ -66,5 +71,7 @@ __all__ = [
     "channel_similarity",
     "default_method",
     "fast_method",
+    "find_evidence",
     "get_method",
+    "load_evidence",
 ]

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -75,13 +76,17 @@ class FaceRegions:
         labels: named regions, of which these consist.
         present: which of `REGIONS` the face shows.
         masks: R×H×W; of an absent region, the template's.
-        grown: the same with the pixels around that come along.
     """
 
     labels: RegionMap
     present: NDArray[np.bool_]
     masks: NDArray[np.bool_]
-    grown: NDArray[np.bool_]
+
+    @cached_property
+    def grown(self) -> NDArray[np.bool_]:
+        """The masks with the pixels around that come along."""
+        growth = max(1, round(_GROWTH * self.masks.shape[1]))
+        return np.stack([binary_dilation(mask, iterations=growth) for mask in self.masks])
 
 
 @dataclass(frozen=True)
@@ -219,6 +224,4 @@ def _as_masks(regions: RegionMap, size: tuple[int, int]) -> FaceRegions:
     masks = np.where(present[:, None, None], own, template)
     # on very small faces: any pixel, which is then not reported
     masks[~np.asarray(masks.any(axis=(1, 2))), 0, 0] = True
-    growth = max(1, round(_GROWTH * size[0]))
-    grown = np.stack([binary_dilation(mask, iterations=growth) for mask in masks])
-    return FaceRegions(regions, present, masks, grown)
+    return FaceRegions(regions, present, masks)

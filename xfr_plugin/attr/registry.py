@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr.amortised import Amortised
 from xfr_plugin.attr.captum_methods import (
     PairDeepLift,
     PairInputXGradient,
@@ -17,6 +18,7 @@ from xfr_plugin.attr.captum_perturbation import PairKernelShap, PairLime, PairOc
 from xfr_plugin.attr.corrrise import CorrRise
 from xfr_plugin.attr.counterfactual import Counterfactual
 from xfr_plugin.attr.ebp import Ebp
+from xfr_plugin.attr.evidence_model import evidence_file
 from xfr_plugin.attr.exchange import Exchange
 from xfr_plugin.attr.fame import Fame
 from xfr_plugin.attr.fggb import Fggb
@@ -46,9 +48,9 @@ __all__ = [
 AUTO = "auto"
 """Instead of a method's name: the default method of the recognizer."""
 
-Need: TypeAlias = Literal["gradient", "scores", "decoder", "composite"]
+Need: TypeAlias = Literal["gradient", "scores", "decoder", "composite", "evidence"]
 """What a method asks of a recognizer: its gradient; nothing but scores (a black box will do); a trained decoder; a
-Zennit composite for its network, and so a network of known layers."""
+Zennit composite for its network, and so a network of known layers; an evidence network trained for it."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,12 @@ _COUNTERFACTUAL = (
     "where that is known, and a region that differs much can hide another"
 )
 
+_AMORTISED = (
+    "a network trained for this recognizer says what planting regions would show, without planting them; "
+    "docs/results.md says how often it names the right one where that is known, and a region that differs much can "
+    "hide another"
+)
+
 _EXCHANGED = (
     "its maps say where the partner's pixels raise the score, so nearly all of them is negative, and only "
     "differences within a map mean anything"
@@ -153,6 +161,16 @@ _EXCITED = (
 )
 
 _ALL = (
+    Method(
+        name="amortised",
+        title="Amortised evidence of regions",
+        cls=Amortised,
+        paper="ours",
+        year=2026,
+        needs="evidence",
+        cost="2 forward a face",
+        caveat=_AMORTISED,
+    ),
     Method(
         name="counterfactual",
         title="Counterfactual evidence of regions",
@@ -412,18 +430,22 @@ METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 def default_method(recognizer: Recognizer) -> str:
     """Name of the method that explains unless another is asked for.
 
-    `counterfactual`, whatever the recognizer: on evidence whose place is known it points best (docs/results.md), and
-    it needs nothing but scores. It takes 150 forward passes; see `fast_method` for one or two.
+    On evidence whose place is known `amortised` points best (docs/results.md); it is the default where an evidence
+    network ships for the recognizer. Otherwise `counterfactual`, which needs nothing but scores and takes 150 forward
+    passes; see `fast_method` for one or two.
     """
-    return "counterfactual"
+    return "counterfactual" if evidence_file(recognizer) is None else "amortised"
 
 
 def fast_method(recognizer: Recognizer) -> str:
-    """Name of the method to take where `default_method` is too slow.
+    """Name of the method to take where `counterfactual` is too slow.
 
-    `reconstruction` where a decoder with regional evidence ships for the recognizer: of the methods that take a few
-    passes it points best (docs/results.md). Otherwise `xssab`, which needs nothing but the network.
+    `amortised` where an evidence network ships for the recognizer, or else `reconstruction` where a decoder with
+    regional evidence does: of the methods that take a few passes these point best (docs/results.md). Otherwise
+    `xssab`, which needs nothing but the network.
     """
+    if evidence_file(recognizer) is not None:
+        return "amortised"
     try:
         decoder = find_decoder(recognizer)
     except InputError:

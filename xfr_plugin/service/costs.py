@@ -9,6 +9,7 @@ __all__ = ["RELATIVE_COST", "CostBook"]
 
 RELATIVE_COST: dict[str, float] = {
     "reconstruction": 0.3,
+    "amortised": 4,
     "gradcam_plus_plus": 4.5,
     "gradcam": 4.5,
     "input_x_gradient": 4.5,
@@ -36,7 +37,7 @@ RELATIVE_COST: dict[str, float] = {
 }
 """Time of a method in forward passes of a pair, before it has run here (`benchmarks/serving_costs.py`)."""
 
-_PREFERRED = ("counterfactual", "reconstruction", "xssab")
+_PREFERRED = ("amortised", "counterfactual", "reconstruction", "xssab")
 _SAFETY = 1.5
 _LEARNING = 0.3
 

@@ -12,7 +12,15 @@ from xfr_plugin.errors import InputError, UnknownNameError
 
 __all__ = ["QUICK", "Deployment", "Limits", "read_deployment"]
 
-QUICK = ("reconstruction", "xssab", "input_x_gradient", "gradcam", "gradcam_plus_plus", "deeplift")
+QUICK = (
+    "amortised",
+    "reconstruction",
+    "xssab",
+    "input_x_gradient",
+    "gradcam",
+    "gradcam_plus_plus",
+    "deeplift",
+)
 """Methods that answer within some ten forward passes: what is allowed unless the operator says otherwise."""
 
 

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.attr import ReconstructionSaliency
+from xfr_plugin.attr import ReconstructionSaliency, find_evidence
+from xfr_plugin.attr.evidence_model import evidence_file
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
@@ -25,6 +26,7 @@ Maps: TypeAlias = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 
 SHARED = frozenset(
     {
+        "amortised",
         "reconstruction",
         "xssab",
         "input_x_gradient",
@@ -74,16 +76,19 @@ class Explainers:
     def __init__(self, recognizer: Recognizer, decoder: Decoder | None) -> None:
         self.recognizer = recognizer
         self.decoder = decoder
+        self.evidence = None if evidence_file(recognizer) is None else find_evidence(recognizer)
 
-    def can(self, method: str, has_image: bool) -> bool:
-        """Whether a method can explain a pair of which at least one face is an image (or none)."""
+    def can(self, method: str, images: int) -> bool:
+        """Whether a method can explain a pair of which so many faces are images, 0 to 2."""
         if get_method(method).needs == "decoder":
             return self.decoder is not None and self.decoder.regional is not None
-        return has_image
+        if get_method(method).needs == "evidence":
+            return self.evidence is not None and images == 2
+        return images > 0
 
-    def possible(self, methods: Iterable[str], has_image: bool) -> list[str]:
+    def possible(self, methods: Iterable[str], images: int) -> list[str]:
         """Those of the methods that can."""
-        return [name for name in methods if self.can(name, has_image)]
+        return [name for name in methods if self.can(name, images)]
 
     def maps(self, method: str, questions: list[Question]) -> list[Maps]:
         """Maps for each question.
@@ -114,7 +119,8 @@ class Explainers:
     def _through_network(self, method: str, questions: list[Question]) -> list[Maps]:
         first = questions[0]
         with_probe, with_reference, threshold = first.layout
-        attribution = get_method(method).build(self.recognizer, threshold)
+        loaded = {"network": self.evidence} if get_method(method).needs == "evidence" else {}
+        attribution = get_method(method).build(self.recognizer, threshold, **loaded)
         probes, references = [q.probe for q in questions], [q.reference for q in questions]
         if with_probe and with_reference:
             maps = attribution.attribute((_images(probes), _images(references)))

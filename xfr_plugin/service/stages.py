@@ -121,8 +121,8 @@ def choose_method(models: Models, work: Work) -> None:
     if asked not in models.deployment.methods:
         allowed = ", ".join(models.deployment.methods)
         raise ServiceError("not_allowed", f"this deployment does not explain by {asked}: it allows {allowed}")
-    has_image = any(side.image is not None for side in work.sides.values())
-    possible = models.explainers.possible(models.deployment.methods, has_image)
+    images = sum(side.image is not None for side in work.sides.values())
+    possible = models.explainers.possible(models.deployment.methods, images)
     if asked not in possible:
         asked = _instead(work, asked, possible)
     work.asked = work.asked or asked
@@ -335,12 +335,14 @@ def _threshold(models: Models, work: Work) -> tuple[float, str]:
 def _instead(work: Work, asked: str, possible: list[str]) -> str:
     """Of a method that cannot explain these inputs: another for `auto`, and an error else."""
     if work.request.method == "auto" and possible:
-        work.asked, other = asked, possible[0]
+        # of stored embeddings it explains both sides, and in no time
+        other = "reconstruction" if "reconstruction" in possible else possible[0]
+        work.asked = asked
         work.reason = f"{asked} cannot explain what was given: {other} answered"
         return other
     raise ServiceError(
         "unusable",
-        f"{asked} cannot explain these inputs: it needs an image, or (reconstruction) a decoder of the recognizer",
+        f"{asked} cannot explain these inputs: it needs an image, or two (amortised), or a decoder (reconstruction)",
     )
 
 

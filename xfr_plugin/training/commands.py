@@ -187,6 +187,30 @@ def counterfactual(
     Console().print(dict(fitted.training))
 
 
+@app.command()
+def evidence(
+    config: ConfigFile = None,
+    run: Run = None,
+    recognizer: Annotated[str | None, typer.Option(help="Name or weight file of the recognizer.")] = None,
+    faces: Faces = None,
+    start: Annotated[Path | None, typer.Option(help="Weights to begin with, of an earlier run.")] = None,
+    publish: Annotated[
+        Path | None, typer.Option(help="Where to write the evidence network (.safetensors).")
+    ] = None,
+    device: Device = None,
+    seed: Seed = None,
+    epochs: Epochs = None,
+    threads: Threads = None,
+) -> None:
+    """Train amortised evidence for a recognizer: which region decides, in one pass. Made for a GPU."""
+    from xfr_plugin.training.evidence import EvidenceConfig, train_evidence
+
+    given: dict[str, Any] = {"run": run, "recognizer": recognizer, "faces": faces, "start": start}
+    given |= {"device": device, "seed": seed, "epochs": epochs, "threads": threads}
+    settings = load_config(EvidenceConfig, config, given)
+    _report(train_evidence(settings, publish), settings.run)
+
+
 def _report(outcome: Outcome, run: Path) -> None:
     """Print the best validation as a table, and where everything is."""
     console = Console()

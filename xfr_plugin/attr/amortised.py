@@ -1,0 +1,181 @@
+"""Amortised evidence: what planting regions would show, read off the recognizer's feature maps in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from xfr_plugin.attr._complete import CompletePairAttribution
+from xfr_plugin.attr._interventions import FaceRegions, face_regions
+from xfr_plugin.attr._pair import Pair, _read_pair
+from xfr_plugin.attr.evidence_model import EvidenceModel, EvidenceSource, find_evidence, load_evidence
+from xfr_plugin.attr.evidence_network import Answers, Seen, reading
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = ["Amortised", "AmortisedAnswer"]
+
+
+@dataclass(frozen=True)
+class AmortisedAnswer:
+    """What the regions of one face contribute to the margin, and what the network says of them.
+
+    Attributes:
+        regions: where they are.
+        evidence: of each region, R; sums to s − τ.
+        answers: of the network, for one face.
+        margin: s − τ.
+    """
+
+    regions: FaceRegions
+    evidence: Tensor
+    answers: Answers
+    margin: float
+
+
+class Amortised(CompletePairAttribution):
+    """Regions argue for or against a match as a network says that was taught by interventions; Σ S = s − τ.
+
+    `Counterfactual` changes the faces and asks the recognizer 150 times. Here a small network, trained for the
+    recognizer (`training.evidence`), compares the recognizer's own feature maps of both faces and says which region
+    would turn out to decide, and what the score would do with other regions. It was taught by plantings among
+    training people, in which other regions have seams too, so that it has to tell evidence from seams. Evidence lies
+    evenly on a region, see `evidence_model` for the rule.
+
+    Four images pass through the recognizer a pair: both faces, and both mirrored; their answers are averaged.
+
+    This is ours; amortised explanation is after Dabkowski and Gal (NeurIPS 2017, arXiv 1705.07857) and Jethani et al.
+    (FastSHAP, ICLR 2022, arXiv 2107.07436). How it compares: docs/results.md.
+
+    Args:
+        forward_func: a `Recognizer`, or another module whose feature maps `network` was trained for.
+        threshold: see `PairAttribution`.
+        network: see `EvidenceSource`.
+        regions: `found` on each face (`faces.outlines`), or of the `template`.
+
+    Raises:
+        InputError: an unknown option, no module, or no evidence network for it.
+        WeightsError: the network's file cannot be used.
+    """
+
+    reads_both_faces = True
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        network: EvidenceSource = None,
+        regions: Literal["found", "template"] = "found",
+    ) -> None:
+        super().__init__(forward_func, threshold)
+        if regions not in ("found", "template"):
+            raise InputError(f"regions must be 'found' or 'template', got {regions!r}")
+        if not isinstance(forward_func, nn.Module):
+            raise InputError(
+                "amortised evidence reads feature maps: pass a Recognizer or another torch module"
+            )
+        self.regions = regions
+        self.network = _opened(network, forward_func)
+        self._module = forward_func.network if isinstance(forward_func, Recognizer) else forward_func
+
+    def regional(
+        self, inputs: tuple[Tensor, Tensor], additional_forward_args: tuple[object, ...] = ()
+    ) -> tuple[list[AmortisedAnswer], list[AmortisedAnswer]]:
+        """What the maps are drawn from: the answers of each probe, and of each reference.
+
+        Args:
+            inputs: probe and reference, N×C×H×W each.
+            additional_forward_args: further arguments of the forward function.
+
+        Raises:
+            InputError: see `PairAttribution.attribute`.
+        """
+        answers = self._answers(_read_pair(inputs, additional_forward_args))
+        half = len(answers) // 2
+        return answers[:half], answers[half:]
+
+    def _attribute_pair(self, pair: Pair) -> Tensor:
+        answers = self._answers(pair)
+        self._evidence = pair.images.new_tensor([answer.margin for answer in answers])
+        return torch.stack(
+            [_drawn(answer, image) for answer, image in zip(answers, pair.images, strict=True)]
+        )
+
+    @torch.no_grad()
+    def _answers(self, pair: Pair) -> list[AmortisedAnswer]:
+        if pair.partners is not None:
+            raise InputError(
+                "amortised evidence compares two images: explain a face against an embedding by 'counterfactual' or "
+                "'reconstruction'"
+            )
+        images = pair.images
+        regions = face_regions(images, self.regions == "found")
+        masks, present = (
+            torch.stack([torch.from_numpy(values) for values in kind]).to(images.device)
+            for kind in ([r.masks for r in regions], [r.present for r in regions])
+        )
+        plain = self._see(images, pair)
+        said = self._ask(plain, masks, present)
+        mirrored = self._ask(self._see(images.flip(3), pair), masks.flip(3), present)
+        answers = _mean(said, mirrored)
+        units = plain.embeddings.double()
+        margins = (units * units.roll(len(units) // 2, dims=0)).sum(dim=1) - self.threshold
+        evidence = self.network.evidence(answers, (masks.sum(dim=(2, 3)) * present).double(), margins)
+        return [
+            AmortisedAnswer(regions[i], evidence[i], answers[i : i + 1], float(margins[i]))
+            for i in range(len(images))
+        ]
+
+    def _see(self, images: Tensor, pair: Pair) -> Seen:
+        names = [name for name, _ in self.network.card.layers]
+        with reading(self._module, names) as kept:
+            embeddings = self._embed(pair)(images)
+        missing = [name for name in names if name not in kept]
+        if missing:
+            raise InputError(f"the network did not use {missing[0]!r}, which amortised evidence reads")
+        return Seen(tuple(kept[name] for name in names), embeddings)
+
+    def _ask(self, seen: Seen, masks: Tensor, present: Tensor) -> Answers:
+        """Answers of every face about itself and its partner, in 64 bits."""
+        network = self.network.folded
+        own = next(network.parameters())
+        units, floating = seen.embeddings.to(own), masks.to(own)
+        looks = network.look(Seen(tuple(values.to(own) for values in seen.maps), units))
+        order = torch.arange(len(masks), device=masks.device).roll(len(masks) // 2)
+        answers = network.answer(
+            (looks, looks[order]), (units, units[order]), (floating, floating[order]), present
+        )
+        return Answers(*(getattr(answers, name).double() for name in _FIELDS))
+
+
+_FIELDS = ("differs", "alike", "gain", "loss")
+
+
+def _opened(source: EvidenceSource, function: nn.Module) -> EvidenceModel:
+    if isinstance(source, EvidenceModel):
+        return source
+    recognizer = function if isinstance(function, Recognizer) else None
+    if source is not None:
+        return load_evidence(source, recognizer, "cpu" if recognizer is None else recognizer.device)
+    if recognizer is None:
+        raise InputError("pass network=…: only for a Recognizer is one looked up")
+    return find_evidence(recognizer)
+
+
+def _mean(first: Answers, second: Answers) -> Answers:
+    """Mean answers; regions that are absent keep −∞."""
+    return Answers(*((getattr(first, name) + getattr(second, name)) / 2 for name in _FIELDS))
+
+
+def _drawn(answer: AmortisedAnswer, image: Tensor) -> Tensor:
+    """Map C×H×W on which the evidence of each region lies evenly."""
+    masks = torch.from_numpy(answer.regions.masks & answer.regions.present[:, None, None])
+    masks = masks.to(answer.evidence)
+    areas = masks.sum(dim=(1, 2)).clamp_min(1)
+    grey = torch.einsum("r,rhw->hw", answer.evidence / areas, masks)
+    return (grey / image.shape[0]).to(image).expand_as(image).contiguous()

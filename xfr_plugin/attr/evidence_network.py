@@ -1,0 +1,252 @@
+"""The network of amortised evidence: from what a recognizer sees of two faces to what each region decides.
+
+It looks at the recognizer's own feature maps of both faces, one of every size, and at its embeddings; compares them
+place by place and region by region; and lets the regions compete, as only one may stand out. What it says of a
+region are four numbers: the logits of being the one region that differs, and the one that is alike (each beside
+"none of them"), and how far the score would rise with the partner's region, and fall with a stranger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
+
+__all__ = ["Answers", "EvidenceNetwork", "Seen", "layers_by_size", "reading"]
+
+GRID = 14
+"""Rows and columns on which faces are compared."""
+
+_HEADS = 4
+_REGIONS = len(EXCHANGED_REGIONS)
+_SCALE = 10.0  # changes of the score are about a tenth
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a recognizer computes of N faces.
+
+    Attributes:
+        maps: feature maps N×C×h×w, in the order of the layers.
+        embeddings: of unit length, N×D.
+    """
+
+    maps: tuple[Tensor, ...]
+    embeddings: Tensor
+
+    def __getitem__(self, some: slice | Tensor) -> Seen:
+        return Seen(tuple(values[some] for values in self.maps), self.embeddings[some])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is said of N probes with R regions.
+
+    Attributes:
+        differs: logits of being the region that differs, and of "none", N×(R+1).
+        alike: logits of being the region that is alike, and of "none", N×(R+1).
+        gain: how far the score would rise, were the region the partner's, N×R.
+        loss: how far it would fall, were the region a stranger's, N×R.
+    """
+
+    differs: Tensor
+    alike: Tensor
+    gain: Tensor
+    loss: Tensor
+
+    def __getitem__(self, some: slice) -> Answers:
+        return Answers(self.differs[some], self.alike[some], self.gain[some], self.loss[some])
+
+
+class EvidenceNetwork(nn.Module):
+    """Compares two faces by regions; see the module.
+
+    Args:
+        channels: of the feature maps, in order.
+        embedding_dim: length of the embeddings.
+        width: channels of the comparison.
+    """
+
+    def __init__(self, channels: Sequence[int], embedding_dim: int, width: int = 96) -> None:
+        super().__init__()
+        self.channels, self.embedding_dim, self.width = tuple(channels), embedding_dim, width
+        narrow = width // 2
+        self.inputs = nn.ModuleList(_Input(count, narrow) for count in channels)
+        self.tower = nn.Sequential(_conv(narrow * len(channels), width, 1), _Block(width), _Block(width))
+        self.compare = nn.Sequential(_conv(3 * width, width, 1), _Block(width), _Block(width))
+        self.token = nn.Linear(5 * width, width)
+        self.names = nn.Parameter(torch.randn(_REGIONS, width) * 0.02)
+        self.whole = nn.Linear(2 * embedding_dim + 1, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.1, batch_first=True, norm_first=True)
+        self.mix = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+        self.region = nn.Linear(width, _HEADS)
+        self.none = nn.Linear(width, 2)
+
+    def forward(self, probe: Seen, reference: Seen, masks: tuple[Tensor, Tensor], present: Tensor) -> Answers:
+        """Say what each region of the probes decides.
+
+        Args:
+            probe: of N faces.
+            reference: of their partners.
+            masks: regions of probe and reference, N×R×H×W of numbers in [0, 1].
+            present: which regions the probe shows, N×R.
+        """
+        looks = self.look(probe), self.look(reference)
+        return self.answer(looks, (probe.embeddings, reference.embeddings), masks, present)
+
+    def look(self, seen: Seen) -> Tensor:
+        """What is compared of N faces, N×C×G×G."""
+        maps = [layer(values) for layer, values in zip(self.inputs, seen.maps, strict=True)]
+        looked: Tensor = self.tower(torch.cat(maps, dim=1))
+        return looked
+
+    def answer(
+        self,
+        looks: tuple[Tensor, Tensor],
+        embeddings: tuple[Tensor, Tensor],
+        masks: tuple[Tensor, Tensor],
+        present: Tensor,
+    ) -> Answers:
+        """The same as `forward`, from what was seen of probes and references."""
+        a, b = looks
+        compared = self.compare(torch.cat(((a - b).abs(), a * b, a), dim=1))
+        own, other = (functional.adaptive_avg_pool2d(mask, GRID) for mask in masks)
+        pa, pb, pc = _pooled(a, own), _pooled(b, other), _pooled(compared, own)
+        tokens = self.token(torch.cat((pc, pa, pb, (pa - pb).abs(), pa * pb), dim=2)) + self.names
+        whole = self.whole(_pair_of(*embeddings))
+        hidden = torch.cat((tokens, whole[:, None]), dim=1)
+        padding = torch.cat((~present, torch.zeros_like(present[:, :1])), dim=1)
+        mixed = self.norm(self.mix(hidden, src_key_padding_mask=padding))
+        said = self.region(mixed[:, :-1]).float().unbind(dim=2)
+        none = self.none(mixed[:, -1]).float()
+        differs, alike = (
+            torch.cat((logits.masked_fill(~present, -torch.inf), none[:, i : i + 1]), dim=1)
+            for i, logits in enumerate(said[:2])
+        )
+        return Answers(differs, alike, said[2] / _SCALE, said[3] / _SCALE)
+
+
+class _Input(nn.Module):
+    """A feature map, normalised, narrowed and brought to the grid."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.normal = nn.BatchNorm2d(channels)
+        self.conv = nn.Conv2d(channels, width, 3, padding=1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        x = torch.relu(self.conv(self.normal(values)))
+        if x.shape[-1] < GRID:
+            return functional.interpolate(x, (GRID, GRID), mode="bilinear")
+        return functional.adaptive_avg_pool2d(x, GRID)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _conv(width, width, 3), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.layers(x))
+
+
+def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+def _pooled(values: Tensor, weights: Tensor) -> Tensor:
+    """Weighted means N×R×C of a map N×C×h×w."""
+    total = weights.sum(dim=(2, 3))[..., None].clamp_min(1e-4)
+    return torch.einsum("nchw,nrhw->nrc", values, weights.to(values)) / total.to(values)
+
+
+def _pair_of(a: Tensor, b: Tensor) -> Tensor:
+    scale = a.shape[1] ** 0.5
+    return torch.cat(((a - b).abs() * scale, a * b * scale**2, (a * b).sum(dim=1, keepdim=True)), dim=1)
+
+
+def layers_by_size(
+    network: nn.Module, images: Tensor, *arguments: Any, largest: int | None = None
+) -> dict[str, int]:
+    """Of every size of feature map, down to 4 pixels, the last module that gives one.
+
+    Blocks count, and what they consist of does not.
+
+    Args:
+        network: to be looked at.
+        images: what it is tried on, N×C×H×W.
+        arguments: further arguments of its forward pass.
+        largest: height of the largest map, in pixels; a quarter of the image's, if left out.
+
+    Returns:
+        Channels by name of the module, from the largest map to the smallest.
+
+    Raises:
+        InputError: the network has no feature maps of these sizes.
+    """
+    bound = images.shape[2] // 4 if largest is None else largest
+    found: dict[int, tuple[str, int]] = {}
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and 4 <= output.shape[2] <= bound:
+            found[output.shape[2]] = (name, output.shape[1])
+
+    names = [name for name, _ in network.named_modules() if name and name.count(".") <= 1]
+    with _hooked(network, names, note), torch.no_grad():
+        network(images, *arguments)
+    if not found:
+        raise InputError("this network shows no feature maps of an image: use method 'counterfactual'")
+    return dict(found[size] for size in sorted(found, reverse=True))
+
+
+@contextmanager
+def reading(network: nn.Module, layers: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
+    """Keep what these modules give in the next forward pass, by name; the hooks are gone afterwards.
+
+    Raises:
+        InputError: the network has no such module.
+    """
+    known = {name for name, _ in network.named_modules()}
+    for name in layers:
+        if name not in known:
+            raise InputError(
+                f"the network has no module {name!r}, whose feature maps amortised evidence reads"
+            )
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> None:
+        kept[name] = output
+
+    with _hooked(network, layers, keep):
+        yield kept
+
+
+@contextmanager
+def _hooked(network: nn.Module, names: Sequence[str], note: Callable[[str, Any], None]) -> Iterator[None]:
+    """Tell of every output of these modules, as long as it lasts."""
+    handles = [
+        network.get_submodule(name).register_forward_hook(
+            lambda _module, _input, output, name=name: note(name, output)
+        )
+        for name in names
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
