@@ -1,0 +1,172 @@
+"""Training amortised evidence: planting as the one-face code does it, lessons that are true, resumption, files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from training_data import write_faces
+from typer.testing import CliRunner
+
+from xfr_plugin.attr import Amortised, load_evidence
+from xfr_plugin.faces import template_regions
+from xfr_plugin.faces.blending import blend_region
+from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, load_recognizer, save_recognizer
+from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
+from xfr_plugin.reconstruction.population import synthetic_faces
+from xfr_plugin.training.commands import app
+from xfr_plugin.training.engine import step_generator, train
+from xfr_plugin.training.evidence import EvidenceConfig, EvidenceTask
+from xfr_plugin.training.log import read_log
+from xfr_plugin.training.planting import blend, grown_masks, one_hot, region_index, turns
+
+REGIONS = tuple(EXCHANGED_REGIONS)
+
+
+@pytest.fixture(scope="module")
+def recognizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recognizer") / "r.safetensors"
+    torch.manual_seed(0)
+    card = RecognizerCard(name="narrow", architecture="faceid", input_size=(64, 48))
+    save_recognizer(Recognizer(build_network("faceid"), input_size=(64, 48)), path, card)
+    return path
+
+
+def config(root: Path, recognizer_file: Path, **changes: object) -> EvidenceConfig:
+    settings: dict[str, object] = {
+        "run": root / "run",
+        "recognizer": str(recognizer_file),
+        "faces": root / "faces",
+        "threads": 1,
+        "batch_size": 12,
+        "epoch_steps": 3,
+        "epochs": 2,
+        "held_out": 0.4,
+        "validation_pairs": 12,
+        "width": 8,
+        "least_effect": 0.0,
+        "progress": False,
+    }
+    return EvidenceConfig.model_validate(settings | changes)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("evidence")
+    write_faces(root).rename(root / "faces")
+    return root
+
+
+@pytest.fixture(scope="module")
+def task(root: Path, recognizer_file: Path) -> EvidenceTask:
+    made = EvidenceTask(config(root, recognizer_file))
+    made.to(torch.device("cpu"))
+    return made
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_many_faces_are_planted_as_one_is(region: str) -> None:
+    faces = synthetic_faces(4, (112, 112), 3)
+    mask = template_regions((112, 112)).mask(*EXCHANGED_REGIONS[region])
+    masks = grown_masks(torch.from_numpy(mask).float()[None, None].expand(2, -1, -1, -1))
+    found = blend(faces[:2], faces[2:], masks, torch.tensor([False, True]))
+    for kind, face, donor, blended in zip(("feather", "poisson"), faces, faces[2:], found, strict=False):
+        arrays = (x.permute(1, 2, 0).numpy() for x in (face, donor))
+        expected = blend_region(*arrays, mask, kind)  # type: ignore[arg-type]  # one of the two
+        apart = np.abs(blended.permute(1, 2, 0).numpy() - expected)
+        if kind == "feather":
+            assert np.quantile(apart, 0.99) < 1.5 / 255
+        elif (
+            region != "outside"
+        ):  # relaxation has not come to its end, and nowhere near it in so large a region
+            changed = np.abs(expected - face.permute(1, 2, 0).numpy())
+            assert apart.mean() < 0.35 * changed.mean()
+
+
+def test_an_empty_region_changes_nothing() -> None:
+    faces = synthetic_faces(2, (64, 48), 3)
+    nothing = torch.zeros(1, 1, 64, 48)
+    torch.testing.assert_close(blend(faces[:1], faces[1:], nothing, torch.tensor([True])), faces[:1])
+
+
+def test_regions_of_pixels_and_how_a_face_is_turned() -> None:
+    regions = template_regions((64, 48))
+    index = region_index([regions])
+    masks = one_hot(index)[0].bool().numpy()
+    for name, mask in zip(REGIONS, masks, strict=True):
+        assert (mask == regions.mask(*EXCHANGED_REGIONS[name])).all()
+    assert abs(float(turns([regions])[0])) < 0.1
+
+
+def test_a_lesson_says_what_the_recognizer_says(task: EvidenceTask) -> None:
+    """Effects and changes are differences of scores; who is genuine, and what was planted, is what was done."""
+    lesson = task._lesson(task.train_part, 24, step_generator(0, 1), 0.5)
+    assert lesson.planted.any()
+    assert lesson.genuine.any()
+    assert not lesson.genuine.all()
+    assert bool((lesson.effect[~lesson.planted] == 0).all())
+    assert bool(lesson.gain.isnan().any() or lesson.gain.isfinite().all())
+    units = lesson.probes.embeddings
+    torch.testing.assert_close(units.norm(dim=1), torch.ones(24))
+    both = (lesson.control < 8) & lesson.planted
+    assert not bool((lesson.control == lesson.region)[both].any()), "a region is planted once"
+
+
+def test_other_people_are_strangers_and_mates_are_other_photographs(task: EvidenceTask) -> None:
+    part = task.train_part
+    draw = task._chosen(part, 24, step_generator(0, 2))
+    same = part.person[draw.probe] == part.person[draw.reference]
+    assert torch.equal(same, draw.genuine)
+    assert not bool((draw.probe == draw.reference).any())
+    donors = part.person[draw.donor]
+    assert bool((donors != part.person[draw.probe])[draw.plants & draw.genuine].all())
+    mates = draw.plants & ~draw.genuine
+    assert bool((donors == part.person[draw.reference])[mates].all())
+    assert bool((draw.donor != draw.reference)[mates].all())
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    task: EvidenceTask, root: Path, recognizer_file: Path
+) -> None:
+    def weights(run: str, *epochs: int | None) -> dict[str, Tensor]:
+        for stop in epochs:
+            settings = config(root, recognizer_file, run=root / run, stop_after=stop)
+            outcome = train(EvidenceTask(settings), settings)
+        return outcome.network.state_dict()
+
+    whole, parts = weights("whole", None), weights("parts", 1, None)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    records = read_log(root / "whole" / "log.jsonl")
+    assert {"val/plain dissimilar top-1", "val/distracted similar beats"} <= records[-1].keys()
+
+
+def test_command_line_trains_a_network_that_explains(root: Path, recognizer_file: Path) -> None:
+    document = config(root, recognizer_file).model_dump(mode="json", exclude={"run"})
+    path = root / "c.json"
+    path.write_text(json.dumps(document))
+    published = root / "e.safetensors"
+    options = ["--config", str(path), "--run", str(root / "cli"), "--publish", str(published)]
+    done = CliRunner().invoke(app, ["evidence", *options])
+    assert done.exit_code == 0, done.output
+    recognizer = load_recognizer(recognizer_file)
+    model = load_evidence(published, recognizer)
+    assert model.card.differs > 0
+    pair = torch.rand(2, 2, 3, 64, 48, generator=torch.Generator().manual_seed(0)).unbind()
+    maps, delta = Amortised(recognizer, 0.3, network=model).attribute(
+        (pair[0], pair[1]), return_convergence_delta=True
+    )
+    assert maps[0].shape == pair[0].shape
+    assert float(delta.abs().max()) < 1e-5
+    again = [
+        "--run",
+        str(root / "more"),
+        "--config",
+        str(path),
+        "--start",
+        str(root / "cli/best.safetensors"),
+    ]
+    assert CliRunner().invoke(app, ["evidence", *again, "--epochs", "1"]).exit_code == 0
