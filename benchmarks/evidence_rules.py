@@ -90,9 +90,9 @@ def drawn(card: EvidenceCard, rule: Rule, answer: AmortisedAnswer) -> NDArray[np
     return _drawn(laid, torch.zeros(1, height, width)).sum(dim=0).numpy()
 
 
-def planted(recognizer: Recognizer, count: int, seed: int) -> None:
+def planted(recognizer: Recognizer, count: int, seed: int, mirrored: bool) -> None:
     """Print a table."""
-    attribution = Amortised(recognizer)
+    attribution = Amortised(recognizer, mirrored=mirrored)
     folder = FaceFolder(data_root() / "faces" / "lfw112", recognizer.input_size)
     people = folder.photos_of(read_people(data_root() / "faces" / "peopleDevTest.txt"), "select")
     plan = PlantedPlan(count=count, pairs=False, strengths=(), controls=False, seed=seed)
@@ -155,9 +155,10 @@ def main() -> None:
         "--pairs", type=int, default=40, help="natural pairs, half of them genuine; 0 for none"
     )
     parser.add_argument("--seed", type=int, default=11, help="of the plantings")
+    parser.add_argument("--plain", action="store_true", help="do not average with mirrored faces")
     options = parser.parse_args()
     recognizer = load_recognizer(options.recognizer)
-    planted(recognizer, options.count, options.seed)
+    planted(recognizer, options.count, options.seed, not options.plain)
     if options.pairs:
         natural(recognizer, options.pairs)
 

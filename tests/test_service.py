@@ -54,11 +54,12 @@ def units(answer: Answer) -> dict[str, np.ndarray]:
 @pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")
 def test_answers_as_the_library_does(service: ExplanationService) -> None:
     """Photographs, detection and all: the same score, method and evidence as `xfr_plugin.explain`."""
-    expected = explain(*photographs())
+    expected = explain(*photographs(), options={"mirrored": False})
     answer = ask(service, probe=photographs()[0], reference=photographs()[1])
     assert answer.decision.score == pytest.approx(expected.verification.score, abs=1e-5)
     assert answer.explanation is not None
     assert answer.explanation.method == expected.method
+    assert answer.explanation.options == expected.options
     assert answer.explanation.probe is not None
     assert answer.explanation.probe.regions is not None
     found = [region.evidence for region in answer.explanation.probe.regions]

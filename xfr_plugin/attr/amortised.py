@@ -46,7 +46,7 @@ class Amortised(CompletePairAttribution):
     training people, in which other regions have seams too, so that it has to tell evidence from seams. Evidence lies
     evenly on a region, see `evidence_model` for the rule.
 
-    Four images pass through the recognizer a pair: both faces, and both mirrored; their answers are averaged.
+    Four images pass through the recognizer a pair: both faces, and both mirrored; the answers are averaged.
 
     This is ours; amortised explanation is after Dabkowski and Gal (NeurIPS 2017, arXiv 1705.07857) and Jethani et al.
     (FastSHAP, ICLR 2022, arXiv 2107.07436). How it compares: docs/results.md.
@@ -56,6 +56,7 @@ class Amortised(CompletePairAttribution):
         threshold: see `PairAttribution`.
         network: see `EvidenceSource`.
         regions: `found` on each face (`faces.outlines`), or of the `template`.
+        mirrored: average with the answers on the mirrored faces; without them it takes half the time.
 
     Raises:
         InputError: an unknown option, no module, or no evidence network for it.
@@ -71,6 +72,7 @@ class Amortised(CompletePairAttribution):
         *,
         network: EvidenceSource = None,
         regions: Literal["found", "template"] = "found",
+        mirrored: bool = True,
     ) -> None:
         super().__init__(forward_func, threshold)
         if regions not in ("found", "template"):
@@ -80,6 +82,7 @@ class Amortised(CompletePairAttribution):
                 "amortised evidence reads feature maps: pass a Recognizer or another torch module"
             )
         self.regions = regions
+        self.mirrored = mirrored
         self.network = _opened(network, forward_func)
         self._module = forward_func.network if isinstance(forward_func, Recognizer) else forward_func
 
@@ -120,9 +123,10 @@ class Amortised(CompletePairAttribution):
             for kind in ([r.masks for r in regions], [r.present for r in regions])
         )
         plain = self._see(images, pair)
-        said = self._ask(plain, masks, present)
-        mirrored = self._ask(self._see(images.flip(3), pair), masks.flip(3), present)
-        answers = _mean(said, mirrored)
+        answers = self._ask(plain, masks, present)
+        if self.mirrored:
+            turned = self._ask(self._see(images.flip(3), pair), masks.flip(3), present)
+            answers = _mean(answers, turned)
         units = plain.embeddings.double()
         margins = (units * units.roll(len(units) // 2, dims=0)).sum(dim=1) - self.threshold
         evidence = self.network.evidence(answers, (masks.sum(dim=(2, 3)) * present).double(), margins)

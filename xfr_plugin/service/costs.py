@@ -9,7 +9,7 @@ __all__ = ["RELATIVE_COST", "CostBook"]
 
 RELATIVE_COST: dict[str, float] = {
     "reconstruction": 0.3,
-    "amortised": 4,
+    "amortised": 5,
     "gradcam_plus_plus": 4.5,
     "gradcam": 4.5,
     "input_x_gradient": 4.5,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder
 from xfr_plugin.service.guard import NETWORKS
 
-__all__ = ["SHARED", "Explainers", "Maps", "Question", "Side"]
+__all__ = ["OPTIONS", "SHARED", "Explainers", "Maps", "Question", "Side"]
 
 Maps: TypeAlias = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 """Signed maps H×W of probe and reference; None for a side that the method cannot explain."""
@@ -39,6 +39,9 @@ SHARED = frozenset(
     }
 )
 """Methods that give a pair the same maps in a batch as alone (tests). Others, that draw samples, run alone."""
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"amortised": {"mirrored": False}}
+"""Options that differ from a method's defaults here, where time is dear (docs/serving.md says what it costs)."""
 
 _AT_ONCE = 8
 
@@ -119,8 +122,9 @@ class Explainers:
     def _through_network(self, method: str, questions: list[Question]) -> list[Maps]:
         first = questions[0]
         with_probe, with_reference, threshold = first.layout
-        loaded = {"network": self.evidence} if get_method(method).needs == "evidence" else {}
-        attribution = get_method(method).build(self.recognizer, threshold, **loaded)
+        entry = get_method(method)
+        loaded = {"network": self.evidence} if entry.needs == "evidence" else {}
+        attribution = entry.build(self.recognizer, threshold, **OPTIONS.get(method, {}), **loaded)
         probes, references = [q.probe for q in questions], [q.reference for q in questions]
         if with_probe and with_reference:
             maps = attribution.attribute((_images(probes), _images(references)))

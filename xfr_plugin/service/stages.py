@@ -24,7 +24,7 @@ from xfr_plugin.service.costs import CostBook
 from xfr_plugin.service.decoding import FaceSettings, decode_embedding, decode_face, decode_gallery
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.errors import ServiceError
-from xfr_plugin.service.explaining import Explainers, Maps, Question, Side
+from xfr_plugin.service.explaining import OPTIONS, Explainers, Maps, Question, Side
 from xfr_plugin.service.gallery import contrast, rank
 from xfr_plugin.service.guard import NETWORKS
 from xfr_plugin.service.quality import Name, decision_warnings, face_warnings
@@ -212,7 +212,7 @@ def _explanation(
         method=method,
         title=entry.title,
         paper=entry.paper,
-        options=entry.options(),
+        options={**entry.options(), **OPTIONS.get(method, {})},
         caveat=entry.caveat,
         replaced=replaced,
         probe=probe,
