@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr import Amortised, AmortisedAnswer
-from xfr_plugin.attr.amortised import _drawn
+from xfr_plugin.attr.amortised import _grey
 from xfr_plugin.attr.evidence_model import EvidenceCard, _stories
 from xfr_plugin.evaluation import MOVED, PlantedPlan, build_pairs, pixel_auc
 from xfr_plugin.evaluation.pairs import FaceFolder
@@ -86,8 +86,7 @@ def evidence(card: EvidenceCard, rule: Rule, answer: AmortisedAnswer) -> Tensor:
 def drawn(card: EvidenceCard, rule: Rule, answer: AmortisedAnswer) -> NDArray[np.float32]:
     """The map H×W by a rule."""
     laid = AmortisedAnswer(answer.regions, evidence(card, rule, answer), answer.answers, answer.margin)
-    height, width = answer.regions.masks.shape[1:]
-    return _drawn(laid, torch.zeros(1, height, width)).sum(dim=0).numpy()
+    return _grey(laid).float().numpy()
 
 
 def planted(recognizer: Recognizer, count: int, seed: int, mirrored: bool) -> None:

@@ -21,7 +21,7 @@ can be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,6 +45,7 @@ __all__ = [
     "alone_readings",
     "face_regions",
     "pair_readings",
+    "regions_of",
 ]
 
 REGIONS = tuple(EXCHANGED_REGIONS)
@@ -136,8 +137,13 @@ def face_regions(images: Tensor, found: bool) -> list[FaceRegions]:
     """Regions of faces N×C×H×W: each face's own, where they are to be and can be found, or the template's."""
     size = (images.shape[2], images.shape[3])
     if found and images.shape[1] == 3:
-        return [_as_masks(regions, size) for regions in find_regions(images)]
-    return [_as_masks(template_regions(size), size)] * len(images)
+        return regions_of(find_regions(images))
+    return regions_of([template_regions(size)]) * len(images)
+
+
+def regions_of(labels: Sequence[RegionMap]) -> list[FaceRegions]:
+    """Regions of faces whose named regions are known."""
+    return [_as_masks(regions, regions.size) for regions in labels]
 
 
 def pair_readings(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from xfr_plugin.attr._complete import CompletePairAttribution
-from xfr_plugin.attr._interventions import FaceRegions, face_regions
+from xfr_plugin.attr._interventions import FaceRegions, face_regions, regions_of
 from xfr_plugin.attr._pair import Pair, _read_pair
 from xfr_plugin.attr.evidence_model import EvidenceModel, EvidenceSource, find_evidence, load_evidence
 from xfr_plugin.attr.evidence_network import Answers, Seen, reading
 from xfr_plugin.errors import InputError
+from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["Amortised", "AmortisedAnswer"]
@@ -102,12 +105,40 @@ class Amortised(CompletePairAttribution):
         half = len(answers) // 2
         return answers[:half], answers[half:]
 
+    def see(self, images: Tensor, *arguments: object) -> Seen:
+        """What `maps_of` needs of faces N×C×H×W, for those who embed them anyway.
+
+        Raises:
+            InputError: the network does not use a layer that is read.
+        """
+        names = self.network.layers
+        with torch.no_grad(), reading(self._module, names) as kept:
+            embeddings = functional.normalize(self.forward_func(images, *arguments), dim=1)
+        missing = [name for name in names if name not in kept]
+        if missing:
+            raise InputError(f"the network did not use {missing[0]!r}, which amortised evidence reads")
+        return Seen(tuple(kept[name] for name in names), embeddings)
+
+    @torch.no_grad()
+    def maps_of(self, seen: Seen, labels: Sequence[RegionMap]) -> Tensor:
+        """Maps of faces that were seen before, without their mirror images.
+
+        Args:
+            seen: of N probes, followed by their N references.
+            labels: regions of each face.
+
+        Returns:
+            Signed maps of the pixels, 2N×H×W.
+        """
+        regions = regions_of(labels)
+        answers = self._answered(self._ask(seen, *_masks(regions, seen.embeddings.device)), seen, regions)
+        return torch.stack([_grey(answer) for answer in answers]).to(seen.embeddings)
+
     def _attribute_pair(self, pair: Pair) -> Tensor:
         answers = self._answers(pair)
         self._evidence = pair.images.new_tensor([answer.margin for answer in answers])
-        return torch.stack(
-            [_drawn(answer, image) for answer, image in zip(answers, pair.images, strict=True)]
-        )
+        grey = torch.stack([_grey(answer) for answer in answers]).to(pair.images)
+        return (grey[:, None] / pair.images.shape[1]).expand_as(pair.images)
 
     @torch.no_grad()
     def _answers(self, pair: Pair) -> list[AmortisedAnswer]:
@@ -116,33 +147,24 @@ class Amortised(CompletePairAttribution):
                 "amortised evidence compares two images: explain a face against an embedding by 'counterfactual' or "
                 "'reconstruction'"
             )
-        images = pair.images
-        regions = face_regions(images, self.regions == "found")
-        masks, present = (
-            torch.stack([torch.from_numpy(values) for values in kind]).to(images.device)
-            for kind in ([r.masks for r in regions], [r.present for r in regions])
-        )
-        plain = self._see(images, pair)
-        answers = self._ask(plain, masks, present)
+        regions = face_regions(pair.images, self.regions == "found")
+        masks, present = _masks(regions, pair.images.device)
+        seen = self.see(pair.images, *pair.forward_args)
+        answers = self._ask(seen, masks, present)
         if self.mirrored:
-            turned = self._ask(self._see(images.flip(3), pair), masks.flip(3), present)
-            answers = _mean(answers, turned)
-        units = plain.embeddings.double()
-        margins = (units * units.roll(len(units) // 2, dims=0)).sum(dim=1) - self.threshold
-        evidence = self.network.evidence(answers, (masks.sum(dim=(2, 3)) * present).double(), margins)
-        return [
-            AmortisedAnswer(regions[i], evidence[i], answers[i : i + 1], float(margins[i]))
-            for i in range(len(images))
-        ]
+            turned = self.see(pair.images.flip(3), *pair.forward_args)
+            answers = _mean(answers, self._ask(turned, masks.flip(3), present))
+        return self._answered(answers, seen, regions)
 
-    def _see(self, images: Tensor, pair: Pair) -> Seen:
-        names = [name for name, _ in self.network.card.layers]
-        with reading(self._module, names) as kept:
-            embeddings = self._embed(pair)(images)
-        missing = [name for name in names if name not in kept]
-        if missing:
-            raise InputError(f"the network did not use {missing[0]!r}, which amortised evidence reads")
-        return Seen(tuple(kept[name] for name in names), embeddings)
+    def _answered(self, said: Answers, seen: Seen, regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
+        units = seen.embeddings.double()
+        margins = (units * units.roll(len(units) // 2, dims=0)).sum(dim=1) - self.threshold
+        masks, present = _masks(regions, units.device)
+        evidence = self.network.evidence(said, (masks.sum(dim=(2, 3)) * present).double(), margins)
+        return [
+            AmortisedAnswer(regions[i], evidence[i], said[i : i + 1], float(margins[i]))
+            for i in range(len(regions))
+        ]
 
     def _ask(self, seen: Seen, masks: Tensor, present: Tensor) -> Answers:
         """Answers of every face about itself and its partner, in 64 bits."""
@@ -176,10 +198,18 @@ def _mean(first: Answers, second: Answers) -> Answers:
     return Answers(*((getattr(first, name) + getattr(second, name)) / 2 for name in _FIELDS))
 
 
-def _drawn(answer: AmortisedAnswer, image: Tensor) -> Tensor:
-    """Map C×H×W on which the evidence of each region lies evenly."""
+def _masks(regions: Sequence[FaceRegions], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Masks N×R×H×W, and which of them the faces show, N×R."""
+    masks, present = (
+        torch.from_numpy(np.stack(kind)).to(device)
+        for kind in ([r.masks for r in regions], [r.present for r in regions])
+    )
+    return masks, present
+
+
+def _grey(answer: AmortisedAnswer) -> Tensor:
+    """Map H×W on which the evidence of each region lies evenly."""
     masks = torch.from_numpy(answer.regions.masks & answer.regions.present[:, None, None])
     masks = masks.to(answer.evidence)
     areas = masks.sum(dim=(1, 2)).clamp_min(1)
-    grey = torch.einsum("r,rhw->hw", answer.evidence / areas, masks)
-    return (grey / image.shape[0]).to(image).expand_as(image).contiguous()
+    return torch.einsum("r,rhw->hw", answer.evidence / areas, masks)

@@ -95,6 +95,11 @@ class EvidenceModel:
         self.network = network.eval().requires_grad_(False)
         self.card = card
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that are read, in the recognizer's network."""
+        return tuple(name for name, _ in self.card.layers)
+
     @cached_property
     def folded(self) -> EvidenceNetwork:
         """The same function with BatchNorm folded into convolutions, which takes less time on a CPU."""

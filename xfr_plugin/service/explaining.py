@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.attr import ReconstructionSaliency, find_evidence
+from xfr_plugin.attr import Amortised, ReconstructionSaliency, find_evidence
 from xfr_plugin.attr.evidence_model import evidence_file
+from xfr_plugin.attr.evidence_network import Seen
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.errors import InputError
+from xfr_plugin.faces import RegionMap
+from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder
 from xfr_plugin.service.guard import NETWORKS
@@ -48,10 +51,19 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Side:
-    """A face: unit embedding D, and the aligned image 3×H×W in [0, 1] where there is one."""
+    """A face.
+
+    Attributes:
+        unit: embedding, D.
+        image: aligned, 3×H×W in [0, 1], where there is one.
+        maps: feature maps C×h×w that the evidence network reads, where they were kept.
+        labels: named regions, where they are known.
+    """
 
     unit: Tensor
     image: Tensor | None = None
+    maps: tuple[Tensor, ...] = ()
+    labels: RegionMap | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,9 @@ class Explainers:
         if method == "reconstruction":
             with NETWORKS.shared():
                 return self._from_embeddings(questions)
+        if method == "amortised" and all(side.maps for q in questions for side in (q.probe, q.reference)):
+            with NETWORKS.shared():
+                return self._from_features(questions)
         with NETWORKS.exclusive():
             return self._through_network(method, questions)
 
@@ -147,6 +162,22 @@ class Explainers:
         attribution = ReconstructionSaliency(lambda _: units, questions[0].threshold, decoder=self.decoder)
         maps = attribution.attribute((blank, blank))
         return list(zip(*map(_summed, maps), strict=True))
+
+    def _from_features(self, questions: list[Question]) -> list[Maps]:
+        """The feature maps are known too, so neither."""
+        sides = [q.probe for q in questions] + [q.reference for q in questions]
+        seen = Seen(
+            tuple(torch.stack(kind) for kind in zip(*(side.maps for side in sides), strict=True)),
+            _units(sides),
+        )
+        labels = [side.labels for side in sides if side.labels is not None]
+        if len(labels) < len(sides):
+            labels = find_regions(_images(sides))
+        attribution = Amortised(
+            self.recognizer, questions[0].threshold, network=self.evidence, **OPTIONS["amortised"]
+        )
+        maps = list(attribution.maps_of(seen, labels).float().cpu().numpy())
+        return list(zip(maps[: len(questions)], maps[len(questions) :], strict=True))
 
 
 def _images(sides: list[Side]) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.attr.evidence_network import reading
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.explanation import region_evidence
 from xfr_plugin.faces import RegionMap, template_regions
@@ -89,14 +89,24 @@ def embed_all(models: Models, batch: list[Work]) -> None:
     stacked = np.stack([face.image for _, _, face in owners]).transpose(0, 3, 1, 2)
     recognizer = models.recognizer
     images = torch.from_numpy(stacked / np.float32(255)).to(recognizer.device, recognizer.dtype)
-    with NETWORKS.shared():
+    layers = _layers_to_keep(models, batch)
+    with NETWORKS.exclusive() if layers else NETWORKS.shared(), reading(recognizer.network, layers) as kept:
         units = recognizer.embed(images, batch_size=len(images))
     spent = time.perf_counter() - start
-    for (work, name, _), image, unit in zip(owners, images, units, strict=True):
-        work.sides[name] = Side(unit, image)
+    for place, (work, name, _) in enumerate(owners):
+        maps = tuple(kept[layer][place] for layer in layers)
+        work.sides[name] = Side(units[place], images[place], maps)
     for work in batch:
         if work.faces:
             work.spent("embed", spent)
+
+
+def _layers_to_keep(models: Models, batch: list[Work]) -> tuple[str, ...]:
+    """Layers whose feature maps will be asked for again, by amortised evidence."""
+    evidence = models.explainers.evidence
+    asked = {work.request.method for work in batch if work.explain}
+    is_auto = models.method == "amortised" and "auto" in asked
+    return evidence.layers if evidence is not None and (is_auto or "amortised" in asked) else ()
 
 
 def decide_all(models: Models, batch: list[Work]) -> None:
@@ -154,6 +164,9 @@ def explain_all(models: Models, batch: list[Work]) -> None:
 
 def _shared_maps(models: Models, method: str, members: list[Work]) -> list[list[Maps]]:
     """Maps of each member's questions; if the shared passes fail, each tries alone and keeps its own error."""
+    if method == "amortised":
+        for work in members:
+            _label(models, work)
     questions = [question for work in members for question in work.questions]
     start = time.perf_counter()
     try:
@@ -166,6 +179,16 @@ def _shared_maps(models: Models, method: str, members: list[Work]) -> list[list[
     for work in members:
         work.spent("explain", spent)
     return [[next(found) for _ in work.questions] for work in members]
+
+
+def _label(models: Models, work: Work) -> None:
+    """Find the regions of both faces before they are asked for, once."""
+    with attempt(work), work.timed("explain"):
+        work.labels = _regions(work, models.recognizer.input_size)
+        probe, reference = (
+            replace(work.sides[name], labels=labels) for name, labels in zip(_NAMES, work.labels, strict=True)
+        )
+        work.questions = [replace(q, probe=probe, reference=reference) for q in work.questions]
 
 
 def _maps_alone(models: Models, method: str, work: Work) -> list[Maps]:
@@ -194,8 +217,8 @@ def _explanation(
     models: Models, work: Work, method: str, maps: Maps, decision: Decision
 ) -> ExplanationAnswer:
     entry = get_method(method)
-    images = tuple(work.faces[name].image if name in work.faces else None for name in _NAMES)
-    regions = _regions(images, models.recognizer.input_size)
+    images = _images(work)
+    regions = work.labels or _regions(work, models.recognizer.input_size)
     probe, reference = face_reasons(
         maps, work.request, (regions[0], regions[1]), (images[0], images[1]), work.likenesses
     )
@@ -221,8 +244,13 @@ def _explanation(
     )
 
 
-def _regions(images: Sequence[NDArray[np.uint8] | None], size: tuple[int, int]) -> list[RegionMap]:
+def _images(work: Work) -> list[NDArray[np.uint8] | None]:
+    return [work.faces[name].image if name in work.faces else None for name in _NAMES]
+
+
+def _regions(work: Work, size: tuple[int, int]) -> list[RegionMap]:
     """Each face's own named regions; the template's where none are found, and of a stored embedding's likeness."""
+    images = _images(work)
     shown = [torch.tensor(image).permute(2, 0, 1) / 255 for image in images if image is not None]
     with NETWORKS.shared():  # the outline finder is a network too
         found = iter(find_regions(torch.stack(shown)) if shown else ())

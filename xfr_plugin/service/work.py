@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.faces import AlignedFace
+from xfr_plugin.faces import AlignedFace, RegionMap
 from xfr_plugin.service.answers import Answer, Candidate, Decision, ExplanationAnswer, Warned
 from xfr_plugin.service.errors import ServiceError, as_service_error
 from xfr_plugin.service.explaining import Question, Side
@@ -37,6 +37,7 @@ class Work:
         threshold_source: where it comes from, in words.
         ranked: of a gallery, positions of the candidates and the runner-up of the last one, best first.
         questions: what is explained: one for a pair, one for each of `ranked` for a gallery.
+        labels: named regions of both faces, where they were found before the explanation is rendered.
         error: why there will be no answer.
     """
 
@@ -54,6 +55,7 @@ class Work:
     scores: NDArray[np.float64] | None = None
     ranked: list[int] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
+    labels: list[RegionMap] = field(default_factory=list)
     likenesses: dict[str, Tensor] = field(default_factory=dict)
     decision: Decision | None = None
     candidates: tuple[Candidate, ...] | None = None
