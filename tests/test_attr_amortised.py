@@ -149,6 +149,23 @@ def test_answers_are_the_mean_of_the_faces_and_their_mirror_images(
     torch.testing.assert_close(answer.answers.gain, (said[0].gain + said[1].gain).double() / 2)
 
 
+def test_errors_are_the_spread_under_changes_that_mean_nothing(
+    face_recognizer: Recognizer, model: EvidenceModel, pair: Images
+) -> None:
+    attribution = Amortised(face_recognizer, network=model)
+    one = (pair[0][:1], pair[1][:1])
+    maps, errors = attribution.attribute_with_errors(one)
+    torch.testing.assert_close(maps, attribution.attribute(one))
+    assert errors is not None
+    (probe,), (reference,) = attribution.regional(one)
+    for answer, found in zip((probe, reference), errors, strict=True):
+        shown = {name for name, area in answer.regions.labels.areas().items() if area}
+        assert found.keys() == shown
+        assert all(0 < error < 1 for error in found.values())
+    by_template = Amortised(face_recognizer, network=model, regions="template")
+    assert by_template.attribute_with_errors(one)[1] is None
+
+
 def test_it_explains_pairs_of_images_by_modules_it_knows(
     face_recognizer: Recognizer, model: EvidenceModel, pair: Images
 ) -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "FaceRegions",
     "alone_readings",
     "face_regions",
+    "named_errors",
     "pair_readings",
     "regions_of",
 ]
@@ -144,6 +145,16 @@ def face_regions(images: Tensor, found: bool) -> list[FaceRegions]:
 def regions_of(labels: Sequence[RegionMap]) -> list[FaceRegions]:
     """Regions of faces whose named regions are known."""
     return [_as_masks(regions, regions.size) for regions in labels]
+
+
+def named_errors(regions: FaceRegions, errors: Tensor) -> dict[str, float]:
+    """Errors of the named regions from those of R regions; regions of two sides share theirs by area."""
+    areas = regions.labels.areas()
+    named: dict[str, float] = {}
+    for parts, error in zip(EXCHANGED_REGIONS.values(), errors.tolist(), strict=True):
+        whole = sum(areas[part] for part in parts)
+        named |= {part: error * areas[part] / whole for part in parts if whole}
+    return named
 
 
 def pair_readings(

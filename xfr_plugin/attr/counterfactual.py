@@ -19,13 +19,13 @@ from xfr_plugin.attr._interventions import (
     FaceRegions,
     alone_readings,
     face_regions,
+    named_errors,
     pair_readings,
 )
 from xfr_plugin.attr._pair import Errors, Inputs, Pair, _refuse_target
 from xfr_plugin.attr._perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
 from xfr_plugin.attr.counterfactual_model import CounterfactualModel, Form, shipped_model
 from xfr_plugin.errors import InputError
-from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
 from xfr_plugin.reconstruction.population import synthetic_faces
 
 __all__ = ["Counterfactual", "RegionalAnswer"]
@@ -199,8 +199,10 @@ class Counterfactual(PerturbationPairAttribution):
         maps = tuple(
             _drawn(answer, image[0])[None] for answer, image in zip((probe, reference), pair, strict=True)
         )
-        errors = (_named_errors(probe), _named_errors(reference)) if self.regions == "found" else None
-        return (maps[0], maps[1]), errors
+        if self.regions != "found":
+            return (maps[0], maps[1]), None
+        errors = [named_errors(answer.regions, answer.errors) for answer in (probe, reference)]
+        return (maps[0], maps[1]), (errors[0], errors[1])
 
     @torch.no_grad()
     def readings(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, NDArray[np.bool_]]:
@@ -339,13 +341,3 @@ def _drawn(answer: RegionalAnswer, image: Tensor) -> Tensor:
     areas = masks.sum(dim=(1, 2)).clamp_min(1)
     grey = torch.einsum("r,rhw->hw", answer.evidence.to(image) / areas, masks)
     return (grey / image.shape[0]).expand_as(image).contiguous()
-
-
-def _named_errors(answer: RegionalAnswer) -> dict[str, float]:
-    """Standard errors of the named regions, of which those on two sides share that of both by area."""
-    areas = answer.regions.labels.areas()
-    errors: dict[str, float] = {}
-    for parts, error in zip(EXCHANGED_REGIONS.values(), answer.errors.tolist(), strict=True):
-        whole = sum(areas[part] for part in parts)
-        errors |= {part: error * areas[part] / whole for part in parts if whole}
-    return errors
