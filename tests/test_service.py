@@ -60,6 +60,7 @@ def test_answers_as_the_library_does(service: ExplanationService) -> None:
     assert answer.explanation is not None
     assert answer.explanation.method == expected.method
     assert answer.explanation.options == expected.options
+    assert answer.versions.evidence_sha256 is not None
     assert answer.explanation.probe is not None
     assert answer.explanation.probe.regions is not None
     found = [region.evidence for region in answer.explanation.probe.regions]

@@ -155,12 +155,14 @@ class Versions(_Part):
         recognizer: its name.
         recognizer_sha256: fingerprint of its weights and preprocessing.
         decoder: name of the decoder, if one is loaded.
+        evidence_sha256: checksum of the evidence network's file, if one ships for the recognizer.
     """
 
     package: str
     recognizer: str
     recognizer_sha256: str
     decoder: str | None = None
+    evidence_sha256: str | None = None
 
 
 class Answer(_Part):

@@ -16,10 +16,12 @@ from functools import partial
 import torch
 
 from xfr_plugin._version import __version__
+from xfr_plugin.attr.evidence_model import evidence_file
 from xfr_plugin.attr.registry import fast_method, get_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.weights import sha256_of
 from xfr_plugin.reconstruction import Decoder, find_decoder, fingerprint, load_decoder
 from xfr_plugin.service.answers import Answer, Reply, Versions, Warned
 from xfr_plugin.service.costs import CostBook
@@ -77,6 +79,7 @@ class ExplanationService:
             recognizer=recognizer.name,
             recognizer_sha256=fingerprint(recognizer),
             decoder=decoder.card.name if decoder else None,
+            evidence_sha256=None if (file := evidence_file(recognizer)) is None else sha256_of(file),
         )
 
     @property
