@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from xfr_plugin.attr.registry import METHODS
+from xfr_plugin.attr import METHODS, find_evidence
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.reconstruction import find_decoder
 from xfr_plugin.service.costs import RELATIVE_COST
@@ -21,7 +21,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     recognizer = load_recognizer("xfr_compact128")
-    explainers = Explainers(recognizer, find_decoder(recognizer))
+    explainers = Explainers(recognizer, find_decoder(recognizer), find_evidence(recognizer))
     images = torch.rand(2, 3, *recognizer.input_size)
     units = recognizer.embed(images)
     question = Question(*(Side(unit, image) for unit, image in zip(units, images, strict=True)), 0.2)

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from xfr_plugin.attr import EvidenceModel, load_evidence
+from xfr_plugin.attr.evidence_model import evidence_file, save_evidence
 from xfr_plugin.errors import InputError, ResultError
+from xfr_plugin.recognition import load_recognizer
+from xfr_plugin.recognition.weights import sha256_of
 from xfr_plugin.service import Deployment
+from xfr_plugin.service.serving import open_service, settings_of
 
 pytest.importorskip("ts", reason="TorchServe is not installed")
 
@@ -105,3 +110,29 @@ def test_a_store_without_an_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"xfr\.mar"):
         start_server(tmp_path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_evidence_network_of_ones_own_is_packaged_and_used(tmp_path: Path) -> None:
+    """Under another name, for the recognizer that ships; a network of another recognizer is refused."""
+    shipped = evidence_file(load_recognizer("xfr_compact128"))
+    assert shipped is not None
+    own = tmp_path / "mine.safetensors"
+    model = load_evidence(shipped)
+    save_evidence(EvidenceModel(model.network, model.card.model_copy(update={"figures": {"mine": 1.0}})), own)
+    deployment = stage(
+        ArchivePlan(deployment=Deployment(evidence=str(own)), vendor=False), tmp_path / "staged"
+    )
+    assert deployment.evidence == "evidence.safetensors"
+    section = {"handler": deployment.model_dump(mode="json", exclude_defaults=True)}
+    service = open_service(settings_of(section, str(tmp_path / "staged")))
+    assert service.method == "amortised"
+    assert service.versions.evidence_sha256 == sha256_of(own)
+    other = save_as_of_another(model, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="trained for recognizer 'another'"):
+        stage(ArchivePlan(deployment=Deployment(evidence=str(other)), vendor=False), tmp_path / "refused")
+
+
+def save_as_of_another(model: EvidenceModel, path: Path) -> Path:
+    changed = {"recognizer": "another", "recognizer_sha256": "0" * 64}
+    save_evidence(EvidenceModel(model.network, model.card.model_copy(update=changed)), path)
+    return path

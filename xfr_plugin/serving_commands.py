@@ -38,6 +38,10 @@ def package_command(
     decoder: Annotated[
         str | None, typer.Option(help="Name or file; the recognizer's own, if left out.")
     ] = None,
+    evidence: Annotated[
+        str | None,
+        typer.Option(help="File of an evidence network; the one that ships for the recognizer, if left out."),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(help="Methods that callers may ask for, with commas; `all`; quick ones, if left out."),
@@ -76,6 +80,7 @@ def package_command(
         "recognizer": recognizer,
         "architecture": architecture,
         "decoder": decoder,
+        "evidence": evidence,
         "threshold": threshold,
         "fmr": fmr,
         "callers_choose_threshold": not own_threshold,

@@ -155,7 +155,7 @@ class Versions(_Part):
         recognizer: its name.
         recognizer_sha256: fingerprint of its weights and preprocessing.
         decoder: name of the decoder, if one is loaded.
-        evidence_sha256: checksum of the evidence network's file, if one ships for the recognizer.
+        evidence_sha256: checksum of the evidence network's file, if one is loaded.
     """
 
     package: str

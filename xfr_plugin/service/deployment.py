@@ -55,6 +55,7 @@ class Deployment(BaseModel):
         recognizer: name, or path of a weight file.
         architecture: of a weight file; found from its keys, if left out.
         decoder: name or path; the one that ships for the recognizer, if left out.
+        evidence: path of an evidence network; the one that ships for the recognizer, if left out.
         methods: that callers may ask for.
         method: what `auto` stands for; the registry's default for the recognizer, if left out.
         threshold: default threshold (cosine); the recognizer's own, if left out …
@@ -73,6 +74,7 @@ class Deployment(BaseModel):
     recognizer: str = "xfr_compact128"
     architecture: str | None = None
     decoder: str | None = None
+    evidence: str | None = None
     methods: tuple[str, ...] = QUICK
     method: str | None = None
     threshold: float | None = Field(default=None, ge=-1, le=1)

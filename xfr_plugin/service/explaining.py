@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.attr import Amortised, ReconstructionSaliency, find_evidence
-from xfr_plugin.attr.evidence_model import evidence_file
+from xfr_plugin.attr import Amortised, EvidenceModel, ReconstructionSaliency
 from xfr_plugin.attr.evidence_network import Seen
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.errors import InputError
@@ -86,12 +85,15 @@ class Explainers:
     Args:
         recognizer: whose scores are explained.
         decoder: of the recognizer, if there is one.
+        evidence: network of the recognizer, if there is one.
     """
 
-    def __init__(self, recognizer: Recognizer, decoder: Decoder | None) -> None:
+    def __init__(
+        self, recognizer: Recognizer, decoder: Decoder | None, evidence: EvidenceModel | None = None
+    ) -> None:
         self.recognizer = recognizer
         self.decoder = decoder
-        self.evidence = None if evidence_file(recognizer) is None else find_evidence(recognizer)
+        self.evidence = evidence
 
     def can(self, method: str, images: int) -> bool:
         """Whether a method can explain a pair of which so many faces are images, 0 to 2."""

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 
 from xfr_plugin._version import __version__
-from xfr_plugin.attr.evidence_model import evidence_file
+from xfr_plugin.attr.evidence_model import evidence_file, load_evidence
 from xfr_plugin.attr.registry import fast_method, get_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.cascade import CascadeDetector
@@ -59,9 +59,11 @@ class ExplanationService:
         for parameter in recognizer.parameters():
             parameter.requires_grad_(False)
         decoder = _decoder(settings, recognizer)
-        explainers = Explainers(recognizer, decoder)
+        evidence = settings.evidence or evidence_file(recognizer)
+        network = None if evidence is None else load_evidence(evidence, recognizer, recognizer.device)
+        explainers = Explainers(recognizer, decoder, network)
         forward_seconds, dim = _measure(recognizer)
-        default = settings.method or fast_method(recognizer)
+        default = settings.method or ("amortised" if network else fast_method(recognizer))
         self._models = Models(
             deployment=settings,
             recognizer=recognizer,
@@ -79,7 +81,7 @@ class ExplanationService:
             recognizer=recognizer.name,
             recognizer_sha256=fingerprint(recognizer),
             decoder=decoder.card.name if decoder else None,
-            evidence_sha256=None if (file := evidence_file(recognizer)) is None else sha256_of(file),
+            evidence_sha256=None if evidence is None else sha256_of(evidence),
         )
 
     @property

@@ -17,13 +17,13 @@ from xfr_plugin.service.wire import Message, Response, read_message
 
 __all__ = ["open_service", "phrase", "respond", "settings_of"]
 
-_FILES = ("recognizer", "decoder")
+_FILES = ("recognizer", "decoder", "evidence")
 
 
 def settings_of(model_config: Mapping[str, Any] | None, folder: str) -> Deployment:
     """Settings of a deployment: the section `handler` of a model configuration.
 
-    A recognizer or decoder that is a file of the archive's folder is taken from there.
+    A recognizer, decoder or evidence network that is a file of the archive's folder is taken from there.
 
     Raises:
         InputError: a setting that does not exist, or of the wrong type or range.

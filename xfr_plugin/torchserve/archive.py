@@ -17,6 +17,7 @@ from torch import nn
 
 import xfr_plugin
 from xfr_plugin._version import __version__
+from xfr_plugin.attr import load_evidence
 from xfr_plugin.errors import InputError, LayoutError, ResultError
 from xfr_plugin.files import atomic_path
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
@@ -31,6 +32,7 @@ from xfr_plugin.torchserve.vendoring import copy_packages, needed_packages
 __all__ = ["ArchivePlan", "build_archive", "check_archive", "handler_file", "stage"]
 
 _RECOGNIZER, _DECODER = "recognizer.safetensors", "decoder.safetensors"
+_EVIDENCE = "evidence.safetensors"
 _PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".pyc")
 
 
@@ -40,7 +42,7 @@ class ArchivePlan:
 
     Attributes:
         name: of the model, and of the file without its suffix.
-        deployment: recognizer and decoder may be names or files.
+        deployment: recognizer and decoder may be names or files, the evidence network a file.
         workers: how TorchServe runs it.
         vendor: also copy the packages that TorchServe does not bring. The archive then serves on machines with the
             same operating system and Python version as this one.
@@ -155,6 +157,10 @@ def _stage_weights(deployment: Deployment, folder: Path) -> Deployment:
         if deployment.decoder not in list_decoders():
             shutil.copyfile(deployment.decoder, folder / _DECODER)
             changes["decoder"] = _DECODER
+    if deployment.evidence is not None:
+        load_evidence(deployment.evidence, recognizer)
+        shutil.copyfile(deployment.evidence, folder / _EVIDENCE)
+        changes["evidence"] = _EVIDENCE
     return deployment.model_copy(update=changes)
 
 
