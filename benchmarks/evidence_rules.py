@@ -38,31 +38,45 @@ class Rule(NamedTuple):
     """How evidence is laid.
 
     Attributes:
-        share: of what is left of the margin, what is divided by the expected changes; from p(neither).
+        share: of what is left of the margin, what is divided by the expected changes; from p(neither) and the
+            highest posterior of a region.
         joint: whether a pair has one story; else each question has a posterior of its own.
         changes: weight of the expected changes themselves, as far as neither story is true.
     """
 
-    share: Callable[[float], float]
+    share: Callable[[float, float], float]
     joint: bool = True
     changes: float = 0.0
 
 
-def above(bound: float) -> Callable[[float], float]:
-    """Nothing up to a bound, then linearly to 1."""
-    return lambda neither: max(0.0, (neither - bound) / (1 - bound))
+def above(bound: float) -> Callable[[float, float], float]:
+    """Of p(neither): nothing up to a bound, then linearly to 1."""
+    return lambda neither, _: max(0.0, (neither - bound) / (1 - bound))
+
+
+def below(bound: float) -> Callable[[float, float], float]:
+    """Of the highest posterior of a region: from 1 linearly to nothing at a bound."""
+    return lambda _, highest: max(0.0, 1 - highest / bound)
+
+
+def never(neither: float, highest: float) -> float:
+    """All of the rest lies evenly."""
+    del neither, highest
+    return 0.0
 
 
 RULES = {
-    "two questions; rest evenly": Rule(lambda _: 0, joint=False),
-    "one story; rest evenly": Rule(lambda _: 0),
-    "one story; rest as expected from 0.5": Rule(above(0.5)),
-    "one story; rest as expected from 0.65": Rule(above(0.65)),
-    "one story; rest as expected from 0.8": Rule(above(0.8)),
-    "one story; rest as expected": Rule(lambda _: 1),
-    "one story, and half of the changes; rest evenly": Rule(lambda _: 0, changes=0.5),
-    "one story, and the changes; rest evenly": Rule(lambda _: 0, changes=1.0),
-    "one story, and twice the changes; rest evenly": Rule(lambda _: 0, changes=2.0),
+    "two questions; rest evenly": Rule(never, joint=False),
+    "one story; rest evenly": Rule(never),
+    "one story; rest as expected from p(neither) = 0.5": Rule(above(0.5)),
+    "one story; rest as expected from p(neither) = 0.65": Rule(above(0.65)),
+    "one story; rest as expected from p(neither) = 0.8": Rule(above(0.8)),
+    "one story; rest as expected below p(region) = 0.15": Rule(below(0.15)),
+    "one story; rest as expected below p(region) = 0.25": Rule(below(0.25)),
+    "one story; rest as expected below p(region) = 0.35": Rule(below(0.35)),
+    "one story; rest as expected below p(region) = 0.5": Rule(below(0.5)),
+    "one story; rest as expected": Rule(lambda *_: 1.0),
+    "one story, and the changes; rest evenly": Rule(never, changes=1.0),
 }
 
 
@@ -79,7 +93,7 @@ def evidence(card: EvidenceCard, rule: Rule, answer: AmortisedAnswer) -> Tensor:
     stands_out = stands_out + rule.changes * neither * (loss - gain)
     rest = answer.margin - stands_out.sum()
     expected = (loss if rest > 0 else gain) + 1e-3 * parts
-    share = rule.share(float(neither))
+    share = rule.share(float(neither), float(torch.maximum(differs, alike).max()))
     return (stands_out + rest * ((1 - share) * parts + share * expected / expected.sum()))[0]
 
 
