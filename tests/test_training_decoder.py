@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_data import write_faces
+from training_data import write_faces, write_narrow_recognizer
 from typer.testing import CliRunner
 
 from xfr_plugin.attr import ReconstructionExplainer, ReconstructionSaliency
-from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, load_recognizer, save_recognizer
+from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.reconstruction import load_decoder
 from xfr_plugin.reconstruction.measures import identity_cosines, likeness, reconstruct
 from xfr_plugin.training.commands import app
@@ -20,11 +20,7 @@ from xfr_plugin.training.log import read_log
 
 @pytest.fixture(scope="module")
 def recognizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recognizer") / "r.safetensors"
-    torch.manual_seed(0)
-    card = RecognizerCard(name="narrow", architecture="faceid", input_size=(64, 48))
-    save_recognizer(Recognizer(build_network("faceid"), input_size=(64, 48)), path, card)
-    return path
+    return write_narrow_recognizer(tmp_path_factory.mktemp("recognizer"))
 
 
 @pytest.fixture(scope="module")

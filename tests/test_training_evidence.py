@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from training_data import write_faces
+from training_data import write_faces, write_narrow_recognizer
 from typer.testing import CliRunner
 
 from xfr_plugin.attr import Amortised, load_evidence
 from xfr_plugin.faces import template_regions
 from xfr_plugin.faces.blending import blend_region
-from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, load_recognizer, save_recognizer
+from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
 from xfr_plugin.reconstruction.population import synthetic_faces
 from xfr_plugin.training.commands import app
@@ -29,11 +29,7 @@ REGIONS = tuple(EXCHANGED_REGIONS)
 
 @pytest.fixture(scope="module")
 def recognizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recognizer") / "r.safetensors"
-    torch.manual_seed(0)
-    card = RecognizerCard(name="narrow", architecture="faceid", input_size=(64, 48))
-    save_recognizer(Recognizer(build_network("faceid"), input_size=(64, 48)), path, card)
-    return path
+    return write_narrow_recognizer(tmp_path_factory.mktemp("recognizer"))
 
 
 def config(root: Path, recognizer_file: Path, **changes: object) -> EvidenceConfig:

@@ -6,7 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, save_recognizer
 
 TRAIN = [f"Train_{i:02d}" for i in range(20)]
 TEST = [f"Test_{i:02d}" for i in range(40)]
@@ -29,3 +32,12 @@ def write_faces(root: Path, size: tuple[int, int] = (112, 112)) -> Path:
     impostor = [f"{a}\t1\t{b}\t2" for a, b in pairwise(TEST[3:8])]
     (root / "pairsDevTest.txt").write_text("\n".join(["4", *genuine, *impostor]) + "\n")
     return root / "lfw112"
+
+
+def write_narrow_recognizer(folder: Path) -> Path:
+    """A recognizer whose faces are not square, 64×48, as a file; it has never been trained."""
+    path = folder / "r.safetensors"
+    torch.manual_seed(0)
+    card = RecognizerCard(name="narrow", architecture="faceid", input_size=(64, 48))
+    save_recognizer(Recognizer(build_network("faceid"), input_size=(64, 48)), path, card)
+    return path
