@@ -70,13 +70,15 @@ def _measure_anew(recognizer: Recognizer, images: Tensor, randomised: int) -> No
 
 
 @pytest.mark.real_data
-def test_a_real_network_stays_alive_at_every_depth(faces_root: Path) -> None:
+@pytest.mark.parametrize("name", ["xssab", "amortised"])
+def test_a_real_network_stays_alive_at_every_depth(faces_root: Path, name: str) -> None:
+    """A network that was trained for the recognizer goes on with the randomised one."""
     recognizer = load_recognizer("xfr_compact128")
     files = sorted((faces_root / "lfw112").rglob("*.jpg"))[:2]
     faces = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1) for file in files]
     regions = template_regions()
     pair = EvaluationPair("two", faces[0], faces[1], False, regions, regions)
-    method, setting = METHODS["xssab"], Setting(recognizer, recognizer.threshold)
+    method, setting = METHODS[name], Setting(recognizer, recognizer.threshold)
     maps = explained(method.build(recognizer, setting.threshold), pair.images(recognizer))
     measured = list(Randomisation().judge(pair, maps, method, setting))
     assert all(abs(value) < 0.9 for value in values_of(measured, "rank_correlation").values())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr.evidence_model import find_evidence
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, PairMaps, Setting
@@ -139,13 +140,16 @@ def curve_mean(values: Sequence[float]) -> float:
 def build(method: Method, setting: Setting, recognizer: Recognizer | None = None) -> PairAttribution:
     """The attribution of a method with its default options, for the run's recognizer or a changed one.
 
-    A method that looks up a decoder for the recognizer gets, for a changed one, the decoder of the unchanged.
+    A method that looks up a decoder or an evidence network for the recognizer gets, for a changed one, that of the
+    unchanged.
     """
     options: dict[str, Any] = {}
     if recognizer is not None and method.options().get("decoder", False) is None:
         from xfr_plugin.reconstruction.files import find_decoder  # reads files
 
         options["decoder"] = find_decoder(setting.recognizer)
+    if recognizer is not None and method.needs == "evidence":
+        options["network"] = find_evidence(setting.recognizer)
     return method.build(recognizer or setting.recognizer, setting.threshold, **options)
 
 

@@ -33,8 +33,9 @@ class Randomisation(MethodProtocol):
     """Layers are randomised from the output to the input, and the probe is explained again at several depths.
 
     Adebayo et al., Sanity Checks for Saliency Maps (NeurIPS 2018, arXiv 1810.03292). The recognizer itself is never
-    changed, a copy is; black boxes are asked about the copy, too, and a method with a decoder keeps the decoder of
-    the unchanged recognizer. What is drawn differs from pair to pair, so that the mean does not hang on one draw.
+    changed, a copy is; black boxes are asked about the copy, too, and a method with a decoder or an evidence network
+    keeps that of the unchanged recognizer. What is drawn differs from pair to pair, so that the mean does not hang on
+    one draw.
 
     The running statistics of BatchNorm belong to the trained weights: left as they are, activations of a randomised
     network grow by orders of magnitude from layer to layer until they overflow. So each randomised BatchNorm gets one
