@@ -219,7 +219,7 @@ class EvidenceTask(Task):
         del indices  # every batch is drawn anew
         count = self.config.batch_size
         lesson = self._lesson(self.train_part, count, generator, self.config.distracted)
-        flipped = torch.rand(count, generator=generator) < 0.25
+        flipped = torch.rand(len(lesson.region), generator=generator) < 0.25
         answers = self._answers(self.network, lesson, flipped.to(self.device))
         differs = self._story(answers.differs, lesson, lesson.genuine)
         alike = self._story(answers.alike, lesson, ~lesson.genuine)
@@ -312,6 +312,7 @@ class EvidenceTask(Task):
 
     def _drawn_lesson(self, part: _Part, count: int, generator: torch.Generator, distracted: float) -> Lesson:
         draw = self._chosen(part, count, generator)
+        count = len(draw.probe)  # fewer, where few plantings are possible
         base, controls = draw.with_controls(distracted, self.config.seamless)
         final, planted = draw.planted(base, self.config.seamless)
         gain_of, has_mate = draw.asked(final, mates=True)
