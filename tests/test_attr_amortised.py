@@ -22,7 +22,7 @@ from xfr_plugin.attr import (
     load_evidence,
 )
 from xfr_plugin.attr.evidence_model import evidence_file, save_evidence
-from xfr_plugin.attr.evidence_network import Answers, layers_by_size, reading
+from xfr_plugin.attr.evidence_network import Answers, Seen, layers_by_size, reading
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.evaluation import PlantedPlan, build_pairs, score_maps
 from xfr_plugin.evaluation.pairs import FaceFolder
@@ -138,8 +138,6 @@ def test_answers_are_the_mean_of_the_faces_and_their_mirror_images(
         one = tuple(turn(side[:1]) for side in pair)
         with reading(face_recognizer.network, [name for name, _ in model.card.layers]) as kept:
             units = face_recognizer(torch.cat(one))
-        from xfr_plugin.attr.evidence_network import Seen
-
         seen = Seen(tuple(kept[name] for name, _ in model.card.layers), units)
         masks = turn(mask).double()
         present = torch.ones(1, COUNT, dtype=torch.bool)
@@ -259,8 +257,10 @@ def test_shipped_networks_point_at_planted_regions(name: str, faces_root: Path) 
     plantings = plan.draw(people, folder.regions)
     pairs = build_pairs(recognizer, folder.folder, plantings, folder.regions)
     maps = maps_of(Amortised(recognizer).attribute, pairs, recognizer)
-    for side, values in zip(("probe", "reference"), maps, strict=True):
-        scores = score_maps("amortised", values, pairs, side)  # type: ignore[arg-type]  # one of the two
+    for scores in (
+        score_maps("amortised", maps[0], pairs, "probe"),
+        score_maps("amortised", maps[1], pairs, "reference"),
+    ):
         moved = [score for score in scores if score.moved > 0.1]
         assert len(moved) >= 12
         assert np.mean([score.auc for score in moved]) > 0.88

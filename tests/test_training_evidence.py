@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from xfr_plugin.attr import Amortised, load_evidence
 from xfr_plugin.faces import template_regions
-from xfr_plugin.faces.blending import blend_region
+from xfr_plugin.faces.blending import Blending, blend_region
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
 from xfr_plugin.reconstruction.population import synthetic_faces
@@ -25,6 +25,7 @@ from xfr_plugin.training.log import read_log
 from xfr_plugin.training.planting import blend, grown_masks, one_hot, region_index, turns
 
 REGIONS = tuple(EXCHANGED_REGIONS)
+KINDS: tuple[Blending, ...] = ("feather", "poisson")
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,9 @@ def test_many_faces_are_planted_as_one_is(region: str) -> None:
     mask = template_regions((112, 112)).mask(*EXCHANGED_REGIONS[region])
     masks = grown_masks(torch.from_numpy(mask).float()[None, None].expand(2, -1, -1, -1))
     found = blend(faces[:2], faces[2:], masks, torch.tensor([False, True]))
-    for kind, face, donor, blended in zip(("feather", "poisson"), faces, faces[2:], found, strict=False):
+    for kind, face, donor, blended in zip(KINDS, faces, faces[2:], found, strict=False):
         arrays = (x.permute(1, 2, 0).numpy() for x in (face, donor))
-        expected = blend_region(*arrays, mask, kind)  # type: ignore[arg-type]  # one of the two
+        expected = blend_region(*arrays, mask, kind)
         apart = np.abs(blended.permute(1, 2, 0).numpy() - expected)
         if kind == "feather":
             assert np.quantile(apart, 0.99) < 1.5 / 255

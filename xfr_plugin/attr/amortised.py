@@ -59,7 +59,7 @@ class Amortised(CompletePairAttribution):
         threshold: see `PairAttribution`.
         network: see `EvidenceSource`.
         regions: `found` on each face (`faces.outlines`), or of the `template`.
-        mirrored: average with the answers on the mirrored faces; without them it takes half the time.
+        mirrored: average with the answers on the mirrored faces; without them faces pass once.
 
     Raises:
         InputError: an unknown option, no module, or no evidence network for it.
@@ -131,7 +131,7 @@ class Amortised(CompletePairAttribution):
             Signed maps of the pixels, 2N×H×W.
         """
         regions = regions_of(labels)
-        answers = self._answered(self._ask(seen, *_masks(regions, seen.embeddings.device)), seen, regions)
+        answers = self._answers_of([seen], regions)
         return torch.stack([_grey(answer) for answer in answers]).to(seen.embeddings)
 
     @torch.no_grad()
@@ -143,22 +143,22 @@ class Amortised(CompletePairAttribution):
         Errors are standard deviations of a region's evidence over both faces as they are and mirrored, each with the
         outlines shifted by two pixels of 112 to every side. They say how steady the answer is, not how true.
         """
-        probe, reference = self.attribute(pair)
         if self.regions != "found":
-            return (probe, reference), None
-        images = torch.cat(pair)
-        regions = face_regions(images, True)
-        spread = self._varied(images, regions).std(dim=0)
+            return super().attribute_with_errors(pair)
+        read = _read_pair(pair, ())
+        regions, views = face_regions(read.images, True), self._views(read, True)
+        used = views if self.mirrored else views[:1]
+        probe, reference = self._maps(self._answers_of(used, regions), read).split(1)
+        spread = self._varied(views, regions).std(dim=0)
         errors = [named_errors(region, error) for region, error in zip(regions, spread, strict=True)]
-        return (probe, reference), (errors[0], errors[1])
+        return (probe.contiguous(), reference.contiguous()), (errors[0], errors[1])
 
-    def _varied(self, images: Tensor, regions: Sequence[FaceRegions]) -> Tensor:
+    def _varied(self, views: Sequence[Seen], regions: Sequence[FaceRegions]) -> Tensor:
         """Evidence of both faces under small changes that mean nothing, V×2×R."""
-        masks, present = _masks(regions, images.device)
-        step = max(1, round(_SHIFT * images.shape[2]))
+        masks, present = _masks(regions, views[0].embeddings.device)
+        step = max(1, round(_SHIFT * masks.shape[2]))
         found = []
-        for turn in (False, True):
-            seen = self.see(images.flip(3) if turn else images)
+        for turn, seen in enumerate(views):
             for shift in ((step, 0), (-step, 0), (0, step), (0, -step)):
                 moved = masks.roll(shift, dims=(2, 3))
                 said = self._ask(seen, moved.flip(3) if turn else moved, present)
@@ -168,6 +168,9 @@ class Amortised(CompletePairAttribution):
     def _attribute_pair(self, pair: Pair) -> Tensor:
         answers = self._answers(pair)
         self._evidence = pair.images.new_tensor([answer.margin for answer in answers])
+        return self._maps(answers, pair)
+
+    def _maps(self, answers: Sequence[AmortisedAnswer], pair: Pair) -> Tensor:
         grey = torch.stack([_grey(answer) for answer in answers]).to(pair.images)
         return (grey[:, None] / pair.images.shape[1]).expand_as(pair.images)
 
@@ -179,13 +182,19 @@ class Amortised(CompletePairAttribution):
                 "'reconstruction'"
             )
         regions = face_regions(pair.images, self.regions == "found")
-        masks, present = _masks(regions, pair.images.device)
-        seen = self.see(pair.images, *pair.forward_args)
-        answers = self._ask(seen, masks, present)
-        if self.mirrored:
-            turned = self.see(pair.images.flip(3), *pair.forward_args)
-            answers = _mean(answers, self._ask(turned, masks.flip(3), present))
-        return self._answered(answers, seen, regions)
+        return self._answers_of(self._views(pair, self.mirrored), regions)
+
+    def _views(self, pair: Pair, mirrored: bool) -> list[Seen]:
+        """The faces as they are, and mirrored."""
+        images = [pair.images, pair.images.flip(3)] if mirrored else [pair.images]
+        return [self.see(view, *pair.forward_args) for view in images]
+
+    def _answers_of(self, views: Sequence[Seen], regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
+        masks, present = _masks(regions, views[0].embeddings.device)
+        answers = self._ask(views[0], masks, present)
+        if len(views) == 2:
+            answers = _mean(answers, self._ask(views[1], masks.flip(3), present))
+        return self._answered(answers, views[0], regions)
 
     def _answered(self, said: Answers, seen: Seen, regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
         units = seen.embeddings.double()

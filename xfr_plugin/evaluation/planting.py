@@ -24,8 +24,10 @@ from xfr_plugin.files import atomic_path
 from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
 
 __all__ = [
+    "COVERED",
     "PLANTED_REGIONS",
     "SMALLEST",
+    "TURNED",
     "Game",
     "Planting",
     "RegionsOf",
@@ -47,7 +49,10 @@ background) can be planted too, but is not, unless it is asked for."""
 SMALLEST = 0.004
 """Share of the crop's area that a region must have to be planted: 50 pixels of 112×112."""
 
-_COVERED, _TURNED, _TRIES = 0.97, 0.3, 5000
+COVERED, TURNED = 0.97, 0.3
+"""A donor that fits: share of the region that its face covers, and how much further it may be turned."""
+
+_TRIES = 5000
 
 RegionsOf: TypeAlias = Callable[[str], RegionMap]
 """Named regions of the face in a file."""
@@ -165,8 +170,8 @@ def fits(probe: RegionMap, donor: RegionMap, region: str) -> bool:
     """
     mask = probe.mask(*region_parts(region))
     there = donor.face if "outside" not in region.split("+") else donor.mask(*region_parts(region))
-    covered = float(there[mask].mean()) >= _COVERED
-    return _shows(donor, region) and covered and abs(_turn(probe) - _turn(donor)) <= _TURNED
+    covered = float(there[mask].mean()) >= COVERED
+    return _shows(donor, region) and covered and abs(_turn(probe) - _turn(donor)) <= TURNED
 
 
 def _turn(regions: RegionMap) -> float:

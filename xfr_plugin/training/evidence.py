@@ -20,6 +20,8 @@ from torch.nn import functional
 
 from xfr_plugin.attr.evidence_model import EvidenceCard, EvidenceModel, save_evidence
 from xfr_plugin.attr.evidence_network import Answers, EvidenceNetwork, Seen, layers_by_size, reading
+from xfr_plugin.evaluation.planting import COVERED, SMALLEST, TURNED
+from xfr_plugin.evaluation.summary import MOVED
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.files import atomic_path
@@ -39,11 +41,8 @@ __all__ = ["EvidenceConfig", "EvidenceTask", "publish_evidence", "train_evidence
 _COUNT = len(EXCHANGED_REGIONS)
 _NONE = _COUNT
 _OUTSIDE = tuple(EXCHANGED_REGIONS).index("outside")
-_SMALLEST = 0.004
-_COVERED, _TURNED = 0.97, 0.3
 _DONORS = 4
 _CHUNK = 1024
-_MOVED = 0.1
 
 
 class EvidenceConfig(EngineConfig):
@@ -293,7 +292,7 @@ class EvidenceTask(Task):
 
     def _story(self, logits: Tensor, lesson: Lesson, own: Tensor) -> Tensor:
         """Cross entropy of one question: of pairs of its own kind the planted region, of others none."""
-        strength = ((lesson.effect - self.config.least_effect) / (_MOVED - self.config.least_effect)).clamp(
+        strength = ((lesson.effect - self.config.least_effect) / (MOVED - self.config.least_effect)).clamp(
             0, 1.5
         )
         asked = own & lesson.planted
@@ -359,7 +358,7 @@ class EvidenceTask(Task):
         before, reference = (part.embeddings[numbers] for numbers in (tried.probe, tried.reference))
         after = self._embedded(faces).cpu()
         effect = ((after - before) * reference).sum(dim=1) * torch.where(tried.genuine, -1, 1)
-        rank = effect.clamp(max=_MOVED) / _MOVED + 0.4 * torch.rand(len(effect), generator=generator)
+        rank = effect.clamp(max=MOVED) / MOVED + 0.4 * torch.rand(len(effect), generator=generator)
         best = [_highest(rank, kind, round(0.4 * count)) for kind in (tried.genuine, ~tried.genuine)]
         rest = torch.nonzero(~draw.plants)[:, 0]
         chosen = torch.cat((*(some[numbers] for numbers in best), rest))[:count]
@@ -525,16 +524,16 @@ class Draw:
     def _fits(self, donors: Tensor, region: Tensor) -> Tensor:
         """Which donors N×K show the region, as the probe does, cover it with their face, and are turned alike."""
         part = self.part
-        seen = (part.shown[donors, region[:, None]] >= _SMALLEST) & (
-            part.shown[self.probe, region] >= _SMALLEST
+        seen = (part.shown[donors, region[:, None]] >= SMALLEST) & (
+            part.shown[self.probe, region] >= SMALLEST
         )[:, None]
-        turned = (part.turn[donors] - part.turn[self.probe][:, None]).abs() <= _TURNED
+        turned = (part.turn[donors] - part.turn[self.probe][:, None]).abs() <= TURNED
         covered = []
         for some in torch.arange(len(donors)).split(_CHUNK):
             mask = self._mask(region[some], self.probe[some])
             index = part.index[donors[some].to(part.device)]
             there = (index == _OUTSIDE) == (region[some] == _OUTSIDE).to(part.device)[:, None, None, None]
-            covered.append((there * mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3)).clamp_min(1) >= _COVERED)
+            covered.append((there * mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3)).clamp_min(1) >= COVERED)
         return seen & turned & torch.cat(covered).cpu()
 
     def _mate(self, numbers: Tensor) -> Tensor:
@@ -624,7 +623,7 @@ def _judged(lesson: Lesson, answers: Answers) -> dict[str, Tensor]:
             own
             & lesson.planted
             & (lesson.region < _OUTSIDE)
-            & (lesson.effect > _MOVED)
+            & (lesson.effect > MOVED)
             & truth[:, 0].isfinite()
         )
         rows[f"{game} top-1"] = (values.argmax(dim=1) == region).float()
