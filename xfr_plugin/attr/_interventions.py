@@ -43,6 +43,7 @@ __all__ = [
     "Comparer",
     "FaceRegions",
     "alone_readings",
+    "even_map",
     "face_regions",
     "named_errors",
     "pair_readings",
@@ -145,6 +146,13 @@ def face_regions(images: Tensor, found: bool) -> list[FaceRegions]:
 def regions_of(labels: Sequence[RegionMap]) -> list[FaceRegions]:
     """Regions of faces whose named regions are known."""
     return [_as_masks(regions, regions.size) for regions in labels]
+
+
+def even_map(regions: FaceRegions, evidence: Tensor) -> Tensor:
+    """Map H×W on which the evidence of each region, R, lies evenly."""
+    masks = torch.from_numpy(regions.masks & regions.present[:, None, None]).to(evidence)
+    areas = masks.sum(dim=(1, 2)).clamp_min(1)
+    return torch.einsum("r,rhw->hw", evidence / areas, masks)
 
 
 def named_errors(regions: FaceRegions, errors: Tensor) -> dict[str, float]:

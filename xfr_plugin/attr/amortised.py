@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.attr._complete import CompletePairAttribution
-from xfr_plugin.attr._interventions import FaceRegions, face_regions, named_errors, regions_of
+from xfr_plugin.attr._interventions import FaceRegions, even_map, face_regions, named_errors, regions_of
 from xfr_plugin.attr._pair import Errors, Pair, _read_pair
 from xfr_plugin.attr.evidence_model import EvidenceModel, EvidenceSource, find_evidence, load_evidence
 from xfr_plugin.attr.evidence_network import Answers, Seen, reading
@@ -132,7 +132,9 @@ class Amortised(CompletePairAttribution):
         """
         regions = regions_of(labels)
         answers = self._answers_of([seen], regions)
-        return torch.stack([_grey(answer) for answer in answers]).to(seen.embeddings)
+        return torch.stack([even_map(answer.regions, answer.evidence) for answer in answers]).to(
+            seen.embeddings
+        )
 
     @torch.no_grad()
     def attribute_with_errors(
@@ -171,7 +173,7 @@ class Amortised(CompletePairAttribution):
         return self._maps(answers, pair)
 
     def _maps(self, answers: Sequence[AmortisedAnswer], pair: Pair) -> Tensor:
-        grey = torch.stack([_grey(answer) for answer in answers]).to(pair.images)
+        grey = torch.stack([even_map(answer.regions, answer.evidence) for answer in answers]).to(pair.images)
         return (grey[:, None] / pair.images.shape[1]).expand_as(pair.images)
 
     @torch.no_grad()
@@ -246,11 +248,3 @@ def _masks(regions: Sequence[FaceRegions], device: torch.device) -> tuple[Tensor
         for kind in ([r.masks for r in regions], [r.present for r in regions])
     )
     return masks, present
-
-
-def _grey(answer: AmortisedAnswer) -> Tensor:
-    """Map H×W on which the evidence of each region lies evenly."""
-    masks = torch.from_numpy(answer.regions.masks & answer.regions.present[:, None, None])
-    masks = masks.to(answer.evidence)
-    areas = masks.sum(dim=(1, 2)).clamp_min(1)
-    return torch.einsum("r,rhw->hw", answer.evidence / areas, masks)

@@ -18,6 +18,7 @@ from xfr_plugin.attr._interventions import (
     Comparer,
     FaceRegions,
     alone_readings,
+    even_map,
     face_regions,
     named_errors,
     pair_readings,
@@ -337,7 +338,5 @@ def _in_channels(faces: Tensor, channels: int) -> Tensor:
 
 def _drawn(answer: RegionalAnswer, image: Tensor) -> Tensor:
     """Map C×H×W on which the evidence of each region lies evenly."""
-    masks = torch.from_numpy(answer.regions.masks & answer.regions.present[:, None, None]).to(image)
-    areas = masks.sum(dim=(1, 2)).clamp_min(1)
-    grey = torch.einsum("r,rhw->hw", answer.evidence.to(image) / areas, masks)
+    grey = even_map(answer.regions, answer.evidence.to(image))
     return (grey / image.shape[0]).expand_as(image).contiguous()
