@@ -21,7 +21,7 @@ from torch import Tensor
 from xfr_plugin.evaluation import MOVED, PlantedPlan, build_pairs, pixel_auc
 from xfr_plugin.evaluation.pairs import FaceFolder
 from xfr_plugin.evaluation.planted import BLUR, blurred_saliency, candidate_masks
-from xfr_plugin.evaluation.planting import Planting, region_parts
+from xfr_plugin.evaluation.planting import Planting, effect_of, region_parts
 from xfr_plugin.faces import RegionMap, fit_aligned, load_photo
 from xfr_plugin.faces.lfw import read_people
 from xfr_plugin.faithfulness import check_faithfulness
@@ -43,7 +43,9 @@ def planted_pairs(
     plan = PlantedPlan(count=count, pairs=False, strengths=(), controls=False, seed=seed)
     plantings = plan.draw(people, folder.regions)
     pairs = build_pairs(recognizer, folder.folder, plantings, folder.regions)
-    for index in np.flatnonzero(np.abs(pairs.planted - pairs.clean) > MOVED):
+    changes = (pairs.planted - pairs.clean).tolist()
+    effects = [effect_of(p.game, change) for p, change in zip(plantings, changes, strict=True)]
+    for index in np.flatnonzero(np.array(effects) > MOVED):
         probe, reference = (x[index : index + 1].float() / 255 for x in (pairs.probes, pairs.references))
         yield plantings[index], pairs.probe_regions[index], (probe, reference)
 

@@ -26,6 +26,7 @@ from xfr_plugin.evaluation import (
     summarise,
 )
 from xfr_plugin.evaluation.planted import PlantedPairs
+from xfr_plugin.evaluation.planted_protocol import PlantedEvidence
 from xfr_plugin.evaluation.planting import region_parts
 from xfr_plugin.faces.lfw import image_path, read_mesh_regions, read_people
 from xfr_plugin.recognition import Recognizer, load_recognizer
@@ -95,6 +96,20 @@ def test_pairs_are_scored_before_and_after(planted: PlantedPairs, recognizer: Re
     np.testing.assert_allclose(planted.planted, scores.numpy(), atol=1e-6)
     assert np.abs(planted.planted - planted.clean).max() > 0
     assert len(planted) == 14
+
+
+def test_a_planting_moves_the_score_in_the_direction_of_its_game(planted: PlantedPairs) -> None:
+    rows = score_maps("centre", centre_prior(planted), planted)
+    for row, planting in zip(rows, planted.plantings, strict=True):
+        change = row.planted - row.clean
+        assert row.moved == pytest.approx(change if planting.game == "similar" else -change)
+    protocol = PlantedEvidence()
+    facts = {"region": "nose", "control": False, "strength": 1.0, "blending": "feather"}
+    for game, change in (("similar", 0.2), ("dissimilar", -0.2)):
+        kept, left = (protocol.slices({**facts, "game": game, "moved": moved}) for moved in (change, -change))
+        assert f"{game}, moved > 0.1" in kept
+        assert f"{game}, moved > 0.1" not in left
+        assert game in left
 
 
 def test_a_method_that_knows_the_truth_wins_and_floors_do_not(

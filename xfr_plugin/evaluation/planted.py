@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
-from xfr_plugin.evaluation.planting import PLANTED_REGIONS, Planting, RegionsOf, region_parts
+from xfr_plugin.evaluation.planting import PLANTED_REGIONS, Planting, RegionsOf, effect_of, region_parts
 from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.faces.blending import blend_region
 from xfr_plugin.faces.photo import load_photo
@@ -111,8 +111,8 @@ class PlantedScore(BaseModel):
 
     @property
     def moved(self) -> float:
-        """How far the planting moved the pair's score."""
-        return abs(self.planted - self.clean)
+        """How far the planting moved the pair's score in the direction of its game."""
+        return effect_of(self.game, self.planted - self.clean)
 
 
 def build_pairs(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.localisation import energy_ratio, pixel_auc, points_inside
 from xfr_plugin.evaluation.planted import BLUR, blurred_saliency, candidate_masks
-from xfr_plugin.evaluation.planting import Planting, region_parts
+from xfr_plugin.evaluation.planting import Planting, effect_of, region_parts
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.summary import MOVED
 
@@ -93,7 +93,8 @@ class PlantedEvidence(MapProtocol):
     def slices(self, facts: Mapping[str, object]) -> tuple[str, ...]:
         """By game and kind; single regions at full strength also by what the planting did, by seam, and by region."""
         game, region = str(facts["game"]), str(facts["region"])
-        moved = abs(float(np.float64(facts["moved"]))) > MOVED  # type: ignore[arg-type]  # a number
+        change = float(np.float64(facts["moved"]))  # type: ignore[arg-type]  # a number
+        moved = effect_of(game, change) > MOVED
         if facts["control"]:
             return (f"{game}, control",)
         if facts["strength"] != 1:

@@ -31,6 +31,7 @@ __all__ = [
     "Game",
     "Planting",
     "RegionsOf",
+    "effect_of",
     "fits",
     "plan_plantings",
     "read_plantings",
@@ -84,6 +85,14 @@ class Planting(BaseModel):
     control: bool = False
     strength: float = Field(default=1.0, gt=0, le=1)
     blending: Blending = "feather"
+
+
+def effect_of(game: str, change: float) -> float:
+    """A change of the score in the direction of a game: up in the similar one, down in the dissimilar one.
+
+    A region that moves the score the other way is no evidence of what the game asks for.
+    """
+    return change if game == "similar" else -change
 
 
 def region_parts(region: str) -> tuple[str, ...]:
