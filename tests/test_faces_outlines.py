@@ -143,7 +143,7 @@ def test_what_is_no_face_has_the_template(size: tuple[int, int]) -> None:
 
 def test_implausible_shapes_are_refused() -> None:
     outliner = load_outline_finder()
-    astray = type(outliner)(OutlineFinder(130, 24, 16), outliner.features)
+    astray = type(outliner)(OutlineFinder(130, 40, 24), outliner.features)
     astray.network.load_state_dict(outliner.network.state_dict())
     astray.network.score.bias += 100
     astray.network.coefficients.bias += 10

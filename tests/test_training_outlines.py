@@ -22,6 +22,7 @@ from xfr_plugin.training.outlines import (
     face_frames,
     misplaced_frames,
     narrowed,
+    planted,
     train_outlines,
     unmoved_frames,
 )
@@ -153,10 +154,22 @@ def test_targets_follow_the_frames(task: OutlinesTask, generator: torch.Generato
     eyes = [moved[:, task.features[name], 0].mean(1) for name in ("right_eye", "left_eye")]
     assert (eyes[0] < eyes[1]).all()
     # what is cut out lies where its target says: the right eye is bright, and no wider than 16 pixels
-    crops = sample_crops(task.train_faces.images.float() / 255, frames, 56)
+    crops = sample_crops(task.train_faces.images.float() / 255, frames, 112)
     for crop, target in zip(crops, moved, strict=True):
-        x, y = (target[task.features["right_eye"]].mean(0) / 2).round().int().tolist()
+        x, y = (target[task.features["right_eye"]].mean(0)).round().int().tolist()
         assert float(crop[0, y, x]) > 0.8
+
+
+def test_some_faces_get_regions_of_others(task: OutlinesTask) -> None:
+    faces, indices = task.train_faces, torch.arange(len(task.train_faces))
+    own = faces.images.float() / 255
+    generator = torch.Generator().manual_seed(3)
+    torch.testing.assert_close(planted(faces, indices, 0.0, generator), own)
+    changed = planted(faces, indices, 1.0, generator)
+    assert changed.shape == own.shape
+    apart = ((changed - own).abs() > 0.02).float().mean(dim=(1, 2, 3))
+    assert float((apart > 0).float().mean()) > 0.8
+    assert 0.01 < float(apart.mean()) < 0.6
 
 
 def test_misplaced_faces_are_far_off(generator: torch.Generator) -> None:
@@ -217,10 +230,29 @@ def test_missing_meshes_are_named(root: Path, tmp_path: Path) -> None:
         OutlinesTask(make_config(tmp_path / "copy", tmp_path / "run"))
 
 
+def test_so_many_photographs_of_a_person_at_most(root: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    shutil.copytree(root, more)
+    first = more / "lfw112" / "Person_03" / "Person_03_0001.jpg"
+    shutil.copy(first, first.with_name("Person_03_0002.jpg"))
+    stored = dict(np.load(more / "mesh468_aligned.npz"))
+    again = "Person_03/Person_03_0002.jpg"
+    np.savez(
+        more / "mesh468_aligned.npz",
+        files=np.append(stored["files"], again),
+        mesh_u8=np.concatenate((stored["mesh_u8"], stored["mesh_u8"][3:4])),
+    )
+    sizes = []
+    for photos in (None, 1):
+        made = OutlinesTask(make_config(more, tmp_path / "run", photos=photos))
+        sizes.append(len(made.train_faces) + len(made.held_out_faces))
+    assert sizes == [PEOPLE + 1, PEOPLE]
+
+
 def test_validation_reports_both_kinds_of_mistake(task: OutlinesTask) -> None:
     figures = task.validate(task.network.eval())
     task.network.train()
-    assert set(figures) > {"faces refused", "non-faces accepted"}
+    assert set(figures) > {"faces refused", "non-faces accepted", "moved by plantings"}
     assert figures["rms error of the mean shape"] > 0
     again = (
         task.losses(torch.arange(6), step_generator(0, 1)),

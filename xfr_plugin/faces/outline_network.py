@@ -3,7 +3,7 @@
 The outlines are a point of a linear shape model (Cootes et al., *Active shape models*, CVIU 1995): the network
 gives the coefficients of the model's components, so that what it draws always has the form of a face.
 
-Its *frame* is the 112×112 crop of the ArcFace template, which it sees at half the resolution.
+Its *frame* is the 112×112 crop of the ArcFace template.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch.nn.functional import interpolate, pad
 
-__all__ = ["FRAME_SIDE", "INPUT_SIDE", "OutlineFinder", "Sketch", "from_frame", "to_frame"]
+__all__ = ["FRAME_SIDE", "OutlineFinder", "Sketch", "from_frame", "to_frame"]
 
 FRAME_SIDE = 112
 """Side of the frame in which points are given, in pixels."""
-
-INPUT_SIDE = 56
-"""Side of what the network sees, in pixels."""
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -51,7 +48,7 @@ class OutlineFinder(nn.Module):
     basis: Tensor
     reach: Tensor
 
-    def __init__(self, points: int, components: int = 24, width: int = 16) -> None:
+    def __init__(self, points: int, components: int = 40, width: int = 24) -> None:
         super().__init__()
         self.points, self.components, self.width = points, components, width
         self.register_buffer("mean", torch.zeros(points, 2))
@@ -63,6 +60,8 @@ class OutlineFinder(nn.Module):
             _conv(2 * width, 2 * width),
             _conv(2 * width, 4 * width, 2),
             _conv(4 * width, 4 * width),
+            _conv(4 * width, 4 * width, 2),
+            _conv(4 * width, 4 * width),
             nn.Conv2d(4 * width, 2 * width, 1, bias=False),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
@@ -72,7 +71,7 @@ class OutlineFinder(nn.Module):
         self.score = nn.Linear(8 * width, 1)
 
     def forward(self, crops: Tensor) -> Sketch:
-        """Sketch aligned faces; `crops` are grey, B×1×56×56, on any linear scale."""
+        """Sketch aligned faces; `crops` are grey, B×1×112×112, on any linear scale."""
         features = self.hidden(self.features(_standardised(crops)).flatten(1))
         coefficients = self.coefficients(features)
         points = self.mean + torch.einsum("bc,ckd->bkd", coefficients, self.basis)
@@ -80,7 +79,7 @@ class OutlineFinder(nn.Module):
 
 
 def to_frame(images: Tensor) -> Tensor:
-    """Bring aligned faces (N×3×H×W or grey N×1×H×W) to what the network sees: grey, N×1×56×56.
+    """Bring aligned faces (N×3×H×W or grey N×1×H×W) to what the network sees: grey, N×1×112×112.
 
     The middle square of full height is taken; a crop that is narrower gets black sides.
     """
@@ -92,7 +91,7 @@ def to_frame(images: Tensor) -> Tensor:
     if height != FRAME_SIDE:
         side = (FRAME_SIDE, FRAME_SIDE)
         square = interpolate(square, side, mode="bilinear", antialias=height > FRAME_SIDE)
-    return avg_pool2d(square, FRAME_SIDE // INPUT_SIDE)
+    return square
 
 
 def from_frame(points: Tensor, size: tuple[int, int]) -> Tensor:

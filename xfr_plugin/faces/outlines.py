@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.errors import InputError, WeightsError
-from xfr_plugin.faces.outline_network import INPUT_SIDE, OutlineFinder, from_frame, to_frame
+from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, from_frame, to_frame
 from xfr_plugin.faces.regions import RegionMap, mesh_regions, template_regions
 from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, write_weights
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _CARD_KEY = "outlines"
-_FORMAT = 1
+_FORMAT = 2
 _BATCH = 64
 _MOST = 1000
 _FEATURES = {"face_oval", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "mouth"}
@@ -176,7 +176,7 @@ def save_outline_finder(
         "points": network.points,
         "components": network.components,
         "width": network.width,
-        "crop": f"grey, {INPUT_SIDE} pixels, ArcFace template; brightness and contrast taken out",
+        "crop": f"grey, {FRAME_SIDE} pixels, ArcFace template; brightness and contrast taken out",
         "features": {name: list(numbers) for name, numbers in features.items()},
         "label_offset": list(label_offset),
         "training": dict(training),

@@ -1,4 +1,7 @@
-"""Training of the outline finder: the outlines of an aligned face's features, from its face mesh."""
+"""Training of the outline finder: the outlines of an aligned face's features, from its face mesh.
+
+Some faces get regions of others, and keep their outlines: what is planted must not move them.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from xfr_plugin.faces.landmark_network import BOX_MARGIN, box_frames, sample_crops, to_crop
-from xfr_plugin.faces.outline_network import FRAME_SIDE, INPUT_SIDE, OutlineFinder, Sketch
+from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, Sketch
 from xfr_plugin.faces.outlines import save_outline_finder
 from xfr_plugin.recognition.zoo import data_root
+from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
 from xfr_plugin.training.aligner import disturbed, random_textures
 from xfr_plugin.training.augment import uniform
 from xfr_plugin.training.config import EngineConfig
@@ -22,14 +26,16 @@ from xfr_plugin.training.engine import Outcome, Task, step_generator, train
 from xfr_plugin.training.faces_data import all_files, find_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
 from xfr_plugin.training.outlines_data import OutlineSet, mirror_order, read_outlines, shape_model
+from xfr_plugin.training.planting import blend, grown_masks, wobbled
 
-__all__ = ["OutlinesConfig", "OutlinesTask", "face_frames", "misplaced_frames", "train_outlines"]
+__all__ = ["OutlinesConfig", "OutlinesTask", "face_frames", "misplaced_frames", "planted", "train_outlines"]
 
 _CHUNK = 256
 _MIDDLE = (FRAME_SIDE - 1) / 2
 _TEXTURE_SHARE = 0.4
 _REACH_QUANTILE = 0.999
 _NARROWEST = 0.7
+_SEAMS = 1.5
 
 
 class OutlinesConfig(EngineConfig):
@@ -40,6 +46,7 @@ class OutlinesConfig(EngineConfig):
             `XFR_DATA`, if left out.
         people: file below it that names the people to train on.
         out: where the trained finder is written; `outlines.safetensors` in the run folder, if left out.
+        photos: so many photographs of each person at most; all, if left out.
         held_out: share of the people on whom training is validated.
         width: channels of the network's first layer.
         components: of the shape model.
@@ -47,6 +54,7 @@ class OutlinesConfig(EngineConfig):
         scale: greatest relative change of size.
         shift: greatest shift as a share of the side.
         narrow: share of faces whose sides are cut off, as recognizers with narrow inputs have them.
+        planted: share of faces that get a region of another face; half of these get another region too.
         non_faces: non-faces for each face of a batch.
         score_weight: weight of the face score's loss; points count 1, in pixels.
     """
@@ -62,13 +70,15 @@ class OutlinesConfig(EngineConfig):
     data: Path | None = None
     people: str = "peopleDevTrain.txt"
     out: Path | None = None
+    photos: int | None = Field(default=None, ge=1)
     held_out: float = Field(default=0.06, gt=0, lt=1)
-    width: int = Field(default=16, ge=4, le=32)
-    components: int = Field(default=24, ge=1, le=100)
+    width: int = Field(default=24, ge=4, le=32)
+    components: int = Field(default=40, ge=1, le=100)
     rotation: float = Field(default=5.0, ge=0, le=45)
     scale: float = Field(default=0.05, ge=0, lt=1)
     shift: float = Field(default=0.03, ge=0, lt=1)
     narrow: float = Field(default=0.15, ge=0, le=1)
+    planted: float = Field(default=0.4, ge=0, le=1)
     non_faces: float = Field(default=0.2, gt=0, le=1)
     score_weight: float = Field(default=0.3, ge=0)
 
@@ -84,7 +94,8 @@ class OutlinesTask(Task):
         root = config.data or data_root() / "faces"
         self.config = config
         outlines = read_outlines(root)
-        faces = find_faces(root / "lfw112", root / config.people)
+        people = find_faces(root / "lfw112", root / config.people)
+        faces = {person: files[: config.photos] for person, files in people.items()}
         train_people, held_out = split_people(faces, config.held_out, config.seed)
         self.features = outlines.features
         self.train_faces = OutlineSet.read(root / "lfw112", train_people, outlines)
@@ -92,6 +103,7 @@ class OutlinesTask(Task):
         self.order = mirror_order(self.train_faces.points)
         self.examples = len(self.train_faces)
         files = [f"lfw112/{file}" for file in all_files(train_people, held_out)]
+        self.device = torch.device("cpu")
         self.manifest = build_manifest(root, ["mesh468_aligned.npz", "regions.json", config.people, *files])
 
     def build_network(self) -> OutlineFinder:
@@ -107,18 +119,19 @@ class OutlinesTask(Task):
         return network
 
     def to(self, device: torch.device) -> None:
-        """Remember where the network is."""
+        """Move the faces."""
         self.device = device
+        for faces in (self.train_faces, self.held_out_faces):
+            faces.to(device)
 
     def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Error of the points, squared below a pixel, and the cross entropy of the face score."""
         faces, config = self.train_faces, self.config
         count = len(indices)
         frames = self._frames(count, generator)
-        crops = sample_crops(faces.images[indices].float() / 255, frames, INPUT_SIDE)
-        crops = narrowed(crops, config.narrow, generator)
-        others = self._non_faces(max(2, round(count * config.non_faces)), generator)
-        sketch = self.network(disturbed(torch.cat([crops, others]).to(self.device), generator))
+        with torch.autocast(self.device.type, enabled=False):  # pixels need their precision
+            crops = self._crops(indices, frames, generator)
+        sketch = self.network(crops)
         wanted = self._targets(faces.points[indices], frames).to(self.device)
         is_face = (torch.arange(len(sketch.logits), device=self.device) < count).float()
         points = smooth_l1_loss(sketch.points[:count], wanted)
@@ -129,8 +142,13 @@ class OutlinesTask(Task):
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Errors in pixels on held-out people, and how well the score tells faces from misplaced ones."""
         faces, generator = self.held_out_faces, step_generator(self.config.seed, 0)
-        upright = self._sketches(network, faces, unmoved_frames(len(faces)))
-        others = self._sketches(network, faces, misplaced_frames(len(faces), generator))
+        images = faces.images.float() / 255
+        upright = self._sketches(network, images, unmoved_frames(len(faces)))
+        others = self._sketches(network, images, misplaced_frames(len(faces), generator))
+        changed = planted(faces, torch.arange(len(faces)), 1.0, generator)
+        moved = (self._sketches(network, changed, unmoved_frames(len(faces))).points - upright.points).norm(
+            dim=2
+        )
         squares = (upright.points - faces.points).square().sum(2)
         by_mean = (network.get_buffer("mean").cpu() - faces.points).square().sum(2)
         return {
@@ -139,22 +157,31 @@ class OutlinesTask(Task):
             "rms error of the mean shape": float(by_mean.mean().sqrt()),
             "faces refused": float((upright.logits <= 0).float().mean()),
             "non-faces accepted": float((others.logits > 0).float().mean()),
+            "moved by plantings": float(moved.mean()),
         }
 
     @torch.no_grad()
     def label_offset(self, network: nn.Module) -> tuple[float, float]:
         """By how much the labels of held-out people lie beside what the network finds, x and y in pixels."""
         faces = self.held_out_faces
-        found = self._sketches(network, faces, unmoved_frames(len(faces))).points
+        found = self._sketches(network, faces.images.float() / 255, unmoved_frames(len(faces))).points
         x, y = (faces.points - found).mean((0, 1)).tolist()
         return x, y
 
-    def _sketches(self, network: nn.Module, faces: OutlineSet, frames: Tensor) -> Sketch:
+    def _sketches(self, network: nn.Module, images: Tensor, frames: Tensor) -> Sketch:
         parts = []
-        for images, places in zip(faces.images.split(_CHUNK), frames.split(_CHUNK), strict=True):
-            crops = sample_crops(images.float() / 255, places, INPUT_SIDE)
-            parts.append(network(crops.to(self.device)))
+        for some, places in zip(images.split(_CHUNK), frames.split(_CHUNK), strict=True):
+            parts.append(network(sample_crops(some, places.to(some.device), FRAME_SIDE)))
         return Sketch(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
+
+    def _crops(self, indices: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """Disturbed crops of faces, and then of what is none."""
+        config = self.config
+        images = planted(self.train_faces, indices, config.planted, generator)
+        crops = sample_crops(images, frames.to(self.device), FRAME_SIDE)
+        crops = narrowed(crops, config.narrow, generator)
+        others = self._non_faces(max(2, round(len(indices) * config.non_faces)), generator)
+        return disturbed(torch.cat([crops, others]), generator)
 
     def _frames(self, count: int, generator: torch.Generator) -> Tensor:
         config = self.config
@@ -167,14 +194,14 @@ class OutlinesTask(Task):
         return torch.where(flipped[:, None, None], placed[:, self.order], placed)
 
     def _non_faces(self, count: int, generator: torch.Generator) -> Tensor:
-        """Crops without an aligned face, count×1×56×56: misplaced faces, and textures (one of them plain)."""
+        """Crops without an aligned face, count×1×112×112: misplaced faces, and textures (one of them plain)."""
         textures = max(1, round(count * _TEXTURE_SHARE))
         chosen = torch.randint(self.examples, (count - textures,), generator=generator)
-        images = self.train_faces.images[chosen].float() / 255
-        crops = sample_crops(images, misplaced_frames(len(chosen), generator), INPUT_SIDE)
-        drawn = random_textures(textures, (INPUT_SIDE, INPUT_SIDE), generator)
+        images = self.train_faces.images[chosen.to(self.device)].float() / 255
+        frames = misplaced_frames(len(chosen), generator).to(self.device)
+        drawn = random_textures(textures, (FRAME_SIDE, FRAME_SIDE), generator)
         drawn[0] = torch.rand(1, generator=generator)
-        return torch.cat([crops, drawn])
+        return torch.cat([sample_crops(images, frames, FRAME_SIDE), drawn.to(self.device)])
 
 
 def train_outlines(config: OutlinesConfig) -> Outcome:
@@ -231,6 +258,22 @@ def misplaced_frames(count: int, generator: torch.Generator) -> Tensor:
     )
     kind = torch.randint(3, (count,), generator=generator)
     return _frames(angles * (kind == 0), sizes * (kind == 1), shifts * (kind == 2)[:, None])
+
+
+def planted(faces: OutlineSet, indices: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Faces B×1×112×112 in [0, 1], of which a share got a region of another, and half of that another one."""
+    count, device = len(indices), faces.images.device
+    images = faces.images[indices.to(device)].float() / 255
+    for part in (share, share / 2):
+        donors = torch.randint(len(faces), (count,), generator=generator).to(device)
+        region = torch.randint(len(EXCHANGED_REGIONS), (count,), generator=generator).to(device)
+        wanted = (torch.rand(count, generator=generator) < part).to(device)
+        # bent, so that seams do not tell where the outlines are
+        index = wobbled(faces.regions[indices.to(device)], torch.full((count,), _SEAMS), generator)
+        masks = ((index == region[:, None, None]) & wanted[:, None, None])[:, None].float()
+        given = faces.images[donors].float() / 255
+        images = blend(images, given, grown_masks(masks), torch.zeros(count, dtype=torch.bool, device=device))
+    return images
 
 
 def narrowed(crops: Tensor, probability: float, generator: torch.Generator) -> Tensor:

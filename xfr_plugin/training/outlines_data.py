@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.errors import InputError
+from xfr_plugin.faces.regions import mesh_regions
 from xfr_plugin.training.faces_data import read_faces
+from xfr_plugin.training.planting import region_index
 
 __all__ = ["OutlineSet", "Outlines", "mirror_order", "read_outlines", "shape_model"]
 
@@ -40,20 +42,26 @@ class Outlines:
         return 1 + max(max(numbers) for numbers in self.features.values())
 
 
-@dataclass(frozen=True)
+@dataclass
 class OutlineSet:
     """Faces and their outlines.
 
     Attributes:
         images: grey, uint8, N×1×112×112.
         points: in pixels, N×K×2.
+        regions: of each pixel, as of `planting.region_index`, N×112×112.
     """
 
     images: Tensor
     points: Tensor
+    regions: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def to(self, device: torch.device) -> None:
+        """Move images and regions; points stay."""
+        self.images, self.regions = self.images.to(device), self.regions.to(device)
 
     @classmethod
     def read(cls, folder: Path, faces: dict[str, list[str]], outlines: Outlines) -> OutlineSet:
@@ -72,7 +80,8 @@ class OutlineSet:
             (part.float() * luma).sum(1, keepdim=True).round().byte() for part in found.images.split(_CHUNK)
         ]
         points = np.stack([outlines.points[file] for file in found.files])
-        return cls(torch.cat(grey), torch.from_numpy(points))
+        regions = region_index([mesh_regions(mesh, outlines.features) for mesh in points])
+        return cls(torch.cat(grey), torch.from_numpy(points), regions)
 
 
 def read_outlines(root: Path) -> Outlines:
