@@ -17,7 +17,7 @@ from rule_trials import Draw, Inputs, planted_pairs, trial_parser, try_natural, 
 from torch import Tensor
 
 from xfr_plugin.attr import Amortised, AmortisedAnswer
-from xfr_plugin.attr._interventions import even_map
+from xfr_plugin.attr._interventions import laid_map
 from xfr_plugin.attr.evidence_model import EvidenceCard, _stories
 from xfr_plugin.recognition import load_recognizer
 
@@ -87,7 +87,7 @@ def evidence(card: EvidenceCard, rule: Rule, answer: AmortisedAnswer) -> Tensor:
 
 def drawn(card: EvidenceCard, rule: Rule, answer: AmortisedAnswer) -> NDArray[np.float32]:
     """The map H×W by a rule."""
-    return even_map(answer.regions, evidence(card, rule, answer)).float().numpy()
+    return laid_map(answer.regions, evidence(card, rule, answer)).float().numpy()
 
 
 def drawing(card: EvidenceCard, answer: AmortisedAnswer) -> Draw:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.attr._complete import CompletePairAttribution
-from xfr_plugin.attr._interventions import FaceRegions, even_map, face_regions, named_errors, regions_of
+from xfr_plugin.attr._interventions import FaceRegions, face_regions, laid_map, named_errors, regions_of
 from xfr_plugin.attr._pair import Errors, Pair, _read_pair
 from xfr_plugin.attr.evidence_model import EvidenceModel, EvidenceSource, find_evidence, load_evidence
 from xfr_plugin.attr.evidence_network import Answers, Seen, reading
@@ -46,8 +46,8 @@ class Amortised(CompletePairAttribution):
     `Counterfactual` changes the faces and asks the recognizer 150 times. Here a small network, trained for the
     recognizer (`training.evidence`), compares the recognizer's own feature maps of both faces and says which region
     would turn out to decide, and what the score would do with other regions. It was taught by plantings among
-    training people, in which other regions have seams too, so that it has to tell evidence from seams. Evidence lies
-    evenly on a region, see `evidence_model` for the rule.
+    training people, in which other regions have seams too, so that it has to tell evidence from seams. By what rule
+    that becomes evidence, see `evidence_model`; it lies on the core of a region, as outlines are uncertain.
 
     Four images pass through the recognizer a pair: both faces, and both mirrored; the answers are averaged.
 
@@ -132,7 +132,7 @@ class Amortised(CompletePairAttribution):
         """
         regions = regions_of(labels)
         answers = self._answers_of([seen], regions)
-        return torch.stack([even_map(answer.regions, answer.evidence) for answer in answers]).to(
+        return torch.stack([laid_map(answer.regions, answer.evidence) for answer in answers]).to(
             seen.embeddings
         )
 
@@ -173,7 +173,7 @@ class Amortised(CompletePairAttribution):
         return self._maps(answers, pair)
 
     def _maps(self, answers: Sequence[AmortisedAnswer], pair: Pair) -> Tensor:
-        grey = torch.stack([even_map(answer.regions, answer.evidence) for answer in answers]).to(pair.images)
+        grey = torch.stack([laid_map(answer.regions, answer.evidence) for answer in answers]).to(pair.images)
         return (grey[:, None] / pair.images.shape[1]).expand_as(pair.images)
 
     @torch.no_grad()

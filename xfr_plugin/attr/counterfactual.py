@@ -18,8 +18,8 @@ from xfr_plugin.attr._interventions import (
     Comparer,
     FaceRegions,
     alone_readings,
-    even_map,
     face_regions,
+    laid_map,
     named_errors,
     pair_readings,
 )
@@ -60,7 +60,7 @@ class Counterfactual(PerturbationPairAttribution):
     is read. A model with few weights (`counterfactual_model`), fitted on plantings among training people, makes of
     the readings how much of the score each region is likely to decide. What that leaves of the margin is divided by
     what the interventions did to the score, as far as no region stands out, and evenly otherwise. Evidence lies
-    evenly on a region.
+    on the core of a region: outlines are uncertain.
 
     2 + 2R + (1 + 4R)·K forward passes a pair for R = 8 regions and K faces of nobody; 1 + (1 + 2R)·K for a probe
     against an embedding, with which nothing can be exchanged, so that it is read less surely.
@@ -337,6 +337,6 @@ def _in_channels(faces: Tensor, channels: int) -> Tensor:
 
 
 def _drawn(answer: RegionalAnswer, image: Tensor) -> Tensor:
-    """Map C×H×W on which the evidence of each region lies evenly."""
-    grey = even_map(answer.regions, answer.evidence.to(image))
+    """Map C×H×W on which the evidence of each region lies."""
+    grey = laid_map(answer.regions, answer.evidence.to(image))
     return (grey / image.shape[0]).expand_as(image).contiguous()
