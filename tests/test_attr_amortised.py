@@ -74,16 +74,19 @@ def looped(model: EvidenceModel, answers: Answers, areas: list[float], margin: f
         "alike": [float(answers.alike[0, r] - answers.alike[0, COUNT]) for r in range(COUNT)],
     }
     mass = 1 + sum(math.exp(logits[r]) for logits in stories.values() for r in present)
+    likely = {name: [math.exp(logits[r]) / mass for r in range(COUNT)] for name, logits in stories.items()}
     stands_out = [0.0] * COUNT
     for r in present:
-        alike, differs = (math.exp(stories[name][r]) / mass for name in ("alike", "differs"))
+        alike, differs = likely["alike"][r], likely["differs"][r]
         effect = alike * model.card.alike - differs * model.card.differs
         stands_out[r] = len(present) * areas[r] / total * effect
     rest = margin - sum(stands_out)
-    share = max(0.0, (1 / mass - 0.65) / 0.35)
-    changes = answers.loss if rest > 0 else answers.gain
+    share = max(0.0, (1 / mass - 0.5) / 0.5)
+    changes, against = (answers.loss, likely["differs"]) if rest > 0 else (answers.gain, likely["alike"])
     expected = [
-        max(0.0, float(changes[0, r])) + 1e-3 * areas[r] / total if r in present else 0.0
+        max(0.0, float(changes[0, r])) * (1 - against[r] / max(against)) + 1e-3 * areas[r] / total
+        if r in present
+        else 0.0
         for r in range(COUNT)
     ]
     return [

@@ -13,6 +13,7 @@ from training_data import write_faces, write_narrow_recognizer
 from typer.testing import CliRunner
 
 from xfr_plugin.attr import Amortised, load_evidence
+from xfr_plugin.attr.evidence_network import Answers
 from xfr_plugin.faces import template_regions
 from xfr_plugin.faces.blending import Blending, blend_region
 from xfr_plugin.recognition import load_recognizer
@@ -22,7 +23,16 @@ from xfr_plugin.training.commands import app
 from xfr_plugin.training.engine import step_generator, train
 from xfr_plugin.training.evidence import EvidenceConfig, EvidenceTask
 from xfr_plugin.training.log import read_log
-from xfr_plugin.training.planting import blend, grown_masks, one_hot, region_index, turns
+from xfr_plugin.training.planting import (
+    blend,
+    grown_masks,
+    one_hot,
+    region_index,
+    small_moves,
+    turns,
+    warped,
+    wobbled,
+)
 
 REGIONS = tuple(EXCHANGED_REGIONS)
 KINDS: tuple[Blending, ...] = ("feather", "poisson")
@@ -97,6 +107,55 @@ def test_regions_of_pixels_and_how_a_face_is_turned() -> None:
     for name, mask in zip(REGIONS, masks, strict=True):
         assert (mask == regions.mask(*EXCHANGED_REGIONS[name])).all()
     assert abs(float(turns([regions])[0])) < 0.1
+
+
+def test_outlines_are_bent_and_no_further_than_asked() -> None:
+    index = region_index([template_regions((112, 112))] * 3)
+    pixels = torch.tensor([0.0, 1.5, 6.0])
+    bent = wobbled(index, pixels, step_generator(0, 4))
+    assert torch.equal(bent[0], index[0])
+    apart = (bent != index).float().mean(dim=(1, 2))
+    assert 0.005 < float(apart[1]) < float(apart[2]) < 0.5
+    assert bent.dtype == index.dtype
+
+
+def test_faces_and_their_regions_move_together() -> None:
+    faces = synthetic_faces(3, (112, 112), 3)
+    moves = small_moves(torch.tensor([False, True, True]), step_generator(0, 4))
+    moved = warped(faces, moves)
+    torch.testing.assert_close(moved[0], faces[0])
+    assert float((moved[1:] - faces[1:]).abs().amax()) > 0.05
+    # a white disc ends where its mask does
+    y, x = torch.meshgrid(torch.arange(112), torch.arange(112), indexing="ij")
+    disc = (((x - 70) ** 2 + (y - 40) ** 2) < 400).float().expand(3, 1, 112, 112)
+    grey, mask = warped(disc, moves), warped(disc, moves, "nearest")
+    assert float(((grey > 0.5) != (mask > 0.5)).float().mean()) < 0.01
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    shift = (mask[1:, 0].argmax(dim=1).argmax(dim=1) - mask[0, 0].argmax(dim=0).argmax()).abs()
+    assert int(shift.max()) < 12
+
+
+def test_both_stories_count_alike(task: EvidenceTask) -> None:
+    """Of a network that says nothing, the loss of the story is that of guessing, whatever was planted how often."""
+    lesson = task._lesson(task.train_part, 24, step_generator(0, 1), 0.5)
+    present = lesson.present
+    even = torch.zeros(len(present), 9).masked_fill(
+        torch.cat((~present, torch.zeros(len(present), 1, dtype=torch.bool)), dim=1), -torch.inf
+    )
+    zeros = torch.zeros(len(present), 8)
+    loss = float(task._story(Answers(even, even, zeros, zeros), lesson))
+    assert 0 < loss <= np.log(17) + 1e-6
+    sure = even.clone()
+    sure[torch.arange(len(present)), torch.where(lesson.planted, lesson.region, 8)] = 20.0
+    none = even.clone()
+    none[:, 8] = 20.0
+    right = Answers(
+        torch.where((lesson.genuine & lesson.planted)[:, None], sure, none),
+        torch.where((~lesson.genuine & lesson.planted)[:, None], sure, none),
+        zeros,
+        zeros,
+    )
+    assert float(task._story(right, lesson)) < 0.05 * loss
 
 
 def test_a_lesson_says_what_the_recognizer_says(task: EvidenceTask) -> None:

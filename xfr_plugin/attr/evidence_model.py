@@ -8,10 +8,11 @@ region covers, and the mean effect e of a story's plantings on the score,
     b_r = R A_r (p_r(alike) e(alike) − p_r(differs) e(differs)).
 
 What that leaves of the margin, t = s − τ − Σ b, lies evenly where a region stands out. As far as "neither" is
-likely, q = max(0, (p(neither) − .65) / .35), it is divided by the changes of the score that the network expects,
-m: the fall with a stranger's region where t > 0, else the rise with the partner's:
+likely, q = max(0, (p(neither) − .5) / .5), it is divided by the changes of the score that the network expects, m: the
+fall with a stranger's region where t > 0, else the rise with the partner's. They count the less, the likelier the
+region would contradict them, by the posterior p̄ of differing where t > 0, else of being alike:
 
-    c_r = b_r + t ((1 − q) A_r + q m_r / Σ m),    Σ c = s − τ.
+    c_r = b_r + t ((1 − q) A_r + q n_r / Σ n),    n_r = m_r (1 − p̄_r / max p̄),    Σ c = s − τ.
 
 The rule was chosen on people that take part neither in training nor in results (`benchmarks/evidence_rules.py`).
 """
@@ -28,7 +29,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from xfr_plugin.attr.evidence_network import Answers, EvidenceNetwork
+from xfr_plugin.attr.evidence_network import Answers, EvidenceNetwork, story_logits
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.recognition.folding import fold_batchnorm
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _CARD_KEY = "evidence"
-_NEITHER = 0.65
+_NEITHER = 0.5
 _EVEN = 1e-3  # where no change of the score is expected, evenly
 
 
@@ -137,7 +138,10 @@ class EvidenceModel:
         effect = alike * self.card.alike - differs * self.card.differs
         stands_out = effect * parts * present.sum(dim=1, keepdim=True)
         rest = (margins - stands_out.sum(dim=1))[:, None]
-        expected = torch.where(rest > 0, answers.loss, answers.gain).clamp_min(0) * present + _EVEN * parts
+        against = torch.where(rest > 0, differs, alike)
+        doubt = against / against.amax(dim=1, keepdim=True).clamp_min(_EVEN)
+        expected = torch.where(rest > 0, answers.loss, answers.gain).clamp_min(0) * (1 - doubt) * present
+        expected = expected + _EVEN * parts
         share = ((neither - _NEITHER) / (1 - _NEITHER)).clamp_min(0)
         expected = expected / expected.sum(dim=1, keepdim=True)
         return stands_out + rest * ((1 - share) * parts + share * expected)
@@ -149,9 +153,8 @@ EvidenceSource: TypeAlias = str | os.PathLike[str] | EvidenceModel | None
 
 def _stories(answers: Answers) -> tuple[Tensor, Tensor, Tensor]:
     """Posteriors of "this region differs" N×R, "this region is alike" N×R, and neither N×1."""
-    logits = [story[:, :-1] - story[:, -1:] for story in (answers.differs, answers.alike)]
-    count = logits[0].shape[1]
-    likely = torch.cat((*logits, torch.zeros_like(logits[0][:, :1])), dim=1).softmax(dim=1)
+    count = answers.gain.shape[1]
+    likely = story_logits(answers).softmax(dim=1)
     return likely[:, :count], likely[:, count:-1], likely[:, -1:]
 
 

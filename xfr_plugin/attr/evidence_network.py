@@ -20,13 +20,14 @@ from torch.nn import functional
 from xfr_plugin.errors import InputError
 from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
 
-__all__ = ["Answers", "EvidenceNetwork", "Seen", "layers_by_size", "reading"]
+__all__ = ["Answers", "EvidenceNetwork", "Seen", "layers_by_size", "reading", "story_logits"]
 
 GRID = 14
 """Rows and columns on which faces are compared."""
 
 _HEADS = 4
 _REGIONS = len(EXCHANGED_REGIONS)
+_DROPPED, _FORGOTTEN = 0.1, 0.3
 _SCALE = 10.0  # changes of the score are about a tenth
 
 
@@ -66,6 +67,12 @@ class Answers:
         return Answers(self.differs[some], self.alike[some], self.gain[some], self.loss[some])
 
 
+def story_logits(answers: Answers) -> Tensor:
+    """Logits of what a pair is, N×(2R+1): each region is the one that differs, each is the one alike, or neither."""
+    differs, alike = (logits[:, :-1] - logits[:, -1:] for logits in (answers.differs, answers.alike))
+    return torch.cat((differs, alike, torch.zeros_like(differs[:, :1])), dim=1)
+
+
 class EvidenceNetwork(nn.Module):
     """Compares two faces by regions; see the module.
 
@@ -82,6 +89,7 @@ class EvidenceNetwork(nn.Module):
         self.inputs = nn.ModuleList(_Input(count, narrow) for count in channels)
         self.tower = nn.Sequential(_conv(narrow * len(channels), width, 1), _Block(width), _Block(width))
         self.compare = nn.Sequential(_conv(3 * width, width, 1), _Block(width), _Block(width))
+        self.drop, self.forget = nn.Dropout(_DROPPED), nn.Dropout(_FORGOTTEN)
         self.token = nn.Linear(5 * width, width)
         self.names = nn.Parameter(torch.randn(_REGIONS, width) * 0.02)
         self.whole = nn.Linear(2 * embedding_dim + 1, width)
@@ -121,8 +129,10 @@ class EvidenceNetwork(nn.Module):
         compared = self.compare(torch.cat(((a - b).abs(), a * b, a), dim=1))
         own, other = (functional.adaptive_avg_pool2d(mask, GRID) for mask in masks)
         pa, pb, pc = _pooled(a, own), _pooled(b, other), _pooled(compared, own)
-        tokens = self.token(torch.cat((pc, pa, pb, (pa - pb).abs(), pa * pb), dim=2)) + self.names
-        whole = self.whole(_pair_of(*embeddings))
+        seen = torch.cat((pc, pa, pb, (pa - pb).abs(), pa * pb), dim=2)
+        tokens = self.token(self.drop(seen)) + self.names
+        # embeddings tell who somebody is, which helps with people that are known from training only
+        whole = self.whole(self.forget(_pair_of(*embeddings)))
         hidden = torch.cat((tokens, whole[:, None]), dim=1)
         padding = torch.cat((~present, torch.zeros_like(present[:, :1])), dim=1)
         mixed = self.norm(self.mix(hidden, src_key_padding_mask=padding))

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.attr.evidence_model import EvidenceCard, EvidenceModel, save_evidence
-from xfr_plugin.attr.evidence_network import Answers, EvidenceNetwork, Seen, layers_by_size, reading
+from xfr_plugin.attr.evidence_network import (
+    Answers,
+    EvidenceNetwork,
+    Seen,
+    layers_by_size,
+    reading,
+    story_logits,
+)
 from xfr_plugin.evaluation.planting import COVERED, SMALLEST, TURNED
 from xfr_plugin.evaluation.summary import MOVED
 from xfr_plugin.faces.outlines import find_regions
@@ -34,7 +41,16 @@ from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, step_generator, train
 from xfr_plugin.training.faces_data import FaceSet, all_files, find_faces, read_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
-from xfr_plugin.training.planting import blend, grown_masks, one_hot, region_index, turns
+from xfr_plugin.training.planting import (
+    blend,
+    grown_masks,
+    one_hot,
+    region_index,
+    small_moves,
+    turns,
+    warped,
+    wobbled,
+)
 
 __all__ = ["EvidenceConfig", "EvidenceTask", "publish_evidence", "train_evidence"]
 
@@ -42,6 +58,9 @@ _COUNT = len(EXCHANGED_REGIONS)
 _NONE = _COUNT
 _OUTSIDE = tuple(EXCHANGED_REGIONS).index("outside")
 _DONORS = 4
+_SILENT = 0.6
+_MOVED_DONORS = 0.7
+_SHARES = (0.45, 0.45, 0.1)
 _CHUNK = 1024
 
 
@@ -59,8 +78,11 @@ class EvidenceConfig(EngineConfig):
         least_effect: plantings that move the score by less teach nothing of where they are.
         distracted: share of probes that get further regions which decide nothing.
         seamless: share of regions that are blended seamlessly.
+        question: weight of the losses of both questions, each by itself.
         changes: weight of the loss of the changes of the score.
         seams: weight of the loss by which a region that moves nothing is no more likely than others.
+        wobble: greatest standard deviation by which outlines are bent, in pixels of 112.
+        jitter: share of faces that are turned, resized and shifted a little.
         start: weights to begin with, of an earlier run.
     """
 
@@ -82,8 +104,11 @@ class EvidenceConfig(EngineConfig):
     least_effect: float = Field(default=0.03, ge=0)
     distracted: float = Field(default=0.65, ge=0, le=1)
     seamless: float = Field(default=0.35, ge=0, le=1)
+    question: float = Field(default=0.5, ge=0)
     changes: float = Field(default=0.5, ge=0)
     seams: float = Field(default=0.2, ge=0)
+    wobble: float = Field(default=1.5, ge=0)
+    jitter: float = Field(default=0.5, ge=0, le=1)
     start: Path | None = None
 
 
@@ -214,20 +239,23 @@ class EvidenceTask(Task):
             part.embeddings = torch.cat([self._embedded(part.faces(some)).cpu() for some in numbers])
 
     def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Cross entropies of both questions, and the error of the changes; see `Task`."""
+        """Cross entropies of the story and of both questions, and the error of the changes; see `Task`."""
         del indices  # every batch is drawn anew
         count = self.config.batch_size
         lesson = self._lesson(self.train_part, count, generator, self.config.distracted)
         flipped = torch.rand(len(lesson.region), generator=generator) < 0.25
         answers = self._answers(self.network, lesson, flipped.to(self.device))
-        differs = self._story(answers.differs, lesson, lesson.genuine)
-        alike = self._story(answers.alike, lesson, ~lesson.genuine)
+        story = self._story(answers, lesson)
+        differs = self._question(answers.differs, lesson, lesson.genuine)
+        alike = self._question(answers.alike, lesson, ~lesson.genuine)
         changes = _change_error(answers.gain, lesson.gain, lesson, ~flipped.to(self.device))
         changes = changes + _change_error(answers.loss, lesson.loss, lesson, ~flipped.to(self.device))
         seams = _seam_error(answers.differs, lesson, lesson.genuine)
         seams = seams + _seam_error(answers.alike, lesson, ~lesson.genuine)
-        total = differs + alike + self.config.changes * changes + self.config.seams * seams
-        return {"total": total, "differs": differs, "alike": alike, "changes": changes, "seams": seams}
+        config = self.config
+        total = story + config.question * (differs + alike) + config.changes * changes + config.seams * seams
+        parts = {"story": story, "differs": differs, "alike": alike, "changes": changes, "seams": seams}
+        return {"total": total, **parts}
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -268,7 +296,7 @@ class EvidenceTask(Task):
         figures: dict[str, float] = {}
         for game in ("dissimilar", "similar"):
             kept = joined[f"{game} counts"].bool()
-            for name in ("top-1", "beats", "misled"):
+            for name in ("top-1", "beats", "story beats", "misled"):
                 values = joined[f"{game} {name}"][kept]
                 figures[f"{game} {name}"] = float(values.nanmean()) if len(values) else 0.0
             figures[f"{game} seams followed"] = float(joined[f"{game} seams followed"].nanmean())
@@ -290,19 +318,34 @@ class EvidenceTask(Task):
         answers: Answers = network(probes, references, masks, present)
         return answers
 
-    def _story(self, logits: Tensor, lesson: Lesson, own: Tensor) -> Tensor:
+    def _story(self, answers: Answers, lesson: Lesson) -> Tensor:
+        """Cross entropy of what a pair is: one region differs, or one is alike, or neither."""
+        logits = story_logits(answers)
+        place = lesson.region + torch.where(lesson.genuine, 0, _COUNT)
+        shown = logits.gather(1, place[:, None])[:, 0].isfinite()
+        silent = torch.where(lesson.quiet, _SILENT, 0.0)
+        weight = torch.where(lesson.planted, self._strength(lesson) * shown, silent)
+        label = torch.where(lesson.planted & shown, place, 2 * _COUNT)
+        errors = functional.cross_entropy(logits, label, reduction="none")
+        # both stories count alike, although plantings in genuine pairs move the score further
+        kinds = (lesson.planted & lesson.genuine, lesson.planted & ~lesson.genuine, ~lesson.planted)
+        shares = zip(kinds, _SHARES, strict=True)
+        return torch.stack([share * _weighted(errors, weight * kind) for kind, share in shares]).sum()
+
+    def _question(self, logits: Tensor, lesson: Lesson, own: Tensor) -> Tensor:
         """Cross entropy of one question: of pairs of its own kind the planted region, of others none."""
-        strength = ((lesson.effect - self.config.least_effect) / (MOVED - self.config.least_effect)).clamp(
-            0, 1.5
-        )
         asked = own & lesson.planted
-        silent = torch.where(lesson.quiet, 0.6, 0.0)  # a region that moves the score is no answer "none"
+        silent = torch.where(lesson.quiet, _SILENT, 0.0)  # a region that moves the score is no answer "none"
         label = torch.where(asked, lesson.region, _NONE)
         shown = logits.gather(1, label[:, None])[:, 0].isfinite()
-        weight = torch.where(asked, strength, torch.where(lesson.planted, 0.2, silent)) * shown
+        weight = torch.where(asked, self._strength(lesson), torch.where(lesson.planted, 0.2, silent)) * shown
         label = torch.where(shown, label, _NONE)
-        errors = functional.cross_entropy(logits, label, reduction="none")
-        return (errors * weight).sum() / weight.sum().clamp_min(1)
+        return _weighted(functional.cross_entropy(logits, label, reduction="none"), weight)
+
+    def _strength(self, lesson: Lesson) -> Tensor:
+        """How much a planting counts."""
+        least = self.config.least_effect
+        return ((lesson.effect - least) / (MOVED - least)).clamp(0, 1.5)
 
     @torch.no_grad()
     def _lesson(self, part: _Part, count: int, generator: torch.Generator, distracted: float) -> Lesson:
@@ -321,14 +364,16 @@ class EvidenceTask(Task):
         references = draw.recoloured(part.faces(draw.reference)[None])
         stack = torch.cat((versions[:1], references, versions[1:]))
         stack = torch.where(mirrored[:, None, None, None], stack.flip(4), stack)
+        moves = [draw.moves(self.config.jitter) for _ in range(2)]
+        stack = torch.stack([warped(x, moves[i == 1]) for i, x in enumerate(stack)])
         seen = self._seen(stack[:2].flatten(0, 1))
         others = self._embedded(stack[2:].flatten(0, 1)).split(count)
         own, partner = seen[:count], seen[count:]
         before, gained, lost = ((other * partner.embeddings).sum(dim=1) for other in others)
         after = (own.embeddings * partner.embeddings).sum(dim=1)
         masks = (
-            _mirrored(draw.shaken(part.index[draw.probe.to(self.device)]), mirrored),
-            _mirrored(draw.shaken(part.index[draw.reference.to(self.device)]), mirrored),
+            warped(_mirrored(draw.shaken(draw.probe, self.config.wobble), mirrored), moves[0], "nearest"),
+            warped(_mirrored(draw.shaken(draw.reference, self.config.wobble), mirrored), moves[1], "nearest"),
         )
         genuine, region = draw.genuine.to(self.device), draw.region.to(self.device)
         clean = draw.clean_scores().to(self.device)
@@ -490,6 +535,10 @@ class Draw:
     def coins(self, share: float) -> Tensor:
         return (self._uniform(len(self.probe)) < share).to(self.part.device)
 
+    def moves(self, share: float) -> Tensor:
+        """Small moves of a share of the faces; see `small_moves`."""
+        return small_moves(self._uniform(len(self.probe)) < share, self.generator)
+
     def recoloured(self, images: Tensor) -> Tensor:
         """Half of the faces, V×N×3×H×W, a little brighter or darker, of other contrast and colour in all versions."""
         size = images.shape[1]
@@ -499,10 +548,12 @@ class Draw:
         shift = 0.16 * (self._uniform(size) - 0.5)[:, None, None, None].to(images) * change
         return (images * gain * common + shift).clamp(0, 1)
 
-    def shaken(self, index: Tensor) -> Tensor:
-        """Masks of the regions, moved by up to a pixel or two, as outlines are never exact."""
+    def shaken(self, numbers: Tensor, wobble: float) -> Tensor:
+        """Masks of the regions, moved by up to a pixel or two and bent, as outlines are never exact."""
+        index = self.part.index[numbers.to(self.part.device)]
         dx, dy = torch.randint(-2, 3, (2,), generator=self.generator).tolist()
-        return one_hot(index.roll((dy, dx), (1, 2)))
+        pixels = self._uniform(len(numbers)) * wobble * index.shape[1] / 112
+        return one_hot(wobbled(index.roll((dy, dx), (1, 2)), pixels, self.generator))
 
     def _put(
         self, faces: Tensor, donors: Tensor, region: Tensor, wanted: Tensor, seamless: float
@@ -514,7 +565,9 @@ class Draw:
         done = (fitting.any(dim=1) & wanted).to(device)
         mask = grown_masks(self._mask(region, self.probe) * done[:, None, None, None])
         smooth = (self._uniform(len(faces)) < seamless).to(device)
-        return blend(faces, self.part.faces(chosen), mask, smooth), done
+        # photographs of a person are few: moved, they are not learned by heart
+        moves = small_moves(self._uniform(len(faces)) < _MOVED_DONORS, self.generator)
+        return blend(faces, warped(self.part.faces(chosen), moves), mask, smooth), done
 
     def _mask(self, region: Tensor, probe: Tensor) -> Tensor:
         device = self.part.device
@@ -587,6 +640,10 @@ def _exchanged(a: Seen, b: Seen, which: Tensor) -> tuple[Seen, Seen]:
     return first, second
 
 
+def _weighted(errors: Tensor, weight: Tensor) -> Tensor:
+    return (errors * weight).sum() / weight.sum().clamp_min(1)
+
+
 def _change_error(said: Tensor, known: Tensor, lesson: Lesson, counts: Tensor) -> Tensor:
     """Squared error of a change of the score, in tenths; large ones count less."""
     own = said.gather(1, lesson.asked[:, None])[:, 0]
@@ -611,9 +668,11 @@ def _seam_error(logits: Tensor, lesson: Lesson, own: Tensor) -> Tensor:
 def _judged(lesson: Lesson, answers: Answers) -> dict[str, Tensor]:
     """For each pair: does the planted region stand out among those that show, and what does another seam do?"""
     rows: dict[str, Tensor] = {}
-    for game, logits, own in (
-        ("dissimilar", answers.differs, lesson.genuine),
-        ("similar", answers.alike, ~lesson.genuine),
+    likely = story_logits(answers).softmax(dim=1)
+    story = (likely[:, :_COUNT] - likely[:, _COUNT:-1])[:, :_OUTSIDE]
+    for game, logits, signed, own in (
+        ("dissimilar", answers.differs, story, lesson.genuine),
+        ("similar", answers.alike, -story, ~lesson.genuine),
     ):
         values = logits[:, :_OUTSIDE]
         region = lesson.region.clamp_max(_OUTSIDE - 1)
@@ -629,6 +688,8 @@ def _judged(lesson: Lesson, answers: Answers) -> dict[str, Tensor]:
         rows[f"{game} top-1"] = (values.argmax(dim=1) == region).float()
         beaten = (values < truth) & values.isfinite()
         rows[f"{game} beats"] = beaten.sum(dim=1) / rivals.clamp_min(1)
+        below = (signed < signed.gather(1, region[:, None])) & values.isfinite()
+        rows[f"{game} story beats"] = below.sum(dim=1) / rivals.clamp_min(1)
         misled = (values.argmax(dim=1) == lesson.control).float()
         rows[f"{game} misled"] = torch.where(lesson.control < _OUTSIDE, misled, torch.nan)
         followed = own & ~lesson.planted & lesson.quiet & (lesson.control < _OUTSIDE)
