@@ -7,7 +7,6 @@ Measured as `rule_trials.py` says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,45 +25,33 @@ class Rule(NamedTuple):
     """How evidence is laid.
 
     Attributes:
-        share: of what is left of the margin, what is divided by the expected changes; from p(neither) and the
-            highest posterior of a region.
+        start: of what is left of the margin, as much is divided by the expected changes as p(neither) lies between
+            this and 1.
         joint: whether a pair has one story; else each question has a posterior of its own.
+        doubted: whether an expected change counts the less, the likelier the region contradicts it.
         changes: weight of the expected changes themselves, as far as neither story is true.
     """
 
-    share: Callable[[float, float], float]
+    start: float = 1.0
     joint: bool = True
+    doubted: bool = False
     changes: float = 0.0
 
-
-def above(bound: float) -> Callable[[float, float], float]:
-    """Of p(neither): nothing up to a bound, then linearly to 1."""
-    return lambda neither, _: max(0.0, (neither - bound) / (1 - bound))
-
-
-def below(bound: float) -> Callable[[float, float], float]:
-    """Of the highest posterior of a region: from 1 linearly to nothing at a bound."""
-    return lambda _, highest: max(0.0, 1 - highest / bound)
-
-
-def never(neither: float, highest: float) -> float:
-    """All of the rest lies evenly."""
-    del neither, highest
-    return 0.0
+    def share(self, neither: float) -> float:
+        """What part of the rest is divided by the expected changes."""
+        return max(0.0, (neither - self.start) / (1 - self.start)) if self.start < 1 else 0.0
 
 
 RULES = {
-    "two questions; rest evenly": Rule(never, joint=False),
-    "one story; rest evenly": Rule(never),
-    "one story; rest as expected from p(neither) = 0.5": Rule(above(0.5)),
-    "one story; rest as expected from p(neither) = 0.65": Rule(above(0.65)),
-    "one story; rest as expected from p(neither) = 0.8": Rule(above(0.8)),
-    "one story; rest as expected below p(region) = 0.15": Rule(below(0.15)),
-    "one story; rest as expected below p(region) = 0.25": Rule(below(0.25)),
-    "one story; rest as expected below p(region) = 0.35": Rule(below(0.35)),
-    "one story; rest as expected below p(region) = 0.5": Rule(below(0.5)),
-    "one story; rest as expected": Rule(lambda *_: 1.0),
-    "one story, and the changes; rest evenly": Rule(never, changes=1.0),
+    "two questions; rest evenly": Rule(joint=False),
+    "one story; rest evenly": Rule(),
+    "one story; rest as expected from p(neither) = 0.65": Rule(0.65),
+    "one story; rest as expected from p(neither) = 0.5": Rule(0.5),
+    "the same, doubted; from 0.65": Rule(0.65, doubted=True),
+    "the same, doubted; from 0.5": Rule(0.5, doubted=True),
+    "the same, doubted; from 0.3": Rule(0.3, doubted=True),
+    "the same, doubted; from 0": Rule(0.0, doubted=True),
+    "one story, and the changes; rest evenly": Rule(changes=1.0),
 }
 
 
@@ -80,8 +67,10 @@ def evidence(card: EvidenceCard, rule: Rule, answer: AmortisedAnswer) -> Tensor:
     gain, loss = (values.clamp_min(0) * present for values in (answers.gain, answers.loss))
     stands_out = stands_out + rule.changes * neither * (loss - gain)
     rest = answer.margin - stands_out.sum()
-    expected = (loss if rest > 0 else gain) + 1e-3 * parts
-    share = rule.share(float(neither), float(torch.maximum(differs, alike).max()))
+    against = differs if rest > 0 else alike
+    doubt = against / against.max().clamp_min(1e-3) * rule.doubted
+    expected = (loss if rest > 0 else gain) * (1 - doubt) + 1e-3 * parts
+    share = rule.share(float(neither))
     return (stands_out + rest * ((1 - share) * parts + share * expected / expected.sum()))[0]
 
 

@@ -81,7 +81,7 @@ def looped(model: EvidenceModel, answers: Answers, areas: list[float], margin: f
         effect = alike * model.card.alike - differs * model.card.differs
         stands_out[r] = len(present) * areas[r] / total * effect
     rest = margin - sum(stands_out)
-    share = max(0.0, (1 / mass - 0.5) / 0.5)
+    share = max(0.0, (1 / mass - 0.3) / 0.7)
     changes, against = (answers.loss, likely["differs"]) if rest > 0 else (answers.gain, likely["alike"])
     expected = [
         max(0.0, float(changes[0, r])) * (1 - against[r] / max(against)) + 1e-3 * areas[r] / total

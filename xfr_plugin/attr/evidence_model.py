@@ -8,7 +8,7 @@ region covers, and the mean effect e of a story's plantings on the score,
     b_r = R A_r (p_r(alike) e(alike) − p_r(differs) e(differs)).
 
 What that leaves of the margin, t = s − τ − Σ b, lies evenly where a region stands out. As far as "neither" is
-likely, q = max(0, (p(neither) − .5) / .5), it is divided by the changes of the score that the network expects, m: the
+likely, q = max(0, (p(neither) − .3) / .7), it is divided by the changes of the score that the network expects, m: the
 fall with a stranger's region where t > 0, else the rise with the partner's. They count the less, the likelier the
 region would contradict them, by the posterior p̄ of differing where t > 0, else of being alike:
 
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _CARD_KEY = "evidence"
-_NEITHER = 0.5
+_NEITHER = 0.3
 _EVEN = 1e-3  # where no change of the score is expected, evenly
 
 
