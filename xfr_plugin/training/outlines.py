@@ -217,6 +217,7 @@ def train_outlines(config: OutlinesConfig) -> Outcome:
     assert isinstance(network, OutlineFinder)
     training: dict[str, Any] = {
         "seed": config.seed,
+        "photos": config.photos,
         "faces": len(task.train_faces),
         "held-out faces": len(task.held_out_faces),
         "data": task.manifest.digest,
