@@ -164,10 +164,18 @@ def regions_of(labels: Sequence[RegionMap]) -> list[FaceRegions]:
 
 def _depth(mask: NDArray[np.bool_], reach: float) -> NDArray[np.float64]:
     """Distance in pixels to the nearest pixel of the image that is not in the mask, up to a bound."""
+    depth = np.zeros(mask.shape)
     if mask.all():
-        return np.full(mask.shape, reach)
-    distances: NDArray[np.float64] = distance_transform_edt(mask)
-    return np.minimum(distances, reach)
+        return depth + reach
+    # what lies beyond the box around the mask and its neighbours is never nearest
+    box = tuple(
+        slice(max(0, int(lines[0]) - 1), int(lines[-1]) + 2)
+        for lines in (np.flatnonzero(mask.any(axis=1 - axis)) for axis in range(2))
+        if len(lines)
+    )
+    if box:
+        depth[box] = np.minimum(distance_transform_edt(mask[box]), reach)
+    return depth
 
 
 def laid_map(regions: FaceRegions, evidence: Tensor) -> Tensor:
