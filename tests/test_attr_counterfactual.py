@@ -24,6 +24,7 @@ from counterfactual_loops import (
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.attr._interventions import FaceRegions
 from xfr_plugin.attr.counterfactual import Counterfactual
 from xfr_plugin.attr.counterfactual_model import READINGS
 from xfr_plugin.errors import InputError
@@ -427,3 +428,14 @@ def test_inputs_that_cannot_be_read(pair: Images, network: nn.Module) -> None:
         attribution.attribute((pair[0] * float("nan"), pair[1]))
     with pytest.raises(AssertionError):
         attribution.attribute(pair, target=1)
+
+
+def test_evidence_lies_on_regions_that_are_there_and_sums_to_one() -> None:
+    masks = np.zeros((3, 112, 112), dtype=bool)
+    masks[0, 40:70, 0:20] = masks[1] = masks[2, 3, 3] = True
+    present = np.array([True, True, False])
+    weights = FaceRegions(template_regions(), present, masks).weights
+    np.testing.assert_allclose(weights.sum(axis=(1, 2)), [1, 1, 0], atol=1e-12)
+    assert not weights[~masks].any()
+    assert weights[0, 55, 0] > weights[0, 55, 19] > 0, "what the image cuts off is not an outline"
+    np.testing.assert_allclose(weights[1], 1 / 112**2)
