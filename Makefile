@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check format clean
 
 demo: $(READY)
-	$(BIN)/python -m xfr_plugin.demo
+	$(BIN)/python -m xfr_plugin.cli.demo
 
 test: $(READY)
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -16,6 +16,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)
 	$(BIN)/ruff format .

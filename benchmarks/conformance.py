@@ -20,9 +20,9 @@ from captum import __version__ as captum_version
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import captum_channel_checks as channels  # noqa: E402  # found by the line above
-import captum_checks as pairs  # noqa: E402  # as above
-from captum_toys import pair_configs  # noqa: E402  # as above
+import helpers.captum_channel_checks as channels  # noqa: E402  # found by the line above
+import helpers.captum_checks as pairs  # noqa: E402  # as above
+from helpers.captum_toys import pair_configs  # noqa: E402  # as above
 
 PAGE = ROOT / "docs" / "captum.md"
 BEGIN, END = "<!-- benchmarks/conformance.py writes from here -->", "<!-- to here -->"

@@ -16,9 +16,8 @@ from rule_trials import Draw, Inputs, planted_pairs, trial_parser, try_natural, 
 from torch import Tensor
 
 from xfr_plugin.attr import Counterfactual, RegionalAnswer
-from xfr_plugin.attr._interventions import FaceRegions, face_regions
-from xfr_plugin.attr.counterfactual import _drawn
-from xfr_plugin.attr.counterfactual_model import (
+from xfr_plugin.attr.counterfactual.attribution import _drawn
+from xfr_plugin.attr.counterfactual.model import (
     _SHARPNESS,
     _SIGNS,
     CounterfactualModel,
@@ -26,6 +25,7 @@ from xfr_plugin.attr.counterfactual_model import (
     shipped_model,
 )
 from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.swaps.regions import FaceRegions, face_regions
 
 
 class Rule(NamedTuple):

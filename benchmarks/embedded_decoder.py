@@ -23,8 +23,8 @@ from xfr_plugin.faces.lfw import LfwPair, read_pairs, read_people
 from xfr_plugin.recognition import Recognizer, load_recognizer, metrics
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.reconstruction import Decoder, channel_differences, list_decoders, load_decoder
-from xfr_plugin.reconstruction.losses import to_input_size
 from xfr_plugin.reconstruction.measures import identity_cosines, likeness, reconstruct
+from xfr_plugin.reconstruction.network import to_input_size
 from xfr_plugin.training.faces_data import FaceSet, read_faces
 from xfr_plugin.training.publish import present_pairs
 

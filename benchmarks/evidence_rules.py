@@ -16,9 +16,9 @@ from rule_trials import Draw, Inputs, planted_pairs, trial_parser, try_natural, 
 from torch import Tensor
 
 from xfr_plugin.attr import Amortised, AmortisedAnswer
-from xfr_plugin.attr._interventions import laid_map
-from xfr_plugin.attr.evidence_model import EvidenceCard, _stories
+from xfr_plugin.attr.amortised.model import EvidenceCard, _stories
 from xfr_plugin.recognition import load_recognizer
+from xfr_plugin.swaps.regions import laid_map
 
 
 class Rule(NamedTuple):

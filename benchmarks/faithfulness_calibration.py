@@ -29,13 +29,13 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from xfr_plugin.attr import PairAttribution, get_method
-from xfr_plugin.evaluation import MOVED, build_pairs, plan_plantings
-from xfr_plugin.evaluation.planting import region_parts
+from xfr_plugin.evaluation import MIN_SCORE_CHANGE, build_pairs, plan_plantings
+from xfr_plugin.explanation.faithfulness import CONTRADICTED, SUPPORTED, check_faithfulness, verdict_of
 from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.faces.lfw import LfwPair, read_mesh_regions, read_pairs
-from xfr_plugin.faithfulness import CONTRADICTED, SUPPORTED, check_faithfulness, verdict_of
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
+from xfr_plugin.swaps.planting import region_parts
 
 Map = NDArray[np.float32]
 Maps = tuple[Map, Map]
@@ -112,7 +112,7 @@ def planted_cases(options: argparse.Namespace, recognizer: Recognizer) -> Iterat
     plantings = plan_plantings(people, options.planted, seed=options.seed, regions_of=regions_of)
     pairs = build_pairs(recognizer, root / "lfw112", plantings, regions_of)
     for index, planting in enumerate(plantings):
-        if abs(pairs.planted[index] - pairs.clean[index]) <= MOVED:
+        if abs(pairs.planted[index] - pairs.clean[index]) <= MIN_SCORE_CHANGE:
             continue
         sign = 1.0 if planting.game == "similar" else -1.0
         parts = region_parts(planting.region)

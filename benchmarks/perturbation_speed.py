@@ -28,8 +28,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from xfr_plugin.attr import METHODS
-from xfr_plugin.attr._masks import gaussian_lattice, random_boxes, random_grids, systematic_boxes
-from xfr_plugin.attr._scoring import gaussian_blurred
+from xfr_plugin.attr._base.masks import gaussian_lattice, random_boxes, random_grids, systematic_boxes
+from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.faces.lfw import image_path
 from xfr_plugin.recognition import Recognizer, load_recognizer

@@ -26,12 +26,12 @@ from skimage import data
 
 from xfr_plugin.attr import ReconstructionExplainer
 from xfr_plugin.channels import ChannelRegions, channel_regions, decoded_changes, dwelling
+from xfr_plugin.explanation.figures.channels import FaceChannels, atlas_figure, face_figure, region_figure
 from xfr_plugin.faces import prepare_face
 from xfr_plugin.faces.lfw import read_people
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.reconstruction import normalised_maps
-from xfr_plugin.report.reconstruction import FaceChannels, atlas_figure, face_figure, region_figure
 from xfr_plugin.training.faces_data import embed_faces, read_faces
 
 REPEATS = 9

@@ -20,8 +20,8 @@ from rich.table import Table
 
 from xfr_plugin import load_recognizer
 from xfr_plugin.attr import ReconstructionSaliency, Xssab
+from xfr_plugin.base.memory import measured_peak
 from xfr_plugin.errors import WeightsError
-from xfr_plugin.memory import measured_peak
 
 FORMS: dict[str, dict[str, Any]] = {
     "regional, atlas (the default)": {},

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr import Xssab
-from xfr_plugin.attr.reconstruction import ReconstructionSaliency
+from xfr_plugin.attr.reconstruction.saliency import ReconstructionSaliency
 from xfr_plugin.evaluation import (
-    MOVED,
+    MIN_SCORE_CHANGE,
     PlantedPairs,
     PlantedScore,
     PlantedSummary,
@@ -43,7 +43,7 @@ from xfr_plugin.faces.lfw import image_path, read_mesh_regions, read_people
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.reconstruction import Decoder, find_decoder, load_decoder
-from xfr_plugin.reconstruction.exchange import RegionMasks, exchange_regions
+from xfr_plugin.swaps.exchange import RegionMasks, exchange_regions
 
 Maps = NDArray[np.float32]
 Form = Callable[[PlantedPairs], Maps]
@@ -293,13 +293,14 @@ def report(
     settings = {"recognizer": recognizer.name, "people": options.people, "blending": options.blending}
     lines = [
         f"{json.dumps(settings)}: {options.count} plantings a game, seed {options.seed};"
-        f" {np.mean(moved > MOVED):.0%} move the score by more than {MOVED}; {options.controls} controls a game.",
+        f" {np.mean(moved > MIN_SCORE_CHANGE):.0%} move the score by more than {MIN_SCORE_CHANGE};"
+        f" {options.controls} controls a game.",
         "",
         "| form | dissimilar: AUC | top-1 | moved > .1: AUC | top-1 | similar: AUC | top-1 | moved > .1: AUC | top-1 "
         "| controls: AUC, dissimilar / similar |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    everything, strong = summarise(rows), summarise(rows, lambda row: row.moved > MOVED)
+    everything, strong = summarise(rows), summarise(rows, lambda row: row.moved > MIN_SCORE_CHANGE)
     seams = summarise(controls)
     for name in dict.fromkeys(row.method for row in rows):
         cells = []

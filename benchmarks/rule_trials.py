@@ -18,15 +18,15 @@ from faithfulness_calibration import natural_pairs
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.evaluation import MOVED, PlantedPlan, build_pairs, pixel_auc
-from xfr_plugin.evaluation.pairs import FaceFolder
-from xfr_plugin.evaluation.planted import BLUR, blurred_saliency, candidate_masks
-from xfr_plugin.evaluation.planting import Planting, effect_of, region_parts
+from xfr_plugin.evaluation import MIN_SCORE_CHANGE, PlantedPlan, build_pairs, pixel_auc
+from xfr_plugin.evaluation.protocols.planted_evidence.scores import BLUR, blurred_saliency, candidate_masks
+from xfr_plugin.explanation.faithfulness import check_faithfulness
 from xfr_plugin.faces import RegionMap, fit_aligned, load_photo
+from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.faces.lfw import read_people
-from xfr_plugin.faithfulness import check_faithfulness
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.zoo import data_root
+from xfr_plugin.swaps.planting import Planting, effect_of, region_parts
 
 Inputs: TypeAlias = tuple[Tensor, Tensor]
 Map: TypeAlias = NDArray[np.float32]
@@ -45,7 +45,7 @@ def planted_pairs(
     pairs = build_pairs(recognizer, folder.folder, plantings, folder.regions)
     changes = (pairs.planted - pairs.clean).tolist()
     effects = [effect_of(p.game, change) for p, change in zip(plantings, changes, strict=True)]
-    for index in np.flatnonzero(np.array(effects) > MOVED):
+    for index in np.flatnonzero(np.array(effects) > MIN_SCORE_CHANGE):
         probe, reference = (x[index : index + 1].float() / 255 for x in (pairs.probes, pairs.references))
         yield plantings[index], pairs.probe_regions[index], (probe, reference)
 

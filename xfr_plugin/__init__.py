@@ -4,34 +4,11 @@ The photo-to-answer calls are `verify`, `explain` and `compare`; attribution cla
 is used are in `xfr_plugin.attr`.
 """
 
-from xfr_plugin import errors
-from xfr_plugin._version import __version__
-from xfr_plugin.api import DEFAULT_RECOGNIZER, explain, verify
-from xfr_plugin.comparison import Comparison, MethodResult, compare
-from xfr_plugin.errors import FaceWarning, XfrError
-from xfr_plugin.explanation import Explanation, FaceExplanation, RegionEvidence
-from xfr_plugin.faithfulness import Faithfulness, check_faithfulness
-from xfr_plugin.recognition import Recognizer, list_recognizers, load_recognizer
-from xfr_plugin.verification import Verification
+import lazy_loader as lazy
 
-__all__ = [
-    "DEFAULT_RECOGNIZER",
-    "Comparison",
-    "Explanation",
-    "FaceExplanation",
-    "FaceWarning",
-    "Faithfulness",
-    "MethodResult",
-    "Recognizer",
-    "RegionEvidence",
-    "Verification",
-    "XfrError",
-    "__version__",
-    "check_faithfulness",
-    "compare",
-    "errors",
-    "explain",
-    "list_recognizers",
-    "load_recognizer",
-    "verify",
-]
+from xfr_plugin import _moved
+from xfr_plugin._version import __version__ as __version__
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+
+_moved.install()

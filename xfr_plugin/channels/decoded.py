@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.reconstruction.atlas import normalised_maps
-from xfr_plugin.reconstruction.losses import to_input_size
+from xfr_plugin.reconstruction.network import to_input_size
 
 __all__ = ["MapNorm", "Response", "decoded_changes", "sized_maps"]
 

@@ -19,7 +19,7 @@ from xfr_plugin.channels.decoded import Response, decoded_changes
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.regions import RegionMap, template_regions
 from xfr_plugin.reconstruction.decoder import Decoder
-from xfr_plugin.reconstruction.losses import to_input_size
+from xfr_plugin.reconstruction.network import to_input_size
 
 __all__ = ["ChannelInRegion", "ChannelRegions", "channel_regions", "pooled_shares", "region_shares"]
 

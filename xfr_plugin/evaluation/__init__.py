@@ -1,20 +1,11 @@
 """Protocols that tell which explanation can be believed, and the tables that compare them."""
 
-from xfr_plugin.evaluation.floors import average_maps, centre_prior, random_maps
-from xfr_plugin.evaluation.judging import evaluate, known_protocols
+from xfr_plugin import _moved
+from xfr_plugin.base.statistics import Interval, bootstrap_mean
+from xfr_plugin.evaluation.engine import evaluate, known_protocols
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.evaluation.pairs import PairEntry, PairList, read_pair_list
 from xfr_plugin.evaluation.plan import REGION_PAIRS, PlantedPlan
-from xfr_plugin.evaluation.planted import PlantedPairs, PlantedScore, build_pairs, maps_of, score_maps
-from xfr_plugin.evaluation.planted_protocol import PlantedEvidence, PlantedPair
-from xfr_plugin.evaluation.planting import (
-    PLANTED_REGIONS,
-    Game,
-    Planting,
-    plan_plantings,
-    read_plantings,
-    write_plantings,
-)
 from xfr_plugin.evaluation.protocol import (
     EvaluationPair,
     MapProtocol,
@@ -24,19 +15,25 @@ from xfr_plugin.evaluation.protocol import (
     Protocol,
     Setting,
 )
+from xfr_plugin.evaluation.protocols.planted_evidence.chance import average_maps, centre_prior, random_maps
+from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence, PlantedPair
+from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore, maps_of, score_maps
 from xfr_plugin.evaluation.results import Failure, Record, Results
-from xfr_plugin.evaluation.summary import (
-    MOVED,
-    Interval,
-    PlantedSummary,
-    SummaryRow,
-    bootstrap_mean,
-    summarise,
+from xfr_plugin.evaluation.summary import PlantedSummary, SummaryRow, summarise
+from xfr_plugin.swaps.blending import Blending, blend_region
+from xfr_plugin.swaps.planted_pairs import PlantedPairs, build_pairs
+from xfr_plugin.swaps.planting import (
+    MIN_SCORE_CHANGE,
+    PLANTED_REGIONS,
+    Game,
+    Planting,
+    plan_plantings,
+    read_plantings,
+    write_plantings,
 )
-from xfr_plugin.faces.blending import Blending, blend_region
 
 __all__ = [
-    "MOVED",
+    "MIN_SCORE_CHANGE",
     "PLANTED_REGIONS",
     "REGION_PAIRS",
     "Blending",
@@ -82,3 +79,5 @@ __all__ = [
     "summarise",
     "write_plantings",
 ]
+
+__getattr__ = _moved.getattr_of("evaluation")

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from xfr_plugin.comparison import DEFAULT_SMOOTHING, map_correlations
 from xfr_plugin.evaluation.localisation import pixel_auc
-from xfr_plugin.evaluation.pairs import FaceFolder, PairEntry
-from xfr_plugin.evaluation.planted import blurred_saliency
-from xfr_plugin.evaluation.planting import region_parts
+from xfr_plugin.evaluation.pairs import PairEntry
 from xfr_plugin.evaluation.protocol import PairMaps
+from xfr_plugin.evaluation.protocols.planted_evidence.scores import blurred_saliency
 from xfr_plugin.evaluation.results import AGREEMENT, Record
 from xfr_plugin.evaluation.store import MapCache
+from xfr_plugin.explanation.comparison import DEFAULT_SMOOTHING, map_correlations
+from xfr_plugin.faces.folder import FaceFolder
+from xfr_plugin.swaps.planting import region_parts
 
 __all__ = ["agreement", "average_maps_judged"]
 

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xfr_plugin._version import __version__
+from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.evaluation.pairs import PairEntry
-from xfr_plugin.files import atomic_path
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["RunManifest", "describe_recognizer", "read_manifest", "versions", "write_manifest"]

@@ -8,8 +8,9 @@ from itertools import combinations, zip_longest
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from xfr_plugin.evaluation.planting import PLANTED_REGIONS, Game, Planting, RegionsOf, plan_plantings
-from xfr_plugin.faces.blending import Blending
+from xfr_plugin.faces.regions import RegionsOf
+from xfr_plugin.swaps.blending import Blending
+from xfr_plugin.swaps.planting import PLANTED_REGIONS, Game, Planting, plan_plantings
 
 __all__ = ["REGION_PAIRS", "PlantedPlan"]
 

@@ -119,12 +119,12 @@ class Results:
         return clustered_means(protocol, groups, self._people())
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write tables and plots; see `xfr_plugin.report.evaluation`.
+        """Write tables and plots; see `xfr_plugin.evaluation.report.files`.
 
         Raises:
             ResultError: the folder cannot be written to.
         """
-        from xfr_plugin.report.evaluation import write_results  # report builds on this module
+        from xfr_plugin.evaluation.report.files import write_results  # report builds on this module
 
         return write_results(self, Path(folder))
 

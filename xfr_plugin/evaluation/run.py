@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._pair import PairAttribution
+from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.memory import measured_peak
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.floor_methods import FLOORS
-from xfr_plugin.evaluation.pairs import FaceFolder, PairEntry
+from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.pairs import PairEntry, load_pair
 from xfr_plugin.evaluation.protocol import (
     EvaluationPair,
     MapProtocol,
@@ -28,7 +29,7 @@ from xfr_plugin.evaluation.protocol import (
     Setting,
 )
 from xfr_plugin.evaluation.store import EmbeddingCache, Line, MapCache, Shard
-from xfr_plugin.memory import measured_peak
+from xfr_plugin.faces.folder import FaceFolder
 
 __all__ = ["COST", "Engine", "Progress", "Step"]
 
@@ -141,7 +142,7 @@ class Engine:
     def _loaded(self, entry: PairEntry) -> EvaluationPair | None:
         """The pair, its facts noted; None if it cannot be had, which is noted too."""
         try:
-            pair = self.faces.load(entry)
+            pair = load_pair(self.faces, entry)
             if entry.name not in self.facts.lines:
                 self.facts.append({"pair": entry.name, "facts": self._facts_of(entry, pair)})
         except Exception as error:  # one bad face must not end a night's run

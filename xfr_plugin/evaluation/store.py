@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import ResultError
 from xfr_plugin.evaluation.protocol import PairMaps
-from xfr_plugin.files import atomic_path
 
 __all__ = ["EmbeddingCache", "Line", "MapCache", "Shard", "locked"]
 

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from xfr_plugin.evaluation.planted import PlantedScore
+from xfr_plugin.base.statistics import RESAMPLES, Interval, bootstrap_mean
+from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore
 
-__all__ = [
-    "MOVED",
-    "Interval",
-    "PlantedSummary",
-    "SummaryRow",
-    "bootstrap_mean",
-    "clustered_means",
-    "medians",
-    "summarise",
-]
-
-MOVED = 0.1
-"""Plantings that move the score by more than this are also summarised on their own: the others the recognizer
-hardly noticed."""
-
-_RESAMPLES = 2000
-
-
-class Interval(BaseModel):
-    """A mean with its 95 % bootstrap interval."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mean: float
-    low: float
-    high: float
+__all__ = ["PlantedSummary", "SummaryRow", "clustered_means", "medians", "summarise"]
 
 
 class PlantedSummary(BaseModel):
@@ -61,15 +37,6 @@ class PlantedSummary(BaseModel):
     top1: Interval
     energy: Interval
     pointing: Interval
-
-
-def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Interval:
-    """Mean and percentile interval over resampled maps; the same seed gives the same interval."""
-    array = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = array[rng.integers(len(array), size=(_RESAMPLES, len(array)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(mean=float(array.mean()), low=float(low), high=float(high))
 
 
 def summarise(
@@ -148,7 +115,7 @@ def clustered_means(
                 sums[place[clusters[pair]], column] += value
                 counts[place[clusters[pair]], column] += 1
     rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=_RESAMPLES)
+    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     rows = []
     for part in np.array_split(np.arange(len(groups)), max(1, len(groups) // 500)):
         means = _ratio(draws @ sums[:, part], draws @ counts[:, part])

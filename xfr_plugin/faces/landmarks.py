@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from xfr_plugin.base.weights import load_state_dict_into, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box
 from xfr_plugin.faces.landmark_network import BOX_MARGIN, CROP_SIZE, AlignerNetwork, box_frames
-from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, write_weights
 
 __all__ = ["Aligner", "load_aligner", "save_aligner"]
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.weights import load_state_dict_into, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, from_frame, to_frame
 from xfr_plugin.faces.regions import RegionMap, mesh_regions, template_regions
-from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, write_weights
 
 __all__ = [
     "FaceOutlines",

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xfr_plugin.errors import InputError, PhotoError, PhotoFormatError, PhotoNotFoundError, PhotoTooLargeError
+from xfr_plugin.faces.alignment import fit_aligned
 
-__all__ = ["MAX_PIXELS", "PhotoSource", "load_photo"]
+__all__ = ["MAX_PIXELS", "PhotoSource", "load_photo", "read_face"]
 
 PhotoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | Image.Image | NDArray[Any]
 """A photo: path, encoded bytes, PIL image, or array H×W or H×W×(1, 3, 4) of uint8 0…255 or float 0…1."""
@@ -127,3 +128,12 @@ def _from_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
     else:
         raise InputError(f"a photo array must be uint8 (0…255) or float (0…1), not {array.dtype}")
     return _from_pil(Image.fromarray(np.ascontiguousarray(values)), "the array", max_pixels)
+
+
+def read_face(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Read an aligned face at a size, H×W×3 in [0, 1].
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    return (fit_aligned(load_photo(path), size) / 255).astype(np.float32)

@@ -7,9 +7,10 @@ the subject's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +19,7 @@ from skimage.draw import polygon2mask
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.alignment import place_on_template
 
-__all__ = ["REGION_NAMES", "RegionMap", "mesh_regions", "template_regions"]
+__all__ = ["REGION_NAMES", "RegionMap", "RegionsOf", "mesh_regions", "template_regions"]
 
 REGION_NAMES = (
     "outside",
@@ -188,3 +189,7 @@ def _mirrored(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
     mirrored = np.array(points, dtype=np.float64)
     mirrored[:, 0] = 2 * _MIDLINE - mirrored[:, 0]
     return mirrored
+
+
+RegionsOf: TypeAlias = Callable[[str], RegionMap]
+"""Named regions of the face in a file."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from zennit.attribution import Attributor
 
-from xfr_plugin.attr.evidence import channel_similarity
+from xfr_plugin.channels.evidence import channel_similarity
 from xfr_plugin.errors import InputError
 from xfr_plugin.lrp.propagation import Propagation, check_embeddings, differentiable, propagate
 

@@ -8,8 +8,8 @@ from urllib.error import URLError
 
 import torch
 
+from xfr_plugin.base.weights import check_sha256
 from xfr_plugin.errors import ChecksumError, InputError, WeightsError
-from xfr_plugin.recognition.weights import check_sha256
 
 __all__ = ["cache_folder", "cached_weights", "download_weights"]
 

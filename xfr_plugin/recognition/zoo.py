@@ -18,12 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from xfr_plugin.errors import InputError, LayoutError, UnknownNameError, WeightsError
-from xfr_plugin.recognition.calibration import Calibration
-from xfr_plugin.recognition.download import cached_weights, download_weights
-from xfr_plugin.recognition.networks import ARCHITECTURES, build_network
-from xfr_plugin.recognition.recognizer import ChannelOrder, Provenance, Recognizer
-from xfr_plugin.recognition.weights import (
+from xfr_plugin.base.devices import check_device
+from xfr_plugin.base.weights import (
     check_layout,
     check_sha256,
     load_state_dict_into,
@@ -32,6 +28,11 @@ from xfr_plugin.recognition.weights import (
     sha256_of,
     write_weights,
 )
+from xfr_plugin.errors import InputError, LayoutError, UnknownNameError, WeightsError
+from xfr_plugin.recognition.calibration import Calibration
+from xfr_plugin.recognition.download import cached_weights, download_weights
+from xfr_plugin.recognition.networks import ARCHITECTURES, build_network
+from xfr_plugin.recognition.recognizer import ChannelOrder, Provenance, Recognizer
 
 __all__ = [
     "RecognizerCard",
@@ -151,21 +152,6 @@ def save_recognizer(recognizer: Recognizer, path: str | os.PathLike[str], card: 
     """Write a recognizer's weights and its card as one safetensors file, whole or not at all."""
     document = card.model_dump(mode="json", exclude={"weights"})
     write_weights(path, recognizer.network.state_dict(), {_CARD_KEY: document})
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """Return the device if this machine has it.
-
-    Raises:
-        InputError: the name is no device, or the device is not here.
-    """
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used here: {reason}") from error
-    return found
 
 
 @cache

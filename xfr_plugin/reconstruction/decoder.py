@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
-from xfr_plugin.reconstruction.losses import to_input_size
-from xfr_plugin.reconstruction.network import DecoderNetwork
+from xfr_plugin.reconstruction.network import DecoderNetwork, to_input_size
 from xfr_plugin.reconstruction.regional import RegionalEvidence
 
-__all__ = ["Decoder", "DecoderCard", "fingerprint"]
+__all__ = ["Decoder", "DecoderCard"]
 
 
 class DecoderCard(BaseModel):
@@ -120,18 +117,3 @@ class Decoder(nn.Module):
     def faces(self, embeddings: Tensor) -> Tensor:
         """Decode as `forward` does, and bring the faces to the recognizer's input size."""
         return to_input_size(self(embeddings), self.card.input_size)
-
-
-def fingerprint(recognizer: Recognizer) -> str:
-    """SHA-256 of what a recognizer computes with: weights, and preprocessing.
-
-    Unlike the hash of a weight file it also exists for networks that were never a file.
-    """
-    digest = hashlib.sha256(repr((recognizer.input_size, recognizer.channel_order)).encode())
-    tensors: dict[str, Tensor] = dict(recognizer.network.state_dict())
-    tensors |= {"·mean": recognizer.mean, "·std": recognizer.std}
-    for name in sorted(tensors):
-        if not name.endswith("num_batches_tracked"):
-            digest.update(name.encode())
-            digest.update(tensors[name].detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -10,11 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from xfr_plugin.base.devices import check_device
+from xfr_plugin.base.weights import load_state_dict_into, read_metadata, read_weights, write_weights
 from xfr_plugin.errors import InputError, LayoutError, WeightsError
+from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.recognizer import Recognizer
-from xfr_plugin.recognition.weights import load_state_dict_into, read_metadata, read_weights, write_weights
-from xfr_plugin.recognition.zoo import check_device
-from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard, fingerprint
+from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard
 from xfr_plugin.reconstruction.regional import RegionalEvidence
 
 __all__ = ["find_decoder", "list_decoders", "load_decoder", "save_decoder"]

@@ -12,10 +12,11 @@ from collections import OrderedDict
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from xfr_plugin.errors import InputError
 
-__all__ = ["DecoderNetwork"]
+__all__ = ["DecoderNetwork", "to_input_size"]
 
 _DOUBLINGS = 3
 
@@ -90,3 +91,10 @@ def _doubled(inputs: int, outputs: int) -> nn.Sequential:
             conv=nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
         )
     )
+
+
+def to_input_size(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring decoded images to the recognizer's input size (height, width), bilinearly."""
+    if tuple(images.shape[2:]) == size:
+        return images
+    return functional.interpolate(images, size, mode="bilinear", align_corners=False)

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from xfr_plugin.explanation import RegionEvidence
-from xfr_plugin.faithfulness import Faithfulness
-from xfr_plugin.report.document import Base64, MapDocument
+from xfr_plugin.explanation.document import Base64, MapDocument
+from xfr_plugin.explanation.explanation import RegionEvidence
+from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.service.errors import ErrorBody
 from xfr_plugin.service.requests import Request
 

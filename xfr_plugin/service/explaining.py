@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr import Amortised, EvidenceModel, ReconstructionSaliency
-from xfr_plugin.attr.evidence_network import Seen
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces import RegionMap
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer
+from xfr_plugin.recognition.features import Seen
 from xfr_plugin.reconstruction import Decoder
 from xfr_plugin.service.guard import NETWORKS
 

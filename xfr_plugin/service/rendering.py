@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xfr_plugin.explanation import RegionEvidence, region_evidence
+from xfr_plugin.explanation.document import encode_image, encode_map
+from xfr_plugin.explanation.explanation import RegionEvidence, region_evidence
+from xfr_plugin.explanation.figures.explanation import display_map, full_colour_scale, overlay
 from xfr_plugin.faces import RegionMap
-from xfr_plugin.report.document import encode_image, encode_map
-from xfr_plugin.report.figure import display_map, full_colour_scale, overlay
 from xfr_plugin.service.answers import Decision, FaceReasons
 from xfr_plugin.service.explaining import Maps
 from xfr_plugin.service.requests import Request

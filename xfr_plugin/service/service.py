@@ -16,12 +16,13 @@ from functools import partial
 import torch
 
 from xfr_plugin._version import __version__
-from xfr_plugin.attr.evidence_model import evidence_file, load_evidence
+from xfr_plugin.attr.amortised.model import evidence_file, load_evidence
 from xfr_plugin.attr.registry import fast_method, get_method
+from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
+from xfr_plugin.explanation.verification import choose_threshold
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer, load_recognizer
-from xfr_plugin.recognition.weights import sha256_of
 from xfr_plugin.reconstruction import Decoder, find_decoder, fingerprint, load_decoder
 from xfr_plugin.service.answers import Answer, Reply, Versions, Warned
 from xfr_plugin.service.costs import CostBook
@@ -33,7 +34,6 @@ from xfr_plugin.service.guard import NETWORKS
 from xfr_plugin.service.requests import Request
 from xfr_plugin.service.stages import Models, choose_method, decide_all, embed_all, explain_all, prepare
 from xfr_plugin.service.work import Work, attempt
-from xfr_plugin.verification import choose_threshold
 
 __all__ = ["ExplanationService"]
 

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.attr.evidence_network import reading
 from xfr_plugin.attr.registry import get_method
-from xfr_plugin.explanation import region_evidence
+from xfr_plugin.explanation.explanation import region_evidence
+from xfr_plugin.explanation.faithfulness import check_faithfulness
+from xfr_plugin.explanation.verification import choose_threshold, decide
 from xfr_plugin.faces import RegionMap, template_regions
 from xfr_plugin.faces.outlines import find_regions
-from xfr_plugin.faithfulness import check_faithfulness
 from xfr_plugin.recognition import Recognizer
+from xfr_plugin.recognition.features import reading
 from xfr_plugin.reconstruction import Decoder
 from xfr_plugin.service.answers import Candidate, Decision, ExplanationAnswer, Replacement
 from xfr_plugin.service.costs import CostBook
@@ -30,7 +31,6 @@ from xfr_plugin.service.guard import NETWORKS
 from xfr_plugin.service.quality import Name, decision_warnings, face_warnings
 from xfr_plugin.service.rendering import embedding_text, face_reasons, sentences
 from xfr_plugin.service.work import Work, attempt
-from xfr_plugin.verification import choose_threshold, decide
 
 __all__ = ["Models", "choose_method", "decide_all", "embed_all", "explain_all", "prepare"]
 

@@ -18,11 +18,11 @@ from torch import nn
 import xfr_plugin
 from xfr_plugin._version import __version__
 from xfr_plugin.attr import load_evidence
+from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.weights import check_layout
 from xfr_plugin.errors import InputError, LayoutError, ResultError
-from xfr_plugin.files import atomic_path
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.networks import ARCHITECTURES, build_network
-from xfr_plugin.recognition.weights import check_layout
 from xfr_plugin.recognition.zoo import RecognizerCard, save_recognizer
 from xfr_plugin.reconstruction import list_decoders, load_decoder
 from xfr_plugin.service.deployment import Deployment

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError, ResultError
-from xfr_plugin.files import atomic_path
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.metrics import COUNTERS, GAUGES
 

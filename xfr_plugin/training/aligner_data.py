@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError, PhotoFormatError
 from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box
 from xfr_plugin.faces.windows import Candidate, find_boxes
-from xfr_plugin.files import atomic_path
 
 __all__ = ["BOX_MEAN", "BOX_SPREAD", "PhotoSet", "box_offset", "read_photos"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError, WeightsError
-from xfr_plugin.files import atomic_path
 from xfr_plugin.training.log import Record
 
 __all__ = ["Progress", "WeightAverage", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]

@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xfr_plugin.attr._interventions import PAIR_READINGS, REGIONS
-from xfr_plugin.attr.counterfactual import Counterfactual
-from xfr_plugin.attr.counterfactual_model import READINGS, CounterfactualModel, Form, Story, StoryModel
+from xfr_plugin.attr.counterfactual.attribution import Counterfactual
+from xfr_plugin.attr.counterfactual.model import READINGS, CounterfactualModel, Form, Story, StoryModel
+from xfr_plugin.attr.counterfactual.readings import PAIR_READINGS
+from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.pairs import FaceFolder
-from xfr_plugin.evaluation.planted import build_pairs
-from xfr_plugin.evaluation.planting import Planting, RegionsOf, plan_plantings
-from xfr_plugin.files import atomic_path
+from xfr_plugin.faces.folder import FaceFolder
+from xfr_plugin.faces.regions import RegionsOf
 from xfr_plugin.recognition.recognizer import Recognizer
+from xfr_plugin.swaps.planted_pairs import build_pairs
+from xfr_plugin.swaps.planting import Planting, plan_plantings
+from xfr_plugin.swaps.regions import REGIONS
 from xfr_plugin.training.faces_data import find_faces
 
 __all__ = [

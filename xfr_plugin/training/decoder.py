@@ -9,21 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Provenance
 from xfr_plugin.recognition.zoo import load_recognizer
 from xfr_plugin.reconstruction.atlas import channel_atlas
-from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard, fingerprint
+from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard
 from xfr_plugin.reconstruction.files import save_decoder
-from xfr_plugin.reconstruction.losses import (
-    gradient_loss,
-    identity_loss,
-    pixel_loss,
-    shifted_views,
-    to_input_size,
-)
-from xfr_plugin.reconstruction.network import DecoderNetwork
-from xfr_plugin.reconstruction.regional_fit import fit_regional
+from xfr_plugin.reconstruction.network import DecoderNetwork, to_input_size
 from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, train
 from xfr_plugin.training.faces_data import (
@@ -32,7 +25,9 @@ from xfr_plugin.training.faces_data import (
     read_faces,
     split_people,
 )
+from xfr_plugin.training.losses import gradient_loss, identity_loss, pixel_loss, shifted_views
 from xfr_plugin.training.manifest import build_manifest
+from xfr_plugin.training.regional_fit import fit_regional
 from xfr_plugin.training.regions import embed_with_mirror
 
 __all__ = ["DecoderConfig", "DecoderTask", "publish_decoder", "train_decoder"]

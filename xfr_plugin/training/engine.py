@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from torch import Tensor, nn
 
+from xfr_plugin.base.devices import check_device
+from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.weights import load_state_dict_into, read_weights, write_weights
 from xfr_plugin.errors import InputError
-from xfr_plugin.files import atomic_path
-from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, write_weights
-from xfr_plugin.recognition.zoo import check_device
 from xfr_plugin.training.checkpoint import (
     Progress,
     WeightAverage,

@@ -18,30 +18,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin.attr.evidence_model import EvidenceCard, EvidenceModel, save_evidence
-from xfr_plugin.attr.evidence_network import (
-    Answers,
-    EvidenceNetwork,
-    Seen,
-    layers_by_size,
-    reading,
-    story_logits,
-)
-from xfr_plugin.evaluation.planting import COVERED, SMALLEST, TURNED
-from xfr_plugin.evaluation.summary import MOVED
+from xfr_plugin.attr.amortised.model import EvidenceCard, EvidenceModel, save_evidence
+from xfr_plugin.attr.amortised.network import Answers, EvidenceNetwork, story_logits
+from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.weights import load_state_dict_into, read_weights
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.regions import RegionMap
-from xfr_plugin.files import atomic_path
+from xfr_plugin.recognition.features import Seen, layers_by_size, reading
+from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.recognizer import Provenance
-from xfr_plugin.recognition.weights import load_state_dict_into, read_weights
 from xfr_plugin.recognition.zoo import load_recognizer
-from xfr_plugin.reconstruction.decoder import fingerprint
-from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
-from xfr_plugin.training.config import EngineConfig
-from xfr_plugin.training.engine import Outcome, Task, step_generator, train
-from xfr_plugin.training.faces_data import FaceSet, all_files, find_faces, read_faces, split_people
-from xfr_plugin.training.manifest import build_manifest
-from xfr_plugin.training.planting import (
+from xfr_plugin.swaps.batched import (
     blend,
     grown_masks,
     one_hot,
@@ -51,6 +38,12 @@ from xfr_plugin.training.planting import (
     warped,
     wobbled,
 )
+from xfr_plugin.swaps.planting import COVERED, MIN_SCORE_CHANGE, SMALLEST, TURNED
+from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.training.config import EngineConfig
+from xfr_plugin.training.engine import Outcome, Task, step_generator, train
+from xfr_plugin.training.faces_data import FaceSet, all_files, find_faces, read_faces, split_people
+from xfr_plugin.training.manifest import build_manifest
 
 __all__ = ["EvidenceConfig", "EvidenceTask", "publish_evidence", "train_evidence"]
 
@@ -345,7 +338,7 @@ class EvidenceTask(Task):
     def _strength(self, lesson: Lesson) -> Tensor:
         """How much a planting counts."""
         least = self.config.least_effect
-        return ((lesson.effect - least) / (MOVED - least)).clamp(0, 1.5)
+        return ((lesson.effect - least) / (MIN_SCORE_CHANGE - least)).clamp(0, 1.5)
 
     @torch.no_grad()
     def _lesson(self, part: _Part, count: int, generator: torch.Generator, distracted: float) -> Lesson:
@@ -403,7 +396,9 @@ class EvidenceTask(Task):
         before, reference = (part.embeddings[numbers] for numbers in (tried.probe, tried.reference))
         after = self._embedded(faces).cpu()
         effect = ((after - before) * reference).sum(dim=1) * torch.where(tried.genuine, -1, 1)
-        rank = effect.clamp(max=MOVED) / MOVED + 0.4 * torch.rand(len(effect), generator=generator)
+        rank = effect.clamp(max=MIN_SCORE_CHANGE) / MIN_SCORE_CHANGE + 0.4 * torch.rand(
+            len(effect), generator=generator
+        )
         best = [_highest(rank, kind, round(0.4 * count)) for kind in (tried.genuine, ~tried.genuine)]
         rest = torch.nonzero(~draw.plants)[:, 0]
         chosen = torch.cat((*(some[numbers] for numbers in best), rest))[:count]
@@ -682,7 +677,7 @@ def _judged(lesson: Lesson, answers: Answers) -> dict[str, Tensor]:
             own
             & lesson.planted
             & (lesson.region < _OUTSIDE)
-            & (lesson.effect > MOVED)
+            & (lesson.effect > MIN_SCORE_CHANGE)
             & truth[:, 0].isfinite()
         )
         rows[f"{game} top-1"] = (values.argmax(dim=1) == region).float()

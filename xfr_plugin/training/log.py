@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from xfr_plugin.files import atomic_path
+from xfr_plugin.base.files import atomic_path
 
 __all__ = ["Record", "curve_figure", "read_log", "write_log"]
 

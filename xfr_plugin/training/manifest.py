@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
-from xfr_plugin.files import atomic_path
-from xfr_plugin.recognition.weights import sha256_of
 
 __all__ = ["Manifest", "build_manifest", "read_manifest"]
 

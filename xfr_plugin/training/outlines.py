@@ -18,7 +18,8 @@ from xfr_plugin.faces.landmark_network import BOX_MARGIN, box_frames, sample_cro
 from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, Sketch
 from xfr_plugin.faces.outlines import save_outline_finder
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.reconstruction.exchange import EXCHANGED_REGIONS
+from xfr_plugin.swaps.batched import blend, grown_masks, wobbled
+from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
 from xfr_plugin.training.aligner import disturbed, random_textures
 from xfr_plugin.training.augment import uniform
 from xfr_plugin.training.config import EngineConfig
@@ -26,7 +27,6 @@ from xfr_plugin.training.engine import Outcome, Task, step_generator, train
 from xfr_plugin.training.faces_data import all_files, find_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
 from xfr_plugin.training.outlines_data import OutlineSet, mirror_order, read_outlines, shape_model
-from xfr_plugin.training.planting import blend, grown_masks, wobbled
 
 __all__ = ["OutlinesConfig", "OutlinesTask", "face_frames", "misplaced_frames", "planted", "train_outlines"]
 

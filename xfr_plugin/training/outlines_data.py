@@ -14,8 +14,8 @@ from torch import Tensor
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import mesh_regions
+from xfr_plugin.swaps.batched import region_index
 from xfr_plugin.training.faces_data import read_faces
-from xfr_plugin.training.planting import region_index
 
 __all__ = ["OutlineSet", "Outlines", "mirror_order", "read_outlines", "shape_model"]
 

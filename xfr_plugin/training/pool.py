@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from xfr_plugin.files import atomic_path
+from xfr_plugin.base.files import atomic_path
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.training.augment import colour, mirror, move, uniform

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from xfr_plugin.base.weights import load_state_dict_into, read_weights, sha256_of
 from xfr_plugin.faces.lfw import LfwPair, read_pairs, read_people
 from xfr_plugin.recognition.calibration import Calibration, calibrate
 from xfr_plugin.recognition.networks import build_network
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
-from xfr_plugin.recognition.weights import load_state_dict_into, read_weights, sha256_of
 from xfr_plugin.recognition.zoo import RecognizerCard, load_recognizer, save_recognizer
 from xfr_plugin.training.faces_data import FaceSet, embed_faces, find_faces, read_faces, split_people
 from xfr_plugin.training.recognizer import RecognizerConfig, pair_scores, student

@@ -10,8 +10,8 @@ import torch
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.reconstruction.decoder import Decoder
 from xfr_plugin.reconstruction.files import load_decoder, save_decoder
-from xfr_plugin.reconstruction.regional_fit import fit_regional
 from xfr_plugin.training.faces_data import FaceSet, embed_faces, find_faces, read_faces
+from xfr_plugin.training.regional_fit import fit_regional
 
 __all__ = ["add_regional_evidence", "embed_with_mirror"]
 

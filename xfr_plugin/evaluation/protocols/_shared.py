@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.attr._pair import PairAttribution
-from xfr_plugin.attr.evidence_model import find_evidence
+from xfr_plugin.attr._base.pair import PairAttribution
+from xfr_plugin.attr.amortised.model import find_evidence
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, PairMaps, Setting

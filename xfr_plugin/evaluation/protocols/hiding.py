@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.planted_protocol import PlantedPair
-from xfr_plugin.evaluation.planting import region_parts
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
     curve_mean,
@@ -20,6 +18,8 @@ from xfr_plugin.evaluation.protocols._shared import (
     salient_order,
     smoothed,
 )
+from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
+from xfr_plugin.swaps.planting import region_parts
 
 __all__ = ["Hiding", "HidingScores", "hiding_scores"]
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.attr._scoring import Fill, _fill_images, checked_fill
+from xfr_plugin.attr._base.scoring import Fill, _fill_images, checked_fill
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import LastPair, generator_for

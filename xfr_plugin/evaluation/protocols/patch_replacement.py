@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.floor_methods import FLOORS
+from xfr_plugin.evaluation.chance_baselines import FLOORS
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
     Attributions,
@@ -27,7 +27,7 @@ from xfr_plugin.evaluation.protocols._shared import (
     salient_order,
     side_of_threshold,
 )
-from xfr_plugin.reconstruction.population import synthetic_faces
+from xfr_plugin.swaps.donors import synthetic_faces
 
 __all__ = ["PatchReplacement", "patch_grid"]
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.attr._scoring import gaussian_blurred
+from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.localisation import most_salient_region

@@ -1,0 +1,266 @@
+"""The contract of every pair attribution: Captum's inputs and outputs, for pairs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from captum.attr import Attribution, NoiseTunnel
+from helpers.tiny_decoder import toy_decoder
+from helpers.tiny_evidence import toy_evidence
+from torch import nn
+
+from xfr_plugin.attr import (
+    METHODS,
+    Amortised,
+    Exchange,
+    Fggb,
+    PairAttribution,
+    PairDeepLift,
+    ReconstructionSaliency,
+    Xssab,
+)
+from xfr_plugin.attr.peers.relevance import RelevanceAttribution
+from xfr_plugin.channels.evidence import channel_evidence, channel_similarity
+from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.recognition import Recognizer
+
+Images = tuple[torch.Tensor, torch.Tensor]
+CLASSES = [method.cls for method in METHODS.values()]
+
+
+ONE_FACE = [cls for cls in CLASSES if not cls.reads_both_faces]
+"""Those whose map of the probe needs no more of the reference than its embedding."""
+EMBEDDING = [cls for cls in CLASSES if cls not in (Amortised, Exchange)]
+"""Those that explain a probe against an embedding, whether or not as against the face."""
+
+
+def named(classes: list[type[PairAttribution]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("cls", classes, ids=[cls.__name__ for cls in classes])
+
+
+@pytest.fixture(params=CLASSES, ids=[cls.__name__ for cls in CLASSES])
+def attribution(request: pytest.FixtureRequest, recognizer: Recognizer) -> PairAttribution:
+    return build(request.param, recognizer)
+
+
+def build(
+    cls: type[PairAttribution], function: Callable[..., torch.Tensor], threshold: float | None = None
+) -> PairAttribution:
+    """Build a class with its defaults; what needs a trained network gets a small one for `conftest`'s recognizer."""
+    options: dict[str, object] = {}
+    if cls is ReconstructionSaliency:
+        options = {"decoder": toy_decoder(6, (24, 20))}
+    if cls is Amortised and isinstance(function, Recognizer):
+        options = {"network": toy_evidence(function, torch.rand(1, 3, 24, 20, dtype=torch.float64))}
+    return cls(function, threshold, **options)
+
+
+def test_evidence_sums_to_the_margin(recognizer: Recognizer, pair: Images) -> None:
+    probe, reference = recognizer.embed(pair[0]), recognizer.embed(pair[1])
+    score = (probe * reference).sum(1)
+    torch.testing.assert_close(channel_similarity(probe, reference).sum(1), score)
+    torch.testing.assert_close(channel_evidence(probe, reference, 0.2).sum(1), score - 0.2)
+    relative = channel_evidence(probe, reference, 0.2, "score")
+    torch.testing.assert_close(relative.sum(1), torch.zeros(3, dtype=torch.float64), atol=1e-12, rtol=0)
+    with pytest.raises(InputError, match="level"):
+        channel_evidence(probe, reference, 0.2, "mean")
+
+
+def test_maps_have_the_form_of_the_inputs(attribution: PairAttribution, pair: Images) -> None:
+    maps = attribution.attribute(pair)
+    assert isinstance(maps, tuple)
+    for side, images in zip(maps, pair, strict=True):
+        assert side.shape == images.shape
+        assert side.dtype == images.dtype
+        assert side.is_contiguous()
+        assert not side.requires_grad
+        assert side.abs().sum() > 0
+
+
+def test_swapping_the_pair_swaps_the_maps(attribution: PairAttribution, pair: Images) -> None:
+    first, second = attribution.attribute(pair)
+    swapped = attribution.attribute((pair[1], pair[0]))
+    torch.testing.assert_close(swapped[0], second)
+    torch.testing.assert_close(swapped[1], first)
+
+
+@named(ONE_FACE)
+def test_reference_embedding_gives_the_probes_map(
+    cls: type[PairAttribution], recognizer: Recognizer, pair: Images
+) -> None:
+    attribution = build(cls, recognizer)
+    expected, _ = attribution.attribute(pair)
+    embedding = recognizer.embed(pair[1])
+    alone = attribution.attribute(pair[0], additional_forward_args=embedding)
+    torch.testing.assert_close(alone, expected)
+    scaled = attribution.attribute((pair[0],), additional_forward_args=(embedding * 3,))
+    assert isinstance(scaled, tuple)
+    torch.testing.assert_close(scaled[0], expected)
+
+
+@named(EMBEDDING)
+def test_one_reference_embedding_serves_a_whole_batch(
+    cls: type[PairAttribution], recognizer: Recognizer, pair: Images
+) -> None:
+    attribution = build(cls, recognizer)
+    embedding = recognizer.embed(pair[1][:1])
+    for shared in (embedding, embedding[0]):
+        maps = attribution.attribute(pair[0], additional_forward_args=shared)
+        expected = attribution.attribute(pair[0], additional_forward_args=embedding.expand(3, -1))
+        torch.testing.assert_close(maps, expected)
+
+
+def test_each_pair_of_a_batch_is_explained_on_its_own(attribution: PairAttribution, pair: Images) -> None:
+    together = attribution.attribute(pair)
+    for i in range(3):
+        alone = attribution.attribute((pair[0][i : i + 1], pair[1][i : i + 1]))
+        torch.testing.assert_close(alone[0][0], together[0][i])
+        torch.testing.assert_close(alone[1][0], together[1][i])
+
+
+def test_works_without_gradients_and_leaves_no_trace(
+    attribution: PairAttribution, recognizer: Recognizer, pair: Images
+) -> None:
+    expected = attribution.attribute(pair)
+    images = tuple(image.clone().requires_grad_() for image in pair)
+    with torch.no_grad():
+        maps = attribution.attribute(images)
+    torch.testing.assert_close(maps, expected)
+    assert all(image.grad is None and image.requires_grad for image in images)
+    for module in recognizer.modules():
+        assert not module._forward_hooks
+        assert not module._backward_hooks
+    assert all(parameter.grad is None for parameter in recognizer.parameters())
+
+
+@named(EMBEDDING)
+def test_noise_tunnel_composes(cls: type[PairAttribution], recognizer: Recognizer, pair: Images) -> None:
+    attribution, embedding = build(cls, recognizer), recognizer.embed(pair[1])
+    tunnel = NoiseTunnel(attribution)
+    smooth = tunnel.attribute(
+        pair[0], nt_samples=3, stdevs=1e-9, additional_forward_args=embedding, nt_samples_batch_size=2
+    )
+    torch.testing.assert_close(
+        smooth, attribution.attribute(pair[0], additional_forward_args=embedding), atol=1e-4, rtol=1e-3
+    )
+
+
+def test_further_forward_arguments_reach_the_function(recognizer: Recognizer, pair: Images) -> None:
+    gains = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+
+    def embed(images: torch.Tensor, gain: torch.Tensor, power: int) -> torch.Tensor:
+        return recognizer.features(images * gain.view(-1, 1, 1, 1)) ** power
+
+    class Gain(nn.Module):
+        def forward(self, images: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+            return 2 * images * gain.view(-1, 1, 1, 1) - 1
+
+    class Gained(nn.Module):
+        """The same for methods that attach rules to modules."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain, self.network = Gain(), recognizer.network
+
+        def forward(self, images: torch.Tensor, gain: torch.Tensor, power: int) -> torch.Tensor:
+            embedding: torch.Tensor = self.network(self.gain(images, gain))
+            return embedding
+
+    class Scaled(nn.Module):
+        """The same for methods that give functions rules, and ask for one for every module."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = recognizer.network
+
+        def forward(self, images: torch.Tensor, gain: torch.Tensor, power: int) -> torch.Tensor:
+            embedding: torch.Tensor = self.network(2 * images * gain.view(-1, 1, 1, 1) - 1)
+            return embedding
+
+    for cls in CLASSES:
+        if cls is Amortised:  # the conformance checks and its own tests have it read a module with arguments
+            continue
+        function: Callable[..., torch.Tensor] = Gained() if cls is PairDeepLift else embed
+        attribution = build(cls, Scaled() if issubclass(cls, RelevanceAttribution) else function, 0.2)
+        maps = attribution.attribute(pair, additional_forward_args=(gains, 1))
+        if cls not in ONE_FACE:
+            for i, gain in enumerate(gains):
+                own = build(cls, partial(embed, gain=gain[None], power=1), 0.2)
+                alone = own.attribute((pair[0][i : i + 1], pair[1][i : i + 1]))
+                torch.testing.assert_close(alone[0][0], maps[0][i])
+            continue
+        reference = recognizer.features(pair[1] * gains.view(-1, 1, 1, 1)).detach()
+        alone = attribution.attribute(pair[0], additional_forward_args=(reference, gains, 1))
+        torch.testing.assert_close(alone, maps[0])
+
+
+def test_targets_are_refused_as_captum_refuses_them(attribution: PairAttribution, pair: Images) -> None:
+    with pytest.raises(AssertionError):
+        attribution.attribute(pair, target=1)
+
+
+def test_inputs_that_are_no_pair(attribution: PairAttribution, recognizer: Recognizer, pair: Images) -> None:
+    probe, reference = pair
+    embedding = recognizer.embed(reference)
+    with pytest.raises(InputError, match="reference embedding"):
+        attribution.attribute(probe)
+    with pytest.raises(InputError, match="must be 3×D"):
+        attribution.attribute(probe, additional_forward_args=embedding[:2])
+    with pytest.raises(InputError, match="equal shapes"):
+        attribution.attribute((probe, reference[:2]))
+    with pytest.raises(InputError, match="tuple of probe and reference"):
+        attribution.attribute((probe, reference, probe))
+    with pytest.raises(InputError, match="no pair"):
+        attribution.attribute((probe[:0], reference[:0]))
+    with pytest.raises(InputError, match="24×20"):
+        attribution.attribute((probe[..., :10], reference[..., :10]))
+
+
+def test_threshold_is_the_recognizers_own_unless_given(recognizer: Recognizer) -> None:
+    for cls in CLASSES:
+        assert build(cls, recognizer).threshold == 0.2
+        assert build(cls, recognizer, 0.7).threshold == 0.7
+        with pytest.raises(InputError, match="threshold"):
+            build(cls, nn.Flatten())
+
+
+def test_captum_sees_an_attribution(attribution: PairAttribution) -> None:
+    assert isinstance(attribution, Attribution)
+    arguments = inspect.signature(attribution.attribute).parameters
+    assert attribution.has_convergence_delta() == ("return_convergence_delta" in arguments)
+    assert isinstance(attribution.multiplies_by_inputs, bool)
+    assert attribution.get_name().replace(" ", "") == type(attribution).__name__
+
+
+def test_registry_builds_methods_with_their_options(recognizer: Recognizer) -> None:
+    built = METHODS["fggb"].build(recognizer, 0.3, chunk_size=2, embedding="normalized")
+    assert isinstance(built, Fggb)
+    assert (built.threshold, built.chunk_size, built.embedding) == (0.3, 2, "normalized")
+    assert METHODS["xssab"].options() == {"arguments": "combined", "blur": None}
+    with pytest.raises(UnknownNameError, match="option of xssab"):
+        METHODS["xssab"].build(recognizer, 0.3, chunk=2)
+    with pytest.raises(InputError):
+        METHODS["fggb"].build(recognizer, 0.3, chunk_size="many")
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (Fggb, {"embedding": "half"}),
+        (Fggb, {"gradient": "none"}),
+        (Fggb, {"level": "tau"}),
+        (Fggb, {"chunk_size": 0}),
+        (Fggb, {"blur": (24, 5)}),
+        (Xssab, {"blur": (25, 0)}),
+        (Xssab, {"arguments": "both"}),
+    ],
+)
+def test_unknown_options_are_refused(
+    recognizer: Recognizer, cls: type[PairAttribution], options: dict[str, object]
+) -> None:
+    with pytest.raises(InputError):
+        cls(recognizer, 0.2, **options)

@@ -1,0 +1,41 @@
+"""The demonstration's edits, and the demonstration itself, on what the package ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from xfr_plugin import Explanation, load_recognizer
+from xfr_plugin.cli.demo import EDITS, run_demo, with_another_nose, with_sunglasses
+from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
+from xfr_plugin.faces import ARCFACE_TEMPLATE
+
+
+def test_edits_change_what_they_say(face_photo: NDArray[np.uint8]) -> None:
+    for name, edit in EDITS.items():
+        copy = edit(face_photo, ARCFACE_TEMPLATE)
+        assert copy.shape == face_photo.shape, name
+        assert copy.dtype == np.uint8
+        assert (copy != face_photo).any()
+
+
+def test_local_edits_leave_the_rest_alone(face_photo: NDArray[np.uint8]) -> None:
+    masked = with_sunglasses(face_photo, ARCFACE_TEMPLATE)
+    np.testing.assert_array_equal(masked[80:], face_photo[80:])
+    assert masked[52, 38].max() < 20
+    twisted = with_another_nose(face_photo, ARCFACE_TEMPLATE)
+    changed = np.abs(twisted.astype(int) - face_photo).max(axis=2) > 2
+    assert changed[55:80, 45:67].mean() > 10 * changed[105:].mean()
+
+
+@pytest.mark.filterwarnings("ignore::xfr_plugin.FaceWarning")
+def test_demo_writes_photographs_and_explanations(tmp_path: Path) -> None:
+    pictures = run_demo(tmp_path, load_recognizer(DEFAULT_RECOGNIZER))
+    assert len(pictures) >= len(EDITS)
+    for result, picture in pictures:
+        assert picture.is_file()
+        decision = Explanation.load(picture.with_suffix(".json")).verification
+        assert decision.match == ("two people" not in result), result

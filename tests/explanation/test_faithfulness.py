@@ -1,0 +1,321 @@
+"""The check of an explanation: regions of equal size, true maps supported and false ones contradicted, documents."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torch import nn
+from typer.testing import CliRunner
+
+import xfr_plugin
+from xfr_plugin import Comparison, Explanation, Recognizer
+from xfr_plugin.cli.main import app
+from xfr_plugin.cli.tables import comparison_table, faithfulness_table, region_table
+from xfr_plugin.errors import InputError
+from xfr_plugin.explanation.explanation import error_shares, region_evidence
+from xfr_plugin.explanation.faithfulness import (
+    CONTRADICTED,
+    SUPPORTED,
+    Faithfulness,
+    check_faithfulness,
+    verdict_of,
+)
+from xfr_plugin.explanation.figures.explanation import explanation_figure
+from xfr_plugin.explanation.salient_region import claimed_region, random_regions
+from xfr_plugin.faces import template_regions
+from xfr_plugin.swaps.donors import population_face
+
+SIZE = (56, 48)
+Photo = NDArray[np.uint8]
+Map = NDArray[np.float64]
+
+
+SHARED = template_regions(SIZE).mask("left_eye", "left_brow", "right_eye", "right_brow")
+DIFFERENT = template_regions(SIZE).mask("mouth", "chin")
+TRUE = SHARED * 1.0 - DIFFERENT
+
+
+class Watcher(nn.Module):
+    """Sees eyes, brows, mouth and chin, and nothing else: their grain is the embedding."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen = [images.mean(dim=1)[:, torch.from_numpy(mask)] for mask in (SHARED, DIFFERENT)]
+        return torch.cat([values - values.mean(dim=1, keepdim=True) for values in seen], dim=1)
+
+
+@pytest.fixture(scope="module")
+def watcher() -> Recognizer:
+    return Recognizer(Watcher(), input_size=SIZE, threshold=0.3, name="watcher")
+
+
+@pytest.fixture(scope="module")
+def faces() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two grainy faces that share eyes and brows, and nothing else."""
+    generator = torch.Generator().manual_seed(3)
+    probe, reference = torch.rand(2, 1, 3, *SIZE, generator=generator)
+    return probe, torch.where(torch.from_numpy(SHARED), probe, reference)
+
+
+def test_true_maps_are_supported_and_their_negatives_contradicted(
+    watcher: Recognizer, faces: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    found = check_faithfulness(watcher, faces, (TRUE, TRUE), 0.3)
+    assert found.verdict == "supported"
+    assert [(row.face, row.claim) for row in found.rows] == [
+        (face, claim) for face in ("probe", "reference") for claim in ("similar", "dissimilar")
+    ]
+    assert all(row.percentile > 0.8 and row.z > 0.8 for row in found.rows)
+    wrong = check_faithfulness(watcher, faces, (-TRUE, -TRUE), 0.3)
+    assert wrong.verdict == "contradicted"
+    assert all(row.z < 0 for row in wrong.rows)
+
+
+def test_hiding_lowers_and_exchanging_raises_the_score(
+    watcher: Recognizer, faces: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    found = check_faithfulness(watcher, faces, (TRUE, TRUE), 0.3)
+    hidden, exchanged = found.rows[:2]
+    assert (hidden.change, exchanged.change) == ("hidden", "exchanged")
+    assert hidden.effect < -0.2 < hidden.random_mean
+    assert exchanged.effect > 0.2 > exchanged.random_mean
+    before = float((watcher.embed(faces[0]) * watcher.embed(faces[1])).sum())
+    assert before > 0.3
+    assert [row.reverses for row in (hidden, exchanged)] == [before + hidden.effect < 0.3, False]
+    for row in found.rows:
+        assert row.random_low <= row.random_mean <= row.random_high
+
+
+def test_random_maps_are_mostly_weak(watcher: Recognizer, faces: tuple[torch.Tensor, torch.Tensor]) -> None:
+    words = []
+    for seed in range(12):
+        noise = np.random.default_rng(seed).standard_normal((2, *SIZE))
+        maps = [gaussian_filter(values, 4) for values in noise]
+        words.append(check_faithfulness(watcher, faces, maps, 0.3, seed=seed).verdict)
+    assert words.count("weak") >= 7
+
+
+def test_the_same_seed_gives_the_same_answer_and_leaves_nothing_behind(
+    recognizer: Recognizer, pair: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    inputs = (pair[0][:1].requires_grad_(), pair[1][:1])
+    maps = tuple(np.random.default_rng(0).standard_normal((2, 24, 20)))
+    before = {name: value.clone() for name, value in recognizer.state_dict().items()}
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # which must be left alone
+    first = check_faithfulness(recognizer, inputs, maps, 0.2, seed=5)
+    assert first == check_faithfulness(recognizer, inputs, maps, 0.2, seed=5)
+    assert first != check_faithfulness(recognizer, inputs, maps, 0.2, seed=6)
+    assert first.forwards == 4 + 25 * len(first.rows)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert np.array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002  # as above
+    assert inputs[0].grad is None
+    assert not any(module._forward_hooks for module in recognizer.modules())
+    for name, value in recognizer.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_random_regions_are_of_equal_size_inside_the_face() -> None:
+    face = template_regions(SIZE).face
+    region = claimed_region(
+        np.where(face & SHARED & (np.arange(SIZE[1]) > SIZE[1] / 2), 1.0, 0), face, 0.15, 0.02
+    )
+    assert region is not None
+    moved = random_regions(region, face, 40, np.random.default_rng(0))
+    assert (moved.sum(axis=(1, 2)) == region.sum()).all()
+    assert not (moved & ~face).any()
+    overlap = (moved & region).sum(axis=(1, 2)) / region.sum()
+    assert overlap.mean() < 0.5, "they lie elsewhere"
+    reach = [np.argwhere(mask).std(axis=0).sum() for mask in (region, *moved)]
+    assert np.median(reach[1:]) == pytest.approx(reach[0], rel=0.25), "and are as compact"
+
+
+def test_claimed_regions_take_the_highest_pixels() -> None:
+    face = template_regions(SIZE).face
+    values = np.random.default_rng(1).random(SIZE)
+    region = claimed_region(values, face, 0.15, 0.02)
+    assert region is not None
+    assert region.sum() == round(0.15 * face.sum())
+    assert values[region].min() >= values[face & ~region].max()
+    few = np.where(values > np.quantile(values[face], 0.9), values, -1)
+    taken = claimed_region(few, face, 0.15, 0.02)
+    assert taken is not None
+    assert np.array_equal(taken, face & (few > 0))
+    assert claimed_region(-values, face, 0.15, 0.02) is None
+    assert claimed_region(np.where(values == values[face].max(), 1.0, 0), face, 0.15, 0.02) is None
+
+
+def test_maps_that_claim_nothing_are_weak(
+    recognizer: Recognizer, pair: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    inputs = (pair[0][:1], pair[1][:1])
+    face = template_regions((24, 20)).face
+    empty = np.zeros((24, 20))
+    found = check_faithfulness(recognizer, inputs, (empty, empty), 0.2)
+    assert (found.verdict, found.statistic, found.rows) == ("weak", None, ())
+    one = check_faithfulness(recognizer, inputs, (np.where(face, 1.0, 0), empty), 0.2)
+    assert [(row.face, row.claim) for row in one.rows] == [("probe", "similar")]
+    faint = np.where(np.arange(20) < 10, 1.0, -0.01) * np.ones((24, 1))
+    assert {row.claim for row in check_faithfulness(recognizer, inputs, (faint, faint), 0.2).rows} == {
+        "similar"
+    }
+
+
+def test_an_embedding_can_be_the_reference(
+    watcher: Recognizer, faces: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    embedding = 3 * watcher.embed(faces[1])
+    both = check_faithfulness(watcher, faces, (TRUE, TRUE), 0.3)
+    for given in (embedding, embedding[0]):
+        found = check_faithfulness(watcher, (faces[0], given), (TRUE,), 0.3)
+        assert [(row.face, row.claim, row.change) for row in found.rows] == [
+            ("probe", "similar", "hidden"),
+            ("probe", "dissimilar", "hidden"),
+        ]
+        assert found.rows[0].z == pytest.approx(both.rows[0].z, rel=1e-3)
+        assert found.rows[1].effect > found.rows[1].random_mean, "hiding what differs raises the score"
+        assert found.verdict == "supported"
+    assert check_faithfulness(watcher, (faces[0], embedding), (-TRUE,), 0.3).verdict == "contradicted"
+
+
+def test_verdicts_have_bounds() -> None:
+    assert [verdict_of(x) for x in (SUPPORTED, SUPPORTED - 0.01, None)] == ["supported", "weak", "weak"]
+    assert [verdict_of(x) for x in (CONTRADICTED, CONTRADICTED + 0.01)] == ["contradicted", "weak"]
+
+
+def test_bad_input_says_what_is_wrong(
+    recognizer: Recognizer, pair: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    inputs, good = (pair[0][:1], pair[1][:1]), np.ones((24, 20))
+    for given, maps, message in (
+        (pair, (good, good), "one probe and one reference"),
+        (inputs, (good,), "for each face"),
+        (inputs, (good, good[:5]), "24×20"),
+        (inputs, (good, np.full_like(good, np.nan)), "not finite"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_faithfulness(recognizer, given, maps, 0.2)
+    with pytest.raises(InputError, match="random regions"):
+        check_faithfulness(recognizer, inputs, (good, good), 0.2, random_count=1)
+    with pytest.raises(InputError, match="regions must be of size"):
+        check_faithfulness(recognizer, inputs, (good, good), 0.2, regions=template_regions())
+
+
+def test_population_face_fits_any_input() -> None:
+    for size in ((112, 112), (24, 20), (160, 120)):
+        face = population_face(size)
+        assert face.shape == (1, 3, *size)
+        assert 0.2 < float(face.mean()) < 0.7
+    middle = population_face()[0].mean(dim=0)
+    assert middle[45:55, 30:46].mean() < middle[60:75, 20:40].mean(), "eyes are darker than cheeks"
+
+
+@pytest.fixture
+def photos(face_photo: Photo) -> tuple[Photo, Photo]:
+    return face_photo, np.ascontiguousarray(face_photo[:, ::-1])
+
+
+@pytest.fixture
+def checked(recognizer: Recognizer, photos: tuple[Photo, Photo]) -> Explanation:
+    return xfr_plugin.explain(*photos, recognizer=recognizer, method="xssab", alignment="aligned", check=True)
+
+
+def test_explanations_carry_their_check(
+    checked: Explanation, recognizer: Recognizer, photos: tuple[Photo, Photo], tmp_path: Path
+) -> None:
+    plain = xfr_plugin.explain(*photos, recognizer=recognizer, method="xssab", alignment="aligned")
+    assert plain.faithfulness is None
+    assert checked.faithfulness is not None
+    assert checked.faithfulness.rows
+    assert checked.timings.keys() - plain.timings.keys() == {"check"}
+    np.testing.assert_array_equal(checked.probe.saliency, plain.probe.saliency)
+    _, document = checked.save(tmp_path)
+    assert Explanation.load(document).faithfulness == checked.faithfulness
+    assert Faithfulness.model_validate_json(checked.faithfulness.model_dump_json()) == checked.faithfulness
+
+
+def test_older_documents_still_load(checked: Explanation, tmp_path: Path) -> None:
+    _, document = checked.save(tmp_path)
+    content = json.loads(document.read_text())
+    del content["faithfulness"]
+    for side in ("probe", "reference"):
+        for region in content[side]["regions"]:
+            del region["error"]
+    document.write_text(json.dumps(content))
+    loaded = Explanation.load(document)
+    assert loaded.faithfulness is None
+    assert loaded.probe.regions == checked.probe.regions
+
+
+def test_pictures_and_tables_say_the_word(checked: Explanation) -> None:
+    assert checked.faithfulness is not None
+    figure = explanation_figure(checked)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert any(title.startswith(f"Check: {checked.faithfulness.verdict}") for title in titles)
+    table = faithfulness_table(checked.faithfulness)
+    assert checked.faithfulness.verdict in str(table.title)
+    assert table.row_count == len(checked.faithfulness.rows)
+    nothing = checked.faithfulness.model_copy(update={"rows": (), "statistic": None, "verdict": "weak"})
+    assert "nothing to test" in str(faithfulness_table(nothing).title)
+
+
+def test_comparisons_check_each_method(
+    recognizer: Recognizer, photos: tuple[Photo, Photo], checked: Explanation, tmp_path: Path
+) -> None:
+    comparison = xfr_plugin.compare(
+        *photos, methods=("xssab", "reconstruction"), recognizer=recognizer, alignment="aligned", check=True
+    )
+    assert comparison.results[1].error is not None, "there is no decoder for this recognizer"
+    assert comparison.explanations["xssab"].faithfulness == checked.faithfulness
+    assert comparison_table(comparison).columns[-1].header == "check"
+    _, document = comparison.save(tmp_path)
+    loaded = Comparison.load(document)
+    assert loaded.explanations["xssab"].faithfulness == checked.faithfulness
+
+
+def test_errors_of_regions_travel(checked: Explanation, tmp_path: Path) -> None:
+    labels = template_regions((24, 20))
+    regions = region_evidence(checked.probe.saliency, labels, {"nose": 0.25, "mouth": 0.0})
+    assert {r.region: r.error for r in regions if r.error is not None} == {"nose": 0.25, "mouth": 0.0}
+    with pytest.raises(InputError, match="did you mean 'nose'"):
+        region_evidence(checked.probe.saliency, labels, {"noses": 1.0})
+    known = replace(checked, probe=replace(checked.probe, regions=regions))
+    cells = list(region_table(known).columns[1].cells)
+    assert cells[labels.names.index("nose")].endswith("± 0.2500")
+    assert "±" not in cells[0]
+    shares = error_shares(known.probe)
+    total = float(np.abs(known.probe.saliency).sum())
+    assert shares[labels.names.index("nose")] == pytest.approx(25 / total, rel=1e-4)
+    assert np.isnan(shares[0])
+    picture, document = known.save(tmp_path)
+    assert picture.stat().st_size > 10_000
+    assert Explanation.load(document).probe.regions == regions
+
+
+def test_auto_is_the_default_method(recognizer: Recognizer, photos: tuple[Photo, Photo]) -> None:
+    answers = [
+        xfr_plugin.explain(*photos, recognizer=recognizer, alignment="aligned", **chosen)
+        for chosen in ({}, {"method": "auto"}, {"method": None})
+    ]
+    assert {answer.method for answer in answers} == {"counterfactual"}
+
+
+def test_command_line(face_photo: Photo, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(face_photo[:112, :112]).save(tmp_path / f"{name}.png")
+    pair = [str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--out", str(tmp_path / "out"), "--check"]
+    result = CliRunner().invoke(app, ["explain", *pair, "-m", "auto"])
+    assert result.exit_code == 0, result.output
+    assert "does the score follow?" in result.stdout
+    explanation = Explanation.load(tmp_path / "out" / "explanation.json")
+    assert explanation.method == "amortised"
+    assert explanation.faithfulness is not None
+    result = CliRunner().invoke(app, ["compare", *pair, "-m", "xssab"])
+    assert result.exit_code == 0, result.output
+    assert "check" in result.stdout

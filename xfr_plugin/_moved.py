@@ -1,0 +1,154 @@
+"""Names that moved: imports of the old ones keep working, and warn.
+
+`MODULES` has modules that moved, `NAMES` single names that moved out of a module or were renamed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["MODULES", "NAMES", "getattr_of", "install"]
+
+_ROOT = "xfr_plugin"
+
+MODULES: dict[str, str] = {
+    "api": "explanation.api",
+    "attr.captum_methods": "attr.peers.captum_methods",
+    "attr.captum_perturbation": "attr.peers.captum_perturbation",
+    "attr.corrrise": "attr.peers.corrrise",
+    "attr.counterfactual_model": "attr.counterfactual.model",
+    "attr.ebp": "attr.peers.ebp",
+    "attr.evidence": "channels.evidence",
+    "attr.evidence_model": "attr.amortised.model",
+    "attr.evidence_network": "attr.amortised.network",
+    "attr.exchange": "attr.counterfactual.exchange",
+    "attr.fame": "attr.peers.fame",
+    "attr.fggb": "attr.peers.fggb",
+    "attr.gradcam": "attr.peers.gradcam",
+    "attr.mery": "attr.peers.mery",
+    "attr.reconstruction_explainer": "attr.reconstruction.explainer",
+    "attr.relevance": "attr.peers.relevance",
+    "attr.replacement": "attr.counterfactual.replacement",
+    "attr.srise": "attr.peers.srise",
+    "attr.xface": "attr.peers.xface",
+    "attr.xssab": "attr.peers.xssab",
+    "bilrp_command": "cli.bilrp",
+    "claimed_regions": "explanation.salient_region",
+    "client": "service.client",
+    "comparison": "explanation.comparison",
+    "demo": "cli.demo",
+    "evaluate_command": "cli.evaluate",
+    "evaluation.floor_methods": "evaluation.chance_baselines",
+    "evaluation.floors": "evaluation.protocols.planted_evidence.chance",
+    "evaluation.judging": "evaluation.engine",
+    "evaluation.planted": "evaluation.protocols.planted_evidence.scores",
+    "evaluation.planted_protocol": "evaluation.protocols.planted_evidence.protocol",
+    "evaluation.planting": "swaps.planting",
+    "faces.blending": "swaps.blending",
+    "faithfulness": "explanation.faithfulness",
+    "files": "base.files",
+    "lrp.matches": "explanation.matches",
+    "lrp.reconstruction": "attr.reconstruction.zennit_attributors",
+    "memory": "base.memory",
+    "pipeline": "explanation.pipeline",
+    "recognition.weights": "base.weights",
+    "reconstruction.exchange": "swaps.exchange",
+    "reconstruction.losses": "training.losses",
+    "reconstruction.population": "swaps.donors",
+    "reconstruction.regional_fit": "training.regional_fit",
+    "reconstruction_command": "cli.reconstruction",
+    "remote_commands": "cli.remote",
+    "report.bilrp": "explanation.figures.matches",
+    "report.comparison": "explanation.figures.comparison",
+    "report.comparison_document": "explanation.comparison_document",
+    "report.document": "explanation.document",
+    "report.evaluation": "evaluation.report.files",
+    "report.evaluation_curves": "evaluation.report.curves",
+    "report.evaluation_plots": "evaluation.report.plots",
+    "report.evaluation_style": "evaluation.report.style",
+    "report.evaluation_tables": "evaluation.report.tables",
+    "report.figure": "explanation.figures.explanation",
+    "report.reconstruction": "explanation.figures.channels",
+    "report.tables": "cli.tables",
+    "serving_commands": "cli.serving",
+    "training.commands": "cli.train",
+    "training.planting": "swaps.batched",
+    "verification": "explanation.verification",
+}
+"""Old module → new module, below `xfr_plugin`."""
+
+NAMES: dict[str, dict[str, str]] = {
+    "cli": {name: f"cli.main:{name}" for name in ("app", "main")},
+    "evaluation": {"MOVED": "swaps.planting:MIN_SCORE_CHANGE"},
+    "explanation": {
+        name: f"explanation.explanation:{name}"
+        for name in (
+            "Explanation",
+            "FaceExplanation",
+            "RegionEvidence",
+            "error_shares",
+            "net_shares",
+            "region_evidence",
+        )
+    },
+    "reconstruction": {"fit_regional": "training.regional_fit:fit_regional"},
+    "report": {
+        "explanation_figure": "explanation.figures.explanation:explanation_figure",
+        "read_explanation": "explanation.document:read_explanation",
+        "write_explanation": "explanation.document:write_explanation",
+    },
+}
+"""Module → old name → where it is now, as `module:name`, below `xfr_plugin`."""
+
+
+def install() -> None:
+    """Let old modules be found, once."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+def getattr_of(module: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module below `xfr_plugin` that has `NAMES`."""
+
+    def find(name: str) -> Any:
+        place = NAMES[module].get(name)
+        if place is None:
+            raise AttributeError(f"module '{_ROOT}.{module}' has no attribute {name!r}")
+        where, _, now = place.partition(":")
+        _warn(f"{_ROOT}.{module}.{name}", f"{_ROOT}.{where}.{now}")
+        return getattr(importlib.import_module(f"{_ROOT}.{where}"), now)
+
+    return find
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds modules by their old names: stand-ins that ask the new ones."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        root, _, old = fullname.partition(".")
+        gone = root == _ROOT and (old in MODULES or old in NAMES)
+        return ModuleSpec(fullname, self, is_package=old == "report") if gone else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        old = module.__name__.removeprefix(f"{_ROOT}.")
+        if old not in MODULES:
+            module.__dict__["__getattr__"] = getattr_of(old)
+            return
+        new = f"{_ROOT}.{MODULES[old]}"
+        _warn(module.__name__, new)
+        moved = importlib.import_module(new)
+        module.__doc__ = moved.__doc__
+        module.__dict__["__getattr__"] = lambda name: getattr(moved, name)
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=3)

@@ -1,0 +1,91 @@
+"""The base of pair methods that explain the cosine of one face, its partner's embedding being fixed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xfr_plugin.attr._base.pair import Pair, PairAttribution
+from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.errors import InputError
+
+__all__ = ["CosineAttribution", "checked_count", "forked_rng"]
+
+
+class CosineAttribution(PairAttribution):
+    """Attribution of the cosine to each face, against the other's embedding.
+
+    Subclasses explain a batch of images with a `CosineHead`, whose further arguments begin with the partners'
+    embeddings. Images come in batches of at most `_batch_size()`, whatever the number of pairs.
+    """
+
+    def _attribute_pair(self, pair: Pair) -> Tensor:
+        with torch.no_grad():
+            partners = pair.partners_of(self._embed(pair)(pair.images))
+        head = _PartnerHead(self.forward_func, reference_kind="embedding")
+        maps = [self._maps(head, *batch) for batch in _batches(pair, partners, self._batch_size())]
+        return torch.cat(maps).to(pair.images)
+
+    def _batch_size(self) -> int:
+        """Images explained at once."""
+        return 1
+
+    @abstractmethod
+    def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        """Signed maps M×C×H×W of images M×C×H×W; the arguments of the head begin with M partners' embeddings."""
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """An argument that has no row for each image. Captum would repeat a bare tensor's rows."""
+
+    value: Any
+
+
+class _PartnerHead(CosineHead):
+    """A head whose reference is an embedding, and which reads `_Whole` arguments."""
+
+    def forward(self, probe: Tensor, *arguments: Any) -> Tensor:
+        values = (value.value if isinstance(value, _Whole) else value for value in arguments)
+        return super().forward(probe, *values)
+
+
+def _batches(pair: Pair, partners: Tensor, size: int) -> Iterator[tuple[Tensor, tuple[Any, ...]]]:
+    """Images and the head's arguments, `size` images at a time."""
+    count = len(pair.images)
+    for start in range(0, count, size):
+        rows = slice(start, start + size)
+        further = (_rows_of(value, rows, count) for value in pair.forward_args)
+        # a leaf of our own: Captum sets requires_grad on its inputs
+        yield pair.images[rows].detach().clone().requires_grad_(), (partners[rows], *further)
+
+
+def _rows_of(value: Any, rows: slice, count: int) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value[rows] if value.ndim > 0 and len(value) == count else _Whole(value)
+
+
+@contextmanager
+def forked_rng(seed: int) -> Iterator[None]:
+    """Random numbers from a seed; the global generators are as before afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def checked_count(name: str, value: int) -> int:
+    """Return a count if it is positive.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value < 1:
+        raise InputError(f"{name} must be at least 1, got {value}")
+    return int(value)

@@ -1,0 +1,5 @@
+"""Amortised evidence: its attribution, its network, and its model files."""
+
+from xfr_plugin.attr.amortised.attribution import Amortised, AmortisedAnswer
+
+__all__ = ["Amortised", "AmortisedAnswer"]

@@ -1,0 +1,335 @@
+"""Counterfactual evidence: exchange, replace and transplant the regions of two faces, and see what the score does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from captum._utils.common import _format_additional_forward_args, _format_output
+from captum._utils.progress import NullProgress, progress
+from captum.log import log_usage
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.attr._base.pair import Errors, Inputs, Pair, _refuse_target
+from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
+from xfr_plugin.attr.counterfactual.model import CounterfactualModel, Form, shipped_model
+from xfr_plugin.attr.counterfactual.readings import Comparer, alone_readings, pair_readings
+from xfr_plugin.errors import InputError
+from xfr_plugin.swaps.donors import synthetic_faces
+from xfr_plugin.swaps.regions import FaceRegions, face_regions, laid_map, named_errors
+
+__all__ = ["Counterfactual", "RegionalAnswer"]
+
+_RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class RegionalAnswer:
+    """What the regions of one face contribute to the margin.
+
+    Attributes:
+        regions: where they are.
+        evidence: of each region, R; sums to s − τ.
+        errors: standard error of the evidence, R, from resampling the faces of nobody.
+        margin: s − τ.
+    """
+
+    regions: FaceRegions
+    evidence: Tensor
+    errors: Tensor
+    margin: float
+
+
+class Counterfactual(PerturbationPairAttribution):
+    """Regions argue for or against a match by what would become of the score without them; Σ S = s − τ.
+
+    A black box is enough: nothing is asked of the recognizer but embeddings of changed faces, or scores
+    (`from_scores`). Every region of a face, as found on that face, is given the partner's (*exchange*), replaced by
+    that of faces of nobody (*removal*), and is put into faces of nobody (*transplant*); `_interventions` lists what
+    is read. A model with few weights (`counterfactual_model`), fitted on plantings among training people, makes of
+    the readings how much of the score each region is likely to decide. What that leaves of the margin is divided by
+    what the interventions did to the score, as far as no region stands out, and evenly otherwise. Evidence lies
+    on the core of a region: outlines are uncertain.
+
+    2 + 2R + (1 + 4R)·K forward passes a pair for R = 8 regions and K faces of nobody; 1 + (1 + 2R)·K for a probe
+    against an embedding, with which nothing can be exchanged, so that it is read less surely.
+
+    This is ours. To intervene and look at the score is as old as occlusion (Zeiler and Fergus, 2014); here changed
+    faces stay faces, and what was learned from known evidence is written down in a few weights. How it compares:
+    docs/results.md.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`.
+        regions: `found` on each face (`faces.outlines`), or of the `template`.
+        donors: K, faces of nobody that regions are replaced by.
+        population: other faces to take instead of synthetic ones, N×3×H×W in [0, 1], at the size of the inputs.
+        model: of the evidence; the shipped one, if left out.
+        seed: of the synthetic faces, and of the resampling for errors.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    reads_both_faces = True
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        regions: Literal["found", "template"] = "found",
+        donors: int = 4,
+        population: Tensor | None = None,
+        model: CounterfactualModel | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(forward_func, threshold)
+        if regions not in ("found", "template"):
+            raise InputError(f"regions must be 'found' or 'template', got {regions!r}")
+        if donors < 1:
+            raise InputError(f"donors must be at least 1, got {donors}")
+        if population is not None and (population.ndim != 4 or not len(population)):
+            raise InputError(f"population must be faces N×C×H×W, got shape {tuple(population.shape)}")
+        self.regions = regions
+        self.donors = donors
+        self.population = population
+        self._model = model
+        self.seed = seed
+
+    @property
+    def model(self) -> CounterfactualModel:
+        """Of the evidence."""
+        return self._model or shipped_model()
+
+    def has_convergence_delta(self) -> bool:
+        """Whether the maps sum to the margin: always."""
+        return True
+
+    @overload
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: None = None,
+        additional_forward_args: object | None = None,
+        perturbations_per_eval: int = PERTURBATIONS_PER_EVAL,
+        show_progress: bool = False,
+        *,
+        return_convergence_delta: Literal[True],
+    ) -> tuple[Inputs, Tensor]: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: None = None,
+        additional_forward_args: object | None = None,
+        perturbations_per_eval: int = PERTURBATIONS_PER_EVAL,
+        show_progress: bool = False,
+        return_convergence_delta: Literal[False] = False,
+    ) -> Inputs: ...
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # Captum is not typed for mypy here
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: None = None,
+        additional_forward_args: object | None = None,
+        perturbations_per_eval: int = PERTURBATIONS_PER_EVAL,
+        show_progress: bool = False,
+        return_convergence_delta: bool = False,
+    ) -> Inputs | tuple[Inputs, Tensor]:
+        """Attribute the score of each pair to its pixels; see `PerturbationPairAttribution.attribute`.
+
+        Args:
+            inputs: see `PairAttribution.attribute`.
+            target: see `PairAttribution.attribute`.
+            additional_forward_args: see `PairAttribution.attribute`, and `from_scores`.
+            perturbations_per_eval: changed faces in one forward pass, at most.
+            show_progress: show a progress bar on the standard error, by pairs.
+            return_convergence_delta: also return by how much the sum of each pair's map misses its margin (N), for
+                a pair that of the face where it misses more.
+
+        Raises:
+            InputError: see `PerturbationPairAttribution.attribute`.
+            AssertionError: a target was given (Captum's own check).
+        """
+        is_tuple = isinstance(inputs, tuple)
+        images = inputs if isinstance(inputs, tuple) else (inputs,)
+        answers = self._answers(
+            images, target, additional_forward_args, perturbations_per_eval, show_progress
+        )
+        sides = tuple(
+            torch.stack([_drawn(answer, image) for answer, image in zip(side, faces, strict=True)])
+            for side, faces in zip(answers, images, strict=True)
+        )
+        output: Inputs = _format_output(is_tuple, sides)
+        if not return_convergence_delta:
+            return output
+        margins = torch.stack([images[0].new_tensor([answer.margin for answer in side]) for side in answers])
+        missing = torch.stack([side.flatten(1).sum(dim=1) for side in sides]) - margins
+        worst = missing.abs().argmax(dim=0, keepdim=True)
+        return output, missing.gather(0, worst)[0]
+
+    def regional(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        additional_forward_args: object | None = None,
+        perturbations_per_eval: int = PERTURBATIONS_PER_EVAL,
+    ) -> tuple[list[RegionalAnswer], ...]:
+        """What the maps are drawn from: the answers of each input face, with standard errors; see `attribute`."""
+        images = inputs if isinstance(inputs, tuple) else (inputs,)
+        return self._answers(images, None, additional_forward_args, perturbations_per_eval, False)
+
+    def attribute_with_errors(
+        self, pair: tuple[Tensor, Tensor]
+    ) -> tuple[tuple[Tensor, Tensor], Errors | None]:
+        """See `PairAttribution.attribute_with_errors`; those of the template's regions are no face's own, so None."""
+        (probe, *_), (reference, *_) = self.regional(pair)
+        maps = tuple(
+            _drawn(answer, image[0])[None] for answer, image in zip((probe, reference), pair, strict=True)
+        )
+        if self.regions != "found":
+            return (maps[0], maps[1]), None
+        errors = [named_errors(answer.regions, answer.errors) for answer in (probe, reference)]
+        return (maps[0], maps[1]), (errors[0], errors[1])
+
+    @torch.no_grad()
+    def readings(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """What the interventions on one pair read for its probe, from which models are fitted.
+
+        Args:
+            pair: probe and reference, each 1×C×H×W.
+
+        Returns:
+            `PAIR_READINGS` of every region, R×F, and which regions the probe shows, R.
+        """
+        images = torch.cat(pair)
+        parts = face_regions(images, self.regions == "found")
+        comparer = self._comparers(Pair(images, None, ()), PERTURBATIONS_PER_EVAL)(0)
+        _, own, _ = pair_readings(
+            comparer, (images[0], images[1]), (parts[0], parts[1]), self._donors(images)
+        )
+        return own.mean(dim=2), parts[0].present
+
+    @torch.no_grad()
+    def _answers(
+        self, images: tuple[Tensor, ...], target: object, arguments: object, limit: int, show_progress: bool
+    ) -> tuple[list[RegionalAnswer], ...]:
+        pair = self._read(images, _format_additional_forward_args(arguments) or ())
+        _refuse_target(len(images[0]), target)
+        if limit < 1:
+            raise InputError(f"perturbations_per_eval must be at least 1, got {limit}")
+        return self._answers_of(pair, len(images), limit, show_progress)
+
+    def _answers_of(
+        self, pair: Pair, sides: int, limit: int, show_progress: bool
+    ) -> tuple[list[RegionalAnswer], ...]:
+        regions = face_regions(pair.images, self.regions == "found")
+        donors = self._donors(pair.images)
+        count, comparer_of = len(pair.images) // sides, self._comparers(pair, limit)
+        answers: tuple[list[RegionalAnswer], ...] = tuple([] for _ in range(sides))
+        with self._shown(count, show_progress) as bar:
+            for index in range(count):
+                faces = [index + side * count for side in range(sides)]
+                found = self._read_one(comparer_of(index), pair, faces, regions, donors)
+                for side, answer in zip(answers, found, strict=True):
+                    side.append(answer)
+                bar.update(1)
+        return answers
+
+    def _attribute_pair(self, pair: Pair) -> Tensor:
+        sides = 2 if pair.partners is None else 1
+        with torch.no_grad():
+            found = self._answers_of(pair, sides, PERTURBATIONS_PER_EVAL, False)
+        answers = [answer for side in found for answer in side]
+        return torch.stack([_drawn(*drawn) for drawn in zip(answers, pair.images, strict=True)])
+
+    def _read_one(
+        self,
+        comparer: Comparer,
+        pair: Pair,
+        faces: list[int],
+        regions: list[FaceRegions],
+        donors: Tensor,
+    ) -> list[RegionalAnswer]:
+        if len(faces) == 1:
+            assert pair.partners is not None  # an embedding, or what a score function takes
+            own = regions[faces[0]]
+            score, readings = alone_readings(
+                comparer, pair.images[faces[0]], pair.partners[faces[0] % len(pair.partners)], own, donors
+            )
+            return [self._answer("alone", float(score), readings, own)]
+        a, b = (pair.images[face] for face in faces)
+        parts = (regions[faces[0]], regions[faces[1]])
+        score, *sides = pair_readings(comparer, (a, b), parts, donors)
+        return [self._answer("pair", float(score), side, own) for side, own in zip(sides, parts, strict=True)]
+
+    def _answer(self, form: Form, score: float, readings: Tensor, regions: FaceRegions) -> RegionalAnswer:
+        areas = readings.new_tensor(regions.masks.sum(axis=(1, 2)) * regions.present)
+        margin = score - self.threshold
+
+        def completed(mean: Tensor) -> Tensor:
+            return self.model.evidence(form, mean, areas, margin)
+
+        count = readings.shape[2]
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randint(count, (_RESAMPLES, count), generator=generator).to(readings.device)
+        weights = torch.nn.functional.one_hot(drawn, count).to(readings).mean(dim=1)
+        resampled = completed(torch.einsum("rfk,bk->brf", readings, weights))
+        return RegionalAnswer(regions, completed(readings.mean(dim=2)), resampled.std(dim=0), margin)
+
+    def _comparers(self, pair: Pair, limit: int) -> Callable[[int], Comparer]:
+        """From the index of a pair, what scores versions of its faces, with that pair's further arguments."""
+
+        def at(index: int, faces: Tensor) -> Tensor:
+            return torch.full((len(faces),), index, device=faces.device)
+
+        if self.scores_only:
+            score = self._score_rows(pair)
+            return lambda index: Comparer(
+                lambda faces: faces,
+                lambda left, right: score(left, right, at(index, left)),
+                3,
+                limit,
+            )
+        embed = self._embed_rows(pair, limit)  # a folded copy of the network is made once for all pairs
+        return lambda index: Comparer(
+            lambda faces: embed(faces, at(index, faces)),
+            lambda left, right: (left * right.to(left)).sum(dim=-1),
+            1,
+            limit,
+        )
+
+    def _donors(self, images: Tensor) -> Tensor:
+        size = (images.shape[2], images.shape[3])
+        if self.population is None:
+            faces = synthetic_faces(self.donors, size, self.seed)
+        else:
+            faces = self.population[: self.donors]
+        if faces.shape[2:] != images.shape[2:]:
+            raise InputError(
+                f"the population's faces are {tuple(faces.shape[2:])} pixels, the inputs {size}: resize them"
+            )
+        faces = faces.to(images)
+        return faces if faces.shape[1] == images.shape[1] else _in_channels(faces, images.shape[1])
+
+    def _shown(self, count: int, show_progress: bool) -> Any:
+        return (
+            progress(desc=f"{self.get_name()} attribution", total=count) if show_progress else NullProgress()
+        )
+
+
+def _in_channels(faces: Tensor, channels: int) -> Tensor:
+    """Grey faces for images that are not RGB."""
+    return faces.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+
+
+def _drawn(answer: RegionalAnswer, image: Tensor) -> Tensor:
+    """Map C×H×W on which the evidence of each region lies."""
+    grey = laid_map(answer.regions, answer.evidence.to(image))
+    return (grey / image.shape[0]).expand_as(image).contiguous()

@@ -1,0 +1,171 @@
+"""What a score does when regions are exchanged, replaced and transplanted: the readings of counterfactual evidence.
+
+For faces A and B of a pair, faces P_1 … P_K of nobody, and each region r, `X{r←Y}` is X with the region taken from Y.
+Nothing is asked of the recognizer but scores s(·, ·) of faces. The readings of face A are
+
+    exchange            s(A{r←B}, B) − s(A, B)      how much alike it becomes with the partner's region
+    exchange_partner    s(B{r←A}, A) − s(A, B)
+    intrusion           s(A{r←B}, A) − 1            how much the partner's region makes it another face
+    intrusion_partner   s(B{r←A}, B) − 1
+    removal             ⟨s(A{r←P}, B)⟩ − s(A, B)    how much is lost with the region
+    removal_partner     ⟨s(B{r←P}, A)⟩ − s(A, B)
+    both                ⟨s(A{r←P}, B{r←P})⟩ − s(A, B)
+    transplant          ⟨s(P{r←A}, B) − s(P, B)⟩    how near to the partner the region alone brings nobody
+    transplant_partner  ⟨s(P{r←B}, A) − s(P, A)⟩
+    kinship             intrusion − (⟨s(A{r←P}, A)⟩ − 1)    whether the partner's is less foreign than anybody's
+    kinship_partner     intrusion_partner − (⟨s(B{r←P}, B)⟩ − 1)
+
+with ⟨·⟩ the mean over the K faces of nobody. Against a partner that is only an embedding, `removal` and `transplant`
+can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.attr._base.masks import ranges
+from xfr_plugin.swaps.exchange import FeatheredMasks, exchange_regions
+from xfr_plugin.swaps.regions import FaceRegions
+
+__all__ = ["ALONE_READINGS", "PAIR_READINGS", "Comparer", "alone_readings", "pair_readings"]
+
+
+PAIR_READINGS = (
+    "exchange",
+    "exchange_partner",
+    "intrusion",
+    "intrusion_partner",
+    "removal",
+    "removal_partner",
+    "both",
+    "transplant",
+    "transplant_partner",
+    "kinship",
+    "kinship_partner",
+)
+
+ALONE_READINGS = ("removal", "transplant")
+
+
+@dataclass(frozen=True)
+class Comparer:
+    """Scores of faces, from their embeddings or from a score function.
+
+    Attributes:
+        read: faces K×C×H×W to what `score` takes of them, a row for each: unit embeddings, or the faces themselves.
+        score: rows K×… of both sides to scores K.
+        row_ndim: dimensions of a row: 1 for an embedding, 3 for a face.
+        limit: faces in one forward pass.
+    """
+
+    read: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], Tensor]
+    row_ndim: int
+    limit: int
+
+    def rows(self, faces: Tensor) -> Tensor:
+        """Rows of faces …×C×H×W, with the same leading dimensions."""
+        flat = faces.flatten(0, -4)
+        read = torch.cat([self.read(flat[some]) for some in ranges(len(flat), self.limit)])
+        rows: Tensor = read.unflatten(0, faces.shape[:-3])
+        return rows
+
+    def scores(self, left: Tensor, right: Tensor) -> Tensor:
+        """Scores of rows whose leading dimensions are broadcast against each other."""
+        lead = torch.broadcast_shapes(*(side.shape[: -self.row_ndim] for side in (left, right)))
+        flat = [
+            side.expand(*lead, *side.shape[-self.row_ndim :]).flatten(0, len(lead) - 1)
+            for side in (left, right)
+        ]
+        return self._scored(flat[0], flat[1]).view(lead)
+
+    def scores_against(self, rows: Tensor, partner: Tensor) -> Tensor:
+        """Scores of rows against the row of one partner, which can be of another kind, such as a template."""
+        flat = rows.flatten(0, -1 - self.row_ndim)
+        return self._scored(flat, partner.expand(len(flat), *partner.shape)).view(
+            rows.shape[: -self.row_ndim]
+        )
+
+    def _scored(self, left: Tensor, right: Tensor) -> Tensor:
+        return torch.cat([self.score(left[some], right[some]) for some in ranges(len(left), self.limit)])
+
+
+def pair_readings(
+    comparer: Comparer,
+    faces: tuple[Tensor, Tensor],
+    regions: tuple[FaceRegions, FaceRegions],
+    donors: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Read a pair.
+
+    Args:
+        comparer: scores faces.
+        faces: A and B, each C×H×W.
+        regions: of A and of B.
+        donors: faces of nobody, K×C×H×W.
+
+    Returns:
+        The score s(A, B), and the readings of A and of B, each R×F×K: of every region, every one of
+        `PAIR_READINGS`, and every face of nobody, over which they are to be averaged.
+    """
+    a, b = faces
+    union = _feathered(regions[0].grown | regions[1].grown, a)
+    own = [comparer.rows(face[None])[0] for face in faces]
+    exchanged = [
+        comparer.rows(exchange_regions(face[None], other[None], union)[0]) for face, other in ((a, b), (b, a))
+    ]
+    nobody = comparer.rows(donors)[:, None]
+    removed, planted = [], []
+    for face, parts in zip(faces, regions, strict=True):
+        masks, many = _feathered(parts.grown, face), face[None].expand_as(donors)
+        removed.append(comparer.rows(exchange_regions(many, donors, masks)))  # K×R×…
+        planted.append(comparer.rows(exchange_regions(donors, many, masks)))
+    score = comparer.scores(own[0][None], own[1][None])[0]
+    both = comparer.scores(*removed) - score
+    sides = []
+    for i, j in ((0, 1), (1, 0)):
+        intrusion = comparer.scores(exchanged[i], own[i][None]) - 1
+        sides.append(
+            {
+                "exchange": comparer.scores(exchanged[i], own[j][None]) - score,
+                "intrusion": intrusion,
+                "removal": comparer.scores(removed[i], own[j][None, None]) - score,
+                "transplant": comparer.scores(planted[i], own[j][None, None])
+                - comparer.scores(nobody, own[j][None, None]),
+                "kinship": intrusion - (comparer.scores(removed[i], own[i][None, None]) - 1),
+            }
+        )
+    return score, _stacked(sides[0], sides[1], both), _stacked(sides[1], sides[0], both)
+
+
+def alone_readings(
+    comparer: Comparer, face: Tensor, partner: Tensor, regions: FaceRegions, donors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Read a face against a partner of whom only the row is known; see `pair_readings`, and `ALONE_READINGS`."""
+    masks, many = _feathered(regions.grown, face), face[None].expand_as(donors)
+    own = comparer.rows(face[None])[0]
+    removed = comparer.rows(exchange_regions(many, donors, masks))
+    planted = comparer.rows(exchange_regions(donors, many, masks))
+    score = comparer.scores_against(own[None], partner)[0]
+    start = comparer.scores_against(comparer.rows(donors)[:, None], partner)
+    readings = (
+        comparer.scores_against(removed, partner) - score,
+        comparer.scores_against(planted, partner) - start,
+    )
+    return score, torch.stack([reading.T for reading in readings], dim=1)
+
+
+def _stacked(own: dict[str, Tensor], partner: dict[str, Tensor], both: Tensor) -> Tensor:
+    """R×F×K of readings K×R, or R where they do not depend on the face of nobody."""
+    named = own | {f"{name}_partner": value for name, value in partner.items()} | {"both": both}
+    return torch.stack([named[name].expand_as(both).T for name in PAIR_READINGS], dim=1)
+
+
+def _feathered(masks: NDArray[np.bool_], like: Tensor) -> FeatheredMasks:
+    return FeatheredMasks(masks, like.device)

@@ -1,0 +1,60 @@
+"""Replacement: where the pixels of nobody lower the score, the faces are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from xfr_plugin.attr._base.masks import GaussianMasks, checked_at_least
+from xfr_plugin.attr._base.scoring import FaceScores
+from xfr_plugin.attr._base.windows import WindowAttribution
+from xfr_plugin.swaps.donors import synthetic_faces
+
+__all__ = ["Replacement"]
+
+
+class Replacement(WindowAttribution):
+    """Blends faces of nobody into a face, window by window: S = mean loss of the score.
+
+    As occlusion, but what is put in its place is a piece of another face, not black: the changed face stays one.
+    Where the score falls most, the faces are most alike.
+
+    Ours, after counterfactual visual explanations (Goyal et al., ICML 2019, arXiv 1904.07451).
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`.
+        sizes: standard deviations of the windows in pixels of 112; some 150 forward passes a face for each donor
+            with the default.
+        spacing: distance of window centres, in standard deviations.
+        donors: faces of nobody that are blended in, one after the other; see `reconstruction.synthetic_faces`.
+        seed: of these faces.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        sizes: Sequence[float] = (9, 14),
+        spacing: float = 1.25,
+        donors: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(forward_func, threshold, sizes=sizes, spacing=spacing)
+        checked_at_least("donors", donors, 1)
+        self.donors = donors
+        self.seed = seed
+
+    def _changed_scores(self, faces: FaceScores, windows: GaussianMasks) -> Tensor:
+        channels = faces.images.shape[1]
+        donors = synthetic_faces(self.donors, faces.shape, self.seed).to(faces.images)
+        if channels != 3:
+            donors = donors.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+        scores = [faces.scores_with(donor.expand_as(faces.images), windows) for donor in donors]
+        return torch.stack(scores).mean(dim=0)

@@ -1,0 +1,1 @@
+"""The other explanation methods of the field, for comparison."""

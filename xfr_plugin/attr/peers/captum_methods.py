@@ -1,0 +1,231 @@
+"""Captum's gradient methods on pairs: integrated gradients, input × gradient, SmoothGrad, DeepLift.
+
+Nothing is rewritten: each class hands the faces and a `CosineHead` to Captum's own, and adds what a pair needs:
+both faces, each against the other's embedding, bounded memory, and random numbers that do not depend on the batch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+from captum.attr import DeepLift, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
+from torch import Tensor, nn
+
+from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
+from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
+from xfr_plugin.attr._base.rectified import rectified_copy
+from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.errors import InputError
+
+__all__ = ["PairDeepLift", "PairInputXGradient", "PairIntegratedGradients", "PairSmoothGrad"]
+
+_METHODS = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
+_NOISE_TYPES = ("smoothgrad", "smoothgrad_sq", "vargrad")
+
+
+class PairIntegratedGradients(CosineAttribution):
+    """Integrated gradients (Sundararajan et al., ICML 2017, arXiv 1703.01365) of the cosine.
+
+    Each face moves from its baseline to itself, its partner's embedding being fixed. The map of each face sums to
+    s − s₀, its score less that of its baseline, up to the error of the quadrature.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
+        baseline: where the path begins, see `Baseline`. Pixels like the baseline get no attribution.
+        n_steps: points on the path.
+        method: quadrature, as Captum names it.
+        internal_batch_size: images in one backward pass; bounds the memory.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        baseline: Baseline = "black",
+        n_steps: int = 50,
+        method: str = "gausslegendre",
+        internal_batch_size: int = 32,
+    ) -> None:
+        super().__init__(forward_func, threshold)
+        if method not in _METHODS:
+            raise InputError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
+        self.baseline = checked_baseline(baseline)
+        self.n_steps = checked_count("n_steps", n_steps)
+        self.method = method
+        self.internal_batch_size = checked_count("internal_batch_size", internal_batch_size)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Maps carry the factor input − baseline."""
+        return True
+
+    def _batch_size(self) -> int:
+        return self.internal_batch_size
+
+    def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        maps: Tensor = IntegratedGradients(head).attribute(
+            images,
+            baselines=baseline_images(images.detach(), self.baseline),
+            additional_forward_args=arguments,
+            n_steps=self.n_steps,
+            method=self.method,
+            internal_batch_size=self.internal_batch_size,
+        )
+        return maps
+
+
+class PairInputXGradient(CosineAttribution):
+    """Input × gradient (Shrikumar et al., 2016, arXiv 1605.01713) of the cosine; black pixels get nothing.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
+        batch_size: images in one backward pass; bounds the memory.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    def __init__(
+        self, forward_func: Callable[..., Tensor], threshold: float | None = None, *, batch_size: int = 32
+    ) -> None:
+        super().__init__(forward_func, threshold)
+        self.batch_size = checked_count("batch_size", batch_size)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Maps carry the factor input."""
+        return True
+
+    def _batch_size(self) -> int:
+        return self.batch_size
+
+    def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        maps: Tensor = InputXGradient(head).attribute(images, additional_forward_args=arguments)
+        return maps
+
+
+class PairSmoothGrad(CosineAttribution):
+    """SmoothGrad (Smilkov et al., 2017, arXiv 1706.03825): the cosine's gradient, averaged over noisy copies.
+
+    Captum's `NoiseTunnel` over its `Saliency`. Every image meets the same noise, so that a map does not depend on
+    the batch. The sign of a gradient says whether a brighter pixel raises the score, not whether the pixel argues
+    for a match; squares, variances and `absolute` gradients have no negative part at all.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
+        n_samples: noisy copies.
+        noise: standard deviation of the noise, of the range [0, 1] of the image.
+        noise_type: `smoothgrad` (mean), `smoothgrad_sq` (mean square) or `vargrad` (variance).
+        gradient: `signed` or `absolute`.
+        samples_per_batch: noisy copies in one backward pass; bounds the memory.
+        seed: of the noise. The global random numbers are left alone.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        n_samples: int = 50,
+        noise: float = 0.15,
+        noise_type: str = "smoothgrad",
+        gradient: Literal["signed", "absolute"] = "signed",
+        samples_per_batch: int = 10,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(forward_func, threshold)
+        if noise_type not in _NOISE_TYPES:
+            raise InputError(f"noise_type must be one of {', '.join(_NOISE_TYPES)}, got {noise_type!r}")
+        if gradient not in ("signed", "absolute"):
+            raise InputError(f"gradient must be 'signed' or 'absolute', got {gradient!r}")
+        if noise <= 0:
+            raise InputError(f"noise must be positive, got {noise}")
+        self.n_samples = checked_count("n_samples", n_samples)
+        self.noise = float(noise)
+        self.noise_type = noise_type
+        self.gradient = gradient
+        self.samples_per_batch = checked_count("samples_per_batch", samples_per_batch)
+        self.seed = seed
+
+    def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        with forked_rng(self.seed):
+            maps: Tensor = NoiseTunnel(Saliency(head)).attribute(
+                images,
+                nt_type=self.noise_type,
+                nt_samples=self.n_samples,
+                nt_samples_batch_size=min(self.samples_per_batch, self.n_samples),
+                stdevs=self.noise,
+                abs=self.gradient == "absolute",
+                additional_forward_args=arguments,
+            )
+        return maps
+
+
+class PairDeepLift(CosineAttribution):
+    """DeepLift, rescale rule (Shrikumar et al., ICML 2017, arXiv 1704.02685), of the cosine.
+
+    Runs on a copy of the network, in which ReLU6 and PReLU are rewritten with ReLU, since Captum would silently
+    take their plain gradient. The normalisation of the embedding is taken by its gradient, so the maps do not sum
+    exactly to the difference of the scores.
+
+    Args:
+        forward_func: a module that uses every activation module once; see also `PairAttribution`.
+        threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
+        baseline: what the face is compared with, see `Baseline`.
+        batch_size: faces in one backward pass, each with its baseline; bounds the memory.
+
+    Raises:
+        InputError: an unknown option, or a network with activations that DeepLift has no rule for, or that it
+            uses more than once.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        baseline: Baseline = "black",
+        batch_size: int = 16,
+    ) -> None:
+        super().__init__(forward_func, threshold)
+        self.baseline = checked_baseline(baseline)
+        self.batch_size = checked_count("batch_size", batch_size)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Maps carry the factor input − baseline."""
+        return True
+
+    def _batch_size(self) -> int:
+        return self.batch_size
+
+    def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        if not isinstance(self.forward_func, nn.Module):
+            raise InputError("DeepLift changes the layers of a network: give it a module, not a function")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Setting forward, backward hooks", UserWarning)  # on a copy
+            try:
+                maps: Tensor = DeepLift(rectified_copy(head)).attribute(
+                    images,
+                    baselines=baseline_images(images.detach(), self.baseline),
+                    additional_forward_args=arguments,
+                )
+            except RuntimeError as error:
+                if "used more than once" not in str(error):
+                    raise
+                raise InputError(
+                    "DeepLift needs an activation module for every use: this network uses one twice"
+                ) from error
+        return maps

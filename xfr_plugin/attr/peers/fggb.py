@@ -1,0 +1,96 @@
+"""FGGB: feature-guided gradient backpropagation (Lu, Xu and Ebrahimi, 2024, arXiv 2403.04549)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xfr_plugin.attr._base.pair import Pair, PairAttribution
+from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
+from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
+from xfr_plugin.channels.pullback import channel_gradients, pull_back
+from xfr_plugin.errors import InputError
+
+__all__ = ["Fggb"]
+
+
+class Fggb(PairAttribution):
+    """Channel maps by gradient, weighed by channel evidence: S = Σ_k (v_k − τ/N) · G_k / ‖G_k‖.
+
+    G_k = ∂e_k/∂I is the gradient of channel k of the embedding with respect to the face; the norm is Frobenius'.
+    The sum of the map is not the margin, since the norm is not a sum (no convergence delta). With `absolute`
+    gradients every colour of the returned map holds an equal part (one in C), so that the sum over colours is
+    the published map.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`.
+        embedding: gradient of the `raw` embedding, as published, or of the `normalized` one. A function
+            other than a `Recognizer` is taken as it is for `raw`.
+        gradient: `absolute`, |G_k| averaged over colours, or `signed`. The sign of a gradient says whether a
+            brighter pixel raises the channel, not whether the pixel speaks for a match: signed maps are noise
+            around zero when summed over a region.
+        level: what the evidence of a channel is measured against, see `evidence.EvidenceLevel`.
+        blur: kernel size and σ, in pixels, of a Gaussian blur of the map, e.g. (25, 5); None for none.
+        chunk_size: gradients computed at once, channels × faces. Peak memory grows with it, and does not depend
+            on the number of pairs except for the forward pass that they share.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        embedding: Literal["raw", "normalized"] = "raw",
+        gradient: Literal["signed", "absolute"] = "absolute",
+        level: EvidenceLevel = "threshold",
+        blur: Blur | None = None,
+        chunk_size: int = 16,
+    ) -> None:
+        super().__init__(forward_func, threshold)
+        if embedding not in ("raw", "normalized"):
+            raise InputError(f"embedding must be 'raw' or 'normalized', got {embedding!r}")
+        if gradient not in ("signed", "absolute"):
+            raise InputError(f"gradient must be 'signed' or 'absolute', got {gradient!r}")
+        if level not in ("threshold", "score"):
+            raise InputError(f"level must be 'threshold' or 'score', got {level!r}")
+        if chunk_size < 1:
+            raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
+        self.embedding = embedding
+        self.gradient = gradient
+        self.level: EvidenceLevel = level
+        self.blur = checked_blur(blur)
+        self.chunk_size = chunk_size
+
+    def _attribute_pair(self, pair: Pair) -> Tensor:
+        function = self._embed(pair, raw=self.embedding == "raw", folded=True)
+        channels_at_once = max(1, self.chunk_size // len(pair.images))
+        features, pullback = pull_back(function, pair.images, channels_at_once)
+        units = functional.normalize(features, dim=1)
+        evidence = channel_evidence(units, pair.partners_of(units), self.threshold, self.level)
+        maps = torch.zeros_like(pair.images)
+        for channels, gradients in channel_gradients(features, pullback, channels_at_once):
+            chunk = evidence[:, channels.start : channels.stop]
+            maps += weigh_channel_maps(chunk, self._channel_maps(gradients))
+        return blurred(maps, self.blur)
+
+    def _channel_maps(self, gradients: Tensor) -> Tensor:
+        """Normalised maps K×M×C×H×W from gradients of the same shape."""
+        if self.gradient == "absolute":
+            grey = gradients.abs().mean(dim=2, keepdim=True)
+            return (_normalised(grey) / gradients.shape[2]).expand_as(gradients)
+        return _normalised(gradients)
+
+
+def _normalised(maps: Tensor) -> Tensor:
+    norms = maps.flatten(2).norm(dim=2)[..., None, None, None]
+    tiny = torch.finfo(maps.dtype).tiny  # a channel without any gradient has an empty map
+    normalised: Tensor = maps / norms.clamp_min(tiny)
+    return normalised

@@ -1,0 +1,250 @@
+"""Class activation maps of the cosine, with both signs: Grad-CAM, Grad-CAM++, Score-CAM.
+
+All three weigh the activations A_k of one layer by what channel k does to the score, and keep the positive part.
+For a cosine, what is cut off is the answer to the other question: which regions argue against a match. So the
+dissimilar map is the same method with the negated score, and the signed map is the difference
+
+    S = relu(Σ_k w_k(s)·A_k) − relu(Σ_k w_k(−s)·A_k),
+
+interpolated bilinearly from the layer's size to the image's. Where the weights are linear in the score, as for
+Grad-CAM, it is Σ_k w_k·A_k without the rectifier. Every colour of the map holds an equal part (one in C).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import torch
+from captum._utils.gradient import compute_layer_gradients_and_eval
+from captum.attr import LayerActivation, LayerAttribution, LayerGradCam
+from torch import Tensor, nn
+
+from xfr_plugin.attr._base.layers import find_layer
+from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
+from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.errors import InputError
+
+__all__ = ["Arguments", "GradCam", "GradCamPlusPlus", "ScoreCam"]
+
+Arguments: TypeAlias = Literal["combined", "for", "against"]
+"""The signed map; its similar part alone; or its dissimilar part alone, then ≤ 0 everywhere."""
+
+
+class _Cam(CosineAttribution):
+    """What the three methods share: a layer, two rectified maps, and their way to the size of the image."""
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None,
+        layer: str | None,
+        arguments: Arguments,
+        batch_size: int,
+    ) -> None:
+        super().__init__(forward_func, threshold)
+        if arguments not in ("combined", "for", "against"):
+            raise InputError(f"arguments must be 'combined', 'for' or 'against', got {arguments!r}")
+        self.layer = layer
+        self.arguments = arguments
+        self.batch_size = checked_count("batch_size", batch_size)
+
+    def _batch_size(self) -> int:
+        return self.batch_size
+
+    def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        if self.layer is not None and not isinstance(self.forward_func, nn.Module):
+            raise InputError("layer=… needs a module, but the forward function is none: leave it out")
+        # the layer is named as in the forward function, which sits below the head
+        name = self.layer if self.layer is None else f"model.{self.layer}"
+        first = (value[:1] if isinstance(value, Tensor) else value for value in arguments)
+        layer = find_layer(head, name, images[:1], *first)
+        similar, dissimilar = self._cams(head, layer, images, arguments)
+        signed = {"combined": similar - dissimilar, "for": similar, "against": -dissimilar}[self.arguments]
+        size = (images.shape[2], images.shape[3])
+        large: Tensor = LayerAttribution.interpolate(signed.detach(), size, "bilinear")
+        return large.expand_as(images) / images.shape[1]
+
+    @abstractmethod
+    def _cams(
+        self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Rectified maps M×1×h×w of the score and of the negated score."""
+
+
+class GradCam(_Cam):
+    """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) of the cosine, by Captum's `LayerGradCam`.
+
+    A channel's weight is the mean of its gradient over the layer's places.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
+        layer: dotted name of a layer of the forward function; if left out, the last one, in the order of calls,
+            whose output has more than one place.
+        arguments: see `Arguments`.
+        batch_size: images in one backward pass; bounds the memory.
+
+    Raises:
+        InputError: an unknown option, or a network without such a layer.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        layer: str | None = None,
+        arguments: Arguments = "combined",
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(forward_func, threshold, layer, arguments, batch_size)
+
+    def _cams(
+        self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor]:
+        signed = LayerGradCam(head, layer).attribute(images, additional_forward_args=arguments)
+        return signed.relu(), (-signed).relu()
+
+
+class GradCamPlusPlus(_Cam):
+    """Grad-CAM++ (Chattopadhay et al., WACV 2018, arXiv 1710.11063) of the cosine.
+
+    With g the gradient at a place of channel k, the weight is Σ α·relu(g) over places, and
+    α = g² / (2g² + Σ A·g³). The paper derives α for exp(s); its factor, the same for all places, is left out. The
+    weights are not linear in the score: the dissimilar map takes −g throughout.
+
+    Where gradients have both signs, as a cosine's do, Σ A·g³ can cancel 2g², and a single channel explodes. By
+    default the sum runs over the places with positive A·g only, which keeps α within 0…1/2.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
+        layer: as for `GradCam`.
+        arguments: see `Arguments`.
+        places: which enter the sum in α: `positive`, or `all`, as published.
+        batch_size: images in one backward pass; bounds the memory.
+
+    Raises:
+        InputError: an unknown option, or a network without such a layer.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        layer: str | None = None,
+        arguments: Arguments = "combined",
+        places: Literal["positive", "all"] = "positive",
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(forward_func, threshold, layer, arguments, batch_size)
+        if places not in ("positive", "all"):
+            raise InputError(f"places must be 'positive' or 'all', got {places!r}")
+        self.places = places
+
+    def _cams(
+        self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor]:
+        (gradients,), (activations,) = compute_layer_gradients_and_eval(
+            head, layer, images, additional_forward_args=arguments
+        )
+        return self._plus_plus(activations, gradients), self._plus_plus(activations, -gradients)
+
+    def _plus_plus(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        terms = activations * gradients**3
+        terms = terms.relu() if self.places == "positive" else terms
+        return _rectified_sum(activations, gradients, terms.sum(dim=(2, 3), keepdim=True))
+
+
+def _rectified_sum(activations: Tensor, gradients: Tensor, totals: Tensor) -> Tensor:
+    squares = gradients.square()
+    denominators = 2 * squares + totals
+    alpha = torch.where(denominators != 0, squares / denominators, 0)
+    weights = (alpha * gradients.relu()).sum(dim=(2, 3), keepdim=True)
+    return (weights * activations).sum(dim=1, keepdim=True).relu()
+
+
+class ScoreCam(_Cam):
+    """Score-CAM (Wang et al., CVPR-W 2020, arXiv 1910.01279) of the cosine: no gradient, one pass a channel.
+
+    Channel k's activation, scaled to the image's size and to [0, 1], masks the image; C_k is the score of the masked
+    image less that of a black one. The weights are the softmax of C over channels; for the negated score, of −C.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
+        layer: as for `GradCam`.
+        arguments: see `Arguments`.
+        weights: `softmax`, as published, which cosines leave nearly uniform over many channels; or `increase`:
+            C_k itself, rectified.
+        max_channels: only the channels of the largest variance over places; None for all.
+        batch_size: masked images in one forward pass; bounds the memory.
+
+    Raises:
+        InputError: an unknown option, or a network without such a layer.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        layer: str | None = None,
+        arguments: Arguments = "combined",
+        weights: Literal["softmax", "increase"] = "softmax",
+        max_channels: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(forward_func, threshold, layer, arguments, batch_size)
+        if weights not in ("softmax", "increase"):
+            raise InputError(f"weights must be 'softmax' or 'increase', got {weights!r}")
+        self.weights = weights
+        self.max_channels = None if max_channels is None else checked_count("max_channels", max_channels)
+
+    def _batch_size(self) -> int:
+        return 1  # the batches are masks of one image
+
+    @torch.no_grad()
+    def _cams(
+        self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor]:
+        activations = LayerActivation(head, layer).attribute(images, additional_forward_args=arguments)
+        activations = self._kept(activations)
+        black = head(torch.zeros_like(images), *arguments)
+        scores = [
+            head(images * _masks(chunk, images), *_repeated(arguments, chunk.shape[1]))
+            for chunk in activations.split(self.batch_size, dim=1)
+        ]
+        increase = torch.cat(scores) - black
+        return self._cam(activations, increase), self._cam(activations, -increase)
+
+    def _kept(self, activations: Tensor) -> Tensor:
+        """The channels 1×K×h×w that are used, in their order."""
+        if self.max_channels is None or self.max_channels >= activations.shape[1]:
+            return activations
+        variances = activations[0].flatten(1).var(dim=1)
+        kept: Tensor = activations[:, variances.topk(self.max_channels).indices.sort().values]
+        return kept
+
+    def _cam(self, activations: Tensor, increase: Tensor) -> Tensor:
+        weights = increase.softmax(dim=0) if self.weights == "softmax" else increase.relu()
+        return torch.einsum("k,mkhw->mhw", weights, activations)[:, None].relu()
+
+
+def _masks(activations: Tensor, images: Tensor) -> Tensor:
+    """Masks K×1×H×W in [0, 1] of activations 1×K×h×w; a constant channel masks everything."""
+    size = (images.shape[2], images.shape[3])
+    large = LayerAttribution.interpolate(activations, size, "bilinear")[0][:, None]
+    low, high = large.amin(dim=(2, 3), keepdim=True), large.amax(dim=(2, 3), keepdim=True)
+    masks: Tensor = torch.where(high > low, (large - low) / (high - low), 0)
+    return masks
+
+
+def _repeated(arguments: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    """Arguments with a row for one image, for that many masked copies."""
+    return tuple(
+        value.expand(count, *value.shape[1:]) if isinstance(value, Tensor) else value for value in arguments
+    )

@@ -1,0 +1,92 @@
+"""xFace: systematic occlusion of both faces (Knoche et al., WACV-W 2023, arXiv 2211.13735)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from xfr_plugin.attr._base.masks import BoxMasks, checked_at_least, systematic_boxes, weighted_sum
+from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
+from xfr_plugin.attr._base.scoring import FaceScores, Fill, gaussian_blurred
+from xfr_plugin.attr._base.smoothing import Blur
+from xfr_plugin.errors import InputError
+
+__all__ = ["XFace"]
+
+Pairing = Literal["clean", "same", "all"]
+
+
+class XFace(PerturbationPairAttribution):
+    """Deviation of the distance when a patch is occluded, at every place and in several sizes.
+
+    The distance is 1 − score. Its deviation d(occluded) − d(clean), divided by the area of the patch in pixels, is
+    averaged over all patches that cover a pixel, then over the patch sizes, and blurred. Where occluding makes the
+    faces less alike the map is positive (similar), where it makes them more alike, negative (dissimilar): both signs
+    are the published method's own. Patches stand at every stride, and flush with the far edges of the face.
+
+    Args:
+        forward_func: see `PairAttribution`.
+        threshold: see `PairAttribution`. The map does not depend on it.
+        pairing: what an occluded face is compared with: the `clean` partner; the partner occluded at the `same`
+            place (then both faces have the same map); or `all` occluded versions of the partner, with the same patch
+            size, averaged. As the deviation is from the clean distance, the last shifts the map, and with it its
+            sign, by what occluding the partner does on average. It costs no more forward passes than the first,
+            but, where only a score function is known, the square of the number of places.
+        patch_sizes: sides of the patches, in pixels at 112×112.
+        stride: distance between patches, in pixels at 112×112.
+        fill: see `PerturbationPairAttribution`.
+        blur: `stride`: a Gaussian with the stride as σ, as published; or as in `PerturbationPairAttribution`.
+
+    Raises:
+        InputError: an unknown option; from `attribute`: both faces are to be masked, and one is no image.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        pairing: Pairing = "clean",
+        patch_sizes: Sequence[float] = (7, 14, 28),
+        stride: float = 5,
+        fill: Fill = "black",
+        blur: Blur | Literal["stride"] | None = "stride",
+    ) -> None:
+        super().__init__(forward_func, threshold, fill=fill, blur=None if isinstance(blur, str) else blur)
+        if pairing not in ("clean", "same", "all"):
+            raise InputError(f"pairing must be 'clean', 'same' or 'all', got {pairing!r}")
+        if isinstance(blur, str) and blur != "stride":
+            raise InputError(
+                f"blur must be 'stride', (odd kernel size, positive sigma) or None, got {blur!r}"
+            )
+        if not patch_sizes:
+            raise InputError("patch_sizes must name at least one size")
+        for size in patch_sizes:
+            checked_at_least("patch_sizes", size, 1)
+        checked_at_least("stride", stride, 1)
+        self.pairing: Pairing = pairing
+        self.patch_sizes = tuple(patch_sizes)
+        self.stride = stride
+        self.blurs_by_stride = blur == "stride"
+
+    def _maps(self, faces: FaceScores) -> Tensor:
+        clean = faces.clean()[:, None]
+        maps, covered = zip(*(self._size_map(faces, clean, size) for size in self.patch_sizes), strict=True)
+        mean = torch.stack(maps).sum(dim=0) / torch.stack(covered).sum(dim=0).clamp_min(1)
+        return gaussian_blurred(mean, self.stride) if self.blurs_by_stride else mean
+
+    def _size_map(self, faces: FaceScores, clean: Tensor, size: float) -> tuple[Tensor, Tensor]:
+        """The map M×H×W of patches of one size, and which pixels they cover: with wide strides not all."""
+        patches = systematic_boxes(size, self.stride, faces.shape)
+        deviations = clean - self._scores(faces, patches)
+        covering = weighted_sum(torch.ones_like(deviations[:1]), patches)
+        area = patches.size[0] * patches.size[1]
+        return weighted_sum(deviations, patches) / (covering.clamp_min(1) * area), covering > 0
+
+    def _scores(self, faces: FaceScores, patches: BoxMasks) -> Tensor:
+        if self.pairing == "same":
+            return faces.scores_together(patches)
+        return faces.scores(patches) if self.pairing == "clean" else faces.scores_across(patches)

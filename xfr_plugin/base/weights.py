@@ -1,0 +1,173 @@
+"""Reading and writing network weights without ever executing what a file contains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from xfr_plugin.base.files import atomic_path
+from xfr_plugin.errors import ChecksumError, InputError, LayoutError, WeightsError
+
+__all__ = [
+    "METADATA_KEY",
+    "check_layout",
+    "check_sha256",
+    "load_state_dict_into",
+    "read_metadata",
+    "read_weights",
+    "sha256_of",
+    "write_weights",
+]
+
+METADATA_KEY = "xfr"
+"""The safetensors metadata entry that holds our JSON document."""
+
+_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+
+
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a state dict, and the metadata stored with it.
+
+    Args:
+        path: a `.safetensors` file, or a `.pt`/`.pth`/`.bin` file holding a plain dictionary of tensors
+            (or one under the key `state_dict`). Other pickled content is refused, never executed.
+
+    Returns:
+        The tensors by name, on the CPU; and the JSON metadata of a file of ours (empty for other files).
+
+    Raises:
+        WeightsError: the file is missing, truncated, not a weight file, or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"no weight file at {path}: check the path")
+    if path.suffix not in _SUFFIXES:
+        raise WeightsError(f"{path.name} is no weight file: expected one of {', '.join(_SUFFIXES)}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_torch(path), {}
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read only the JSON metadata of a safetensors file (empty for files that are not ours).
+
+    Raises:
+        WeightsError: the file is missing, truncated or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"no weight file at {path}: check the path")
+    return _read_safetensors(path, tensors=False)[1]
+
+
+def write_weights(
+    path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """Write a state dict and its JSON metadata as one safetensors file, whole or not at all.
+
+    Raises:
+        InputError: the suffix is not `.safetensors`.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"weights are written as .safetensors, not {path.suffix or 'without a suffix'}")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+
+
+def check_layout(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Check that `state` has the keys and shapes of `network`; `source` names the weights in messages.
+
+    BatchNorm's `num_batches_tracked` counters, which do nothing in evaluation, may be absent.
+
+    Raises:
+        LayoutError: keys are missing or unknown, or shapes differ.
+    """
+    own = network.state_dict()
+    missing = sorted(k for k in own.keys() - state.keys() if not k.endswith("num_batches_tracked"))
+    unknown = sorted(state.keys() - own.keys())
+    wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    if missing or unknown or wrong:
+        raise LayoutError(
+            f"{source} does not fit {type(network).__name__}: {_describe(missing, unknown, wrong)}; "
+            "choose the architecture these weights were trained with"
+        )
+
+
+def load_state_dict_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load `state` into `network`, strictly; `source` names the weights in messages.
+
+    Raises:
+        LayoutError: keys are missing or unknown, or shapes differ.
+    """
+    check_layout(network, state, source)
+    network.load_state_dict({**network.state_dict(), **state})
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
+    """Compare a file's SHA-256 with the published one.
+
+    Raises:
+        ChecksumError: they differ.
+    """
+    found = sha256_of(path)
+    if found != expected:
+        raise ChecksumError(
+            f"{Path(path).name} has SHA-256 {found[:12]}…, expected {expected[:12]}…: "
+            "the file is damaged or not the published one; delete it and get it again"
+        )
+
+
+def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = file.keys() if tensors else []
+            state = {name: file.get_tensor(name) for name in names}
+            document = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise WeightsError(f"{path.name} is not a readable safetensors file ({error})") from error
+    if not isinstance(document, dict):
+        raise WeightsError(f"{path.name} has damaged metadata: get the file again")
+    return state, document
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path.name} is not a plain state dict and was not executed: save `network.state_dict()` "
+            "or convert it to safetensors"
+        ) from error
+    except Exception as error:  # torch.load raises many types on damaged archives
+        raise WeightsError(f"{path.name} is damaged or not a weight file ({type(error).__name__})") from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"{path.name} does not hold a state dict (a dictionary of tensors)")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _describe(missing: list[str], unknown: list[str], wrong: list[str]) -> str:
+    parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
+    return ", ".join(f"{len(keys)} keys {what} (e.g. {keys[0]})" for what, keys in parts if keys)

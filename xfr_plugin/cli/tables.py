@@ -1,0 +1,154 @@
+"""Tables for a terminal of 100 columns: methods, evidence by region, comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Column, Table
+
+from xfr_plugin.attr.registry import Method
+from xfr_plugin.explanation.comparison import Comparison, MethodResult
+from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence, net_shares
+from xfr_plugin.explanation.faithfulness import Faithfulness
+
+__all__ = ["comparison_table", "faithfulness_table", "method_card", "methods_table", "region_table"]
+
+
+def methods_table(methods: Iterable[Method]) -> Table:
+    """Name, title, paper, what a method needs, its cost, and its options with their defaults."""
+    table = Table(
+        Column("method", no_wrap=True),
+        Column("what it is, where it was published, its options and their defaults", ratio=1),
+        Column("needs", no_wrap=True),
+        Column("cost for a pair, D channels", width=27),
+        show_lines=True,
+    )
+    for method in methods:
+        options = escape(", ".join(f"{name}={_value(value)}" for name, value in method.options().items()))
+        source = f"{method.paper} ({method.year})"
+        table.add_row(
+            f"[bold]{method.name}[/]",
+            f"[bold]{escape(method.title)}[/]\n{escape(source)}\n[cyan]{options}[/]",
+            method.needs,
+            method.cost,
+        )
+    return table
+
+
+def method_card(method: Method) -> dict[str, Any]:
+    """What the registry says about a method, as JSON can hold it."""
+    return {
+        "name": method.name,
+        "title": method.title,
+        "class": f"{method.cls.__module__}.{method.cls.__qualname__}",
+        "paper": method.paper,
+        "year": method.year,
+        "needs": method.needs,
+        "cost": method.cost,
+        "caveat": method.caveat,
+        "options": method.options(),
+    }
+
+
+def region_table(explanation: Explanation) -> Table:
+    """Net evidence by region in the units of the method, and its sum."""
+    table = Table("region", "probe", "reference", title=f"net evidence by region ({explanation.method})")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    sides = (explanation.probe, explanation.reference)
+    for pair in zip(sides[0].regions, sides[1].regions, strict=True):
+        table.add_row(pair[0].region.replace("_", " "), *map(_evidence, pair))
+    table.add_section()
+    table.add_row("total", *(f"{_total(side):+.4f}" for side in sides))
+    return table
+
+
+def faithfulness_table(found: Faithfulness) -> Table:
+    """How far the score followed each part of the maps, against random regions of equal size."""
+    statistic = "nothing to test" if found.statistic is None else f"z = {found.statistic:+.1f}"
+    table = Table(
+        Column("part", no_wrap=True),
+        Column("area", justify="right", no_wrap=True),
+        Column("score", justify="right", no_wrap=True),
+        Column("random", justify="right", no_wrap=True),
+        Column("their 5–95 %", justify="right", no_wrap=True),
+        Column("z", justify="right", no_wrap=True),
+        title=f"does the score follow? [bold]{found.verdict}[/] ({statistic})",
+    )
+    for row in found.rows:
+        table.add_row(
+            f"{row.face}, {row.claim}",
+            f"{row.share:.0%}",
+            f"{'! ' if row.reverses else ''}{row.effect:+.3f}",
+            f"{row.random_mean:+.3f}",
+            f"{row.random_low:+.2f} {row.random_high:+.2f}",
+            f"{row.z:+.1f}",
+        )
+    done = " and ".join(sorted({f"{row.claim} regions {row.change}" for row in found.rows}, reverse=True))
+    reverses = "; !: reverses the decision" if any(row.reverses for row in found.rows) else ""
+    table.caption = f"change of the score, {done}{reverses}" if found.rows else None
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Cost, agreement with the other methods, and what each method says most strongly."""
+    table = Table(
+        Column("method", no_wrap=True),
+        Column("seconds", justify="right"),
+        Column("MiB", justify="right"),
+        Column("agrees", justify="right"),
+        Column("most for a match, %", ratio=1),
+        Column("most against, %", ratio=1),
+    )
+    checked = any(explanation.faithfulness for explanation in comparison.explanations.values())
+    if checked:
+        table.add_column("check", no_wrap=True)
+    for result in comparison.results:
+        cells = (result.method, f"{result.seconds:.2f}", _memory(result), *_answer(comparison, result))
+        table.add_row(*cells, *([_verdict(result)] if checked else []))
+    return table
+
+
+def _answer(comparison: Comparison, result: MethodResult) -> tuple[str, ...]:
+    if result.explanation is None:
+        return "", f"[red]no answer: {escape(result.error or '')}[/]", ""
+    agreement = comparison.agreement.with_others(result.method)
+    sides = (result.explanation.probe, result.explanation.reference)
+    return (
+        "" if math.isnan(agreement) else f"{agreement:.2f}",
+        " | ".join(_extreme(side, 1) for side in sides),
+        " | ".join(_extreme(side, -1) for side in sides),
+    )
+
+
+def _verdict(result: MethodResult) -> str:
+    found = result.explanation.faithfulness if result.explanation else None
+    return found.verdict if found else ""
+
+
+def _evidence(region: RegionEvidence) -> str:
+    error = "" if region.error is None else f" ± {region.error:.4f}"
+    return f"{region.evidence:+.4f}{error}"
+
+
+def _extreme(face: FaceExplanation, sign: int) -> str:
+    """The region with the largest net evidence of a sign, and its share in percent; a dash for less than a half."""
+    shares = sign * net_shares(face)
+    best = int(shares.argmax())
+    if shares[best] < 0.5:  # it would be shown as nothing
+        return "–"
+    return f"{face.regions[best].region.replace('_', ' ')} {sign * shares[best]:+.0f}"
+
+
+def _memory(result: MethodResult) -> str:
+    return "" if result.peak_memory is None else f"{result.peak_memory / 2**20:.0f}"
+
+
+def _value(value: Any) -> str:
+    return f"({', '.join(map(_value, value))})" if isinstance(value, tuple) else str(value)
+
+
+def _total(face: FaceExplanation) -> float:
+    return sum(region.evidence for region in face.regions)

@@ -1,0 +1,260 @@
+"""Tables of an evaluation in Markdown: a row for each method, floors last, with 95 % intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.results import AGREEMENT, Results
+from xfr_plugin.evaluation.run import COST
+from xfr_plugin.evaluation.summary import SummaryRow
+from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
+
+__all__ = ["Lookup", "markdown"]
+
+Column = tuple[str, Callable[[str], "SummaryRow | None"], "bool | None"]
+"""Heading, row of a method, and whether higher is better (None: not ranked)."""
+
+
+class Lookup:
+    """Summary rows by what they are about."""
+
+    def __init__(self, results: Results) -> None:
+        self.rows = {(r.protocol, r.slice, r.variant, r.metric, r.at, r.method): r for r in results.summary()}
+
+    def row(
+        self, protocol: str, part: str, variant: str, metric: str, method: str, at: float | None = None
+    ) -> SummaryRow | None:
+        """The row, if there is one."""
+        return self.rows.get((protocol, part, variant, metric, at, method))
+
+    def column(self, heading: str, where: tuple[str, str, str, str], better: bool | None) -> Column:
+        """A column of a table: protocol, slice, variant and metric."""
+        return heading, lambda method: self.row(*where, method), better
+
+
+def markdown(results: Results, plots: Sequence[str]) -> str:
+    """All tables, with what was run, and what failed."""
+    lookup = Lookup(results)
+    parts = [_heading(results)]
+    if "planted" in results.protocols:
+        parts += _planted(results, lookup)
+    for name, protocol in results.protocols.items():
+        if name != "planted":
+            parts += _generic(results, lookup, name, protocol.title, protocol.higher_is_better)
+    parts += [_costs(results, lookup), _failures(results)]
+    parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _heading(results: Results) -> str:
+    run = results.manifest
+    pairs = [name for name in (entry.name for entry in run.pairs) if name in results.facts]
+    planted = [name for name in (entry.name for entry in run.plantings) if name in results.facts]
+    genuine = sum(bool(results.facts[name]["genuine"]) for name in pairs)
+    lines = [
+        "# Evaluation",
+        "",
+        f"`{run.recognizer['name']}`, threshold {run.threshold:.4g}; seed {run.seed}; regions from the {run.regions}"
+        f"; xfr-plugin {run.versions['xfr-plugin']}, torch {run.versions['torch']}. "
+        f"{len(pairs)} pairs ({genuine} genuine), {len(planted)} planted pairs. Means over pairs with 95 % bootstrap "
+        "intervals, in which pairs of one probe's person are drawn together. Best in bold, floors last; "
+        "intervals of neighbours that overlap mean that their order is not known.",
+    ]
+    return "\n".join(lines)
+
+
+def _planted(results: Results, lookup: Lookup) -> list[str]:
+    better, parts = (
+        results.protocols["planted"].higher_is_better,
+        [f"## {results.protocols['planted'].title}"],
+    )
+    for game in ("dissimilar", "similar"):
+        moved = f"{game}, moved > {MIN_SCORE_CHANGE:g}"
+        where: list[tuple[str, str, str, str]] = [
+            ("AUC", game, "", "auc"),
+            ("top-1", game, "", "top1"),
+            ("energy", game, "", "energy"),
+            ("pointing", game, "", "pointing"),
+            (f"moved > {MIN_SCORE_CHANGE:g}: AUC", moved, "", "auc"),
+            ("top-1", moved, "", "top1"),
+            ("controls: AUC", f"{game}, control", "", "auc"),
+            ("average map: AUC", game, "average map", "auc"),
+        ]
+        columns = [
+            lookup.column(title, ("planted", part, variant, metric), _ranked(better, metric, variant or part))
+            for title, part, variant, metric in where
+        ]
+        parts += [
+            f"### {game.capitalize()} game, single regions",
+            _note(results, lookup, game),
+            _table(results, columns),
+            _leads(results, lookup, game),
+        ]
+        two = f"{game}, two regions"
+        columns = [
+            lookup.column(title, ("planted", part, "", metric), _ranked(better, metric, ""))
+            for title, part, metric in (
+                ("two regions: AUC", two, "auc"),
+                ("top-1", two, "top1"),
+                ("both", two, "both"),
+                (f"moved > {MIN_SCORE_CHANGE:g}: AUC", f"{two}, moved > {MIN_SCORE_CHANGE:g}", "auc"),
+                ("top-1", f"{two}, moved > {MIN_SCORE_CHANGE:g}", "top1"),
+            )
+        ]
+        kinds = sorted(
+            {key[1] for key in lookup.rows if key[0] == "planted" and key[1].startswith(f"{game}, ")}
+        )
+        others = [
+            kind for kind in kinds if not kind.startswith((two, moved)) and not kind.endswith("control")
+        ]
+        columns += [
+            lookup.column(f"{kind.removeprefix(f'{game}, ')}: AUC", ("planted", kind, "", "auc"), True)
+            for kind in others
+        ]
+        parts += [
+            f"### {game.capitalize()} game, pairs of regions, strengths and blendings",
+            _note(results, lookup, two),
+            _table(results, columns),
+        ]
+    return parts
+
+
+def _leads(results: Results, lookup: Lookup, game: str) -> str:
+    """How far the best method by AUC is ahead of every other on the same plantings."""
+    rows = {name: lookup.row("planted", game, "", "auc", name) for name in results.methods}
+    means = {name: row.mean for name, row in rows.items() if row is not None and name not in FLOORS}
+    if len(means) < 2:
+        return ""
+    best = max(means, key=lambda name: means[name])
+    moved = f"{game}, moved > {MIN_SCORE_CHANGE:g}"
+    columns: list[Column] = []
+    for heading, part, metric in (
+        ("AUC", game, "auc"),
+        ("top-1", game, "top1"),
+        (f"moved > {MIN_SCORE_CHANGE:g}: AUC", moved, "auc"),
+        ("top-1", moved, "top1"),
+    ):
+        ahead = {row.method: row for row in results.leads(best, "planted", part, metric)}
+        columns.append((heading, ahead.get, None))
+    text = f"Lead of `{best}` on the same plantings; where an interval lies above 0, it is ahead."
+    return f"{text}\n\n{_table(results, columns)}"
+
+
+def _note(results: Results, lookup: Lookup, part: str) -> str:
+    rows = [r for key, r in lookup.rows.items() if key[:2] == ("planted", part) and key[3] == "chance"]
+    if not rows:
+        return ""
+    moved = [
+        r for key, r in lookup.rows.items() if key[:2] == ("planted", f"{part}, moved > {MIN_SCORE_CHANGE:g}")
+    ]
+    both = [
+        r.mean
+        for key, r in lookup.rows.items()
+        if key[:2] == ("planted", part) and key[3] == "chance of both"
+    ]
+    text = (
+        f"{max(r.number for r in rows)} plantings, of which {max((r.number for r in moved), default=0)} move the "
+        f"score by more than {MIN_SCORE_CHANGE:g}. Top-1 by chance: {rows[0].mean:.3f}"
+    )
+    return text + (f"; both by chance: {both[0]:.3f}." if both else ".")
+
+
+def _generic(
+    results: Results, lookup: Lookup, name: str, title: str, better: Mapping[str, bool]
+) -> list[str]:
+    parts = [f"## {title}"]
+    groups = dict.fromkeys((key[1], key[2]) for key in lookup.rows if key[0] == name)
+    for part, variant in groups:
+        metrics = dict.fromkeys(
+            key[3] for key in lookup.rows if key[:3] == (name, part, variant) and key[4] is None
+        )
+        columns = [
+            lookup.column(
+                f"{metric}{_arrow(better, metric)}", (name, part, variant, metric), better.get(metric)
+            )
+            for metric in metrics
+        ]
+        heading = ", ".join(text for text in (part, variant) if text)
+        parts += [f"### {heading}" if heading else "", _table(results, columns)]
+    return parts
+
+
+def _costs(results: Results, lookup: Lookup) -> str:
+    columns = [
+        lookup.column("seconds a face", (COST, "", "", "seconds_per_face"), False),
+        lookup.column("CPU seconds a face", (COST, "", "", "cpu_seconds_per_face"), False),
+        lookup.column("peak memory, MiB", (COST, "", "", "peak_mib"), False),
+        lookup.column("agreement with others", (AGREEMENT, "", "", "with_others"), None),
+    ]
+    text = (
+        "Medians, on this machine, beside whatever else it did; CPU seconds of all threads. Memory is what the "
+        "process needed on top, in the first few pairs. Agreement: median rank correlation of a method's maps with "
+        "those of each other method."
+    )
+    return f"## Time, memory, agreement\n\n{text}\n\n{_table(results, columns)}"
+
+
+def _failures(results: Results) -> str:
+    if not results.failures:
+        return "No method failed on any pair."
+    counts = Counter((f.method or "(pair)", f.protocol, f.error) for f in results.failures)
+    lines = [
+        f"| {method} | {protocol} | {count} | {error.replace('|', '/')[:160]} |"
+        for (method, protocol, error), count in counts.most_common(40)
+    ]
+    head = "| method | protocol | pairs | why |\n|---|---|---|---|\n"
+    return f"## Failures\n\n{len(results.failures)} judgements could not be made.\n\n{head}" + "\n".join(
+        lines
+    )
+
+
+def _table(results: Results, columns: Sequence[Column]) -> str:
+    """A row for each method with anything to show, by the first ranked column."""
+    cells = {name: [row(name) for _, row, _ in columns] for name in results.methods}
+    shown = [name for name, row in cells.items() if any(row)]
+    used = [i for i in range(len(columns)) if any(cells[name][i] for name in shown)]
+    if not used:
+        return ""
+    best = {i: _best([cells[n][i] for n in shown if n not in FLOORS], columns[i][2]) for i in used}
+    lines = [
+        f"| method | {' | '.join(columns[i][0] for i in used)} |",
+        "|---" * (len(used) + 1) + "|",
+    ]
+    for name in sorted(shown, key=lambda name: _place(name, cells[name][used[0]], columns[used[0]][2])):
+        values = [_cell(cells[name][i], best[i]) for i in used]
+        lines.append(f"| {_label(name)} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def _place(name: str, row: SummaryRow | None, better: bool | None) -> tuple[bool, float]:
+    if row is None:
+        return name in FLOORS, float("inf")
+    return name in FLOORS, {True: -row.mean, False: row.mean, None: 0.0}[better]
+
+
+def _best(rows: Sequence[SummaryRow | None], better: bool | None) -> float | None:
+    means = [row.mean for row in rows if row is not None]
+    return None if better is None or not means else max(means) if better else min(means)
+
+
+def _cell(row: SummaryRow | None, best: float | None) -> str:
+    if row is None:
+        return "–"
+    digits = 3 if abs(row.mean) < 100 else 0
+    mean = f"{row.mean:.{digits}f}"
+    mean = f"**{mean}**" if best is not None and row.mean == best else mean
+    return f"{mean} ({row.low:.{digits}f}–{row.high:.{digits}f})"
+
+
+def _label(name: str) -> str:
+    return f"*{FLOORS[name].title}*" if name in FLOORS else f"`{name}`"
+
+
+def _ranked(better: Mapping[str, bool], metric: str, part: str) -> bool | None:
+    return None if part == "average map" or part.endswith("control") else better.get(metric)
+
+
+def _arrow(better: Mapping[str, bool], metric: str) -> str:
+    return "" if metric not in better else " ↑" if better[metric] else " ↓"

@@ -1,0 +1,345 @@
+"""One pair, many methods: their maps side by side, what they cost, and how far they agree."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xfr_plugin._version import __version__
+from xfr_plugin.attr.registry import METHODS, Method, get_method
+from xfr_plugin.base.memory import measured_peak
+from xfr_plugin.channels.pullback import pull_back
+from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
+from xfr_plugin.explanation.explanation import Explanation
+from xfr_plugin.explanation.pipeline import (
+    PreparedPair,
+    RecognizerSource,
+    align_pair,
+    open_recognizer,
+    prepare_pair,
+    timed,
+    with_check,
+)
+from xfr_plugin.explanation.verification import Verification, choose_threshold
+from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
+from xfr_plugin.recognition import Recognizer
+
+__all__ = [
+    "QUICK_METHODS",
+    "Agreement",
+    "Comparison",
+    "MethodChoice",
+    "MethodResult",
+    "chosen_methods",
+    "compare",
+    "map_correlations",
+    "rank_agreement",
+]
+
+QUICK_METHODS = ("amortised", "counterfactual", "reconstruction", "fggb", "xssab", "lrp", "corrrise")
+"""What `compare` runs if it is not told: one or two of each family, without the slow ones."""
+
+DEFAULT_SMOOTHING = 0.04
+"""σ of the blur before maps are correlated, as a share of the face's height: 4.5 pixels of 112."""
+
+MethodChoice = Sequence[str] | Literal["all"] | None
+"""Names of methods; `all` of them; or the quick ones."""
+
+Progress = Callable[[str, int, int], None]
+"""Called before each method with its name, its number from 1, and how many there are."""
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method answered.
+
+    Attributes:
+        method: name of the method.
+        explanation: its maps and evidence by region; None if it failed.
+        seconds: wall time of building the attribution and of explaining both faces, at its first call. The
+            network itself has run before, forward and backward.
+        peak_memory: extra memory at its worst, in bytes, see `memory.measured_peak`; None where not measured.
+        error: why it failed, in one line; None if it did not.
+    """
+
+    method: str
+    explanation: Explanation | None
+    seconds: float
+    peak_memory: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Spearman's rank correlation between the maps of every two methods, face by face.
+
+    Attributes:
+        methods: names, in the order of rows and columns.
+        probe: K×K, −1…1; NaN where a map is constant over the face.
+        reference: the same for the other face.
+        smoothing: σ of the Gaussian blur before, as a share of the face's height; 0 for none.
+    """
+
+    methods: tuple[str, ...]
+    probe: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    smoothing: float
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean of both faces, K×K."""
+        both: NDArray[np.float64] = (self.probe + self.reference) / 2
+        return both
+
+    def with_others(self, method: str) -> float:
+        """Median agreement of a method with each other one, over both faces; NaN if there is none."""
+        row = np.delete(self.mean[self.methods.index(method)], self.methods.index(method))
+        known = row[np.isfinite(row)]
+        return float(np.median(known)) if known.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Many methods' answers about one pair.
+
+    Attributes:
+        verification: the decision that they explain.
+        faces: aligned probe and reference, H×W×3, 0…255.
+        results: one for each method, in the order asked for; failed ones included.
+        agreement: between the methods that did not fail.
+        notes: what may make all answers less reliable, in words.
+        timings: seconds of what was done once: `load`, `faces`, `verify`, `warm_up`.
+        version: of this package.
+    """
+
+    verification: Verification
+    faces: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    results: tuple[MethodResult, ...]
+    agreement: Agreement
+    notes: tuple[str, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    version: str = ""
+
+    @property
+    def explanations(self) -> dict[str, Explanation]:
+        """Explanations of the methods that did not fail, by name."""
+        return {r.method: r.explanation for r in self.results if r.explanation is not None}
+
+    def save(self, folder: str | os.PathLike[str], stem: str = "comparison") -> tuple[Path, Path]:
+        """Write `<stem>.png`, the grid, and `<stem>.json`, everything; each whole or not at all.
+
+        Returns:
+            The paths of the picture and of the document.
+
+        Raises:
+            ResultError: the folder cannot be written to.
+        """
+        from xfr_plugin.explanation.comparison_document import (
+            write_comparison,  # report builds on this module
+        )
+
+        return write_comparison(self, Path(folder), stem)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Comparison:
+        """Read the document of a saved comparison.
+
+        Raises:
+            ResultError: missing, damaged, or not a document of ours.
+        """
+        from xfr_plugin.explanation.comparison_document import read_comparison
+
+        return read_comparison(Path(path))
+
+
+def compare(
+    photo_a: PhotoSource,
+    photo_b: PhotoSource,
+    *,
+    methods: MethodChoice = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    recognizer: RecognizerSource = DEFAULT_RECOGNIZER,
+    threshold: float | None = None,
+    fmr: float | None = None,
+    detector: Detector | None = None,
+    alignment: Alignment = "auto",
+    faces: tuple[int, int] = (0, 0),
+    regions: RegionMap | None = None,
+    smoothing: float = DEFAULT_SMOOTHING,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+    check: bool = False,
+) -> Comparison:
+    """Explain one pair by many methods.
+
+    Faces are found and the decision is made once. A method that fails on this recognizer (for want of a decoder,
+    say) is reported in its result, and the others go on. Agreement is measured inside the face only, on maps blurred
+    to a common scale: unblurred, a noisy gradient map and a coarse one cannot agree even if both point at the mouth.
+    Neighbouring pixels of a blurred map are alike, so the correlations come without a test of significance.
+
+    Args:
+        photo_a: the probe: a path, encoded bytes, a PIL image or an array.
+        photo_b: the reference.
+        methods: names, `all`, or `QUICK_METHODS` if left out.
+        options: options by name of the method, then by name of the option.
+        recognizer: see `explain`.
+        threshold: see `verify`.
+        fmr: see `verify`.
+        detector: see `verify`.
+        alignment: see `verify`.
+        faces: see `verify`.
+        regions: named regions of both aligned faces; each face's own (`faces.outlines`), if left out.
+        smoothing: σ of the blur before maps are correlated, as a share of the face's height; 0 for none.
+        device: see `verify`.
+        progress: called before each method, see `Progress`.
+        check: also test each explanation, see `explain`; neither its time nor its memory are the method's.
+
+    Raises:
+        PhotoError, FaceError: a photo or its face cannot be used.
+        WeightsError: the recognizer's weights cannot be used.
+        InputError: an argument makes no sense; `UnknownNameError` for a method or option that does not exist.
+
+    Warns:
+        FaceWarning: several faces, or a tiny one.
+    """
+    if not 0 <= smoothing < 1:
+        raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
+    chosen, given = chosen_methods(methods), dict(options or {})
+    _check_options(chosen, given)
+    timings: dict[str, float] = {}
+    with timed(timings, "load"):
+        model = open_recognizer(recognizer, device)
+        choose_threshold(model, threshold, fmr)
+    with timed(timings, "faces"):
+        aligned = align_pair((photo_a, photo_b), faces, model, detector, alignment)
+    with timed(timings, "verify"):
+        pair = prepare_pair(model, aligned, threshold, fmr)
+    with timed(timings, "warm_up"):
+        _warm_up(model, pair)
+    labels = regions or template_regions(pair.size)
+    results = []
+    for number, method in enumerate(chosen, start=1):
+        if progress is not None:
+            progress(method.name, number, len(chosen))
+        result = _result(method, given.get(method.name, {}), model, pair, regions)
+        if check and result.explanation is not None:
+            checked = with_check(result.explanation, pair, model, labels)
+            result = replace(result, explanation=checked)
+        results.append(result)
+    explained = [result.explanation for result in results if result.explanation is not None]
+    return Comparison(
+        verification=pair.verification,
+        faces=(aligned[0].image, aligned[1].image),
+        results=tuple(results),
+        agreement=rank_agreement(explained, labels, smoothing),
+        notes=pair.notes(),
+        timings=timings,
+        version=__version__,
+    )
+
+
+def chosen_methods(choice: MethodChoice) -> tuple[Method, ...]:
+    """Methods of a choice, each once, in its order.
+
+    Raises:
+        UnknownNameError: a method that does not exist.
+        InputError: none is named.
+    """
+    if choice is None:
+        return tuple(METHODS[name] for name in QUICK_METHODS)
+    if choice == "all":
+        return tuple(METHODS.values())
+    names = (choice,) if isinstance(choice, str) else tuple(dict.fromkeys(choice))
+    if not names:
+        raise InputError("name at least one method, or 'all'")
+    return tuple(get_method(name) for name in names)
+
+
+def rank_agreement(explanations: Iterable[Explanation], regions: RegionMap, smoothing: float) -> Agreement:
+    """Spearman's rank correlation of maps over the pixels of the face; see `compare`."""
+    listed = list(explanations)
+    return Agreement(
+        methods=tuple(explanation.method for explanation in listed),
+        probe=map_correlations([e.probe.saliency for e in listed], regions.face, smoothing),
+        reference=map_correlations([e.reference.saliency for e in listed], regions.face, smoothing),
+        smoothing=smoothing,
+    )
+
+
+def _check_options(methods: tuple[Method, ...], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse misspelt options before anything is computed."""
+    for name, given in options.items():
+        if name not in {method.name for method in methods}:
+            raise UnknownNameError.of("method among the compared, with options,", name, METHODS)
+        for option in given:
+            if option not in get_method(name).options():
+                raise UnknownNameError.of(f"option of {name}", option, get_method(name).options())
+
+
+def _warm_up(model: Recognizer, pair: PreparedPair) -> None:
+    """Pass through the network once each way, or the first method would pay for what all methods need."""
+    with suppress(RuntimeError):  # a network without gradients can still be a black box
+        embeddings, pullback = pull_back(model, pair.images)
+        pullback(torch.ones_like(embeddings)[None])
+
+
+def _result(
+    method: Method,
+    options: Mapping[str, Any],
+    model: Recognizer,
+    pair: PreparedPair,
+    regions: RegionMap | None,
+) -> MethodResult:
+    """Run one method; whatever goes wrong is its own affair."""
+    start = time.perf_counter()
+    explanation, error = None, None
+    with measured_peak(model.device) as peak:
+        try:
+            attribution = method.build(model, pair.verification.threshold, **options)
+            maps, errors = attribution.attribute_with_errors(pair.inputs)
+            _wait_for(model.device)
+            seconds = time.perf_counter() - start
+            if not all(bool(torch.isfinite(side).all()) for side in maps):
+                raise InputError("its maps hold values that are not finite")
+            explanation = pair.explanation(method, options, maps, regions, {"explain": seconds}, errors)
+        except Exception as problem:  # one method must not take the others' answers along
+            seconds, error = time.perf_counter() - start, _in_one_line(problem)
+    return MethodResult(method.name, explanation, seconds, peak.extra, error)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _in_one_line(problem: Exception) -> str:
+    text = " ".join(str(problem).split()) or "no message"
+    return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text}"
+
+
+def map_correlations(
+    maps: list[NDArray[np.float32]], face: NDArray[np.bool_], smoothing: float
+) -> NDArray[np.float64]:
+    """Rank correlations K×K of maps H×W over the pixels of a mask, blurred first; NaN where a map is constant."""
+    from scipy.ndimage import gaussian_filter  # these two take their time to import
+    from scipy.stats import rankdata
+
+    ranks = []
+    for saliency in maps:
+        smooth = gaussian_filter(saliency.astype(np.float64), smoothing * saliency.shape[0])
+        centred = rankdata(smooth[face]) - (np.count_nonzero(face) + 1) / 2
+        norm = float(np.linalg.norm(centred))
+        ranks.append(centred / norm if norm > 0 else np.full_like(centred, np.nan))
+    stacked = np.stack(ranks) if ranks else np.empty((0, 0))
+    correlations: NDArray[np.float64] = np.clip(stacked @ stacked.T, -1, 1)
+    return correlations

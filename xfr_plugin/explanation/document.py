@@ -1,0 +1,189 @@
+"""An explanation as a file: one JSON document that holds everything, and the picture beside it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from xfr_plugin.base.files import atomic_path
+from xfr_plugin.errors import InputError, PhotoError, ResultError
+from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
+from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.figures.explanation import explanation_figure
+from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.faces.photo import load_photo
+
+__all__ = [
+    "Base64",
+    "ExplanationDocument",
+    "FaceDocument",
+    "MapDocument",
+    "decode_image",
+    "decode_map",
+    "encode_image",
+    "encode_map",
+    "read_explanation",
+    "write_explanation",
+]
+
+_DPI = 110
+
+
+def _checked_base64(text: str) -> str:
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64") from error
+    return text
+
+
+Base64 = Annotated[str, AfterValidator(_checked_base64)]
+"""Text that is checked to be base64."""
+
+
+class MapDocument(BaseModel):
+    """A signed map: little-endian float32, row by row, as base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    height: int
+    width: int
+    float32: Base64
+
+
+class FaceDocument(BaseModel):
+    """One face: aligned crop as a base64 PNG, signed map, evidence by region."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_png: Base64
+    saliency: MapDocument
+    regions: tuple[RegionEvidence, ...]
+
+
+class ExplanationDocument(BaseModel):
+    """The JSON form of an `Explanation`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["xfr-explanation/1"] = "xfr-explanation/1"
+    version: str
+    verification: Verification
+    method: str
+    options: dict[str, Any]
+    timings: dict[str, float]
+    notes: tuple[str, ...]
+    probe: FaceDocument
+    reference: FaceDocument
+    faithfulness: Faithfulness | None = None
+
+
+def write_explanation(explanation: Explanation, folder: Path, stem: str) -> tuple[Path, Path]:
+    """Write picture and document; see `Explanation.save`."""
+    picture, document = folder / f"{stem}.png", folder / f"{stem}.json"
+    try:
+        with atomic_path(picture) as temporary:
+            explanation_figure(explanation).savefig(temporary, dpi=_DPI)
+        with atomic_path(document) as temporary:
+            temporary.write_text(to_document(explanation).model_dump_json(indent=1), encoding="utf-8")
+    except OSError as error:
+        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return picture, document
+
+
+def read_explanation(path: Path) -> Explanation:
+    """Read a document; see `Explanation.load`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = ExplanationDocument.model_validate_json(text)
+        return _from_document(document)
+    except FileNotFoundError as error:
+        raise ResultError(f"there is no explanation at {path}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise ResultError(f"{path.name} is not a saved explanation: {where}: {first['msg']}") from error
+    except (OSError, ValueError, InputError, PhotoError) as error:
+        raise ResultError(f"{path.name} is a damaged explanation ({error})") from error
+
+
+def to_document(explanation: Explanation) -> ExplanationDocument:
+    """Turn an explanation into its JSON form."""
+    return ExplanationDocument(
+        version=explanation.version,
+        verification=explanation.verification,
+        method=explanation.method,
+        options=dict(explanation.options),
+        timings=dict(explanation.timings),
+        notes=explanation.notes,
+        probe=_face_document(explanation.probe),
+        reference=_face_document(explanation.reference),
+        faithfulness=explanation.faithfulness,
+    )
+
+
+def encode_image(image: NDArray[np.uint8]) -> str:
+    """Turn an image H×W×3 into a base64 PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decode_image(text: str) -> NDArray[np.uint8]:
+    """Turn a base64 PNG back into an image.
+
+    Raises:
+        PhotoError: the data is no image.
+    """
+    return load_photo(base64.b64decode(text))
+
+
+def encode_map(saliency: NDArray[np.float32]) -> MapDocument:
+    """Turn a map H×W into its JSON form."""
+    height, width = saliency.shape
+    data = np.ascontiguousarray(saliency, dtype="<f4").tobytes()
+    return MapDocument(height=height, width=width, float32=base64.b64encode(data).decode())
+
+
+def decode_map(document: MapDocument) -> NDArray[np.float32]:
+    """Turn the JSON form of a map back into it.
+
+    Raises:
+        ValueError: sizes and data do not fit, or a value is not finite.
+    """
+    values = np.frombuffer(base64.b64decode(document.float32), dtype="<f4")
+    if values.size != document.height * document.width or not np.isfinite(values).all():
+        raise ValueError("a map does not hold height × width finite numbers")
+    return values.reshape(document.height, document.width).astype(np.float32)
+
+
+def _face_document(face: FaceExplanation) -> FaceDocument:
+    return FaceDocument(
+        image_png=encode_image(face.image), saliency=encode_map(face.saliency), regions=face.regions
+    )
+
+
+def _from_document(document: ExplanationDocument) -> Explanation:
+    return Explanation(
+        verification=document.verification,
+        probe=_face(document.probe),
+        reference=_face(document.reference),
+        method=document.method,
+        options=document.options,
+        timings=document.timings,
+        notes=document.notes,
+        version=document.version,
+        faithfulness=document.faithfulness,
+    )
+
+
+def _face(document: FaceDocument) -> FaceExplanation:
+    return FaceExplanation(decode_image(document.image_png), decode_map(document.saliency), document.regions)

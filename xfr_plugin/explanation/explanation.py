@@ -1,0 +1,184 @@
+"""The answer to "why": signed maps of both faces, evidence by region, and how they were made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.faces.regions import RegionMap
+
+__all__ = [
+    "Explanation",
+    "FaceExplanation",
+    "RegionEvidence",
+    "error_shares",
+    "net_shares",
+    "region_evidence",
+]
+
+
+class RegionEvidence(BaseModel):
+    """Evidence of one named region of a face, in the units of the method.
+
+    Attributes:
+        region: name.
+        pixels: area.
+        evidence: sum of the signed map; over all regions these add up to the map's total.
+        similar: sum of its positive part.
+        dissimilar: sum of its negative part, as a positive number.
+        error: standard error of the evidence, from resampling; None where the method has none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    region: str
+    pixels: int
+    evidence: float
+    similar: float
+    dissimilar: float
+    error: float | None = Field(default=None, ge=0)
+
+
+@dataclass(frozen=True)
+class FaceExplanation:
+    """One face of an explained pair.
+
+    Attributes:
+        image: aligned face, H×W×3, 0…255.
+        saliency: signed map, H×W: positive pixels argue for a match, negative ones against.
+        regions: evidence by named region, in the order of the region map.
+    """
+
+    image: NDArray[np.uint8]
+    saliency: NDArray[np.float32]
+    regions: tuple[RegionEvidence, ...]
+
+    def __post_init__(self) -> None:
+        if self.image.shape != (*self.saliency.shape, 3):
+            raise InputError(f"face {self.image.shape} and map {self.saliency.shape} are of different sizes")
+
+    @property
+    def similar(self) -> NDArray[np.float32]:
+        """Positive part of the map, H×W, ≥ 0."""
+        return np.maximum(self.saliency, 0)
+
+    @property
+    def dissimilar(self) -> NDArray[np.float32]:
+        """Negative part of the map, H×W, ≥ 0."""
+        return np.maximum(-self.saliency, 0)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a pair was decided as it was.
+
+    Attributes:
+        verification: the decision that is explained.
+        probe: the first face.
+        reference: the second face.
+        method: name of the attribution method.
+        options: all options of the method.
+        timings: seconds by stage.
+        notes: what may make the answer less reliable, in words.
+        version: of this package.
+        faithfulness: whether the score follows what the maps point at; None if it was not checked.
+    """
+
+    verification: Verification
+    probe: FaceExplanation
+    reference: FaceExplanation
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    version: str = ""
+    faithfulness: Faithfulness | None = None
+
+    def save(self, folder: str | os.PathLike[str], stem: str = "explanation") -> tuple[Path, Path]:
+        """Write `<stem>.png`, the picture, and `<stem>.json`, everything; each whole or not at all.
+
+        Returns:
+            The paths of the picture and of the document.
+
+        Raises:
+            ResultError: the folder cannot be written to.
+        """
+        from xfr_plugin.explanation.document import write_explanation  # report builds on this module
+
+        return write_explanation(self, Path(folder), stem)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Explanation:
+        """Read the document of a saved explanation.
+
+        Raises:
+            ResultError: missing, damaged, or not a document of ours.
+        """
+        from xfr_plugin.explanation.document import read_explanation
+
+        return read_explanation(Path(path))
+
+
+def region_evidence(
+    saliency: NDArray[np.float32], regions: RegionMap, errors: Mapping[str, float] | None = None
+) -> tuple[RegionEvidence, ...]:
+    """Sum a signed map H×W over each region of a region map of the same size.
+
+    Args:
+        saliency: signed map, H×W.
+        regions: of the same size.
+        errors: standard errors by region, for those that have one.
+
+    Raises:
+        InputError: map and regions are of different sizes; `UnknownNameError` for the error of another region.
+    """
+    known = errors or {}
+    for name in known:
+        if name not in regions.names:
+            raise UnknownNameError.of("region with an error", name, regions.names)
+    areas = regions.areas()
+    total = regions.totals(saliency)
+    similar = regions.totals(np.maximum(saliency, 0))
+    dissimilar = regions.totals(np.maximum(-saliency, 0))
+    return tuple(
+        RegionEvidence(
+            region=name,
+            pixels=areas[name],
+            evidence=total[name],
+            similar=similar[name],
+            dissimilar=dissimilar[name],
+            error=known.get(name),
+        )
+        for name in regions.names
+    )
+
+
+def net_shares(face: FaceExplanation) -> NDArray[np.float64]:
+    """Net evidence of each region, in percent of all evidence in the face: the sum of its map's magnitudes.
+
+    Shares of different methods can be compared, though their units cannot. An empty map has shares of 0.
+    """
+    total = _all_evidence(face)
+    net = np.array([region.evidence for region in face.regions])
+    return 100 * net / total if total > 0 else np.zeros_like(net)
+
+
+def error_shares(face: FaceExplanation) -> NDArray[np.float64]:
+    """Standard errors of the net shares, in the same percent; NaN where the method has none."""
+    total = _all_evidence(face)
+    errors = np.array([np.nan if region.error is None else region.error for region in face.regions])
+    return 100 * errors / total if total > 0 else np.full_like(errors, np.nan)
+
+
+def _all_evidence(face: FaceExplanation) -> float:
+    return sum(region.similar + region.dissimilar for region in face.regions)

@@ -1,0 +1,114 @@
+"""Aligned faces in a folder, one subfolder a person, with their named regions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xfr_plugin.errors import InputError
+from xfr_plugin.faces.lfw import read_mesh_regions
+from xfr_plugin.faces.photo import read_face
+from xfr_plugin.faces.regions import RegionsOf, template_regions
+
+__all__ = ["FaceFolder", "Half", "RegionSource", "as_pixels", "in_half"]
+
+
+Half: TypeAlias = Literal["select", "report", "all"]
+"""Half of the people, by a hash of their names: choose methods and constants on one, and report on the other."""
+
+
+RegionSource: TypeAlias = Literal["auto", "mesh", "template"]
+"""Where named regions come from: face meshes beside the faces, the template, or meshes where there are any."""
+
+
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def in_half(person: str, half: Half) -> bool:
+    """Whether a person is in a half; see `Half`."""
+    wanted = {"select": 0, "report": 1}.get(half)
+    return wanted is None or hashlib.sha256(person.encode()).digest()[0] % 2 == wanted
+
+
+class FaceFolder:
+    """Aligned faces in a folder, with their named regions.
+
+    Args:
+        folder: of the faces; for LFW's layout also the folder above `lfw112`.
+        size: height and width that faces are read at.
+        regions: see `RegionSource`.
+        example: a file that must be there, by which the folder is found.
+
+    Raises:
+        InputError: the file is not there, or there are no meshes though they were asked for.
+    """
+
+    def __init__(
+        self, folder: Path, size: tuple[int, int], regions: RegionSource = "auto", example: str | None = None
+    ) -> None:
+        places = (folder, folder / "lfw112")
+        found = [place for place in places if place.is_dir() and (not example or (place / example).exists())]
+        found = found if example else found[::-1]
+        if not found:
+            raise InputError(f"no faces at {folder}" + (f": {example} is not there" if example else ""))
+        self.folder, self.size = found[0], size
+        meshes = [place for place in (folder, folder.parent) if (place / "mesh468_aligned.npz").is_file()]
+        if regions == "mesh" and not meshes:
+            raise InputError(f"no face meshes (mesh468_aligned.npz, regions.json) at {folder}")
+        self.meshes = meshes[0] if meshes and regions != "template" else None
+        self.regions: RegionsOf = (
+            read_mesh_regions(self.meshes, size) if self.meshes else lambda _file: template_regions(size)
+        )
+        self.face = lru_cache(maxsize=512)(self._face)
+
+    def photos_of(self, people: Iterable[str], half: Half = "all") -> dict[str, list[str]]:
+        """Files of each person: all images in the folder of that name."""
+        return {
+            person: sorted(
+                f"{person}/{file.name}"
+                for file in (self.folder / person).glob("*")
+                if file.suffix.lower() in _IMAGES
+            )
+            for person in people
+            if in_half(person, half)
+        }
+
+    def everyone(self) -> list[str]:
+        """All people: folders with images."""
+        return sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
+
+    def digests(self, files: Iterable[str]) -> dict[str, str]:
+        """Checksum of each file.
+
+        Raises:
+            InputError: one is not there, or has no named regions.
+        """
+        result = {}
+        for file in sorted(set(files)):
+            try:
+                content = (self.folder / file).read_bytes()
+            except OSError as error:
+                raise InputError(f"{file} is not in {self.folder}: check --faces and --pairs") from error
+            self.regions(file)
+            result[file] = hashlib.sha256(content).hexdigest()[:16]
+        return result
+
+    def pixels(self, file: str) -> Tensor:
+        """A face as 8-bit RGB, 3×H×W."""
+        return as_pixels(self.face(file))
+
+    def _face(self, file: str) -> NDArray[np.float32]:
+        return read_face(self.folder / file, self.size)
+
+
+def as_pixels(face: NDArray[np.float32]) -> Tensor:
+    """8-bit RGB, 3×H×W, of a face H×W×3 in [0, 1]."""
+    return torch.from_numpy(np.rint(face.transpose(2, 0, 1) * 255).astype(np.uint8))

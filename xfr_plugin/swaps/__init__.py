@@ -1,0 +1,1 @@
+"""Putting one face's region into another: regions that are exchanged, blending, donors, planting."""

@@ -1,0 +1,134 @@
+"""The regions that are exchanged as a whole: which they are, where they lie on a face, and evidence laid on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, distance_transform_edt
+from torch import Tensor
+
+from xfr_plugin.faces.outlines import find_regions
+from xfr_plugin.faces.regions import RegionMap, template_regions
+
+__all__ = [
+    "EXCHANGED_REGIONS",
+    "REGIONS",
+    "FaceRegions",
+    "face_regions",
+    "laid_map",
+    "named_errors",
+    "regions_of",
+]
+
+
+EXCHANGED_REGIONS: dict[str, tuple[str, ...]] = {
+    "eyes": ("right_eye", "left_eye"),
+    "brows": ("right_brow", "left_brow"),
+    "nose": ("nose",),
+    "mouth": ("mouth",),
+    "forehead": ("forehead",),
+    "cheeks": ("right_cheek", "left_cheek"),
+    "chin": ("chin",),
+    "outside": ("outside",),
+}
+"""The players: regions of both sides go together, and hair and background are one of them."""
+
+REGIONS = tuple(EXCHANGED_REGIONS)
+
+_GROWTH = 2 / 112
+_CORE = 5 / 112
+
+
+@dataclass(frozen=True)
+class FaceRegions:
+    """The regions of one face that are exchanged as a whole.
+
+    Attributes:
+        labels: named regions, of which these consist.
+        present: which of `REGIONS` the face shows.
+        masks: R×H×W; of an absent region, the template's.
+    """
+
+    labels: RegionMap
+    present: NDArray[np.bool_]
+    masks: NDArray[np.bool_]
+
+    @cached_property
+    def grown(self) -> NDArray[np.bool_]:
+        """The masks with the pixels around that come along."""
+        growth = max(1, round(_GROWTH * self.masks.shape[1]))
+        return np.stack([binary_dilation(mask, iterations=growth) for mask in self.masks])
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """How evidence lies on each region, R×H×W: zero outside, sums to 1; an absent region has zeros.
+
+        Outlines are off by two pixels of 112, so what is near to an outline may belong to the neighbour: from the
+        outline inward the weight rises as the root of the distance, up to five pixels of 112.
+        """
+        reach = _CORE * self.masks.shape[1]
+        weights: NDArray[np.float64] = np.stack([np.sqrt(_depth(mask, reach)) for mask in self.masks])
+        weights *= self.present[:, None, None]
+        weights /= np.maximum(weights.sum(axis=(1, 2), keepdims=True), 1e-12)
+        return weights
+
+
+def face_regions(images: Tensor, found: bool) -> list[FaceRegions]:
+    """Regions of faces N×C×H×W: each face's own, where they are to be and can be found, or the template's."""
+    size = (images.shape[2], images.shape[3])
+    if found and images.shape[1] == 3:
+        return regions_of(find_regions(images))
+    return regions_of([template_regions(size)]) * len(images)
+
+
+def regions_of(labels: Sequence[RegionMap]) -> list[FaceRegions]:
+    """Regions of faces whose named regions are known."""
+    return [_as_masks(regions, regions.size) for regions in labels]
+
+
+def _depth(mask: NDArray[np.bool_], reach: float) -> NDArray[np.float64]:
+    """Distance in pixels to the nearest pixel of the image that is not in the mask, up to a bound."""
+    depth = np.zeros(mask.shape)
+    if mask.all():
+        return depth + reach
+    # what lies beyond the box around the mask and its neighbours is never nearest
+    box = tuple(
+        slice(max(0, int(lines[0]) - 1), int(lines[-1]) + 2)
+        for lines in (np.flatnonzero(mask.any(axis=1 - axis)) for axis in range(2))
+        if len(lines)
+    )
+    if box:
+        depth[box] = np.minimum(distance_transform_edt(mask[box]), reach)
+    return depth
+
+
+def laid_map(regions: FaceRegions, evidence: Tensor) -> Tensor:
+    """Map H×W on which the evidence of each region, R, lies; see `FaceRegions.weights`."""
+    return torch.einsum("r,rhw->hw", evidence, torch.from_numpy(regions.weights).to(evidence))
+
+
+def named_errors(regions: FaceRegions, errors: Tensor) -> dict[str, float]:
+    """Errors of the named regions from those of R regions; regions of two sides share theirs by area."""
+    areas = regions.labels.areas()
+    named: dict[str, float] = {}
+    for parts, error in zip(EXCHANGED_REGIONS.values(), errors.tolist(), strict=True):
+        whole = sum(areas[part] for part in parts)
+        named |= {part: error * areas[part] / whole for part in parts if whole}
+    return named
+
+
+def _as_masks(regions: RegionMap, size: tuple[int, int]) -> FaceRegions:
+    own, template = (
+        np.stack([labels.mask(*parts) for parts in EXCHANGED_REGIONS.values()])
+        for labels in (regions, template_regions(size))
+    )
+    present = np.asarray(own.any(axis=(1, 2)))
+    masks = np.where(present[:, None, None], own, template)
+    # on very small faces: any pixel, which is then not reported
+    masks[~np.asarray(masks.any(axis=(1, 2))), 0, 0] = True
+    return FaceRegions(regions, present, masks)
