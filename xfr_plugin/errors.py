@@ -104,3 +104,9 @@ class ResultError(XfrError):
 
 class FaceWarning(UserWarning):
     """The answer may be less reliable: several faces, a tiny face, an approximate alignment."""
+
+
+def in_one_line(error: Exception) -> str:
+    """An error as one line: the message of ours, and for any other its type too."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -1,13 +1,14 @@
-"""Means with bootstrap intervals."""
+"""Means with bootstrap intervals, and rank correlations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["RESAMPLES", "Interval", "bootstrap_mean"]
+__all__ = ["RESAMPLES", "Interval", "bootstrap_mean", "rank_correlations"]
 
 
 RESAMPLES = 2000
@@ -31,3 +32,17 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Interval:
     means = array[rng.integers(len(array), size=(RESAMPLES, len(array)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(mean=float(array.mean()), low=float(low), high=float(high))
+
+
+def rank_correlations(samples: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Spearman's rank correlations K×K of K samples of equal length; NaN where a sample is constant."""
+    from scipy.stats import rankdata  # takes its time to import
+
+    if not len(samples):
+        return np.empty((0, 0))
+    ranks = rankdata(np.asarray(samples), axis=1)
+    centred = ranks - ranks.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=norms > 0)
+    correlations: NDArray[np.float64] = np.clip(unit @ unit.T, -1, 1)
+    return correlations

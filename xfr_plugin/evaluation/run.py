@@ -16,7 +16,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.memory import measured_peak
-from xfr_plugin.errors import InputError
+from xfr_plugin.errors import InputError, in_one_line
 from xfr_plugin.evaluation.chance_baselines import FLOORS
 from xfr_plugin.evaluation.pairs import PairEntry, load_pair
 from xfr_plugin.evaluation.protocol import (
@@ -147,7 +147,7 @@ class Engine:
                 self.facts.append({"pair": entry.name, "facts": self._facts_of(entry, pair)})
         except Exception as error:  # one bad face must not end a night's run
             if entry.name not in self.facts.lines:
-                self.facts.append({"pair": entry.name, "error": _in_one_line(error)})
+                self.facts.append({"pair": entry.name, "error": in_one_line(error)})
             return None
         return pair
 
@@ -193,7 +193,7 @@ class Engine:
             else:
                 raise InputError(f"{protocol.name} judges neither maps nor methods")
         except Exception as error:  # a protocol may fail on a method without taking the others along
-            return {"error": _in_one_line(error)}
+            return {"error": in_one_line(error)}
         return {"measured": [_plain(measurement) for measurement in measured]}
 
     def _maps_of(self, method: Method, entry: PairEntry, pair: EvaluationPair, sides: str) -> PairMaps | str:
@@ -212,7 +212,7 @@ class Engine:
                 seconds = time.perf_counter() - began[0], time.process_time() - began[1]
             peak = memory.extra if memory else None
         except Exception as error:  # a method may fail without taking the others along
-            return _in_one_line(error)
+            return in_one_line(error)
         if entry.name not in costs.lines:
             faces = 2 if sides == "both" or attribution.reads_both_faces else 1
             costs.append(_cost(entry.name, seconds, faces, peak))
@@ -225,7 +225,7 @@ class Engine:
                 built = method.build(self.setting.recognizer, self.setting.threshold)
                 self._built[method.name] = built
             except Exception as error:  # it will fail on every pair: once is enough
-                self._built[method.name] = _in_one_line(error)
+                self._built[method.name] = in_one_line(error)
         found = self._built[method.name]
         if isinstance(found, str):
             raise InputError(found)
@@ -301,8 +301,3 @@ def _plain(measurement: Measurement) -> list[object]:
     value = float(measurement.value)
     at = None if measurement.at is None else float(measurement.at)
     return [measurement.variant, measurement.metric, value if np.isfinite(value) else None, at]
-
-
-def _in_one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

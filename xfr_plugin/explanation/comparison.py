@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import METHODS, Method, get_method
 from xfr_plugin.base.memory import measured_peak
+from xfr_plugin.base.statistics import rank_correlations
 from xfr_plugin.channels.pullback import pull_back
-from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.errors import InputError, UnknownNameError, in_one_line
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.explanation.pipeline import (
@@ -313,7 +314,7 @@ def _result(
                 raise InputError("its maps hold values that are not finite")
             explanation = pair.explanation(method, options, maps, regions, {"explain": seconds}, errors)
         except Exception as problem:  # one method must not take the others' answers along
-            seconds, error = time.perf_counter() - start, _in_one_line(problem)
+            seconds, error = time.perf_counter() - start, in_one_line(problem)
     return MethodResult(method.name, explanation, seconds, peak.extra, error)
 
 
@@ -322,24 +323,11 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _in_one_line(problem: Exception) -> str:
-    text = " ".join(str(problem).split()) or "no message"
-    return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text}"
-
-
 def map_correlations(
     maps: list[NDArray[np.float32]], face: NDArray[np.bool_], smoothing: float
 ) -> NDArray[np.float64]:
     """Rank correlations K×K of maps H×W over the pixels of a mask, blurred first; NaN where a map is constant."""
-    from scipy.ndimage import gaussian_filter  # these two take their time to import
-    from scipy.stats import rankdata
+    from scipy.ndimage import gaussian_filter  # takes its time to import
 
-    ranks = []
-    for saliency in maps:
-        smooth = gaussian_filter(saliency.astype(np.float64), smoothing * saliency.shape[0])
-        centred = rankdata(smooth[face]) - (np.count_nonzero(face) + 1) / 2
-        norm = float(np.linalg.norm(centred))
-        ranks.append(centred / norm if norm > 0 else np.full_like(centred, np.nan))
-    stacked = np.stack(ranks) if ranks else np.empty((0, 0))
-    correlations: NDArray[np.float64] = np.clip(stacked @ stacked.T, -1, 1)
-    return correlations
+    blurred = [gaussian_filter(m.astype(np.float64), smoothing * m.shape[0])[face] for m in maps]
+    return rank_correlations(blurred)

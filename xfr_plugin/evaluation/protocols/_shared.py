@@ -14,6 +14,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.attr.amortised.model import find_evidence
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.statistics import rank_correlations
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, PairMaps, Setting
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -106,14 +107,10 @@ def rank_correlation(
 ) -> float:
     """Spearman's rank correlation of two maps H×W over the pixels of a mask, both blurred before.
 
-    The same as `comparison.rank_agreement`: −1…1, NaN where a map is constant.
+    −1…1, NaN where a map is constant.
     """
-    from scipy.stats import rankdata  # as above
-
-    ranks = [rankdata(smoothed(values, smoothing)[inside]) for values in (first, second)]
-    centred = [rank - rank.mean() for rank in ranks]
-    norm = float(np.prod([np.linalg.norm(rank) for rank in centred]))
-    return float(np.clip(centred[0] @ centred[1] / norm, -1, 1)) if norm > 0 else float("nan")
+    blurred = [smoothed(values, smoothing)[inside] for values in (first, second)]
+    return float(rank_correlations(blurred)[0, 1])
 
 
 def side_of_threshold(pair: EvaluationPair) -> int:
