@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
             seed=options.seed,
         ),
         limit=count,
-        half="report",
+        split="test",
         seed=options.seed,
         progress=shown,
     )

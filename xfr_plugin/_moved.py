@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
-__all__ = ["MODULES", "NAMES", "getattr_of", "install"]
+__all__ = ["MODULES", "NAMES", "getattr_of", "install", "renamed_arguments"]
 
 _ROOT = "xfr_plugin"
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MODULES: dict[str, str] = {
     "api": "explanation.api",
@@ -126,6 +129,28 @@ def getattr_of(module: str) -> Callable[[str], Any]:
         return getattr(importlib.import_module(f"{_ROOT}.{where}"), now)
 
     return find
+
+
+def renamed_arguments(names: Mapping[str, str], values: Mapping[str, str] | None = None) -> Callable[[F], F]:
+    """Let a function take keyword arguments by their old names too, with a warning.
+
+    Args:
+        names: old name → new name.
+        values: old value of such an argument → new value, where values were renamed too.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            for old in names.keys() & kwargs.keys():
+                warnings.warn(f"the argument {old} is now {names[old]}", DeprecationWarning, stacklevel=2)
+                given = kwargs.pop(old)
+                kwargs[names[old]] = (values or {}).get(given, given) if isinstance(given, str) else given
+            return function(*args, **kwargs)
+
+        return cast(F, call)
+
+    return decorate
 
 
 class _Finder(MetaPathFinder, Loader):

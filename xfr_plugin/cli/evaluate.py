@@ -92,8 +92,9 @@ def evaluate_command(
     from xfr_plugin.evaluation import evaluate  # what it builds on is slow to import
     from xfr_plugin.evaluation.plan import PlantedPlan
 
-    if half not in ("select", "report", "all"):
-        raise InputError(f"--half must be select, report or all, not {half!r}")
+    split = {"select": "dev", "report": "test"}.get(half, half)  # their old names
+    if split not in ("dev", "test", "all"):
+        raise InputError(f"--half must be dev, test or all, not {half!r}")
     if regions not in ("auto", "mesh", "template"):
         raise InputError(f"--regions must be auto, mesh or template, not {regions!r}")
     plan = PlantedPlan(
@@ -115,7 +116,7 @@ def evaluate_command(
             threshold=threshold,
             plan=plan,
             limit=limit,
-            half=half,  # type: ignore[arg-type]  # narrowed by the check above
+            split=split,  # type: ignore[arg-type]  # narrowed by the check above
             regions=regions,  # type: ignore[arg-type]  # as above
             seed=seed,
             floors=floors,

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
+from xfr_plugin._moved import renamed_arguments
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.evaluation.after import agreement, average_maps_judged
@@ -34,7 +35,7 @@ from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.comparison import MethodChoice, chosen_methods
 from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
 from xfr_plugin.explanation.verification import choose_threshold
-from xfr_plugin.faces.folder import FaceFolder, Half, RegionSource, in_half
+from xfr_plugin.faces.folder import FaceFolder, RegionSource, Split, in_split
 
 __all__ = ["ProtocolChoice", "evaluate", "known_protocols"]
 
@@ -49,6 +50,7 @@ def known_protocols() -> dict[str, Callable[[], Protocol]]:
     return {"planted": PlantedEvidence, **PROTOCOLS}
 
 
+@renamed_arguments({"half": "split"}, values={"select": "dev", "report": "test"})
 def evaluate(
     faces: str | os.PathLike[str],
     pairs: str | os.PathLike[str] | PairList,
@@ -61,7 +63,7 @@ def evaluate(
     threshold: float | None = None,
     plan: PlantedPlan | None = None,
     limit: int | None = None,
-    half: Half = "all",
+    split: Split = "all",
     regions: RegionSource = "auto",
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -88,7 +90,7 @@ def evaluate(
         plan: which plantings are drawn where `pairs` brings none; `PlantedPlan` with this seed, if left out.
         limit: at most so many pairs, genuine and impostor by turns; and so many plantings, if `pairs` brings them,
             or single-region plantings a game, if they are drawn.
-        half: see `Half`.
+        split: see `Split`.
         regions: see `RegionSource`.
         seed: of everything random.
         device: see `verify`.
@@ -105,6 +107,8 @@ def evaluate(
     """
     chosen = _methods(methods, options or {}, floors)
     judges = _protocols(protocols)
+    if split not in get_args(Split):
+        raise UnknownNameError.of("split", split, get_args(Split))
     listed = pairs if isinstance(pairs, PairList) else read_pair_list(Path(pairs))
     model = open_recognizer(recognizer, device)
     setting = Setting(model, choose_threshold(model, threshold)[0], seed)
@@ -113,10 +117,12 @@ def evaluate(
     if plan is None and limit is not None:
         wanted = wanted.model_copy(update={"count": limit})
     planted, unplanted = (any(p.planted == kind for p in judges.values()) for kind in (True, False))
-    plantings = _plantings(listed, folder, wanted, limit, half) if planted else []
-    plain_pairs = balanced(listed.pairs, half, limit) if unplanted else []
+    plantings = _plantings(listed, folder, wanted, limit, split) if planted else []
+    plain_pairs = balanced(listed.pairs, split, limit) if unplanted else []
     if not plantings and not plain_pairs:
-        raise InputError("there is nothing to judge: the file names no pairs, or the half holds none of them")
+        raise InputError(
+            "there is nothing to judge: the file names no pairs, or the split holds none of them"
+        )
     manifest = RunManifest(
         versions=versions(),
         recognizer=describe_recognizer(model),
@@ -206,15 +212,15 @@ def _example(listed: PairList) -> str | None:
 
 
 def _plantings(
-    listed: PairList, folder: FaceFolder, plan: PlantedPlan, limit: int | None, half: Half
+    listed: PairList, folder: FaceFolder, plan: PlantedPlan, limit: int | None, split: Split
 ) -> list[PairEntry]:
     """Plantings that are given, or drawn from the people."""
     if listed.plantings:
         kept = [
             p
             for p in dict.fromkeys(listed.plantings)
-            if all(in_half(person_of(file), half) for file in (p.probe, p.reference, p.donor))
+            if all(in_split(person_of(file), split) for file in (p.probe, p.reference, p.donor))
         ]
         return [PairEntry.of(planting) for planting in kept[:limit]]
-    people = folder.photos_of(listed.people, half)
+    people = folder.photos_of(listed.people, split)
     return [PairEntry.of(planting) for planting in plan.draw(people, folder.regions)]

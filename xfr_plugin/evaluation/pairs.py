@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
-from xfr_plugin.faces.folder import FaceFolder, Half, as_pixels, in_half
+from xfr_plugin.faces.folder import FaceFolder, Split, as_pixels, in_split
 from xfr_plugin.faces.lfw import read_pairs, read_people
 from xfr_plugin.swaps.planted_pairs import plant
 from xfr_plugin.swaps.planting import Planting, read_plantings
@@ -107,9 +107,9 @@ def person_of(file: str) -> str:
     return Path(file).parent.as_posix()
 
 
-def balanced(pairs: Iterable[PairEntry], half: Half, limit: int | None) -> list[PairEntry]:
+def balanced(pairs: Iterable[PairEntry], split: Split, limit: int | None) -> list[PairEntry]:
     """Pairs of one half of the people, genuine and impostor by turns, each pair once, at most `limit`."""
-    kept = [p for p in dict.fromkeys(pairs) if all(in_half(person_of(file), half) for file in p.files)]
+    kept = [p for p in dict.fromkeys(pairs) if all(in_split(person_of(file), split) for file in p.files)]
     kinds = ([p for p in kept if p.genuine], [p for p in kept if not p.genuine])
     turns = [pair for turn in zip_longest(*kinds) for pair in turn if pair is not None]
     return turns[:limit]

@@ -18,10 +18,10 @@ from xfr_plugin.faces.lfw import read_mesh_regions
 from xfr_plugin.faces.photo import read_face
 from xfr_plugin.faces.regions import RegionsOf, template_regions
 
-__all__ = ["FaceFolder", "Half", "RegionSource", "as_pixels", "in_half"]
+__all__ = ["FaceFolder", "RegionSource", "Split", "as_pixels", "in_split"]
 
 
-Half: TypeAlias = Literal["select", "report", "all"]
+Split: TypeAlias = Literal["dev", "test", "all"]
 """Half of the people, by a hash of their names: choose methods and constants on one, and report on the other."""
 
 
@@ -32,9 +32,9 @@ RegionSource: TypeAlias = Literal["auto", "mesh", "template"]
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
-def in_half(person: str, half: Half) -> bool:
-    """Whether a person is in a half; see `Half`."""
-    wanted = {"select": 0, "report": 1}.get(half)
+def in_split(person: str, split: Split) -> bool:
+    """Whether a person belongs to a split; see `Split`."""
+    wanted = {"dev": 0, "test": 1}.get(split)
     return wanted is None or hashlib.sha256(person.encode()).digest()[0] % 2 == wanted
 
 
@@ -69,7 +69,7 @@ class FaceFolder:
         )
         self.face = lru_cache(maxsize=512)(self._face)
 
-    def photos_of(self, people: Iterable[str], half: Half = "all") -> dict[str, list[str]]:
+    def photos_of(self, people: Iterable[str], split: Split = "all") -> dict[str, list[str]]:
         """Files of each person: all images in the folder of that name."""
         return {
             person: sorted(
@@ -78,7 +78,7 @@ class FaceFolder:
                 if file.suffix.lower() in _IMAGES
             )
             for person in people
-            if in_half(person, half)
+            if in_split(person, split)
         }
 
     def everyone(self) -> list[str]:
