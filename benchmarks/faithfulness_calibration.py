@@ -1,9 +1,9 @@
 """Which maps does the check of faithfulness call supported, weak, contradicted? The table behind its rule.
 
-    python benchmarks/faithfulness_calibration.py --recognizer xfr_compact128 --people report --out out/check.md
+    python benchmarks/faithfulness_calibration.py --recognizer xfr_compact128 --people test --out out/check.md
 
-Needs the real faces (`XFR_DATA`). Held-out people and their two halves are those of `reconstruction_study.py`: bounds
-were chosen on `select` and are reported on `report`. Planted pairs whose planting moves the score by more than .1 are
+Needs the real faces (`XFR_DATA`). Held-out people and their two halves are those of `planted_evidence.py`: bounds
+were chosen on `dev` and are reported on `test`. Planted pairs whose planting moves the score by more than .1 are
 explained by maps that point at the planted region (`oracle`) and by their negatives; natural pairs of
 `pairsDevTest.txt` by methods, by the negatives of one of them, and by maps that know nothing. Every answer is
 appended to `--records`, so that a run that was killed goes on where it was.
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from reconstruction_study import held_out_people
+from planted_evidence import held_out_people
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
 from torch import Tensor
@@ -70,13 +70,13 @@ def parse_options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recognizer", default="xfr_compact128")
-    parser.add_argument("--people", choices=("select", "report"), default="report")
+    parser.add_argument("--people", choices=("dev", "test"), default="test")
     parser.add_argument(
         "--planted", type=int, default=63, help="plantings a game, before the weak are left out"
     )
     parser.add_argument("--pairs", type=int, default=40, help="natural pairs, half of them genuine")
     parser.add_argument("--masks", type=int, default=100, help="of CorrRISE, a face")
-    parser.add_argument("--methods", default="reconstruction,xssab,corrrise")
+    parser.add_argument("--methods", default="amortised,counterfactual,reconstruction,xssab")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only-table", action="store_true", help="check nothing, tabulate the records")
     parser.add_argument("--records", type=Path, help="every answer, a JSON line each")

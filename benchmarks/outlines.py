@@ -2,7 +2,6 @@
 
     python benchmarks/outlines.py                      # every aligned face of the official test people
     python benchmarks/outlines.py --faces 500          # only so many, evenly spread
-    python benchmarks/outlines.py --pictures FOLDER    # overlays of found, template and mesh outlines
 
 Needs `lfw112/`, `mesh468_aligned.npz`, `regions.json` and the people files under `XFR_DATA/faces`. The truth is
 the face mesh, which is itself the answer of a network. IoU is intersection over union of a region in the found
@@ -245,63 +244,16 @@ def times(outliner: Outliner, images: Tensor, features: dict[str, list[int]]) ->
     }
 
 
-def draw_overlays(
-    path: Path,
-    outliner: Outliner,
-    images: Tensor,
-    points: NDArray[np.float64],
-    features: dict[str, list[int]],
-) -> None:
-    """Write one picture: a row each of found (green), mesh (white) and template outlines, a column a face."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    found = found_outlines(outliner, images)
-    truths = [mesh_regions(mesh, features) for mesh in points]
-    rows = [
-        ("found", [face.regions for face in found], "lime"),
-        ("mesh", truths, "white"),
-        ("template", [template_regions()] * len(found), "orange"),
-    ]
-    figure, axes = pyplot.subplots(3, len(images), figsize=(2.2 * len(images), 6.9), squeeze=False)
-    for row, (name, maps, colour) in zip(axes, rows, strict=True):
-        row[0].set_ylabel(name)
-        for axis, image, regions, face in zip(row, images, maps, found, strict=True):
-            axis.imshow(image.permute(1, 2, 0).numpy())
-            for label in range(1, len(REGION_NAMES)):
-                axis.contour(regions.labels == label, [0.5], colors=colour, linewidths=0.7)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if name == "found":
-                axis.set_title(f"{face.score:.2f}, {face.distance:.2f}", fontsize=8)
-    figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=80)
-    pyplot.close(figure)
-
-
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--finder", type=Path, help="weight file; the shipped one, if left out")
     parser.add_argument("--faces", type=int, help="only so many")
-    parser.add_argument("--pictures", type=Path, help="folder for overlays, instead of figures")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     outliner = load_outline_finder(args.finder)
     images, points, features = test_faces(data_root() / "faces", args.faces)
-    if args.pictures:
-        args.pictures.mkdir(parents=True, exist_ok=True)
-        order = np.argsort(-nose_offsets(points, features))
-        usual = np.linspace(0, len(order) - 1, 8).astype(int)
-        for name, chosen in {
-            "turned": order[: len(order) // 5][:: max(1, len(order) // 40)],
-            "usual": usual,
-        }.items():
-            draw_overlays(args.pictures / f"{name}.png", outliner, images[chosen], points[chosen], features)
-        return
     few = slice(0, None, max(1, len(images) // 300))
     report = {
         **quality(outliner, images, points, features),

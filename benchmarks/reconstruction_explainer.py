@@ -1,19 +1,16 @@
-"""Time the channel maps by decoding, and measure how far the channel atlas holds over people.
+"""Measure how far the channel atlas holds over people, and draw the pictures of docs/reconstruction.md.
 
     python benchmarks/reconstruction_explainer.py --json out/explainer.json --pictures docs/pictures
 
-Times are of the embedded recognizer, medians in one process. The figures over people need the real faces
-(`XFR_DATA`): one face each of people neither recognizer nor decoder was trained on. The pictures are the atlas, the
-matrix of channels and regions, and the astronaut of scikit-image (NASA, public domain).
+The figures over people need the real faces (`XFR_DATA`): one face each of people neither recognizer nor decoder was
+trained on. The pictures are the atlas, the matrix of channels and regions, and the astronaut of scikit-image (NASA,
+public domain).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +23,18 @@ from skimage import data
 
 from xfr_plugin.attr import ReconstructionExplainer
 from xfr_plugin.channels import ChannelRegions, channel_regions, decoded_changes, dwelling
-from xfr_plugin.explanation.figures.channels import FaceChannels, atlas_figure, face_figure, region_figure
+from xfr_plugin.explanation.figures.channels import (
+    FaceChannels,
+    atlas_figure,
+    face_figure,
+    region_figure,
+)
 from xfr_plugin.faces import prepare_face
 from xfr_plugin.faces.lfw import read_people
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.reconstruction import normalised_maps
 from xfr_plugin.training.faces_data import embed_faces, read_faces
-
-REPEATS = 9
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     explainer = ReconstructionExplainer(recognizer)
     image = prepare_face(data.astronaut(), recognizer.input_size).image
     face = torch.from_numpy(image.transpose(2, 0, 1)[None] / 255).float()
-    report: dict[str, Any] = {"threads": options.threads, "milliseconds": timings(recognizer, face)}
+    report: dict[str, Any] = {}
     matrix = channel_regions(explainer.decoder)
     folder = data_root() / "faces"
     if folder.is_dir():
@@ -58,7 +58,7 @@ def main() -> None:
         faces = read_faces(folder / "lfw112", {name: [f"{name}/{name}_0001.jpg"] for name in names})
         embeddings = embed_faces(recognizer, faces)
         matrix = channel_regions(explainer.decoder, embeddings)
-        report |= over_people(explainer, embeddings, matrix)
+        report = over_people(explainer, embeddings, matrix)
     text = json.dumps(report, indent=2, ensure_ascii=False)
     print(text)
     if options.json:
@@ -66,31 +66,6 @@ def main() -> None:
         options.json.write_text(text + "\n", encoding="utf-8")
     if options.pictures:
         write_pictures(options.pictures, explainer, image, face, matrix)
-
-
-def timings(recognizer: Any, face: torch.Tensor) -> dict[str, float]:
-    """Median milliseconds of each use, in turn, after one call each to warm up."""
-    decoded = ReconstructionExplainer(recognizer)
-    gradient = ReconstructionExplainer(recognizer, decoded.decoder, response="gradient")
-    atlas = ReconstructionExplainer(recognizer, decoded.decoder, source="atlas")
-    uses: dict[str, Callable[[], object]] = {
-        "embedding of a face": lambda: recognizer.embed(face),
-        "one channel": lambda: decoded.attribute(face, target=97),
-        "all 128 channels": lambda: decoded.all_channels(face),
-        "one channel, gradient": lambda: gradient.attribute(face, target=97),
-        "all 128 channels, gradient": lambda: gradient.all_channels(face),
-        "one channel, atlas": lambda: atlas.attribute(face, target=97),
-        "all 128 channels, atlas": lambda: atlas.all_channels(face),
-        "channels by region, atlas": lambda: channel_regions(decoded.decoder),
-    }
-    found: dict[str, list[float]] = {name: [] for name in uses}
-    for repeat in range(REPEATS + 1):
-        for name, use in uses.items():
-            began = time.perf_counter()
-            use()
-            if repeat:
-                found[name].append(1e3 * (time.perf_counter() - began))
-    return {name: round(statistics.median(times), 1) for name, times in found.items()}
 
 
 def over_people(

@@ -3,14 +3,16 @@
     python benchmarks/results.py run --part main --recognizer xfr_compact128 --out runs
     python benchmarks/results.py page --out runs --docs docs
 
-`run` can be killed and goes on where it was; `page` copies the tables and plots of all runs that are there into the
-documentation, and changes nothing else. People: LFW's test people, the half that nothing was chosen on.
+`run` can be killed and goes on where it was. `page` writes one page a recognizer into the documentation: tables and
+plots of its `main` run, and below them a short table of each other run that is there. People: LFW's test people, the
+half that nothing was chosen on.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,25 +92,134 @@ def run(options: argparse.Namespace) -> None:
     results.save(folder)
 
 
+@dataclass(frozen=True)
+class Cells:
+    """A column of a folded table, as it stands in a run's `results.md`.
+
+    Attributes:
+        heading: in the folded table.
+        section: title of the part of the page that the table stands in.
+        variant: title of the part of that part; none, if empty.
+        column: heading there, without its arrow.
+    """
+
+    heading: str
+    section: str
+    variant: str
+    column: str
+
+
+GAMES = ("Dissimilar", "Similar")
+POINTING = (
+    *(
+        Cells(f"{game.lower()}: {column}", "Planted evidence", f"{game} game, single regions", column)
+        for game in GAMES
+        for column in ("AUC", "top-1")
+    ),
+    Cells("seconds a face", "Time, memory, agreement", "", "seconds a face"),
+)
+MASKING = tuple(
+    Cells(
+        f"{protocol.lower()}: {game.lower()}, {fill}",
+        protocol,
+        f"{game.lower()}, probe, {fill}",
+        "margin_auc",
+    )
+    for protocol in ("Deletion", "Insertion")
+    for game in reversed(GAMES)
+    for fill in ("black", "blur")
+)
+OTHERS = (
+    *(Cells(f"hiding: {game.lower()}", "Hiding game", game.lower(), "iou_at_area") for game in GAMES),
+    Cells("infidelity", "Infidelity", "", "alignment"),
+    *(Cells(f"patches: {kind}", "Patch replacement", f"{kind} patches", "found") for kind in ("impostor", "mate")),
+    Cells("randomisation", "Parameter randomisation", "shuffle", "remaining"),
+    Cells("sensitivity", "Sensitivity", "", "sensitivity_max"),
+    Cells("symmetry", "Symmetry", "", "identical_negative"),
+)  # fmt: skip
+
+FOLDED = {
+    "slow": ("Methods of hundreds of passes", [("", POINTING)]),
+    "all": ("All methods", [("", POINTING)]),
+    "protocols": (
+        "Other protocols",
+        [
+            ("Deletion (lower is better) and insertion (higher is better), by `margin_auc`:", MASKING),
+            (
+                "Hiding game by `iou_at_area` ↑, infidelity by `alignment` ↑, patch replacement by `found` ↑, "
+                "parameter randomisation by `remaining` ↓, sensitivity by `sensitivity_max` ↓, symmetry by "
+                "`identical_negative` ↓. Stability, a few pairs a change, is left out:",
+                OTHERS,
+            ),
+        ],
+    ),
+}
+"""Part → its title, and the tables that a recognizer's page has of it."""
+
+
 def page(options: argparse.Namespace) -> None:
-    """Copy tables and plots into the documentation."""
-    for part in PARTS:
-        for name in RECOGNIZERS:
-            folder = folder_of(options.out, part, name)
-            if (folder / "results.md").is_file():
-                copy_page(folder, options.docs, f"{part}_{name}")
+    """Write the page of each recognizer whose main run is there."""
+    for name in RECOGNIZERS:
+        main_run = folder_of(options.out, "main", name)
+        if not (main_run / "results.md").is_file():
+            continue
+        text = copied(main_run, options.docs, name)
+        for part in FOLDED:
+            document = folder_of(options.out, part, name) / "results.md"
+            if document.is_file():
+                text += folded(part, document.read_text(encoding="utf-8"))
+        (options.docs / "results").mkdir(exist_ok=True)
+        (options.docs / "results" / f"{name}.md").write_text(text, encoding="utf-8")
 
 
-def copy_page(folder: Path, docs: Path, name: str) -> None:
-    """Copy one run's page into `results/`, its plots into `pictures/`."""
+def copied(folder: Path, docs: Path, name: str) -> str:
+    """A run's page, its plots being copied into `pictures/`."""
     text = (folder / "results.md").read_text(encoding="utf-8")
     for plot in sorted(folder.glob("*.png")):
         target = f"results_{name}_{plot.name}"
         if f"({plot.name})" in text:
             shutil.copyfile(plot, docs / "pictures" / target)
             text = text.replace(f"({plot.name})", f"(../pictures/{target})")
-    (docs / "results").mkdir(exist_ok=True)
-    (docs / "results" / f"{name}.md").write_text(text, encoding="utf-8")
+    head = f"# Results: `{name}`\n\nIn plain words: [results.md](../results.md). Written by `benchmarks/results.py`."
+    return text.replace("# Evaluation", head, 1)
+
+
+def folded(part: str, text: str) -> str:
+    """Short tables of a run, from its page."""
+    title, tables = FOLDED[part]
+    plain, planted = re.search(r"(\d+ pairs \(\d+ genuine\)), (\d+ planted pairs)", text).groups()
+    lines = [f"\n## {title}\n"]
+    if part == "protocols":
+        lines.append(f"A run of its own: {plain}, {planted}.")
+    else:
+        counts = [section(text, "Planted evidence", f"{game} game, single regions").strip() for game in GAMES]
+        told = [f"{game} game: {lead.splitlines()[0]}" for game, lead in zip(GAMES, counts, strict=True)]
+        lines.append(f"A run of its own: {planted}. {' '.join(told)}")
+    for note, columns in tables:
+        lines += ["", note] if note else []
+        lines += ["", f"| method | {' | '.join(cells.heading for cells in columns)} |"]
+        lines.append("|---" * (len(columns) + 1) + "|")
+        found = [column_of(text, cells) for cells in columns]
+        lines += [f"| {label} | {' | '.join(values[label] for values in found)} |" for label in found[0]]
+    return "\n".join(lines) + "\n"
+
+
+def section(text: str, title: str, variant: str) -> str:
+    """What stands under a title, and under a title of the next level within."""
+    part = text.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+    return part.split(f"\n### {variant}\n", 1)[1].split("\n### ", 1)[0] if variant else part
+
+
+def column_of(text: str, cells: Cells) -> dict[str, str]:
+    """A column by method, of the first table of its part of the page."""
+    table = section(text, cells.section, cells.variant).split("| method |", 1)[1].split("\n\n", 1)[0]
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines()
+    ]
+    place = [heading.split(" ")[0] if heading[-1] in "↑↓" else heading for heading in head].index(
+        cells.column
+    )
+    return {row[0]: row[place + 1] for row in rows}
 
 
 def folder_of(out: Path, part: str, recognizer: str) -> Path:

@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from xfr_plugin.attr import ReconstructionExplainer
 from xfr_plugin.channels import ChannelRegions, channel_regions
-from xfr_plugin.cli import reconstruction
-from xfr_plugin.cli.main import app
+from xfr_plugin.cli.main import app, reconstruction
 from xfr_plugin.cli.reconstruction import write_channel_table
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.figures.channels import (
