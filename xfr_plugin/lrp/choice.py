@@ -17,7 +17,7 @@ from xfr_plugin.recognition.recognizer import Recognizer
 __all__ = ["AUTO_COMPOSITE", "composite_for"]
 
 AUTO_COMPOSITE = "epsilon_plus_flat_face"
-"""What `auto` stands for, whatever the network: see docs/lrp.md for the comparison behind it."""
+"""What `auto` stands for, whatever the network."""
 
 _OURS = composites.__name__
 

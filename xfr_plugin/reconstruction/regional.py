@@ -13,8 +13,7 @@ of the face's area of the decision margin: c_r = q_r − μ_r(s) + A_r (s − τ
 which sums to the same: the margin then lies where it usually does.) Where on the face a region's evidence is shown is
 the decoder's answer: where reconstructions change when an embedding moves by W_r (b − a).
 
-This is ours, after the idea of Xu, Lu and Ebrahimi (MMSP 2023, arXiv 2306.00402); `docs/planted_evidence.md` has
-the measurements that led to it.
+This is ours, after the idea of Xu, Lu and Ebrahimi (MMSP 2023, arXiv 2306.00402).
 """
 
 from __future__ import annotations

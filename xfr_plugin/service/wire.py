@@ -2,7 +2,7 @@
 
 A body is one of these:
 
-- JSON: a request (`docs/schemas/request.json`), images as base64;
+- JSON: a request (its schema: `xfr schemas`), images as base64;
 - form fields (multipart, or the input map of gRPC): `probe` and `reference` as files, the other fields as text;
 - an image alone: the probe; the header `x-xfr-request` holds the rest of the request as JSON;
 - KServe's, see `service.kserve`.
@@ -81,7 +81,7 @@ def read_message(
     except XfrError as error:
         return Message((as_service_error(error),), explain, _one)
     except (ValueError, TypeError, RecursionError):  # what parsers raise for what is no document at all
-        problem = ServiceError("malformed", "the body is no valid document: see docs/serving.md for its form")
+        problem = ServiceError("malformed", "the body is no valid document: `xfr schemas` writes the form of a request")
         return Message((problem,), explain, _one)
 
 

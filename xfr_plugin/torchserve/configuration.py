@@ -1,4 +1,4 @@
-"""Configuration of TorchServe: closed unless opened, and what the load measurements chose (docs/serving.md)."""
+"""Configuration of TorchServe: closed unless opened, and what the load measurements chose."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ region would contradict them, by the posterior p̄ of differing where t > 0, els
 
     c_r = b_r + t ((1 − q) A_r + q n_r / Σ n),    n_r = m_r (1 − p̄_r / max p̄),    Σ c = s − τ.
 
-The rule was chosen on people that take part neither in training nor in results (`benchmarks/evidence_rules.py`).
+The rule was chosen on people that take part neither in training nor in results.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ nobody's). The rest of it lies evenly:
 
     c_r = b_r + t ((1 − q) A_r + q m_r / Σ m),    Σ c = s − τ.
 
-The rule was chosen on people that take part neither in fitting nor in results (`benchmarks/counterfactual_rules.py`).
+The rule was chosen on people that take part neither in fitting nor in results.
 """
 
 from __future__ import annotations
@@ -175,6 +175,6 @@ def parse_model(text: str, name: str) -> CounterfactualModel:
 
 @cache
 def shipped_model() -> CounterfactualModel:
-    """The model that comes with the package; see docs/models/counterfactual.md."""
+    """The model that comes with the package."""
     source = resources.files("xfr_plugin") / "models" / "counterfactual.json"
     return parse_model(source.read_text(encoding="utf-8"), "counterfactual.json")
