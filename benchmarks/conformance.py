@@ -3,7 +3,8 @@
     python benchmarks/conformance.py            # print the table
     python benchmarks/conformance.py --write    # put it into docs/captum.md
 
-The checks are those of tests/helpers/captum_checks.py and tests/helpers/captum_channel_checks.py, which the tests run too.
+The checks are those of tests/helpers/captum_checks.py and tests/helpers/captum_channel_checks.py, which the tests
+run too.
 """
 
 from __future__ import annotations

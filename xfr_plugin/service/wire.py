@@ -81,7 +81,7 @@ def read_message(
     except XfrError as error:
         return Message((as_service_error(error),), explain, _one)
     except (ValueError, TypeError, RecursionError):  # what parsers raise for what is no document at all
-        problem = ServiceError("malformed", "the body is no valid document: `xfr schemas` writes the form of a request")
+        problem = ServiceError("malformed", "the body is no valid document: see `xfr schemas` for its form")
         return Message((problem,), explain, _one)
 
 
