@@ -15,6 +15,8 @@ from captum.attr._core.lime import get_exp_kernel_similarity_function
 from torch import Tensor
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
+from xfr_plugin.attr._base.caveats import MASKED, SAMPLED
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
@@ -25,6 +27,17 @@ __all__ = ["PairKernelShap", "PairLime", "PairOcclusion"]
 _TEMPLATE = 112
 
 
+@attribution_method(
+    name="occlusion",
+    title="Occlusion",
+    paper="Zeiler and Fergus, arXiv 1311.2901",
+    year=2014,
+    needs="scores",
+    cost="1 + 226 forward a face",
+    relative_cost=260,
+    caveat=MASKED,
+    trial_options={"window": 6, "stride": 6},
+)
 class PairOcclusion(CosineAttribution):
     """Occlusion (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901): the drop of the cosine when a square is covered.
 
@@ -133,6 +146,17 @@ class _PartsAttribution(CosineAttribution):
         return maps
 
 
+@attribution_method(
+    name="lime",
+    title="LIME on superpixels",
+    paper="Ribeiro, Singh and Guestrin, arXiv 1602.04938",
+    year=2016,
+    needs="scores",
+    cost="1 + 200 forward a face",
+    relative_cost=265,
+    caveat=SAMPLED,
+    trial_options={"parts": "regions", "n_samples": 12},
+)
 class PairLime(_PartsAttribution):
     """LIME (Ribeiro et al., KDD 2016, arXiv 1602.04938): a linear model of the cosine over parts of the face.
 
@@ -193,6 +217,17 @@ class PairLime(_PartsAttribution):
         )
 
 
+@attribution_method(
+    name="kernel_shap",
+    title="KernelSHAP on superpixels",
+    paper="Lundberg and Lee, arXiv 1705.07874",
+    year=2017,
+    needs="scores",
+    cost="1 + 200 forward a face",
+    relative_cost=245,
+    caveat=SAMPLED,
+    trial_options={"parts": "regions", "n_samples": 12},
+)
 class PairKernelShap(_PartsAttribution):
     """KernelSHAP (Lundberg and Lee, NeurIPS 2017, arXiv 1705.07874): Shapley values of the parts of the face.
 
