@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.architectures import KINDS
 from torch import nn
 
 from xfr_plugin.errors import UnknownNameError
-from xfr_plugin.recognition import ARCHITECTURES, build_network
+from xfr_plugin.recognition import build_network
 from xfr_plugin.recognition.networks import IResNet, MobileFaceNetPReLU
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.Hardtanh)
-INPUT = {"faceid": (160, 120)}
 
 
 def iresnet_layout(blocks: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -59,10 +59,10 @@ def test_iresnet_has_the_published_key_layout(name: str, blocks: tuple[int, ...]
     assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == iresnet_layout(blocks)
 
 
-@pytest.mark.parametrize("name", ["mobilefacenet", "mobilefacenet_prelu", "faceid", "iresnet18"])
+@pytest.mark.parametrize("name", KINDS)
 def test_output_shape_and_gradient(name: str) -> None:
     network = build_network(name).eval()
-    images = torch.rand(1, 3, *INPUT.get(name, (112, 112)), requires_grad=True)
+    images = torch.rand(1, 3, *KINDS[name].input_size, requires_grad=True)
     embedding = network(images)
     assert embedding.ndim == 2
     embedding.sum().backward()
@@ -70,9 +70,8 @@ def test_output_shape_and_gradient(name: str) -> None:
     assert images.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {"iresnet34", "iresnet50", "iresnet100"}))
+@pytest.mark.parametrize("name", KINDS)
 def test_every_activation_is_its_own_module_and_not_in_place(name: str) -> None:
-    # the deeper iResNets are built of the same blocks as iresnet18
     network = build_network(name).eval()
     calls: dict[nn.Module, int] = {}
 
@@ -84,7 +83,7 @@ def test_every_activation_is_its_own_module_and_not_in_place(name: str) -> None:
             assert not getattr(module, "inplace", False)
             module.register_forward_hook(count)
     with torch.no_grad():
-        network(torch.rand(1, 3, *INPUT.get(name, (112, 112))))
+        network(torch.rand(1, 3, *KINDS[name].input_size))
     assert calls
     assert set(calls.values()) == {1}
 
