@@ -5,7 +5,7 @@ The class of every method in `METHODS` can be imported from here. Nothing is imp
 The examples of the classes suppose a recognizer and two aligned faces in [0, 1]::
 
     recognizer = xfr_plugin.load_recognizer("xfr_compact128")
-    probe, reference = torch.rand(2, 1, 3, 112, 112)  # or faces
+    probe, reference = torch.rand(2, 1, 3, 112, 112)  # faces, rather
 """
 
 from typing import Any

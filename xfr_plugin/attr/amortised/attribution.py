@@ -89,6 +89,14 @@ class Amortised(CompletePairAttribution):
     Raises:
         InputError: an unknown option, no module, or no evidence network for it.
         WeightsError: the network's file cannot be used.
+
+    Example:
+        >>> amortised = Amortised(recognizer)
+        >>> maps, delta = amortised.attribute((probe, reference), return_convergence_delta=True)
+        >>> maps[0].shape
+        torch.Size([1, 3, 112, 112])
+        >>> bool(delta.abs() < 1e-4)  # each map sums to s − τ
+        True
     """
 
     reads_both_faces = True

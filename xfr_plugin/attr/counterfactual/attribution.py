@@ -88,6 +88,15 @@ class Counterfactual(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> def score(probes, references):  # a black box will do
+        ...     return torch.cosine_similarity(recognizer(probes), recognizer(references))
+        >>> counterfactual = Counterfactual.from_scores(score, threshold=0.3)
+        >>> probe_map, reference_map = counterfactual.attribute((probe, reference))
+        >>> margin = float(score(probe, reference) - 0.3)
+        >>> abs(float(probe_map.sum()) - margin) < 1e-4
+        True
     """
 
     reads_both_faces = True

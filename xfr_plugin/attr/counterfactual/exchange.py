@@ -45,6 +45,11 @@ class Exchange(WindowAttribution):
 
     Raises:
         InputError: an unknown option; a reference that is only an embedding.
+
+    Example:
+        >>> probe_map, reference_map = Exchange(recognizer).attribute((probe, reference))
+        >>> bool((probe_map < 0).float().mean() > 0.5)  # the partner's pixels raise the score nearly everywhere
+        True
     """
 
     reads_both_faces = True

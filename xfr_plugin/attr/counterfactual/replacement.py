@@ -47,6 +47,12 @@ class Replacement(WindowAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> replacement = Replacement(recognizer, donors=1)
+        >>> embedding = recognizer(reference)
+        >>> replacement.attribute(probe, additional_forward_args=embedding).shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -55,6 +55,12 @@ class PairIntegratedGradients(CosineAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> integrated = PairIntegratedGradients(recognizer, baseline="blur", n_steps=20)
+        >>> probe_map, reference_map = integrated.attribute((probe, reference))
+        >>> integrated.multiplies_by_inputs
+        True
     """
 
     def __init__(
@@ -116,6 +122,11 @@ class PairInputXGradient(CosineAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> probe_map, reference_map = PairInputXGradient(recognizer).attribute((probe, reference))
+        >>> bool((probe_map[probe == 0] == 0).all())
+        True
     """
 
     def __init__(
@@ -168,6 +179,12 @@ class PairSmoothGrad(CosineAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> squares = PairSmoothGrad(recognizer, noise=0.1, noise_type="smoothgrad_sq")
+        >>> probe_map, reference_map = squares.attribute((probe, reference))
+        >>> bool((probe_map >= 0).all())
+        True
     """
 
     def __init__(
@@ -236,6 +253,11 @@ class PairDeepLift(CosineAttribution):
     Raises:
         InputError: an unknown option, or a network with activations that DeepLift has no rule for, or that it
             uses more than once.
+
+    Example:
+        >>> probe_map, reference_map = PairDeepLift(recognizer, baseline="mean").attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -54,6 +54,12 @@ class PairOcclusion(CosineAttribution):
 
     Raises:
         InputError: an unknown option, or a window of more than 112.
+
+    Example:
+        >>> occlusion = PairOcclusion(recognizer, window=28, stride=14, baseline="mean")
+        >>> probe_map, reference_map = occlusion.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -180,6 +186,12 @@ class PairLime(_PartsAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> lime = PairLime(recognizer, parts="regions")
+        >>> probe_map, reference_map = lime.attribute((probe, reference))
+        >>> len(probe_map.unique()) < 20  # one value a region
+        True
     """
 
     def __init__(
@@ -247,6 +259,12 @@ class PairKernelShap(_PartsAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> shap = PairKernelShap(recognizer, parts="regions", spread="share")
+        >>> probe_map, reference_map = shap.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

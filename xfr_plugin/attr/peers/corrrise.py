@@ -71,6 +71,12 @@ class CorrRise(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> corrrise = CorrRise(recognizer)
+        >>> probe_map, _ = corrrise.attribute((probe, reference), perturbations_per_eval=16)  # bounds the memory
+        >>> bool(probe_map.sum(dim=1).abs().max() <= 1)  # correlations
+        True
     """
 
     def __init__(

@@ -64,6 +64,11 @@ class Ebp(RelevanceAttribution):
 
     Raises:
         InputError: an unknown option; a function without layers; layers for which there is no rule, by name.
+
+    Example:
+        >>> probe_map, reference_map = Ebp(recognizer).attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -53,6 +53,11 @@ class Fame(CosineAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> probe_map, reference_map = Fame(recognizer, steps=20).attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -56,6 +56,12 @@ class Fggb(PairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> fggb = Fggb(recognizer, level="score")
+        >>> probe_map, reference_map = fggb.attribute((probe, reference))
+        >>> probe_map.sum(dim=1).shape  # the map of the pixels
+        torch.Size([1, 112, 112])
     """
 
     def __init__(

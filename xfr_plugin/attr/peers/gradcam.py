@@ -101,6 +101,12 @@ class GradCam(_Cam):
 
     Raises:
         InputError: an unknown option, or a network without such a layer.
+
+    Example:
+        >>> cam = GradCam(recognizer, layer="network.conv2")
+        >>> probe_map, reference_map = cam.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -152,6 +158,11 @@ class GradCamPlusPlus(_Cam):
 
     Raises:
         InputError: an unknown option, or a network without such a layer.
+
+    Example:
+        >>> probe_map, reference_map = GradCamPlusPlus(recognizer).attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -219,6 +230,11 @@ class ScoreCam(_Cam):
 
     Raises:
         InputError: an unknown option, or a network without such a layer.
+
+    Example:
+        >>> embedding = recognizer(reference)
+        >>> ScoreCam(recognizer).attribute(probe, additional_forward_args=embedding).shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -52,6 +52,12 @@ class MeryAvg(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> removal = MeryAvg(recognizer, strategy="removal", fill="mean")
+        >>> probe_map, reference_map = removal.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -120,6 +126,11 @@ class MinPlus(MeryAvg):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> probe_map, reference_map = MinPlus(recognizer, rounds=2).attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -94,6 +94,12 @@ class LrpSaliency(RelevanceAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> lrp = LrpSaliency(recognizer, composite="epsilon_plus_flat_face")
+        >>> probe_map, reference_map = lrp.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -149,6 +155,12 @@ class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> relevance = ChannelRelevanceSaliency(recognizer)
+        >>> maps, delta = relevance.attribute((probe, reference), return_convergence_delta=True)
+        >>> bool(delta.abs() < 1e-4)  # each map sums to s − τ
+        True
     """
 
     def __init__(

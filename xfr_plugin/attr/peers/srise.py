@@ -57,6 +57,12 @@ class SRise(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> published = SRise(recognizer, level="none")  # ranks pixels, and knows no dissimilar ones
+        >>> probe_map, reference_map = published.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -55,6 +55,12 @@ class XFace(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option; from `attribute`: both faces are to be masked, and one is no image.
+
+    Example:
+        >>> together = XFace(recognizer, pairing="same")
+        >>> probe_map, reference_map = together.attribute((probe, reference))
+        >>> torch.equal(probe_map, reference_map)  # both faces are occluded at the same place
+        True
     """
 
     def __init__(

@@ -48,6 +48,12 @@ class Xssab(PairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> against = Xssab(recognizer, arguments="against")
+        >>> probe_map, reference_map = against.attribute((probe, reference))
+        >>> bool((probe_map <= 0).all())
+        True
     """
 
     def __init__(

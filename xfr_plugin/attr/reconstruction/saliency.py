@@ -77,6 +77,12 @@ class ReconstructionSaliency(CompletePairAttribution):
     Raises:
         InputError: an unknown option, no decoder, or a decoder without regional evidence.
         WeightsError: the decoder's file cannot be used.
+
+    Example:
+        >>> saliency = ReconstructionSaliency(recognizer)  # with the decoder that ships for it
+        >>> maps, delta = saliency.attribute((probe, reference), return_convergence_delta=True)
+        >>> bool(delta.abs() < 1e-4)  # each map sums to s − τ
+        True
     """
 
     @classmethod
