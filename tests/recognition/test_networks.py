@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from helpers.architectures import KINDS
+from helpers.contributed import contributed
+from numpy.typing import NDArray
 from torch import nn
 
+from xfr_plugin import explain
+from xfr_plugin.base.weights import write_weights
 from xfr_plugin.errors import UnknownNameError
-from xfr_plugin.recognition import build_network
+from xfr_plugin.recognition import ARCHITECTURES, build_network, load_recognizer
 from xfr_plugin.recognition.networks import IResNet, MobileFaceNetPReLU
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.Hardtanh)
@@ -117,3 +124,23 @@ def test_iresnet_takes_inputs_that_are_not_square() -> None:
 def test_unknown_architecture() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'iresnet50'"):
         build_network("iresnet5")
+
+
+def test_an_architecture_is_its_file_and_its_test(tmp_path: Path, face_photo: NDArray[np.uint8]) -> None:
+    """The file of docs/contributing.md: its weights are recognised, loaded and explained; nothing else names it.
+
+    Files touched by a new architecture: 2 (its file, its test); there were 8.
+    """
+    with contributed("TinyNet", "xfr_plugin.recognition.networks", ARCHITECTURES, tmp_path):
+        torch.manual_seed(0)
+        write_weights(tmp_path / "net.safetensors", build_network("tiny").state_dict(), {})
+        recognizer = load_recognizer(tmp_path / "net.safetensors", threshold=0.2)
+        assert type(recognizer.network).__name__ == "TinyNet"
+        assert recognizer.input_size == (48, 40)
+        assert recognizer.mean.flatten().tolist() == pytest.approx([0.4] * 3)
+        for method in ("xssab", "lrp"):
+            explanation = explain(
+                face_photo, face_photo[:, ::-1], recognizer=recognizer, method=method, alignment="aligned"
+            )
+            assert np.abs(explanation.probe.saliency).sum() > 0
+    assert "tiny" not in ARCHITECTURES

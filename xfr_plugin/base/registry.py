@@ -87,8 +87,9 @@ class Registry(Mapping[str, Entry]):
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Forget what is added within, so that an entry can be tried out."""
+        """Look for new modules again, and forget what is added within, so that an entry can be tried out."""
         before = dict(self._filled())
+        self._complete = False
         try:
             yield
         finally:
