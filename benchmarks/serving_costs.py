@@ -1,4 +1,4 @@
-"""Time of each attribution method for a pair, in forward passes of a pair: `service.costs.RELATIVE_COST`.
+"""Time of each attribution method for a pair, in forward passes of a pair: `relative_cost` of the methods.
 
 OMP_NUM_THREADS=1 python benchmarks/serving_costs.py
 """
@@ -12,7 +12,6 @@ import torch
 from xfr_plugin.attr import METHODS, find_evidence
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.reconstruction import find_decoder
-from xfr_plugin.service.costs import RELATIVE_COST
 from xfr_plugin.service.explaining import Explainers, Question, Side
 from xfr_plugin.service.service import _measure
 
@@ -29,8 +28,8 @@ def main() -> None:
     forward, _ = _measure(recognizer)
     print(f"forward pass of a pair: {1000 * forward:.1f} ms")
     print("| method | ms | forward passes | listed |\n|---|---|---|---|")
-    for name in METHODS:
-        quick = RELATIVE_COST[name] < 50
+    for name, method in METHODS.items():
+        quick = method.relative_cost < 50
         found = []
         for _ in range(4 if quick else 2):
             start = time.perf_counter()
@@ -38,7 +37,7 @@ def main() -> None:
             found.append(time.perf_counter() - start)
         spent = min(found)
         print(
-            f"| {name} | {1000 * spent:.0f} | {spent / forward:.1f} | {RELATIVE_COST[name]:g} |", flush=True
+            f"| {name} | {1000 * spent:.0f} | {spent / forward:.1f} | {method.relative_cost:g} |", flush=True
         )
 
 

@@ -16,7 +16,6 @@ from torch import nn
 from xfr_plugin.attr import (
     METHODS,
     Amortised,
-    Exchange,
     Fggb,
     PairAttribution,
     PairDeepLift,
@@ -34,7 +33,7 @@ CLASSES = [method.cls for method in METHODS.values()]
 
 ONE_FACE = [cls for cls in CLASSES if not cls.reads_both_faces]
 """Those whose map of the probe needs no more of the reference than its embedding."""
-EMBEDDING = [cls for cls in CLASSES if cls not in (Amortised, Exchange)]
+EMBEDDING = [method.cls for method in METHODS.values() if not method.needs_both_images]
 """Those that explain a probe against an embedding, whether or not as against the face."""
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.architectures import KINDS
 from torch import nn
 
 from xfr_plugin.channels.pullback import channel_gradients, pull_back
 from xfr_plugin.errors import InputError
-from xfr_plugin.recognition import Recognizer, build_network
+from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
 
 Images = tuple[torch.Tensor, torch.Tensor]
@@ -112,11 +113,11 @@ def test_folding_keeps_values_and_gradients_and_the_original(recognizer: Recogni
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18", "mobilefacenet_prelu"])
+@pytest.mark.parametrize("name", KINDS)
 def test_folding_published_architectures(name: str) -> None:
     torch.manual_seed(0)
-    network = build_network(name).double().eval()
-    images = torch.rand(1, 3, 112, 112, dtype=torch.float64)
+    network = KINDS[name]().double().eval()
+    images = torch.rand(1, 3, *KINDS[name].input_size, dtype=torch.float64)
     folded = fold_batchnorm(network)
     assert folded is not network
     with torch.no_grad():

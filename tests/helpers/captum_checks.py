@@ -12,6 +12,7 @@ with AssertionError, as Captum refuses one for a model with a single output.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -44,33 +45,12 @@ from helpers.captum_toys import (
 )
 from helpers.tiny_decoder import toy_decoder
 from helpers.tiny_evidence import toy_evidence
-from xfr_plugin.attr import METHODS, PairAttribution
+from xfr_plugin.attr import METHODS, Method, PairAttribution
 from xfr_plugin.errors import InputError
 
 TAU = 0.2
 
-FAST: Mapping[str, Mapping[str, Any]] = {
-    "fggb": {"chunk_size": 64},
-    "integrated_gradients": {"n_steps": 10},
-    "smoothgrad": {"n_samples": 5},
-    "lime": {"parts": "regions", "n_samples": 12},
-    "kernel_shap": {"parts": "regions", "n_samples": 12},
-    "fame": {"steps": 6},
-    "corrrise": {"n_masks": 40, "patch_size": 20},
-    "srise": {"n_masks": 40},
-    "counterfactual": {"donors": 2},
-    "exchange": {"sizes": (14, 28)},
-    "replacement": {"sizes": (28,), "donors": 1},
-    "xface": {"patch_sizes": (28, 56), "stride": 28},
-    "mery_avg": {"stride": 28},
-    "minplus": {"stride": 28, "rounds": 2},
-    "occlusion": {"window": 6, "stride": 6},
-}
-"""Small option values by method: the published defaults are for photographs, and slow on purpose."""
-
-NEEDS_REFERENCE = {"amortised", "exchange"}
-"""Methods that refuse a probe against an embedding."""
-
+_NO_MAPS = (("feature maps",), "its models of three numbers have no feature maps")
 _NO_CONVOLUTION = (("convolutional network",), "its models of three numbers have no convolution")
 _NO_RULE = (
     ("cannot read the forward function", "no rule for"),
@@ -78,15 +58,6 @@ _NO_RULE = (
 )
 
 _NO_REPLICAS = "DataParallel is refused: rules are attached to modules, which it replicates"
-
-REFUSALS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "amortised": (("feature maps",), "its models of three numbers have no feature maps"),
-    "gradcam": _NO_CONVOLUTION,
-    "gradcam_plus_plus": _NO_CONVOLUTION,
-    "score_cam": _NO_CONVOLUTION,
-    **{name: _NO_RULE for name, method in METHODS.items() if method.needs == "composite"},
-}
-"""What a method says (a part of its message) of those of Captum's models that it refuses, and why it may."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +68,37 @@ class Subject:
         name: of the method.
         cls: the class.
         needs: what it asks of a recognizer, see `Method.needs`.
+        needs_both_images: whether it refuses a probe against an embedding.
         options: with which it is built.
     """
 
     name: str
     cls: type[PairAttribution]
     needs: str
+    needs_both_images: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, method: Method) -> Subject:
+        """A method with small option values."""
+        return cls(method.name, method.cls, method.needs, method.needs_both_images, method.trial_options)
 
     def build(self, forward_func: Callable[..., Tensor]) -> PairAttribution:
         return self.cls(forward_func, TAU, **self.options)
 
+    def refusals(self) -> tuple[tuple[str, ...], str]:
+        """What it says (a part of its message) of those of Captum's models that it refuses, and why it may."""
+        if self.needs == "composite":
+            return _NO_RULE
+        if self.needs == "evidence":
+            return _NO_MAPS
+        reads_a_layer = "layer" in inspect.signature(self.cls).parameters
+        return _NO_CONVOLUTION if reads_a_layer else ((), "")
+
 
 def subjects() -> dict[str, Subject]:
     """Every registered method."""
-    return {
-        name: Subject(name, method.cls, method.needs, FAST.get(name, {})) for name, method in METHODS.items()
-    }
+    return {name: Subject.of(method) for name, method in METHODS.items()}
 
 
 def check_captum_configs(subject: Subject) -> str:
@@ -174,7 +159,7 @@ def check_tuples(subject: Subject) -> None:
     assert isinstance(pair, tuple)
     same_form(pair, (probe, reference))
     assert all(bool(side.abs().sum() > 0) for side in pair), "the maps are empty"
-    if subject.name in NEEDS_REFERENCE:
+    if subject.needs_both_images:
         raises(InputError, lambda: attribution.attribute(probe, additional_forward_args=embedding))
         return
     alone = attribution.attribute(probe, additional_forward_args=embedding)
@@ -264,7 +249,7 @@ def check_noise_tunnel(subject: Subject) -> None:
         with traceless(model):
             maps = tunnel.attribute((probe, reference), **noise)
         same_form(maps, (probe, reference))
-        if subject.name not in NEEDS_REFERENCE:
+        if not subject.needs_both_images:
             with traceless(model):
                 alone = tunnel.attribute(probe, additional_forward_args=embedding, **noise)
             same_form((alone,), (probe,))
@@ -300,7 +285,7 @@ def check_sensitivity(subject: Subject) -> None:
     attribution = built(subject, model)
     embedding = model(reference).detach()
     calls: list[tuple[Any, dict[str, Any]]] = [((probe, reference), {})]
-    if subject.name not in NEEDS_REFERENCE:
+    if not subject.needs_both_images:
         calls.append((probe, {"additional_forward_args": embedding}))
     for inputs, keywords in calls:
         value = sensitivity_max(attribution.attribute, inputs, n_perturb_samples=2, **keywords)
@@ -409,13 +394,13 @@ def built(subject: Subject, model: nn.Module, example: tuple[Any, ...] | None = 
 
 
 def over_configs(subject: Subject, check: Callable[[PairConfig], None], noisy: bool) -> str:
-    """Run a check on Captum's configurations, and say which models the class refuses, as `REFUSALS` foresees.
+    """Run a check on Captum's configurations, and say which models the class refuses, as `refusals` foresees.
 
     Raises:
         NotApplicable: it refuses all of them.
     """
     configs = [config for config in pair_configs()[0] if bool(config.noise) == noisy]
-    expected, reason = REFUSALS.get(subject.name, ((), ""))
+    expected, reason = subject.refusals()
     refused = sum(_refused(lambda c=config: check(c), expected) for config in configs)
     if refused == len(configs):
         raise NotApplicable(reason)

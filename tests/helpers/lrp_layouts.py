@@ -13,13 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from xfr_plugin.recognition.networks import (
-    CompactFaceNet,
-    FaceIdNet,
-    MobileFaceNet,
-    MobileFaceNetPReLU,
-    iresnet18,
-)
 from xfr_plugin.recognition.networks.compact import _Residual
 from xfr_plugin.recognition.networks.mobilefacenet import GlobalDepthwise, InvertedResidual, conv_bn_act
 from xfr_plugin.recognition.networks.mobilefacenet_prelu import _Bottleneck, _conv_bn
@@ -193,15 +186,6 @@ LAYOUTS: dict[str, Callable[[], nn.Module]] = {
     "inception_resnet": Inception,
     "resnet_basic": lambda: _resnet(BasicBlock, 8),
     "resnet_bottleneck": lambda: _resnet(Bottleneck, 2),
-}
-
-
-OUR_NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
-    "compact": (CompactFaceNet, (112, 112)),
-    "mobilefacenet": (MobileFaceNet, (112, 112)),
-    "mobilefacenet_prelu": (MobileFaceNetPReLU, (112, 112)),
-    "iresnet18": (iresnet18, (112, 112)),
-    "faceid": (FaceIdNet, (160, 120)),
 }
 
 

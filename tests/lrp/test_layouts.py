@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.lrp_layouts import LAYOUTS, OUR_NETWORKS, build, images_for, randomised
+from helpers.architectures import KINDS
+from helpers.lrp_layouts import LAYOUTS, build, images_for, randomised
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from zennit.composites import COMPOSITES, EpsilonPlus
@@ -214,11 +215,12 @@ def test_zennit_names_ours_only_once_the_package_is_imported() -> None:
         assert built.first_map[0] == (nn.Linear, rule)
 
 
-@pytest.mark.parametrize("name", ["compact", "mobilefacenet", "mobilefacenet_prelu", "iresnet18", "faceid"])
+@pytest.mark.parametrize("name", KINDS)
 def test_our_networks_keep_their_output_and_are_covered(name: str) -> None:
-    network, size = OUR_NETWORKS[name]
-    built = randomised(network())
-    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    built = randomised(KINDS[name]())
+    images = torch.randn(
+        1, 3, *KINDS[name].input_size, generator=torch.Generator().manual_seed(9), dtype=torch.float64
+    )
     before = snapshot(built)
     with torch.no_grad():
         expected = built(images)

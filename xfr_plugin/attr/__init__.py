@@ -1,77 +1,34 @@
-"""Attribution methods for pairs of faces, after Captum's contract; one method a file."""
+"""Attribution methods for pairs of faces, after Captum's contract; one method a file.
 
-from xfr_plugin.attr._base.pair import PairAttribution
-from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
-from xfr_plugin.attr.amortised.attribution import Amortised, AmortisedAnswer
-from xfr_plugin.attr.amortised.model import EvidenceModel, find_evidence, load_evidence
-from xfr_plugin.attr.cosine_head import CosineHead
-from xfr_plugin.attr.counterfactual.attribution import Counterfactual, RegionalAnswer
-from xfr_plugin.attr.counterfactual.exchange import Exchange
-from xfr_plugin.attr.counterfactual.replacement import Replacement
-from xfr_plugin.attr.peers.captum_methods import (
-    PairDeepLift,
-    PairInputXGradient,
-    PairIntegratedGradients,
-    PairSmoothGrad,
-)
-from xfr_plugin.attr.peers.captum_perturbation import PairKernelShap, PairLime, PairOcclusion
-from xfr_plugin.attr.peers.corrrise import CorrRise, GalleryMaps
-from xfr_plugin.attr.peers.ebp import Ebp
-from xfr_plugin.attr.peers.fame import Fame
-from xfr_plugin.attr.peers.fggb import Fggb
-from xfr_plugin.attr.peers.gradcam import GradCam, GradCamPlusPlus, ScoreCam
-from xfr_plugin.attr.peers.mery import MeryAvg, MinPlus
-from xfr_plugin.attr.peers.relevance import ChannelRelevanceSaliency, LrpSaliency
-from xfr_plugin.attr.peers.srise import SRise
-from xfr_plugin.attr.peers.xface import XFace
-from xfr_plugin.attr.peers.xssab import Xssab
-from xfr_plugin.attr.reconstruction.explainer import ReconstructionExplainer
-from xfr_plugin.attr.reconstruction.saliency import ReconstructionSaliency
-from xfr_plugin.attr.registry import METHODS, Method, default_method, fast_method, get_method
-from xfr_plugin.channels.evidence import channel_evidence, channel_similarity
+The class of every method in `METHODS` can be imported from here. Nothing is imported before it is asked for.
 
-__all__ = [
-    "METHODS",
-    "Amortised",
-    "AmortisedAnswer",
-    "ChannelRelevanceSaliency",
-    "CorrRise",
-    "CosineHead",
-    "Counterfactual",
-    "Ebp",
-    "EvidenceModel",
-    "Exchange",
-    "Fame",
-    "Fggb",
-    "GalleryMaps",
-    "GradCam",
-    "GradCamPlusPlus",
-    "LrpSaliency",
-    "MeryAvg",
-    "Method",
-    "MinPlus",
-    "PairAttribution",
-    "PairDeepLift",
-    "PairInputXGradient",
-    "PairIntegratedGradients",
-    "PairKernelShap",
-    "PairLime",
-    "PairOcclusion",
-    "PairSmoothGrad",
-    "PerturbationPairAttribution",
-    "ReconstructionExplainer",
-    "ReconstructionSaliency",
-    "RegionalAnswer",
-    "Replacement",
-    "SRise",
-    "ScoreCam",
-    "XFace",
-    "Xssab",
-    "channel_evidence",
-    "channel_similarity",
-    "default_method",
-    "fast_method",
-    "find_evidence",
-    "get_method",
-    "load_evidence",
-]
+The examples of the classes suppose a recognizer and two aligned faces in [0, 1]::
+
+    recognizer = xfr_plugin.load_recognizer("xfr_compact128")
+    probe, reference = torch.rand(2, 1, 3, 112, 112)  # faces, rather
+"""
+
+from typing import Any
+
+import lazy_loader as lazy
+
+from xfr_plugin.attr._base.method import METHODS as _METHODS
+
+_find, _, _listed = lazy.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """Names of the stub, and classes of methods that are not in it."""
+    if name == "__all__":
+        return sorted({*_listed, *_classes()})
+    if name in _listed or not name[:1].isupper():  # a class; submodules are asked for here, too
+        return _find(name)
+    return _classes().get(name) or _find(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*_listed, *_classes()})
+
+
+def _classes() -> dict[str, type]:
+    return {method.cls.__name__: method.cls for method in _METHODS.values()}

@@ -13,12 +13,35 @@ from torch import Tensor
 
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.registry import Registry
 from xfr_plugin.errors import UnknownNameError
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["FLOORS", "CentrePrior", "ConfiguredMethod", "RandomMaps"]
 
 
+def _floor(cls: type[PairAttribution], *, name: str, title: str) -> Method:
+    return Method(
+        name=name,
+        title=title,
+        cls=cls,
+        paper="a floor",
+        year=0,
+        needs="scores",
+        cost="none",
+        relative_cost=0,
+        caveat="it knows nothing of the pair",
+    )
+
+
+FLOORS: Registry[Method] = Registry("floor", __name__)
+"""Name → floor."""
+
+chance_baseline = FLOORS.describing(_floor)
+"""Decorator of classes that know nothing of the pair: they are judged beside the methods, and are none."""
+
+
+@chance_baseline(name="floor_random", title="Floor: random")
 class RandomMaps(PairAttribution):
     """White noise, drawn by the seed and the pixels of the face.
 
@@ -45,6 +68,7 @@ class RandomMaps(PairAttribution):
         return torch.from_numpy(noise)
 
 
+@chance_baseline(name="floor_centre", title="Floor: centre prior")
 class CentrePrior(PairAttribution):
     """A Gaussian bump in the middle of the crop, σ a quarter of each side.
 
@@ -85,23 +109,3 @@ class ConfiguredMethod(Method):
     def build(self, recognizer: Recognizer, threshold: float, **options: Any) -> PairAttribution:
         """See `Method`; `options` go before those given."""
         return super().build(recognizer, threshold, **{**self.given, **options})
-
-
-def _floor(name: str, title: str, cls: type[PairAttribution]) -> Method:
-    return Method(
-        name=name,
-        title=title,
-        cls=cls,
-        paper="a floor",
-        year=0,
-        needs="scores",
-        cost="none",
-        caveat="it knows nothing of the pair",
-    )
-
-
-FLOORS: dict[str, Method] = {
-    "floor_random": _floor("floor_random", "Floor: random", RandomMaps),
-    "floor_centre": _floor("floor_centre", "Floor: centre prior", CentrePrior),
-}
-"""Name → floor."""

@@ -47,7 +47,7 @@ __all__ = [
     "rank_agreement",
 ]
 
-QUICK_METHODS = ("amortised", "counterfactual", "reconstruction", "fggb", "xssab", "lrp", "corrrise")
+QUICK_METHODS: Sequence[str] = METHODS.names(lambda method: method.compared)
 """What `compare` runs if it is not told: one or two of each family, without the slow ones."""
 
 DEFAULT_SMOOTHING = 0.04

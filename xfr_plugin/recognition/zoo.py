@@ -31,7 +31,7 @@ from xfr_plugin.base.weights import (
 from xfr_plugin.errors import InputError, LayoutError, UnknownNameError, WeightsError
 from xfr_plugin.recognition.calibration import Calibration
 from xfr_plugin.recognition.download import cached_weights, download_weights
-from xfr_plugin.recognition.networks import ARCHITECTURES, build_network
+from xfr_plugin.recognition.networks import ARCHITECTURES, build_network, get_architecture
 from xfr_plugin.recognition.recognizer import ChannelOrder, Provenance, Recognizer
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "data_root",
     "list_recognizers",
     "load_recognizer",
+    "recognise_architecture",
     "save_recognizer",
     "zoo_card",
 ]
@@ -72,13 +73,6 @@ class RecognizerCard(BaseModel):
     calibration: Calibration | None = None
     figures: dict[str, int | float | str] = {}
     weights: WeightFile | None = None
-
-
-_PUBLISHED_DEFAULTS: dict[str, dict[str, Any]] = {
-    "mobilefacenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
-    "faceid": {"input_size": (160, 120), "mean": (128 / 255,) * 3, "std": (128 / 255,) * 3},
-}
-"""What published weights of an architecture expect, where that is not (x − 0.5) / 0.5 at 112×112 pixels."""
 
 
 def data_root() -> Path:
@@ -137,7 +131,7 @@ def load_recognizer(
     if card is None and _CARD_KEY in metadata:
         card = _parse_card(metadata[_CARD_KEY], path)
     if card is None or (architecture and architecture != card.architecture):
-        card = _card_for(path, architecture or _recognise_architecture(state, path.name))
+        card = _card_for(path, architecture or recognise_architecture(state, path.name))
     given = {
         "input_size": input_size,
         "mean": _triple(mean),
@@ -222,16 +216,23 @@ def _parse_card(document: Any, path: Path) -> RecognizerCard:
 
 
 def _card_for(path: Path, architecture: str) -> RecognizerCard:
+    published = get_architecture(architecture)
     return RecognizerCard(
         name=path.stem,
         architecture=architecture,
+        input_size=published.input_size,
+        mean=published.mean,
+        std=published.std,
         provenance=Provenance(source=path.name),
-        **_PUBLISHED_DEFAULTS.get(architecture, {}),
     )
 
 
-def _recognise_architecture(state: dict[str, Tensor], source: str) -> str:
-    """Name the architecture whose keys and shapes are those of the weights."""
+def recognise_architecture(state: dict[str, Tensor], source: str) -> str:
+    """Name the architecture whose keys and shapes are those of the weights.
+
+    Raises:
+        LayoutError: there is none.
+    """
     for name in ARCHITECTURES:
         with torch.device("meta"):
             network = build_network(name)

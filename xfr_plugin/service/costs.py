@@ -5,39 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-__all__ = ["RELATIVE_COST", "CostBook"]
+from xfr_plugin.attr.registry import get_method, preferred_methods
 
-RELATIVE_COST: dict[str, float] = {
-    "reconstruction": 0.3,
-    "amortised": 5,
-    "gradcam_plus_plus": 4.5,
-    "gradcam": 4.5,
-    "input_x_gradient": 4.5,
-    "xssab": 5,
-    "deeplift": 9,
-    "ebp": 24,
-    "lrp": 28,
-    "counterfactual": 75,
-    "smoothgrad": 115,
-    "integrated_gradients": 155,
-    "fggb": 160,
-    "kernel_shap": 245,
-    "replacement": 260,
-    "occlusion": 260,
-    "lime": 265,
-    "exchange": 290,
-    "mery_avg": 305,
-    "fame": 390,
-    "corrrise": 400,
-    "srise": 430,
-    "score_cam": 530,
-    "channel_relevance": 560,
-    "xface": 1000,
-    "minplus": 1100,
-}
-"""Time of a method in forward passes of a pair, before it has run here (`benchmarks/serving_costs.py`)."""
+__all__ = ["CostBook"]
 
-_PREFERRED = ("amortised", "counterfactual", "reconstruction", "xssab")
 _SAFETY = 1.5
 _LEARNING = 0.3
 
@@ -50,13 +21,15 @@ class CostBook:
     """
 
     def __init__(self, forward_seconds: float) -> None:
-        self._seconds = {name: cost * forward_seconds for name, cost in RELATIVE_COST.items()}
-        self._slowest = max(self._seconds.values())
+        self._forward_seconds = forward_seconds
+        self._seconds: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def estimate(self, method: str) -> float:
         """Seconds for a pair."""
-        return self._seconds.get(method, self._slowest)
+        if method in self._seconds:
+            return self._seconds[method]
+        return get_method(method).relative_cost * self._forward_seconds
 
     def learn(self, method: str, seconds: float) -> None:
         """Take note of how long a pair took."""
@@ -71,7 +44,7 @@ class CostBook:
     def faster(self, possible: Iterable[str], seconds_left: float) -> str | None:
         """The method to take instead: the best that fits. Known to be good ones come first, then the slower ones."""
         fitting = [name for name in possible if self.fits(name, seconds_left)]
-        for name in _PREFERRED:
-            if name in fitting:
-                return name
+        for method in preferred_methods():
+            if method.name in fitting:
+                return method.name
         return max(fitting, key=self.estimate, default=None)

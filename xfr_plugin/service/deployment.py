@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -12,15 +12,7 @@ from xfr_plugin.errors import InputError, UnknownNameError
 
 __all__ = ["QUICK", "Deployment", "Limits", "read_deployment"]
 
-QUICK = (
-    "amortised",
-    "reconstruction",
-    "xssab",
-    "input_x_gradient",
-    "gradcam",
-    "gradcam_plus_plus",
-    "deeplift",
-)
+QUICK: Sequence[str] = METHODS.names(lambda method: method.quick)
 """Methods that answer within some ten forward passes: what is allowed unless the operator says otherwise."""
 
 
@@ -75,7 +67,7 @@ class Deployment(BaseModel):
     architecture: str | None = None
     decoder: str | None = None
     evidence: str | None = None
-    methods: tuple[str, ...] = QUICK
+    methods: tuple[str, ...] = Field(default_factory=lambda: tuple(QUICK))
     method: str | None = None
     threshold: float | None = Field(default=None, ge=-1, le=1)
     fmr: float | None = Field(default=None, gt=0, lt=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr import Amortised, EvidenceModel, ReconstructionSaliency
-from xfr_plugin.attr.registry import get_method
+from xfr_plugin.attr.registry import METHODS, get_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces import RegionMap
 from xfr_plugin.faces.outlines import find_regions
@@ -26,23 +26,12 @@ __all__ = ["OPTIONS", "SHARED", "Explainers", "Maps", "Question", "Side"]
 Maps: TypeAlias = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 """Signed maps H×W of probe and reference; None for a side that the method cannot explain."""
 
-SHARED = frozenset(
-    {
-        "amortised",
-        "reconstruction",
-        "xssab",
-        "input_x_gradient",
-        "gradcam",
-        "gradcam_plus_plus",
-        "fggb",
-        "integrated_gradients",
-        "lrp",
-        "ebp",
-    }
-)
+SHARED: Sequence[str] = METHODS.names(lambda method: method.batchable)
 """Methods that give a pair the same maps in a batch as alone (tests). Others, that draw samples, run alone."""
 
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"amortised": {"mirrored": False}}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    name: method.service_options for name, method in METHODS.items() if method.service_options
+}
 """Options that differ from a method's defaults here, where time is dear (docs/serving.md says what it costs)."""
 
 _AT_ONCE = 8

@@ -12,18 +12,15 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import nn
 
 import xfr_plugin
 from xfr_plugin._version import __version__
 from xfr_plugin.attr import load_evidence
 from xfr_plugin.base.files import atomic_path
-from xfr_plugin.base.weights import check_layout
 from xfr_plugin.errors import InputError, LayoutError, ResultError
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
-from xfr_plugin.recognition.networks import ARCHITECTURES, build_network
-from xfr_plugin.recognition.zoo import RecognizerCard, save_recognizer
+from xfr_plugin.recognition.zoo import RecognizerCard, recognise_architecture, save_recognizer
 from xfr_plugin.reconstruction import list_decoders, load_decoder
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.torchserve.configuration import Workers, model_config
@@ -187,12 +184,7 @@ def _three(values: list[float]) -> tuple[float, float, float]:
 
 
 def _architecture(network: nn.Module, source: str) -> str:
-    for name in ARCHITECTURES:
-        with torch.device("meta"):
-            candidate = build_network(name)
-        try:
-            check_layout(candidate, network.state_dict(), source)
-        except LayoutError:
-            continue
-        return name
-    raise InputError(f"{source}: name its architecture with --architecture")
+    try:
+        return recognise_architecture(network.state_dict(), source)
+    except LayoutError as error:
+        raise InputError(f"{source}: name its architecture with --architecture") from error

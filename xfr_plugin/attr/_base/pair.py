@@ -68,6 +68,11 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
     """Whether the pixels of the reference are read, so that a probe against an embedding is explained less well, or
     not at all."""
 
+    @classmethod
+    def available_for(cls, recognizer: Recognizer) -> bool:
+        """Whether all that the method needs ships for a recognizer; always, unless a class says otherwise."""
+        return True
+
     def __init__(self, forward_func: Callable[..., Tensor], threshold: float | None = None) -> None:
         super().__init__(forward_func)
         if threshold is None:

@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.attr._base.complete import CompletePairAttribution
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Errors, Pair, _read_pair
-from xfr_plugin.attr.amortised.model import EvidenceModel, EvidenceSource, find_evidence, load_evidence
+from xfr_plugin.attr.amortised.model import (
+    EvidenceModel,
+    EvidenceSource,
+    evidence_file,
+    find_evidence,
+    load_evidence,
+)
 from xfr_plugin.attr.amortised.network import Answers
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
@@ -41,6 +48,23 @@ class AmortisedAnswer:
     margin: float
 
 
+@attribution_method(
+    name="amortised",
+    title="Amortised evidence of regions",
+    paper="ours",
+    year=2026,
+    needs="evidence",
+    cost="2 forward a face",
+    relative_cost=5,
+    caveat="a network trained for this recognizer says what planting regions would show, without planting them; "
+    "docs/results.md says how often it names the right one where that is known, and a region that differs "
+    "much can hide another",
+    batchable=True,
+    preferred=1,
+    compared=True,
+    needs_both_images=True,
+    service_options={"mirrored": False},
+)
 class Amortised(CompletePairAttribution):
     """Regions argue for or against a match as a network says that was taught by interventions; Σ S = s − τ.
 
@@ -65,9 +89,22 @@ class Amortised(CompletePairAttribution):
     Raises:
         InputError: an unknown option, no module, or no evidence network for it.
         WeightsError: the network's file cannot be used.
+
+    Example:
+        >>> amortised = Amortised(recognizer)
+        >>> maps, delta = amortised.attribute((probe, reference), return_convergence_delta=True)
+        >>> maps[0].shape
+        torch.Size([1, 3, 112, 112])
+        >>> bool(delta.abs() < 1e-4)  # each map sums to s − τ
+        True
     """
 
     reads_both_faces = True
+
+    @classmethod
+    def available_for(cls, recognizer: Recognizer) -> bool:
+        """Whether an evidence network ships for a recognizer."""
+        return evidence_file(recognizer) is not None
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from captum.log import log_usage
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Errors, Inputs, Pair, _refuse_target
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
 from xfr_plugin.attr.counterfactual.model import CounterfactualModel, Form, shipped_model
@@ -44,6 +45,20 @@ class RegionalAnswer:
     margin: float
 
 
+@attribution_method(
+    name="counterfactual",
+    title="Counterfactual evidence of regions",
+    paper="ours",
+    year=2026,
+    needs="scores",
+    cost="150 forward",
+    relative_cost=75,
+    caveat="it tells what the score would do with other regions; docs/results.md says how often it names the "
+    "right one where that is known, and a region that differs much can hide another",
+    preferred=2,
+    compared=True,
+    trial_options={"donors": 2},
+)
 class Counterfactual(PerturbationPairAttribution):
     """Regions argue for or against a match by what would become of the score without them; Σ S = s − τ.
 
@@ -73,6 +88,15 @@ class Counterfactual(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> def score(probes, references):  # a black box will do
+        ...     return torch.cosine_similarity(recognizer(probes), recognizer(references))
+        >>> counterfactual = Counterfactual.from_scores(score, threshold=0.3)
+        >>> probe_map, reference_map = counterfactual.attribute((probe, reference))
+        >>> margin = float(score(probe, reference) - 0.3)
+        >>> abs(float(probe_map.sum()) - margin) < 1e-4
+        True
     """
 
     reads_both_faces = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from xfr_plugin.attr._base.masks import GaussianMasks
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.scoring import FaceScores
 from xfr_plugin.attr._base.windows import WindowAttribution
 from xfr_plugin.errors import InputError
@@ -14,6 +15,19 @@ from xfr_plugin.errors import InputError
 __all__ = ["Exchange"]
 
 
+@attribution_method(
+    name="exchange",
+    title="Exchange with the partner's pixels",
+    paper="ours, after Goyal et al., arXiv 1904.07451",
+    year=2026,
+    needs="scores",
+    cost="1 + 366 forward a face (112×112)",
+    relative_cost=290,
+    caveat="its maps say where the partner's pixels raise the score, so nearly all of them is negative, and only "
+    "differences within a map mean anything",
+    needs_both_images=True,
+    trial_options={"sizes": (14, 28)},
+)
 class Exchange(WindowAttribution):
     """Blends the partner's pixels into a face, window by window: S = −gain of the score.
 
@@ -31,6 +45,11 @@ class Exchange(WindowAttribution):
 
     Raises:
         InputError: an unknown option; a reference that is only an embedding.
+
+    Example:
+        >>> probe_map, reference_map = Exchange(recognizer).attribute((probe, reference))
+        >>> bool((probe_map < 0).float().mean() > 0.5)  # the partner's pixels raise the score nearly everywhere
+        True
     """
 
     reads_both_faces = True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.attr._base.masks import GaussianMasks, checked_at_least
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.scoring import FaceScores
 from xfr_plugin.attr._base.windows import WindowAttribution
 from xfr_plugin.swaps.donors import synthetic_faces
@@ -15,6 +16,18 @@ from xfr_plugin.swaps.donors import synthetic_faces
 __all__ = ["Replacement"]
 
 
+@attribution_method(
+    name="replacement",
+    title="Replacement by faces of nobody",
+    paper="ours, after Goyal et al., arXiv 1904.07451",
+    year=2026,
+    needs="scores",
+    cost="1 + 340 forward a face (112×112)",
+    relative_cost=260,
+    caveat="its maps say where pixels of nobody lower the score; seams do so, too, and where the faces differ "
+    "there is nothing to lose",
+    trial_options={"sizes": (28,), "donors": 1},
+)
 class Replacement(WindowAttribution):
     """Blends faces of nobody into a face, window by window: S = mean loss of the score.
 
@@ -34,6 +47,12 @@ class Replacement(WindowAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> replacement = Replacement(recognizer, donors=1)
+        >>> embedding = recognizer(reference)
+        >>> replacement.attribute(probe, additional_forward_args=embedding).shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

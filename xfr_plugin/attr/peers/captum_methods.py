@@ -14,6 +14,8 @@ from captum.attr import DeepLift, InputXGradient, IntegratedGradients, NoiseTunn
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
+from xfr_plugin.attr._base.caveats import AGAINST_BASELINE
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
 from xfr_plugin.attr._base.rectified import rectified_copy
 from xfr_plugin.attr.cosine_head import CosineHead
@@ -25,6 +27,18 @@ _METHODS = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", 
 _NOISE_TYPES = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
+@attribution_method(
+    name="integrated_gradients",
+    title="Integrated gradients",
+    paper="Sundararajan, Taly and Yan, arXiv 1703.01365",
+    year=2017,
+    needs="gradient",
+    cost="1 forward; 50 forward and backward a face",
+    relative_cost=155,
+    caveat=AGAINST_BASELINE,
+    batchable=True,
+    trial_options={"n_steps": 10},
+)
 class PairIntegratedGradients(CosineAttribution):
     """Integrated gradients (Sundararajan et al., ICML 2017, arXiv 1703.01365) of the cosine.
 
@@ -41,6 +55,12 @@ class PairIntegratedGradients(CosineAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> integrated = PairIntegratedGradients(recognizer, baseline="blur", n_steps=20)
+        >>> probe_map, reference_map = integrated.attribute((probe, reference))
+        >>> integrated.multiplies_by_inputs
+        True
     """
 
     def __init__(
@@ -81,6 +101,17 @@ class PairIntegratedGradients(CosineAttribution):
         return maps
 
 
+@attribution_method(
+    name="input_x_gradient",
+    title="Input times gradient",
+    paper="Shrikumar, Greenside, Shcherbina and Kundaje, arXiv 1605.01713",
+    year=2016,
+    needs="gradient",
+    cost="1 forward; 1 forward and backward a face",
+    relative_cost=4.5,
+    caveat=AGAINST_BASELINE,
+    batchable=True,
+)
 class PairInputXGradient(CosineAttribution):
     """Input × gradient (Shrikumar et al., 2016, arXiv 1605.01713) of the cosine; black pixels get nothing.
 
@@ -91,6 +122,11 @@ class PairInputXGradient(CosineAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> probe_map, reference_map = PairInputXGradient(recognizer).attribute((probe, reference))
+        >>> bool((probe_map[probe == 0] == 0).all())
+        True
     """
 
     def __init__(
@@ -112,6 +148,18 @@ class PairInputXGradient(CosineAttribution):
         return maps
 
 
+@attribution_method(
+    name="smoothgrad",
+    title="SmoothGrad",
+    paper="Smilkov, Thorat, Kim, Viégas and Wattenberg, arXiv 1706.03825",
+    year=2017,
+    needs="gradient",
+    cost="1 forward; 50 forward and backward a face",
+    relative_cost=115,
+    caveat="the sign of its maps says whether brighter pixels raise the score, not whether they argue for a "
+    "match; they are not yet validated on known evidence",
+    trial_options={"n_samples": 5},
+)
 class PairSmoothGrad(CosineAttribution):
     """SmoothGrad (Smilkov et al., 2017, arXiv 1706.03825): the cosine's gradient, averaged over noisy copies.
 
@@ -131,6 +179,12 @@ class PairSmoothGrad(CosineAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> squares = PairSmoothGrad(recognizer, noise=0.1, noise_type="smoothgrad_sq")
+        >>> probe_map, reference_map = squares.attribute((probe, reference))
+        >>> bool((probe_map >= 0).all())
+        True
     """
 
     def __init__(
@@ -173,6 +227,16 @@ class PairSmoothGrad(CosineAttribution):
         return maps
 
 
+@attribution_method(
+    name="deeplift",
+    title="DeepLift, rescale rule",
+    paper="Shrikumar, Greenside and Kundaje, arXiv 1704.02685",
+    year=2017,
+    needs="gradient",
+    cost="1 forward; 2 forward and backward a face",
+    relative_cost=9,
+    caveat=AGAINST_BASELINE,
+)
 class PairDeepLift(CosineAttribution):
     """DeepLift, rescale rule (Shrikumar et al., ICML 2017, arXiv 1704.02685), of the cosine.
 
@@ -189,6 +253,11 @@ class PairDeepLift(CosineAttribution):
     Raises:
         InputError: an unknown option, or a network with activations that DeepLift has no rule for, or that it
             uses more than once.
+
+    Example:
+        >>> probe_map, reference_map = PairDeepLift(recognizer, baseline="mean").attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -15,6 +15,8 @@ from captum.attr._core.lime import get_exp_kernel_similarity_function
 from torch import Tensor
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
+from xfr_plugin.attr._base.caveats import MASKED, SAMPLED
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
@@ -25,6 +27,17 @@ __all__ = ["PairKernelShap", "PairLime", "PairOcclusion"]
 _TEMPLATE = 112
 
 
+@attribution_method(
+    name="occlusion",
+    title="Occlusion",
+    paper="Zeiler and Fergus, arXiv 1311.2901",
+    year=2014,
+    needs="scores",
+    cost="1 + 226 forward a face",
+    relative_cost=260,
+    caveat=MASKED,
+    trial_options={"window": 6, "stride": 6},
+)
 class PairOcclusion(CosineAttribution):
     """Occlusion (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901): the drop of the cosine when a square is covered.
 
@@ -41,6 +54,12 @@ class PairOcclusion(CosineAttribution):
 
     Raises:
         InputError: an unknown option, or a window of more than 112.
+
+    Example:
+        >>> occlusion = PairOcclusion(recognizer, window=28, stride=14, baseline="mean")
+        >>> probe_map, reference_map = occlusion.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -133,6 +152,17 @@ class _PartsAttribution(CosineAttribution):
         return maps
 
 
+@attribution_method(
+    name="lime",
+    title="LIME on superpixels",
+    paper="Ribeiro, Singh and Guestrin, arXiv 1602.04938",
+    year=2016,
+    needs="scores",
+    cost="1 + 200 forward a face",
+    relative_cost=265,
+    caveat=SAMPLED,
+    trial_options={"parts": "regions", "n_samples": 12},
+)
 class PairLime(_PartsAttribution):
     """LIME (Ribeiro et al., KDD 2016, arXiv 1602.04938): a linear model of the cosine over parts of the face.
 
@@ -156,6 +186,12 @@ class PairLime(_PartsAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> lime = PairLime(recognizer, parts="regions")
+        >>> probe_map, reference_map = lime.attribute((probe, reference))
+        >>> len(probe_map.unique()) < 20  # one value a region
+        True
     """
 
     def __init__(
@@ -193,6 +229,17 @@ class PairLime(_PartsAttribution):
         )
 
 
+@attribution_method(
+    name="kernel_shap",
+    title="KernelSHAP on superpixels",
+    paper="Lundberg and Lee, arXiv 1705.07874",
+    year=2017,
+    needs="scores",
+    cost="1 + 200 forward a face",
+    relative_cost=245,
+    caveat=SAMPLED,
+    trial_options={"parts": "regions", "n_samples": 12},
+)
 class PairKernelShap(_PartsAttribution):
     """KernelSHAP (Lundberg and Lee, NeurIPS 2017, arXiv 1705.07874): Shapley values of the parts of the face.
 
@@ -212,6 +259,12 @@ class PairKernelShap(_PartsAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> shap = PairKernelShap(recognizer, parts="regions", spread="share")
+        >>> probe_map, reference_map = shap.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.attr._base.caveats import MASKED
 from xfr_plugin.attr._base.masks import BoxMasks, Masks, checked_at_least, random_boxes, weighted_sum
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill
@@ -35,6 +37,18 @@ class GalleryMaps(NamedTuple):
     scores: Tensor
 
 
+@attribution_method(
+    name="corrrise",
+    title="Correlation with random masks",
+    paper="Lu, Xu and Ebrahimi, arXiv 2305.08546",
+    year=2024,
+    needs="scores",
+    cost="1 + 500 forward a face",
+    relative_cost=400,
+    caveat=MASKED,
+    compared=True,
+    trial_options={"n_masks": 40, "patch_size": 20},
+)
 class CorrRise(PerturbationPairAttribution):
     """Correlation, over random masks, of the score with what is kept of each pixel.
 
@@ -57,6 +71,12 @@ class CorrRise(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> corrrise = CorrRise(recognizer)
+        >>> probe_map, _ = corrrise.attribute((probe, reference), perturbations_per_eval=16)  # bounds the memory
+        >>> bool(probe_map.sum(dim=1).abs().max() <= 1)  # correlations
+        True
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.smoothing import Blur, blurred
 from xfr_plugin.attr.peers.relevance import RelevanceAttribution
@@ -19,6 +20,18 @@ from xfr_plugin.errors import InputError
 __all__ = ["Ebp"]
 
 
+@attribution_method(
+    name="ebp",
+    title="Excitation backpropagation",
+    paper="Williford, May and Byrne, arXiv 2008.00916",
+    year=2020,
+    needs="composite",
+    cost="1 forward, 1 relevance pass (2 with contrast)",
+    relative_cost=24,
+    caveat="its plain maps are high wherever the network is excited, for a match or not, and its contrastive "
+    "ones are small differences of two such maps; they are not yet validated on known evidence",
+    batchable=True,
+)
 class Ebp(RelevanceAttribution):
     """Excitation backpropagation from the cosine, plain, contrastive, or truncated contrastive.
 
@@ -51,6 +64,11 @@ class Ebp(RelevanceAttribution):
 
     Raises:
         InputError: an unknown option; a function without layers; layers for which there is no rule, by name.
+
+    Example:
+        >>> probe_map, reference_map = Ebp(recognizer).attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

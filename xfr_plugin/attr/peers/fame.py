@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.attr.cosine_head import CosineHead
@@ -17,6 +18,18 @@ from xfr_plugin.errors import InputError
 __all__ = ["Fame"]
 
 
+@attribution_method(
+    name="fame",
+    title="Feature changes by small gradient steps",
+    paper="arXiv 2605.12017",
+    year=2026,
+    needs="gradient",
+    cost="1 forward; 150 forward and backward a face",
+    relative_cost=390,
+    caveat="its maps show where small changes of the pixels move the score most, as an adversarial perturbation "
+    "does; they are not yet validated on known evidence",
+    trial_options={"steps": 6},
+)
 class Fame(CosineAttribution):
     """Follows the gradient in small steps of the pixels and shows where the face has changed.
 
@@ -40,6 +53,11 @@ class Fame(CosineAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> probe_map, reference_map = Fame(recognizer, steps=20).attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.attr._base.caveats import NOT_VALIDATED
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
@@ -18,6 +20,19 @@ from xfr_plugin.errors import InputError
 __all__ = ["Fggb"]
 
 
+@attribution_method(
+    name="fggb",
+    title="Feature-guided gradient backpropagation",
+    paper="Lu, Xu and Ebrahimi, arXiv 2403.04549",
+    year=2024,
+    needs="gradient",
+    cost="1 forward, D backward",
+    relative_cost=160,
+    caveat=NOT_VALIDATED,
+    batchable=True,
+    compared=True,
+    trial_options={"chunk_size": 64},
+)
 class Fggb(PairAttribution):
     """Channel maps by gradient, weighed by channel evidence: S = Σ_k (v_k − τ/N) · G_k / ‖G_k‖.
 
@@ -41,6 +56,12 @@ class Fggb(PairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> fggb = Fggb(recognizer, level="score")
+        >>> probe_map, reference_map = fggb.attribute((probe, reference))
+        >>> probe_map.sum(dim=1).shape  # the map of the pixels
+        torch.Size([1, 112, 112])
     """
 
     def __init__(

@@ -21,7 +21,9 @@ from captum._utils.gradient import compute_layer_gradients_and_eval
 from captum.attr import LayerActivation, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
+from xfr_plugin.attr._base.caveats import COARSE
 from xfr_plugin.attr._base.layers import find_layer
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.errors import InputError
@@ -73,6 +75,17 @@ class _Cam(CosineAttribution):
         """Rectified maps M×1×h×w of the score and of the negated score."""
 
 
+@attribution_method(
+    name="gradcam",
+    title="Grad-CAM of the cosine, both signs",
+    paper="Selvaraju et al., arXiv 1610.02391",
+    year=2017,
+    needs="gradient",
+    cost="2 forward; 1 forward and backward a face",
+    relative_cost=4.5,
+    caveat=COARSE,
+    batchable=True,
+)
 class GradCam(_Cam):
     """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) of the cosine, by Captum's `LayerGradCam`.
 
@@ -88,6 +101,12 @@ class GradCam(_Cam):
 
     Raises:
         InputError: an unknown option, or a network without such a layer.
+
+    Example:
+        >>> cam = GradCam(recognizer, layer="network.conv2")
+        >>> probe_map, reference_map = cam.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -108,6 +127,17 @@ class GradCam(_Cam):
         return signed.relu(), (-signed).relu()
 
 
+@attribution_method(
+    name="gradcam_plus_plus",
+    title="Grad-CAM++ of the cosine, both signs",
+    paper="Chattopadhay, Sarkar, Howlader and Balasubramanian, arXiv 1710.11063",
+    year=2018,
+    needs="gradient",
+    cost="2 forward; 1 forward and backward a face",
+    relative_cost=4.5,
+    caveat=COARSE,
+    batchable=True,
+)
 class GradCamPlusPlus(_Cam):
     """Grad-CAM++ (Chattopadhay et al., WACV 2018, arXiv 1710.11063) of the cosine.
 
@@ -128,6 +158,11 @@ class GradCamPlusPlus(_Cam):
 
     Raises:
         InputError: an unknown option, or a network without such a layer.
+
+    Example:
+        >>> probe_map, reference_map = GradCamPlusPlus(recognizer).attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -167,6 +202,16 @@ def _rectified_sum(activations: Tensor, gradients: Tensor, totals: Tensor) -> Te
     return (weights * activations).sum(dim=1, keepdim=True).relu()
 
 
+@attribution_method(
+    name="score_cam",
+    title="Score-CAM of the cosine, both signs",
+    paper="Wang et al., arXiv 1910.01279",
+    year=2020,
+    needs="gradient",
+    cost="a forward for each channel of a layer, a face",
+    relative_cost=530,
+    caveat=COARSE,
+)
 class ScoreCam(_Cam):
     """Score-CAM (Wang et al., CVPR-W 2020, arXiv 1910.01279) of the cosine: no gradient, one pass a channel.
 
@@ -185,6 +230,11 @@ class ScoreCam(_Cam):
 
     Raises:
         InputError: an unknown option, or a network without such a layer.
+
+    Example:
+        >>> embedding = recognizer(reference)
+        >>> ScoreCam(recognizer).attribute(probe, additional_forward_args=embedding).shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xfr_plugin.attr._base.caveats import MASKED
 from xfr_plugin.attr._base.masks import GaussianMasks, checked_at_least, gaussian_lattice, weighted_sum
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores, Fill
 from xfr_plugin.attr._base.smoothing import Blur
@@ -19,6 +21,17 @@ __all__ = ["MeryAvg", "MinPlus"]
 Strategy = Literal["both", "removal", "aggregation"]
 
 
+@attribution_method(
+    name="mery_avg",
+    title="Removal and aggregation of regions",
+    paper="Mery and Morris, WACV 2022",
+    year=2022,
+    needs="scores",
+    cost="1 + 394 forward a face (112×112)",
+    relative_cost=305,
+    caveat=MASKED,
+    trial_options={"stride": 28},
+)
 class MeryAvg(PerturbationPairAttribution):
     """AVG: the mean of what a region's removal costs and of what the region brings to an empty face.
 
@@ -39,6 +52,12 @@ class MeryAvg(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> removal = MeryAvg(recognizer, strategy="removal", fill="mean")
+        >>> probe_map, reference_map = removal.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -76,6 +95,17 @@ class MeryAvg(PerturbationPairAttribution):
         return _Path(faces, regions, adding).changes()
 
 
+@attribution_method(
+    name="minplus",
+    title="Greedy removal and aggregation of regions",
+    paper="Mery, CVPRW 2022",
+    year=2022,
+    needs="scores",
+    cost="1 + 1182 forward a face (112×112)",
+    relative_cost=1100,
+    caveat=MASKED,
+    trial_options={"stride": 28, "rounds": 2},
+)
 class MinPlus(MeryAvg):
     """MinPlus: removal (minus) and aggregation (plus) in several greedy rounds.
 
@@ -96,6 +126,11 @@ class MinPlus(MeryAvg):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> probe_map, reference_map = MinPlus(recognizer, rounds=2).attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from xfr_plugin.attr._base.caveats import NOT_VALIDATED
 from xfr_plugin.attr._base.complete import CompletePairAttribution
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
@@ -66,6 +68,18 @@ class RelevanceAttribution(PairAttribution):
         return maps.flip(1) if is_bgr else maps
 
 
+@attribution_method(
+    name="lrp",
+    title="Layer-wise relevance of the cosine score",
+    paper="Bach et al., PLOS ONE 2015; Zennit, arXiv 2106.13200",
+    year=2015,
+    needs="composite",
+    cost="1 forward, 1 relevance pass",
+    relative_cost=28,
+    caveat=NOT_VALIDATED,
+    batchable=True,
+    compared=True,
+)
 class LrpSaliency(RelevanceAttribution):
     """Relevance of the cosine score for both faces: LRP (Bach et al., PLOS ONE 2015) from the similarity by channel.
 
@@ -80,6 +94,12 @@ class LrpSaliency(RelevanceAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> lrp = LrpSaliency(recognizer, composite="epsilon_plus_flat_face")
+        >>> probe_map, reference_map = lrp.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(
@@ -104,6 +124,16 @@ class LrpSaliency(RelevanceAttribution):
         return blurred(self._as_rgb(maps), self.blur)
 
 
+@attribution_method(
+    name="channel_relevance",
+    title="Saliency from channel maps by relevance",
+    paper="after Xu, Lu and Ebrahimi, arXiv 2306.00402",
+    year=2023,
+    needs="composite",
+    cost="1 forward, D relevance passes",
+    relative_cost=560,
+    caveat=NOT_VALIDATED,
+)
 class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
     """Channel maps by relevance, weighed by channel evidence: S = Σ_k c_k · M_k (after Xu et al., arXiv 2306.00402).
 
@@ -125,6 +155,12 @@ class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> relevance = ChannelRelevanceSaliency(recognizer)
+        >>> maps, delta = relevance.attribute((probe, reference), return_convergence_delta=True)
+        >>> bool(delta.abs() < 1e-4)  # each map sums to s − τ
+        True
     """
 
     def __init__(

@@ -7,7 +7,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from xfr_plugin.attr._base.caveats import MASKED
 from xfr_plugin.attr._base.masks import checked_at_least, random_grids, weighted_sum
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores, Fill
 from xfr_plugin.attr._base.smoothing import Blur
@@ -18,6 +20,17 @@ __all__ = ["SRise"]
 Level = Literal["mean", "threshold", "none"]
 
 
+@attribution_method(
+    name="srise",
+    title="Similarity-weighted random masks",
+    paper="Lu and Ebrahimi, arXiv 2304.06118",
+    year=2023,
+    needs="scores",
+    cost="1 + 500 forward a face",
+    relative_cost=430,
+    caveat=MASKED,
+    trial_options={"n_masks": 40},
+)
 class SRise(PerturbationPairAttribution):
     """RISE for pairs: S = Σ_i (s_i − level) · m_i / (n · p).
 
@@ -44,6 +57,12 @@ class SRise(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> published = SRise(recognizer, level="none")  # ranks pixels, and knows no dissimilar ones
+        >>> probe_map, reference_map = published.attribute((probe, reference))
+        >>> probe_map.shape
+        torch.Size([1, 3, 112, 112])
     """
 
     def __init__(

@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xfr_plugin.attr._base.caveats import MASKED
 from xfr_plugin.attr._base.masks import BoxMasks, checked_at_least, systematic_boxes, weighted_sum
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores, Fill, gaussian_blurred
 from xfr_plugin.attr._base.smoothing import Blur
@@ -19,6 +21,17 @@ __all__ = ["XFace"]
 Pairing = Literal["clean", "same", "all"]
 
 
+@attribution_method(
+    name="xface",
+    title="Systematic occlusion",
+    paper="Knoche, Teepe, Hörmann and Rigoll, arXiv 2211.13735",
+    year=2023,
+    needs="scores",
+    cost="1 + 1249 forward a face (112×112)",
+    relative_cost=1000,
+    caveat=MASKED,
+    trial_options={"patch_sizes": (28, 56), "stride": 28},
+)
 class XFace(PerturbationPairAttribution):
     """Deviation of the distance when a patch is occluded, at every place and in several sizes.
 
@@ -42,6 +55,12 @@ class XFace(PerturbationPairAttribution):
 
     Raises:
         InputError: an unknown option; from `attribute`: both faces are to be masked, and one is no image.
+
+    Example:
+        >>> together = XFace(recognizer, pairing="same")
+        >>> probe_map, reference_map = together.attribute((probe, reference))
+        >>> torch.equal(probe_map, reference_map)  # both faces are occluded at the same place
+        True
     """
 
     def __init__(

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from xfr_plugin.attr._base.caveats import NOT_VALIDATED
+from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.channels.evidence import channel_evidence
@@ -17,6 +19,19 @@ from xfr_plugin.errors import InputError
 __all__ = ["Xssab"]
 
 
+@attribution_method(
+    name="xssab",
+    title="Similarity score argument backpropagation",
+    paper="Huber, Luu, Terhörst and Damer, arXiv 2304.13409",
+    year=2024,
+    needs="gradient",
+    cost="1 forward, 2 backward",
+    relative_cost=5,
+    caveat=NOT_VALIDATED,
+    batchable=True,
+    preferred=4,
+    compared=True,
+)
 class Xssab(PairAttribution):
     """Gradients of the arguments for and against: two backward passes for each face.
 
@@ -33,6 +48,12 @@ class Xssab(PairAttribution):
 
     Raises:
         InputError: an unknown option.
+
+    Example:
+        >>> against = Xssab(recognizer, arguments="against")
+        >>> probe_map, reference_map = against.attribute((probe, reference))
+        >>> bool((probe_map <= 0).all())
+        True
     """
 
     def __init__(

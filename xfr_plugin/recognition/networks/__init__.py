@@ -5,11 +5,10 @@ Every activation is its own, non-in-place module, because attribution hooks need
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from xfr_plugin.errors import UnknownNameError
+from xfr_plugin.recognition.networks._architecture import ARCHITECTURES, Architecture, architecture
 from xfr_plugin.recognition.networks.compact import CompactFaceNet
 from xfr_plugin.recognition.networks.faceid import FaceIdNet
 from xfr_plugin.recognition.networks.iresnet import IResNet, iresnet18, iresnet34, iresnet50, iresnet100
@@ -18,29 +17,20 @@ from xfr_plugin.recognition.networks.mobilefacenet_prelu import MobileFaceNetPRe
 
 __all__ = [
     "ARCHITECTURES",
+    "Architecture",
     "CompactFaceNet",
     "FaceIdNet",
     "IResNet",
     "MobileFaceNet",
     "MobileFaceNetPReLU",
+    "architecture",
     "build_network",
+    "get_architecture",
     "iresnet18",
     "iresnet34",
     "iresnet50",
     "iresnet100",
 ]
-
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
-    "compact": CompactFaceNet,
-    "faceid": FaceIdNet,
-    "iresnet18": iresnet18,
-    "iresnet34": iresnet34,
-    "iresnet50": iresnet50,
-    "iresnet100": iresnet100,
-    "mobilefacenet": MobileFaceNet,
-    "mobilefacenet_prelu": MobileFaceNetPReLU,
-}
-"""Architecture name → function that builds the network with untrained weights."""
 
 
 def build_network(architecture: str) -> nn.Module:
@@ -49,6 +39,15 @@ def build_network(architecture: str) -> nn.Module:
     Raises:
         UnknownNameError: if `architecture` is not a key of `ARCHITECTURES`.
     """
-    if architecture not in ARCHITECTURES:
-        raise UnknownNameError.of("architecture", architecture, ARCHITECTURES)
-    return ARCHITECTURES[architecture]()
+    return get_architecture(architecture)()
+
+
+def get_architecture(name: str) -> Architecture:
+    """Return an architecture by name.
+
+    Raises:
+        UnknownNameError: no architecture of this name.
+    """
+    if name not in ARCHITECTURES:
+        raise UnknownNameError.of("architecture", name, ARCHITECTURES)
+    return ARCHITECTURES[name]

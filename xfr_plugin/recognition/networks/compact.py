@@ -13,6 +13,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from xfr_plugin.recognition.networks._architecture import architecture
 from xfr_plugin.recognition.networks.mobilefacenet import GlobalDepthwise, InvertedResidual, conv_bn_act
 
 __all__ = ["MOBILE_BLOCKS_REPLACED", "CompactFaceNet"]
@@ -28,6 +29,7 @@ _MAP = 128
 _BLOCKS = ((1, 2), (2, 4), (1, 2), (1, 2))
 
 
+@architecture(name="compact", paper="ours, after Chen et al., CCBR 2018, arXiv 1804.07573", layout="ours")
 class CompactFaceNet(nn.Module):
     """Compact face recognizer: N×3×112×112 → N×`embedding_dim` (not normalised)."""
 

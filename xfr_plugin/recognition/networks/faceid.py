@@ -10,6 +10,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from xfr_plugin.recognition.networks._architecture import architecture
+
 __all__ = ["FaceIdNet"]
 
 _WIDTHS = (3, 16, 32, 32, 64, 64, 64, 64)
@@ -17,6 +19,14 @@ _POOLED = (2, 3, 4, 5, 8)
 _TOP = 127 / 128
 
 
+@architecture(
+    name="faceid",
+    paper="none",
+    layout="analogdevicesinc/ai8x-synthesis (Apache-2.0)",
+    input_size=(160, 120),
+    mean=(128 / 255,) * 3,
+    std=(128 / 255,) * 3,
+)
 class FaceIdNet(nn.Module):
     """FaceID: N×3×160×120 → N×512 (not normalised), 176,048 parameters."""
 

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from xfr_plugin.recognition.networks._architecture import architecture
+
 __all__ = ["IResNet", "iresnet18", "iresnet34", "iresnet50", "iresnet100"]
 
 _EPS = 1e-5
 _WIDTHS = (64, 128, 256, 512)
+_PAPER = "Deng et al., CVPR 2019; Duta et al., ICPR 2020, arXiv 2004.04989"
+_LAYOUT = "InsightFace's arcface_torch"
 
 
 class IResNet(nn.Module):
@@ -56,21 +60,25 @@ class IResNet(nn.Module):
         return embedding
 
 
+@architecture(name="iresnet18", paper=_PAPER, layout=_LAYOUT)
 def iresnet18(embedding_dim: int = 512) -> IResNet:
     """Build the 18-layer iResNet for 112×112 input."""
     return IResNet((2, 2, 2, 2), embedding_dim)
 
 
+@architecture(name="iresnet34", paper=_PAPER, layout=_LAYOUT)
 def iresnet34(embedding_dim: int = 512) -> IResNet:
     """Build the 34-layer iResNet for 112×112 input."""
     return IResNet((3, 4, 6, 3), embedding_dim)
 
 
+@architecture(name="iresnet50", paper=_PAPER, layout=_LAYOUT)
 def iresnet50(embedding_dim: int = 512) -> IResNet:
     """Build the 50-layer iResNet for 112×112 input."""
     return IResNet((3, 4, 14, 3), embedding_dim)
 
 
+@architecture(name="iresnet100", paper=_PAPER, layout=_LAYOUT)
 def iresnet100(embedding_dim: int = 512) -> IResNet:
     """Build the 100-layer iResNet for 112×112 input."""
     return IResNet((3, 13, 30, 3), embedding_dim)

@@ -9,12 +9,21 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from xfr_plugin.recognition.networks._architecture import architecture
+
 __all__ = ["GlobalDepthwise", "InvertedResidual", "MobileFaceNet", "conv_bn_act"]
 
 # (expansion, output channels, repeats, first stride) of each stage
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
+@architecture(
+    name="mobilefacenet",
+    paper="Chen et al., CCBR 2018, arXiv 1804.07573, with ReLU6",
+    layout="foamliu/MobileFaceNet (Apache-2.0)",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
 class MobileFaceNet(nn.Module):
     """MobileFaceNet: N×3×112×112 → N×`embedding_dim` (not normalised), about one million parameters."""
 

@@ -9,9 +9,16 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from xfr_plugin.recognition.networks._architecture import architecture
+
 __all__ = ["MobileFaceNetPReLU"]
 
 
+@architecture(
+    name="mobilefacenet_prelu",
+    paper="Chen et al., CCBR 2018, arXiv 1804.07573",
+    layout="TreB1eN/InsightFace_Pytorch (MIT)",
+)
 class MobileFaceNetPReLU(nn.Module):
     """MobileFaceNet: N×3×112×112 → N×`embedding_dim` (not normalised)."""
 

@@ -1,0 +1,77 @@
+"""Attribution methods for pairs of faces, after Captum's contract; for type checkers, see `__init__.py`."""
+
+from ._base.evidence import channel_evidence, channel_similarity
+from ._base.pair import PairAttribution
+from ._base.perturbation import PerturbationPairAttribution
+from .amortised.attribution import Amortised, AmortisedAnswer
+from .amortised.model import EvidenceModel, find_evidence, load_evidence
+from .cosine_head import CosineHead
+from .counterfactual.attribution import Counterfactual, RegionalAnswer
+from .counterfactual.exchange import Exchange
+from .counterfactual.replacement import Replacement
+from .peers.captum_methods import (
+    PairDeepLift,
+    PairInputXGradient,
+    PairIntegratedGradients,
+    PairSmoothGrad,
+)
+from .peers.captum_perturbation import PairKernelShap, PairLime, PairOcclusion
+from .peers.corrrise import CorrRise, GalleryMaps
+from .peers.ebp import Ebp
+from .peers.fame import Fame
+from .peers.fggb import Fggb
+from .peers.gradcam import GradCam, GradCamPlusPlus, ScoreCam
+from .peers.mery import MeryAvg, MinPlus
+from .peers.relevance import ChannelRelevanceSaliency, LrpSaliency
+from .peers.srise import SRise
+from .peers.xface import XFace
+from .peers.xssab import Xssab
+from .reconstruction.explainer import ReconstructionExplainer
+from .reconstruction.saliency import ReconstructionSaliency
+from .registry import METHODS, Method, default_method, fast_method, get_method
+
+__all__ = [
+    "METHODS",
+    "Amortised",
+    "AmortisedAnswer",
+    "ChannelRelevanceSaliency",
+    "CorrRise",
+    "CosineHead",
+    "Counterfactual",
+    "Ebp",
+    "EvidenceModel",
+    "Exchange",
+    "Fame",
+    "Fggb",
+    "GalleryMaps",
+    "GradCam",
+    "GradCamPlusPlus",
+    "LrpSaliency",
+    "MeryAvg",
+    "Method",
+    "MinPlus",
+    "PairAttribution",
+    "PairDeepLift",
+    "PairInputXGradient",
+    "PairIntegratedGradients",
+    "PairKernelShap",
+    "PairLime",
+    "PairOcclusion",
+    "PairSmoothGrad",
+    "PerturbationPairAttribution",
+    "ReconstructionExplainer",
+    "ReconstructionSaliency",
+    "RegionalAnswer",
+    "Replacement",
+    "SRise",
+    "ScoreCam",
+    "XFace",
+    "Xssab",
+    "channel_evidence",
+    "channel_similarity",
+    "default_method",
+    "fast_method",
+    "find_evidence",
+    "get_method",
+    "load_evidence",
+]
