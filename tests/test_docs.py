@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from xfr_plugin.attr import METHODS
-from xfr_plugin.cli.main import app
+from xfr_plugin.cli.xfr import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
