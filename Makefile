@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check format docs clean
 
 demo: $(READY)
-	$(BIN)/python -m xfr_plugin.cli.demo
+	$(BIN)/xfr demo
 
 test: $(READY)
 	$(BIN)/pytest $(PYTEST_ARGS)

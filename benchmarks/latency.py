@@ -19,7 +19,7 @@ from skimage import data
 
 import xfr_plugin
 from xfr_plugin.attr import METHODS
-from xfr_plugin.cli.demo import mirrored_and_darkened
+from xfr_plugin.cli.demonstration import mirrored_and_darkened
 from xfr_plugin.errors import WeightsError
 
 STAGES = ("faces", "verify", "explain")

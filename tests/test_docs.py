@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from xfr_plugin.attr import METHODS
-from xfr_plugin.cli.main import app
+from xfr_plugin.cli.xfr import app
 
 ROOT = Path(__file__).parents[1]
 SCRIPT: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))

@@ -14,7 +14,7 @@ from skimage import data
 from torch import nn
 
 from xfr_plugin.attr import METHODS
-from xfr_plugin.cli.demo import mirrored_and_darkened
+from xfr_plugin.cli.demonstration import mirrored_and_darkened
 from xfr_plugin.errors import FaceWarning
 
 ROOT = Path(__file__).parents[1]

@@ -46,7 +46,6 @@ MODULES: dict[str, str] = {
     "claimed_regions": "explanation.salient_region",
     "client": "service.client",
     "comparison": "explanation.comparison",
-    "demo": "cli.demo",
     "evaluate_command": "cli.evaluate",
     "evaluation.floor_methods": "evaluation.chance_baselines",
     "evaluation.floors": "evaluation.protocols.planted_evidence.chance",
@@ -66,7 +65,6 @@ MODULES: dict[str, str] = {
     "reconstruction.losses": "training.losses",
     "reconstruction.population": "swaps.donors",
     "reconstruction.regional_fit": "training.regional_fit",
-    "reconstruction_command": "cli.reconstruction",
     "remote_commands": "cli.remote",
     "report.bilrp": "explanation.figures.matches",
     "report.comparison": "explanation.figures.comparison",
@@ -80,7 +78,6 @@ MODULES: dict[str, str] = {
     "report.figure": "explanation.figures.explanation",
     "report.reconstruction": "explanation.figures.channels",
     "report.tables": "cli.tables",
-    "serving_commands": "cli.serving",
     "training.commands": "cli.train",
     "training.planting": "swaps.batched",
     "verification": "explanation.verification",
@@ -88,7 +85,11 @@ MODULES: dict[str, str] = {
 """Old module → new module, below `xfr_plugin`."""
 
 NAMES: dict[str, dict[str, str]] = {
-    "cli": {name: f"cli.main:{name}" for name in ("app", "main")},
+    "cli": {name: f"cli.xfr:{name}" for name in ("app", "main")},
+    "demo": {
+        **{name: f"cli.demonstration:{name}" for name in ("EDITS", "invented_people", "run_demo")},
+        "main": "cli.demo:demo_command",
+    },
     "evaluation": {"MOVED": "swaps.planting:MIN_SCORE_CHANGE"},
     "explanation": {
         name: f"explanation.explanation:{name}"
@@ -102,10 +103,18 @@ NAMES: dict[str, dict[str, str]] = {
         )
     },
     "reconstruction": {"fit_regional": "training.regional_fit:fit_regional"},
+    "reconstruction_command": {
+        "atlas_command": "cli.atlas:atlas_command",
+        "reconstruct_command": "cli.reconstruct:reconstruct_command",
+        "write_channel_table": "cli.atlas:write_channel_table",
+    },
     "report": {
         "explanation_figure": "explanation.figures.explanation:explanation_figure",
         "read_explanation": "explanation.document:read_explanation",
         "write_explanation": "explanation.document:write_explanation",
+    },
+    "serving_commands": {
+        f"{name}_command": f"cli.{name}:{name}_command" for name in ("package", "serve", "schemas")
     },
 }
 """Module → old name → where it is now, as `module:name`, below `xfr_plugin`."""

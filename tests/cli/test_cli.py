@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from xfr_plugin import Explanation, __version__
 from xfr_plugin.base.weights import write_weights
-from xfr_plugin.cli.main import app
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.recognition import build_network
 
 RUNNER = CliRunner()

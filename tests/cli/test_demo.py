@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from xfr_plugin import Explanation, load_recognizer
-from xfr_plugin.cli.demo import EDITS, run_demo, with_another_nose, with_sunglasses
+from xfr_plugin.cli.demonstration import EDITS, run_demo, with_another_nose, with_sunglasses
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.faces import ARCFACE_TEMPLATE
 

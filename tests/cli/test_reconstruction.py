@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from xfr_plugin.attr import ReconstructionExplainer
 from xfr_plugin.channels import ChannelRegions, channel_regions
-from xfr_plugin.cli.main import app, reconstruction
-from xfr_plugin.cli.reconstruction import write_channel_table
+from xfr_plugin.cli import atlas, reconstruct
+from xfr_plugin.cli.atlas import write_channel_table
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.figures.channels import (
     FaceChannels,
@@ -134,7 +135,8 @@ def workplace(recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.Monkey
         Image.fromarray(noise).save(tmp_path / "faces" / name / "1.png")
     small = recognizer.float()
     explainer = ReconstructionExplainer(small, make_decoder(small).float())
-    monkeypatch.setattr(reconstruction, "_open", lambda *_: (small, explainer))
+    for command in (atlas, reconstruct):
+        monkeypatch.setattr(command, "open_explainer", lambda *_: (small, explainer))
     return tmp_path
 
 

@@ -14,14 +14,14 @@ from helpers.evaluation_faces import PEOPLE, judge, pair_list, small_recognizer,
 from typer.testing import CliRunner
 
 from xfr_plugin.cli.evaluate import duration
-from xfr_plugin.cli.main import app
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import MapProtocol, PlantedPlan, Results, read_pair_list, write_plantings
 from xfr_plugin.evaluation.pairs import balanced
 from xfr_plugin.evaluation.report.curves import cost_figure
 from xfr_plugin.evaluation.summary import clustered_means, medians
 from xfr_plugin.faces import RegionMap, template_regions
-from xfr_plugin.faces.folder import in_half
+from xfr_plugin.faces.folder import in_split
 from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, save_recognizer
 from xfr_plugin.swaps.planting import fits
 
@@ -181,12 +181,12 @@ def test_lists_of_pairs(tmp_path: Path) -> None:
         read_pair_list(tmp_path / "none.txt")
 
 
-def test_halves_share_nobody_and_limits_are_balanced() -> None:
+def test_splits_share_nobody_and_limits_are_balanced() -> None:
     pairs = pair_list().pairs
     for person in PEOPLE:
-        assert in_half(person, "select") != in_half(person, "report")
-    halves = [balanced(pairs, half, None) for half in ("select", "report")]
-    people = [{Path(file).parent.name for entry in half for file in entry.files} for half in halves]
+        assert in_split(person, "dev") != in_split(person, "test")
+    splits = [balanced(pairs, split, None) for split in ("dev", "test")]
+    people = [{Path(file).parent.name for entry in split for file in entry.files} for split in splits]
     assert not people[0] & people[1]
     assert sum(entry.genuine for entry in balanced(pairs, "all", 10)) == 5
 
@@ -235,9 +235,9 @@ def test_the_command(faces: Path, tmp_path: Path) -> None:
     again = RUNNER.invoke(app, [*arguments, "--seed", "5"])
     assert again.exit_code == 2
     assert "this folder holds another run: seed was 0 and is now 5" in again.stderr
-    wrong = RUNNER.invoke(app, [*arguments, "--half", "left"])
+    wrong = RUNNER.invoke(app, [*arguments, "--split", "left"])
     assert wrong.exit_code == 2
-    assert "--half must be" in wrong.stderr
+    assert "'--split': 'left' is not one of" in wrong.stderr
 
 
 def test_durations_in_words() -> None:

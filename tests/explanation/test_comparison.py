@@ -18,7 +18,7 @@ import xfr_plugin
 from xfr_plugin import Comparison, Recognizer
 from xfr_plugin.attr import METHODS, Xssab
 from xfr_plugin.base.memory import measured_peak
-from xfr_plugin.cli.main import app
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError, ResultError, UnknownNameError
 from xfr_plugin.explanation.comparison import QUICK_METHODS, chosen_methods
 from xfr_plugin.faces import template_regions

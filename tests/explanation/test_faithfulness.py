@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 import xfr_plugin
 from xfr_plugin import Comparison, Explanation, Recognizer
-from xfr_plugin.cli.main import app
 from xfr_plugin.cli.tables import comparison_table, faithfulness_table, region_table
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.explanation import error_shares, region_evidence
 from xfr_plugin.explanation.faithfulness import (

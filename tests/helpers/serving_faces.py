@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from xfr_plugin.cli.demo import mirrored_and_darkened
+from xfr_plugin.cli.demonstration import mirrored_and_darkened
 from xfr_plugin.service.selftest import self_test_faces
 
 

@@ -350,5 +350,5 @@ def test_convolutions_of_another_kind_are_left_alone() -> None:
 
 
 def test_zennit_is_imported_only_when_used() -> None:
-    code = "import sys, xfr_plugin, xfr_plugin.attr, xfr_plugin.cli.main; sys.exit('zennit' in sys.modules)"
+    code = "import sys, xfr_plugin, xfr_plugin.attr, xfr_plugin.cli.xfr; sys.exit('zennit' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,7 +19,7 @@ from zennit.attribution import Gradient
 from zennit.composites import EpsilonPlusFlat
 
 from xfr_plugin.base.weights import write_weights
-from xfr_plugin.cli.main import app
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.explanation.figures.explanation import AGAINST_COLOUR, FOR_COLOUR
 from xfr_plugin.explanation.figures.matches import (

@@ -64,7 +64,7 @@ def test_a_vendored_archive_serves_with_what_torchserve_brings(tmp_path: Path) -
 
 def test_what_is_vendored() -> None:
     needed = set(needed_packages())
-    assert {"captum", "pydantic", "safetensors", "scikit-image", "zennit"} <= needed
+    assert {"captum", "lazy-loader", "pydantic", "safetensors", "scikit-image", "zennit"} <= needed
     assert needed.isdisjoint({"torch", "torchvision", "torchserve", "numpy", "pillow", "xfr-plugin"})
 
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and saying where that failed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path"]
+from xfr_plugin.errors import ResultError
+
+__all__ = ["atomic_path", "writing_to"]
 
 
 @contextmanager
@@ -26,3 +28,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Say which folder it is that cannot be written to.
+
+    Raises:
+        ResultError: the block could not write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from captum._utils.common import _format_additional_forward_args
-from captum._utils.gradient import compute_gradients
 from captum.attr import Attribution, GradientAttribution
 from torch import Tensor, nn
 
+from xfr_plugin.base.captum import _format_additional_forward_args, compute_gradients
 from xfr_plugin.channels.pullback import one_hot_cotangents, pull_back
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.cli.errors import EXIT_STOPPED
+from xfr_plugin.cli.options import (
+    ArchitectureOption,
+    DeviceOption,
+    MethodOptions,
+    RecognizerOption,
+    SeedOption,
+    ThresholdOption,
+    names,
+    options_by_method,
+)
+from xfr_plugin.cli.output import print_plain, working
 from xfr_plugin.errors import InputError
-from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
-from xfr_plugin.recognition import load_recognizer
 
 if TYPE_CHECKING:
     from xfr_plugin.evaluation.run import Step
 
-__all__ = ["evaluate_command", "register"]
+app = typer.Typer()
 
-_STOPPED = 130
+Split: TypeAlias = Literal["dev", "test", "all"]
+
+_SPLITS: dict[str, Split] = {"select": "dev", "report": "test", "dev": "dev", "test": "test", "all": "all"}
+"""By their old names, and by those of now."""
+
 _EVERY = 50
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(
-        "evaluate",
-        epilog="Example: `xfr evaluate --methods quick --protocols planted --faces lfw112 --pairs "
-        "pairsDevTest.txt --limit 70 --out judged`. The same command goes on where a killed one stopped.",
-    )(evaluate_command)
-
-
+@app.command(
+    "evaluate",
+    epilog="Example: `xfr evaluate --methods quick --protocols planted --faces lfw112 --pairs "
+    "pairsDevTest.txt --limit 70 --out judged`. The same command goes on where a killed one stopped.",
+)
 def evaluate_command(
     faces: Annotated[Path, typer.Option(help="Folder of aligned faces, a folder for each person.")],
     pairs: Annotated[
@@ -51,34 +62,34 @@ def evaluate_command(
     protocols: Annotated[
         str, typer.Option("--protocols", "-p", help="Names with commas, or `all`; see docs/protocols.md.")
     ] = "planted",
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", help="Option of a method, as method.name=value; repeatable."),
-    ] = None,
-    recognizer: Annotated[
-        str, typer.Option("--recognizer", "-r", help="Name, weight file, or https://…#sha256=…")
-    ] = DEFAULT_RECOGNIZER,
-    architecture: Annotated[str | None, typer.Option(help="Architecture of a weight file.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Decide at this cosine.")] = None,
+    option: MethodOptions = None,
+    recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
+    architecture: ArchitectureOption = None,
+    threshold: ThresholdOption = None,
     limit: Annotated[
         int | None,
         typer.Option(
             min=1, help="At most so many pairs; single-region plantings a game, where they are drawn."
         ),
     ] = None,
-    half: Annotated[
-        str, typer.Option(help="People, by a hash of their names: `select`, `report` or `all`.")
+    split: Annotated[
+        Split, typer.Option(help="People, by a hash of their names: `dev` to choose on, `test` to report on.")
     ] = "all",
+    half: Annotated[
+        Literal["select", "report", "dev", "test", "all"] | None,
+        typer.Option(help="Old name of --split.", hidden=True),
+    ] = None,
     strengths: Annotated[
         str, typer.Option(help="Weaker strengths to plant too, with commas; empty for none.")
     ] = "0.5",
     region_pairs: Annotated[bool, typer.Option(help="Plant pairs of regions too.")] = True,
     controls: Annotated[bool, typer.Option(help="Plant controls too.")] = True,
     regions: Annotated[
-        str, typer.Option(help="Named regions: face `mesh` beside the faces, `template`, or `auto`.")
+        Literal["auto", "mesh", "template"],
+        typer.Option(help="Named regions: face `mesh` beside the faces, `template`, or `auto`."),
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")] = "cpu",
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
     floors: Annotated[bool, typer.Option(help="Judge the floors too.")] = True,
     keep_maps: Annotated[
         bool, typer.Option(help="Keep maps on disk, for agreement, average maps and later protocols.")
@@ -89,14 +100,12 @@ def evaluate_command(
     ] = False,
 ) -> None:
     """Judge explanation methods by protocols on pairs of faces: tables, plots, every number."""
-    from xfr_plugin.evaluation import evaluate  # what it builds on is slow to import
+    from xfr_plugin.evaluation import evaluate
     from xfr_plugin.evaluation.plan import PlantedPlan
+    from xfr_plugin.recognition import load_recognizer
 
-    split = {"select": "dev", "report": "test"}.get(half, half)  # their old names
-    if split not in ("dev", "test", "all"):
-        raise InputError(f"--half must be dev, test or all, not {half!r}")
-    if regions not in ("auto", "mesh", "template"):
-        raise InputError(f"--regions must be auto, mesh or template, not {regions!r}")
+    if half is not None:
+        warnings.warn("--half is now --split", FutureWarning, stacklevel=1)
     plan = PlantedPlan(
         count=limit or PlantedPlan().count,
         pairs=region_pairs,
@@ -109,15 +118,15 @@ def evaluate_command(
             faces,
             pairs,
             out,
-            methods=_choice(methods, quick=None),
-            protocols=_choice(protocols),
-            options=_options(option or []),
+            methods=None if methods == "quick" else names(methods),
+            protocols=names(protocols),
+            options=options_by_method(option),
             recognizer=load_recognizer(recognizer, architecture=architecture, device=device),
             threshold=threshold,
             plan=plan,
             limit=limit,
-            split=split,  # type: ignore[arg-type]  # narrowed by the check above
-            regions=regions,  # type: ignore[arg-type]  # as above
+            split=_SPLITS[half] if half else split,
+            regions=regions,
             seed=seed,
             floors=floors,
             keep_maps=keep_maps,
@@ -126,10 +135,10 @@ def evaluate_command(
             progress=progress,
         )
     console = Console()
-    with Console(stderr=True).status("tables and plots …"):
+    with working("tables and plots"):
         written = results.save(out)
     for path in written:
-        console.print(str(path), highlight=False, soft_wrap=True)
+        print_plain(console, str(path))
     if results.failures:
         console.print(f"{len(results.failures)} judgements could not be made: see {out / 'failures.csv'}")
 
@@ -162,7 +171,7 @@ def _progress(is_shown: bool) -> Iterator[Callable[[Step], None] | None]:
         console.print(
             "stopped; nothing is lost: the same command goes on from here, --only-report shows what is there"
         )
-        raise typer.Exit(_STOPPED) from interrupt
+        raise typer.Exit(EXIT_STOPPED) from interrupt
 
 
 def duration(seconds: float) -> str:
@@ -173,13 +182,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _choice(text: str, **named: Any) -> Any:
-    """Names with commas, `all`, or a word that stands for something."""
-    if text in named:
-        return named[text]
-    return "all" if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(",") if part.strip())
@@ -188,19 +190,3 @@ def _numbers(text: str) -> tuple[float, ...]:
     if not all(0 < number < 1 for number in numbers):
         raise InputError(f"strengths lie between 0 and 1, got {text!r}: full strength is planted anyway")
     return numbers
-
-
-def _options(pairs: list[str]) -> dict[str, dict[str, Any]]:
-    """Read method.name=value; values are JSON where they can be, text otherwise."""
-    options: dict[str, dict[str, Any]] = {}
-    for pair in pairs:
-        path, separator, text = pair.partition("=")
-        method, dot, name = path.partition(".")
-        if not separator or not dot:
-            raise InputError(f"--option takes method.name=value, got {pair!r}")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        options.setdefault(method, {})[name] = value
-    return options

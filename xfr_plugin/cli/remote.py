@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from xfr_plugin.base.files import atomic_path
-from xfr_plugin.errors import InputError, PhotoNotFoundError, ResultError
-from xfr_plugin.service.answers import Answer, ExplanationAnswer, FaceReasons
+from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.base.files import atomic_path, writing_to
+from xfr_plugin.cli.output import print_plain
+from xfr_plugin.errors import InputError, PhotoNotFoundError
 
-__all__ = ["ServerOption", "TokenOption", "ask", "print_answer", "refuse_local_options", "save_answer"]
+if TYPE_CHECKING:
+    from xfr_plugin.service.answers import Answer, ExplanationAnswer, FaceReasons
 
-ServerOption = Annotated[str | None, typer.Option(help="Ask this server, e.g. http://127.0.0.1:8080.")]
-TokenOption = Annotated[
-    Path | None, typer.Option("--token-file", help="Key file of the server, as `xfr serve` prints it.")
-]
+__all__ = ["ask", "print_answer", "refuse_local_options", "save_answer"]
 
 
 def ask(
@@ -42,13 +40,19 @@ def ask(
         return (client.explain if explain else client.verify)(*data, **given)
 
 
-def refuse_local_options(**options: object) -> None:
-    """A server has its own recognizer and device.
+def refuse_local_options(recognizer: str, architecture: str | None, device: str, others: object) -> None:
+    """A server has its own recognizer and device: what is chosen here would not be what answers.
 
     Raises:
         InputError: one was named.
     """
-    named = [f"--{name}" for name, value in options.items() if value]
+    given = {
+        "recognizer": recognizer != DEFAULT_RECOGNIZER,
+        "architecture": architecture,
+        "device": device != "cpu",
+        "face-a, --face-b or --option": others,
+    }
+    named = [f"--{name}" for name, value in given.items() if value]
     if named:
         raise InputError(f"{' and '.join(named)} cannot be combined with --server: the server has its own")
 
@@ -64,13 +68,11 @@ def save_answer(answer: Answer, folder: Path) -> list[Path]:
         reasons: FaceReasons | None = getattr(answer.explanation, name, None)
         if reasons is not None and reasons.overlay_png is not None:
             files[f"{name}.png"] = base64.b64decode(reasons.overlay_png)
-    try:
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for file, data in files.items():
             with atomic_path(folder / file) as temporary:
                 temporary.write_bytes(data)
-    except OSError as error:
-        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error
     return [folder / file for file in files]
 
 
@@ -79,10 +81,10 @@ def print_answer(console: Console, answer: Answer) -> None:
     if answer.explanation is not None:
         console.print(_regions(answer.explanation))
         for sentence in answer.explanation.words or ():
-            console.print(sentence, highlight=False, soft_wrap=True)
+            print_plain(console, sentence)
     for warned in answer.warnings:
         whose = f"{warned.face}: " if warned.face else ""
-        console.print(f"note: {whose}{warned.message}", highlight=False, soft_wrap=True)
+        print_plain(console, f"note: {whose}{warned.message}")
 
 
 def _regions(explanation: ExplanationAnswer) -> Table:

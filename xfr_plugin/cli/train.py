@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from xfr_plugin.training.config import load_config
-from xfr_plugin.training.engine import Outcome
+from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.cli.options import DeviceOption, RecognizerOption, SeedOption
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from xfr_plugin.training.engine import Outcome
 
 app = typer.Typer(
     help="Train the embedded models, or your own. A training that was interrupted continues where it was.",
     no_args_is_help=True,
 )
 
-ConfigFile = Annotated[
+_FACES = Path("../shared/data/faces/lfw112")
+
+ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML or JSON file; the options below override it.")
 ]
-Run = Annotated[Path | None, typer.Option(help="Folder for checkpoint, log, curves and best weights.")]
-Faces = Annotated[Path | None, typer.Option(help="Folder of aligned faces, one subfolder a person.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
-Epochs = Annotated[int | None, typer.Option(help="Number of validations.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+Run: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Folder for checkpoint, log, curves and best weights.")
+]
+Faces: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Folder of aligned faces, one subfolder a person.")
+]
+FacesFolder: TypeAlias = Annotated[
+    Path, typer.Option(help="Folder of aligned faces, one subfolder a person.")
+]
+Recognizer: TypeAlias = Annotated[
+    str | None, typer.Option("--recognizer", "-r", help="Name or weight file of the recognizer.")
+]
+Device: TypeAlias = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")]
+Seed: TypeAlias = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+Epochs: TypeAlias = Annotated[int | None, typer.Option(help="Number of validations.")]
+Threads: TypeAlias = Annotated[int | None, typer.Option(help="CPU threads.")]
 
 
 @app.command()
@@ -49,6 +62,7 @@ def recognizer(
     threads: Threads = None,
 ) -> None:
     """Distil a compact recognizer from a larger one."""
+    from xfr_plugin.training.config import load_config
     from xfr_plugin.training.recognizer import RecognizerConfig, train_recognizer
 
     given: dict[str, Any] = {"run": run or (None if config else Path("runs/recognizer")), "faces": faces}
@@ -77,6 +91,7 @@ def aligner(
 ) -> None:
     """Train the aligner: five landmarks and a face score from a box of the cascade."""
     from xfr_plugin.training.aligner import AlignerConfig, train_aligner
+    from xfr_plugin.training.config import load_config
 
     given: dict[str, Any] = {"run": run, "data": data, "out": out, "device": device, "seed": seed}
     settings = load_config(AlignerConfig, config, {**given, "epochs": epochs, "threads": threads})
@@ -100,6 +115,7 @@ def outlines(
     threads: Threads = None,
 ) -> None:
     """Train the outline finder: the named regions of each aligned face."""
+    from xfr_plugin.training.config import load_config
     from xfr_plugin.training.outlines import OutlinesConfig, train_outlines
 
     given: dict[str, Any] = {"run": run, "data": data, "out": publish, "device": device, "seed": seed}
@@ -111,7 +127,7 @@ def outlines(
 def decoder(
     config: ConfigFile = None,
     run: Run = None,
-    recognizer: Annotated[str | None, typer.Option(help="Name or weight file of the recognizer.")] = None,
+    recognizer: Recognizer = None,
     faces: Faces = None,
     device: Device = None,
     seed: Seed = None,
@@ -119,6 +135,7 @@ def decoder(
     threads: Threads = None,
 ) -> None:
     """Train the decoder of a recognizer: any recognizer, on any folder of aligned faces."""
+    from xfr_plugin.training.config import load_config
     from xfr_plugin.training.decoder import DecoderConfig, train_decoder
 
     given: dict[str, Any] = {"run": run or (None if config else Path("runs/decoder")), "faces": faces}
@@ -131,15 +148,11 @@ def decoder(
 def regions(
     decoder: Annotated[str, typer.Option(help="Name or file of a trained decoder.")],
     out: Annotated[Path, typer.Option(help="File to write: the decoder with its regional evidence.")],
-    recognizer: Annotated[str, typer.Option(help="Name or weight file of its recognizer.")] = (
-        "xfr_compact128"
-    ),
-    faces: Annotated[Path, typer.Option(help="Folder of aligned faces, one subfolder a person.")] = Path(
-        "../shared/data/faces/lfw112"
-    ),
+    recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
+    faces: FacesFolder = _FACES,
     exchanges: Annotated[int, typer.Option(help="Pairs of people whose regions are exchanged.")] = 3000,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Measure how scores divide among the regions of the face, for a decoder that is already trained."""
     from xfr_plugin.recognition import load_recognizer
@@ -152,12 +165,8 @@ def regions(
 
 @app.command()
 def counterfactual(
-    recognizer: Annotated[str, typer.Option(help="Name or weight file of the recognizer to collect for.")] = (
-        "xfr_compact128"
-    ),
-    faces: Annotated[Path, typer.Option(help="Folder of aligned faces, one subfolder a person.")] = Path(
-        "../shared/data/faces/lfw112"
-    ),
+    recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
+    faces: FacesFolder = _FACES,
     run: Annotated[Path, typer.Option(help="Folder of collected examples, a file a recognizer.")] = Path(
         "runs/counterfactual"
     ),
@@ -165,8 +174,8 @@ def counterfactual(
         Path | None, typer.Option(help="Where to write the model (.json), fitted on all examples of the run.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Plantings of each game.")] = 220,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Fit counterfactual evidence on plantings among training people."""
     from xfr_plugin.recognition import load_recognizer
@@ -191,7 +200,7 @@ def counterfactual(
 def evidence(
     config: ConfigFile = None,
     run: Run = None,
-    recognizer: Annotated[str | None, typer.Option(help="Name or weight file of the recognizer.")] = None,
+    recognizer: Recognizer = None,
     faces: Faces = None,
     start: Annotated[Path | None, typer.Option(help="Weights to begin with, of an earlier run.")] = None,
     publish: Annotated[
@@ -203,6 +212,7 @@ def evidence(
     threads: Threads = None,
 ) -> None:
     """Train amortised evidence for a recognizer: which region decides, in one pass. Made for a GPU."""
+    from xfr_plugin.training.config import load_config
     from xfr_plugin.training.evidence import EvidenceConfig, train_evidence
 
     given: dict[str, Any] = {"run": run, "recognizer": recognizer, "faces": faces, "start": start}

@@ -10,6 +10,7 @@ import torch
 
 from xfr_plugin.attr import get_method
 from xfr_plugin.attr.registry import AUTO, chosen_method
+from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.explanation.pipeline import (
     RecognizerSource,
@@ -23,9 +24,6 @@ from xfr_plugin.explanation.verification import Verification, choose_threshold
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap
 
 __all__ = ["DEFAULT_RECOGNIZER", "RecognizerSource", "explain", "verify"]
-
-DEFAULT_RECOGNIZER = "xfr_compact128"
-"""The recognizer that ships with the package; see docs/models."""
 
 
 def verify(

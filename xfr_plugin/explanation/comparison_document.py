@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.errors import InputError, PhotoError, ResultError
 from xfr_plugin.explanation.comparison import Agreement, Comparison, MethodResult
 from xfr_plugin.explanation.document import (
@@ -23,7 +23,6 @@ from xfr_plugin.explanation.document import (
 )
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
-from xfr_plugin.explanation.figures.comparison import comparison_figure
 from xfr_plugin.explanation.verification import Verification
 
 __all__ = ["ComparisonDocument", "read_comparison", "to_comparison_document", "write_comparison"]
@@ -87,15 +86,15 @@ class ComparisonDocument(_Document):
 
 def write_comparison(comparison: Comparison, folder: Path, stem: str) -> tuple[Path, Path]:
     """Write picture and document; see `Comparison.save`."""
+    from xfr_plugin.explanation.figures.comparison import comparison_figure  # Matplotlib is slow to import
+
     picture, document = folder / f"{stem}.png", folder / f"{stem}.json"
-    try:
+    with writing_to(folder):
         with atomic_path(picture) as temporary:
             comparison_figure(comparison).savefig(temporary, dpi=_DPI)
         with atomic_path(document) as temporary:
             text = to_comparison_document(comparison).model_dump_json(indent=1)
             temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error
     return picture, document
 
 

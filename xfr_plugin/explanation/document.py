@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.errors import InputError, PhotoError, ResultError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
-from xfr_plugin.explanation.figures.explanation import explanation_figure
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces.photo import load_photo
 
@@ -88,14 +87,14 @@ class ExplanationDocument(BaseModel):
 
 def write_explanation(explanation: Explanation, folder: Path, stem: str) -> tuple[Path, Path]:
     """Write picture and document; see `Explanation.save`."""
+    from xfr_plugin.explanation.figures.explanation import explanation_figure  # Matplotlib is slow to import
+
     picture, document = folder / f"{stem}.png", folder / f"{stem}.json"
-    try:
+    with writing_to(folder):
         with atomic_path(picture) as temporary:
             explanation_figure(explanation).savefig(temporary, dpi=_DPI)
         with atomic_path(document) as temporary:
             temporary.write_text(to_document(explanation).model_dump_json(indent=1), encoding="utf-8")
-    except OSError as error:
-        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error
     return picture, document
 
 

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xfr_plugin._version import __version__
-from xfr_plugin.attr._base.pair import Errors
-from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, region_evidence
@@ -32,6 +30,10 @@ from xfr_plugin.faces import (
 )
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
+
+if TYPE_CHECKING:
+    from xfr_plugin.attr._base.pair import Errors
+    from xfr_plugin.attr.registry import Method
 
 __all__ = [
     "PreparedPair",

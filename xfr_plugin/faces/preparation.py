@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.base.choices import Alignment
 from xfr_plugin.errors import FaceError, FaceWarning, InputError, NoFaceError
 from xfr_plugin.faces.alignment import align, fit_aligned
 from xfr_plugin.faces.cascade import CascadeDetector
@@ -17,10 +17,6 @@ from xfr_plugin.faces.detection import DetectedFace, Detector
 from xfr_plugin.faces.photo import MAX_PIXELS, PhotoSource, load_photo
 
 __all__ = ["AlignedFace", "Alignment", "prepare_face"]
-
-Alignment: TypeAlias = Literal["auto", "detect", "aligned"]
-"""How to treat a photo: find the face and align it (`detect`), take it as an aligned crop (`aligned`), or
-(`auto`) take it as aligned if it has exactly the size of the crop, and detect otherwise."""
 
 _TINY_EYE_DISTANCE = 20.0
 _LEAST_EYE_DISTANCE = 8.0

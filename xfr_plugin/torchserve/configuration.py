@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from xfr_plugin.base.files import atomic_path
-from xfr_plugin.errors import InputError, ResultError
+from xfr_plugin.base.files import atomic_path, writing_to
+from xfr_plugin.errors import InputError
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.metrics import COUNTERS, GAUGES
 
@@ -130,13 +130,11 @@ def write_model_store(folder: Path, name: str, deployment: Deployment, workers: 
         "metrics.yaml": metrics_config(),
         "README.md": _README.format(name=name, recognizer=deployment.recognizer, **workers.model_dump()),
     }
-    try:
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
             with atomic_path(folder / file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def metrics_config() -> str:

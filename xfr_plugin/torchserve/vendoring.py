@@ -21,6 +21,7 @@ _OWN = "xfr-plugin"
 _LEFT_OUT = {"..", "__pycache__", "test", "tests", "sample_data"}
 _NEEDED = (
     "captum",
+    "lazy-loader",
     "matplotlib",
     "numpy",
     "pillow",

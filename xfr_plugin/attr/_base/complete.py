@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Literal, TypeVar, overload
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from xfr_plugin.attr._base.pair import PairAttribution
+from xfr_plugin.base.captum import log_usage
 from xfr_plugin.errors import InputError
 
 __all__ = ["CompletePairAttribution"]

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from captum._utils.common import _format_additional_forward_args, _format_output, _select_targets
 from captum.attr import Attribution
-from captum.log import log_usage
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, _select_targets, log_usage
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from captum._utils.common import _format_additional_forward_args, _format_output
 from captum.attr import PerturbationAttribution
-from captum.log import log_usage
 from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _read_pair, _refuse_target
 from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill, ScoredFaces, checked_fill, rows_of
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
+from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, log_usage
 from xfr_plugin.errors import InputError
 
 __all__ = ["PERTURBATIONS_PER_EVAL", "PerturbationPairAttribution", "ScoreFunction"]

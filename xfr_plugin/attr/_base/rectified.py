@@ -14,10 +14,10 @@ from __future__ import annotations
 import copy
 from typing import TypeVar
 
-from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
+from xfr_plugin.base.captum import SUPPORTED_NON_LINEAR
 from xfr_plugin.errors import InputError
 
 __all__ = ["rectified_copy"]

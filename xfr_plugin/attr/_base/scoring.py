@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from captum._utils.progress import NullProgress, progress
 from torch import Tensor
 
 from xfr_plugin.attr._base.masks import REFERENCE_SIDE, Masks, ranges
 from xfr_plugin.attr._base.smoothing import blurred
+from xfr_plugin.base.captum import NullProgress, progress
 from xfr_plugin.errors import InputError
 
 __all__ = [

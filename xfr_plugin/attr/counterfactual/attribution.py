@@ -8,9 +8,6 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import torch
-from captum._utils.common import _format_additional_forward_args, _format_output
-from captum._utils.progress import NullProgress, progress
-from captum.log import log_usage
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +16,13 @@ from xfr_plugin.attr._base.pair import Errors, Inputs, Pair, _refuse_target
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
 from xfr_plugin.attr.counterfactual.model import CounterfactualModel, Form, shipped_model
 from xfr_plugin.attr.counterfactual.readings import Comparer, alone_readings, pair_readings
+from xfr_plugin.base.captum import (
+    NullProgress,
+    _format_additional_forward_args,
+    _format_output,
+    log_usage,
+    progress,
+)
 from xfr_plugin.errors import InputError
 from xfr_plugin.swaps.donors import synthetic_faces
 from xfr_plugin.swaps.regions import FaceRegions, face_regions, laid_map, named_errors

@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from captum._utils.models.linear_model import SkLearnLinearModel
 from captum.attr import KernelShap, Lime, Occlusion
-from captum.attr._core.lime import get_exp_kernel_similarity_function
 from torch import Tensor
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
@@ -20,6 +18,7 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.base.captum import SkLearnLinearModel, get_exp_kernel_similarity_function
 from xfr_plugin.errors import InputError
 
 __all__ = ["PairKernelShap", "PairLime", "PairOcclusion"]

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import torch
-from captum._utils.gradient import compute_layer_gradients_and_eval
 from captum.attr import LayerActivation, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from xfr_plugin.attr._base.layers import find_layer
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.base.captum import compute_layer_gradients_and_eval
 from xfr_plugin.errors import InputError
 
 __all__ = ["Arguments", "GradCam", "GradCamPlusPlus", "ScoreCam"]

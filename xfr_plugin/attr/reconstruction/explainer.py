@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
-from captum._utils.common import _format_additional_forward_args, _format_output, _select_targets
 from captum.attr import Attribution
-from captum.log import log_usage
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, _select_targets, log_usage
 from xfr_plugin.channels.decoded import MapNorm, Response, decoded_changes, sized_maps
 from xfr_plugin.channels.dwelling import Dwelling, dwelling
 from xfr_plugin.errors import InputError

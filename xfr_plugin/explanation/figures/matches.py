@@ -15,8 +15,7 @@ from matplotlib.patches import ConnectionPatch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from xfr_plugin.base.files import atomic_path
-from xfr_plugin.errors import ResultError
+from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.explanation.figures.explanation import AGAINST_COLOUR, FOR_COLOUR
 
 if TYPE_CHECKING:  # Zennit is slow to import
@@ -63,13 +62,11 @@ def write_matches(matches: RegionMatches, folder: Path, stem: str = "bilrp") -> 
         ResultError: the folder cannot be written to.
     """
     picture, table = folder / f"{stem}.png", folder / f"{stem}.csv"
-    try:
+    with writing_to(folder):
         with atomic_path(picture) as temporary:
             matches_figure(matches).savefig(temporary, dpi=_DPI)
         with atomic_path(table) as temporary:
             _write_csv(matches, temporary)
-    except OSError as error:
-        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error
     return picture, table
 
 

@@ -1,0 +1,36 @@
+"""What starts quickly: help, version and the package itself import nothing that is slow to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SLOW = "captum matplotlib numpy scipy skimage sklearn torch torchvision zennit"
+
+_LISTS = f"""
+import sys
+{{done}}
+print("slow:", *(name for name in "{SLOW}".split() if name in sys.modules))
+"""
+
+
+def slow_imports(code: str) -> list[str]:
+    """Slow modules that a new Python has imported after some code."""
+    command = [sys.executable, "-c", _LISTS.format(done=code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].removeprefix("slow:").split()
+
+
+def test_the_package_imports_nothing_slow() -> None:
+    assert slow_imports("import xfr_plugin") == []
+    assert "torch" in slow_imports("from xfr_plugin import verify")  # such imports would be seen
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--version", "--help", "verify --help", "evaluate --help", "train --help"], ids=str
+)
+def test_help_and_version_import_nothing_slow(arguments: str) -> None:
+    run = f"from xfr_plugin.cli.xfr import app; app({arguments.split()}, standalone_mode=False)"
+    assert slow_imports(run) == []

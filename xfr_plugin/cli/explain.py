@@ -1,0 +1,107 @@
+"""The command `xfr explain`: which regions of two faces argue for a match, and which against."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.cli.errors import EXIT_CODES
+from xfr_plugin.cli.options import (
+    DEFAULT_OUT,
+    AlignmentOption,
+    ArchitectureOption,
+    CheckOption,
+    DeviceOption,
+    FaceAOption,
+    FaceBOption,
+    FmrOption,
+    JsonOption,
+    OptionOfMethod,
+    OutOption,
+    PhotoA,
+    PhotoB,
+    RecognizerOption,
+    ServerOption,
+    ThresholdOption,
+    TokenOption,
+    read_options,
+)
+from xfr_plugin.cli.output import print_decision, print_files, working
+
+app = typer.Typer()
+
+
+@app.command(
+    "explain", epilog=f"Example: `xfr explain a.jpg b.jpg --method xssab --out result`. {EXIT_CODES}"
+)
+def explain_command(
+    a: PhotoA,
+    b: PhotoB,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="Attribution method, see `xfr methods`; `auto`: what is best known for the recognizer.",
+        ),
+    ] = "auto",
+    option: OptionOfMethod = None,
+    out: OutOption = DEFAULT_OUT,
+    recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
+    architecture: ArchitectureOption = None,
+    threshold: ThresholdOption = None,
+    fmr: FmrOption = None,
+    alignment: AlignmentOption = "auto",
+    face_a: FaceAOption = 0,
+    face_b: FaceBOption = 0,
+    device: DeviceOption = "cpu",
+    check: CheckOption = False,
+    as_json: JsonOption = False,
+    server: ServerOption = None,
+    token_file: TokenOption = None,
+) -> None:
+    """Show which regions of two faces argue for a match, and which against."""
+    if server is not None:
+        from xfr_plugin.cli.remote import ask, print_answer, refuse_local_options, save_answer
+
+        refuse_local_options(recognizer, architecture, device, face_a or face_b or option)
+        asked = {"threshold": threshold, "fmr": fmr, "alignment": alignment, "method": method}
+        returns = ["regions", "words", "overlay", *(["faithfulness"] if check else [])]
+        answer = ask(server, token_file, (a, b), True, returns=returns, **asked)
+        files = save_answer(answer, out)
+        if as_json:
+            typer.echo(answer.model_dump_json(indent=1))
+            return
+        print_decision(Console(), answer.decision)
+        print_answer(Console(), answer)
+        typer.echo(f"written:  {', '.join(map(str, files))}")
+        return
+    from xfr_plugin import explain, load_recognizer
+    from xfr_plugin.cli.tables import faithfulness_table, region_table
+
+    with working("explaining"):
+        explanation = explain(
+            a,
+            b,
+            recognizer=load_recognizer(recognizer, architecture=architecture, device=device),
+            method=method,
+            options=read_options(option),
+            threshold=threshold,
+            fmr=fmr,
+            alignment=alignment,
+            faces=(face_a, face_b),
+            check=check,
+        )
+        picture, document = explanation.save(out)
+    if as_json:
+        typer.echo(document.read_text(encoding="utf-8"))
+        return
+    console = Console()
+    print_decision(console, explanation.verification)
+    console.print(region_table(explanation))
+    if explanation.faithfulness is not None:
+        console.print(faithfulness_table(explanation.faithfulness))
+    print_files(console, explanation.notes, picture, document)

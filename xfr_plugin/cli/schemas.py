@@ -1,0 +1,29 @@
+"""The command `xfr schemas`: JSON schemas of the service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xfr_plugin.base.files import atomic_path
+
+app = typer.Typer()
+
+
+@app.command("schemas", epilog="Example: `xfr schemas --out docs/schemas`.")
+def schemas_command(
+    out: Annotated[Path, typer.Option(help="Folder for request.json, answer.json and error.json.")] = Path(
+        "schemas"
+    ),
+) -> None:
+    """Write the JSON schemas of the service's requests, answers and errors."""
+    from xfr_plugin.service import json_schemas
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name, schema in json_schemas().items():
+        with atomic_path(out / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
+    typer.echo(str(out))
