@@ -82,7 +82,6 @@ MODULES: dict[str, str] = {
     "report.tables": "cli.tables",
     "serving_commands": "cli.serving",
     "training.commands": "cli.train",
-    "training.planting": "swaps.batched",
     "verification": "explanation.verification",
 }
 """Old module → new module, below `xfr_plugin`."""

@@ -20,7 +20,7 @@ from xfr_plugin.attr.counterfactual.model import CounterfactualModel, Form, ship
 from xfr_plugin.attr.counterfactual.readings import Comparer, alone_readings, pair_readings
 from xfr_plugin.errors import InputError
 from xfr_plugin.swaps.donors import synthetic_faces
-from xfr_plugin.swaps.regions import FaceRegions, face_regions, laid_map, named_errors
+from xfr_plugin.swaps.regions import FaceRegions, face_regions, named_errors, rasterize
 
 __all__ = ["Counterfactual", "RegionalAnswer"]
 
@@ -331,5 +331,5 @@ def _in_channels(faces: Tensor, channels: int) -> Tensor:
 
 def _drawn(answer: RegionalAnswer, image: Tensor) -> Tensor:
     """Map C×H×W on which the evidence of each region lies."""
-    grey = laid_map(answer.regions, answer.evidence.to(image))
+    grey = rasterize(answer.regions, answer.evidence.to(image))
     return (grey / image.shape[0]).expand_as(image).contiguous()
