@@ -79,7 +79,6 @@ MODULES: dict[str, str] = {
     "report.reconstruction": "explanation.figures.channels",
     "report.tables": "cli.tables",
     "training.commands": "cli.train",
-    "training.planting": "swaps.batched",
     "verification": "explanation.verification",
 }
 """Old module → new module, below `xfr_plugin`."""

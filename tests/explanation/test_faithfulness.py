@@ -29,7 +29,7 @@ from xfr_plugin.explanation.faithfulness import (
     verdict_of,
 )
 from xfr_plugin.explanation.figures.explanation import explanation_figure
-from xfr_plugin.explanation.salient_region import claimed_region, random_regions
+from xfr_plugin.explanation.salient_region import random_regions, top_salient_region
 from xfr_plugin.faces import template_regions
 from xfr_plugin.swaps.donors import population_face
 
@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_answer_and_leaves_nothing_behind(
 
 def test_random_regions_are_of_equal_size_inside_the_face() -> None:
     face = template_regions(SIZE).face
-    region = claimed_region(
+    region = top_salient_region(
         np.where(face & SHARED & (np.arange(SIZE[1]) > SIZE[1] / 2), 1.0, 0), face, 0.15, 0.02
     )
     assert region is not None
@@ -136,19 +136,19 @@ def test_random_regions_are_of_equal_size_inside_the_face() -> None:
     assert np.median(reach[1:]) == pytest.approx(reach[0], rel=0.25), "and are as compact"
 
 
-def test_claimed_regions_take_the_highest_pixels() -> None:
+def test_top_salient_regions_take_the_highest_pixels() -> None:
     face = template_regions(SIZE).face
     values = np.random.default_rng(1).random(SIZE)
-    region = claimed_region(values, face, 0.15, 0.02)
+    region = top_salient_region(values, face, 0.15, 0.02)
     assert region is not None
     assert region.sum() == round(0.15 * face.sum())
     assert values[region].min() >= values[face & ~region].max()
     few = np.where(values > np.quantile(values[face], 0.9), values, -1)
-    taken = claimed_region(few, face, 0.15, 0.02)
+    taken = top_salient_region(few, face, 0.15, 0.02)
     assert taken is not None
     assert np.array_equal(taken, face & (few > 0))
-    assert claimed_region(-values, face, 0.15, 0.02) is None
-    assert claimed_region(np.where(values == values[face].max(), 1.0, 0), face, 0.15, 0.02) is None
+    assert top_salient_region(-values, face, 0.15, 0.02) is None
+    assert top_salient_region(np.where(values == values[face].max(), 1.0, 0), face, 0.15, 0.02) is None
 
 
 def test_maps_that_claim_nothing_are_weak(

@@ -194,7 +194,7 @@ def looped_evidence(
     ]
 
 
-def laid_on_cores(evidence: Sequence[float], regions: RegionMap) -> NDArray[np.float64]:
+def rasterized_on_cores(evidence: Sequence[float], regions: RegionMap) -> NDArray[np.float64]:
     """Map H×W: on a region by the root of the distance to the nearest pixel beside it, up to 5 pixels of 112."""
     drawn = np.zeros(regions.size)
     for value, mask in zip(evidence, region_masks(regions).values(), strict=True):

@@ -18,7 +18,6 @@ from xfr_plugin.faces import template_regions
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import RegionalEvidence, load_decoder, save_decoder
 from xfr_plugin.reconstruction.regional import Spread
-from xfr_plugin.swaps.exchange import RegionMasks, exchange_regions
 from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
 from xfr_plugin.training.regional_fit import fit_regional
 
@@ -69,30 +68,6 @@ def test_an_even_margin_leaves_differences_to_pairs_of_the_same_score(
     score = (units[0] * units[1]).sum(dim=1)
     even, relative = (regional.evidence(*units, level) for level in (0.25, score))
     torch.testing.assert_close(even - relative, (score - 0.25)[:, None] * regional.areas.double())
-
-
-def test_masks_cover_the_crop_and_seams_surround_the_regions() -> None:
-    masks = RegionMasks((112, 112))
-    assert masks.names == tuple(EXCHANGED_REGIONS)
-    assert (masks.weights.sum(dim=0) > 0.9).all()
-    torch.testing.assert_close(masks.seams.sum(dim=(1, 2, 3)), torch.ones(8))
-    nose = masks.weights[masks.names.index("nose"), 0].numpy()
-    assert nose[template_regions().mask("nose")].min() > 0.8
-    assert nose[template_regions().mask("mouth", "chin", "forehead")].max() < 0.2
-
-
-def test_exchanging_moves_one_region_and_matches_its_colour() -> None:
-    masks = RegionMasks((112, 112))
-    faces = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)) / 2 + 0.2
-    np.testing.assert_allclose(
-        exchange_regions(faces, faces, masks), faces[:, None].expand(-1, 8, -1, -1, -1), atol=1e-6
-    )
-    brighter = exchange_regions(faces, faces + 0.1, masks)
-    np.testing.assert_allclose(brighter, faces[:, None].expand(-1, 8, -1, -1, -1), atol=1e-5)
-    change = (exchange_regions(faces, faces.flip(0), masks) - faces[:, None]).abs().amax(dim=(0, 2))
-    mouth = template_regions().mask("mouth")
-    assert change[masks.names.index("mouth")][torch.from_numpy(mouth)].mean() > 0.05
-    assert change[masks.names.index("mouth")][:60].max() < 1e-6
 
 
 class RegionReader(nn.Module):

@@ -17,22 +17,13 @@ from xfr_plugin.attr.amortised.network import Answers
 from xfr_plugin.cli.train import app
 from xfr_plugin.faces import template_regions
 from xfr_plugin.recognition import load_recognizer
-from xfr_plugin.swaps.batched import (
-    blend,
-    grown_masks,
-    one_hot,
-    region_index,
-    small_moves,
-    turns,
-    warped,
-    wobbled,
-)
-from xfr_plugin.swaps.blending import Blending, blend_region
+from xfr_plugin.swaps.blending import Blending
 from xfr_plugin.swaps.donors import synthetic_faces
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.swaps.regions import EXCHANGED_REGIONS, one_hot, region_index, turn_of
 from xfr_plugin.training.engine import step_generator, train
 from xfr_plugin.training.evidence import EvidenceConfig, EvidenceTask
 from xfr_plugin.training.log import read_log
+from xfr_plugin.training.outline_noise import small_moves, warped, wobbled
 
 REGIONS = tuple(EXCHANGED_REGIONS)
 KINDS: tuple[Blending, ...] = ("feather", "poisson")
@@ -75,38 +66,13 @@ def task(root: Path, recognizer_file: Path) -> EvidenceTask:
     return made
 
 
-@pytest.mark.parametrize("region", REGIONS)
-def test_many_faces_are_planted_as_one_is(region: str) -> None:
-    faces = synthetic_faces(4, (112, 112), 3)
-    mask = template_regions((112, 112)).mask(*EXCHANGED_REGIONS[region])
-    masks = grown_masks(torch.from_numpy(mask).float()[None, None].expand(2, -1, -1, -1))
-    found = blend(faces[:2], faces[2:], masks, torch.tensor([False, True]))
-    for kind, face, donor, blended in zip(KINDS, faces, faces[2:], found, strict=False):
-        arrays = (x.permute(1, 2, 0).numpy() for x in (face, donor))
-        expected = blend_region(*arrays, mask, kind)
-        apart = np.abs(blended.permute(1, 2, 0).numpy() - expected)
-        if kind == "feather":
-            assert np.quantile(apart, 0.99) < 1.5 / 255
-        elif (
-            region != "outside"
-        ):  # relaxation has not come to its end, and nowhere near it in so large a region
-            changed = np.abs(expected - face.permute(1, 2, 0).numpy())
-            assert apart.mean() < 0.35 * changed.mean()
-
-
-def test_an_empty_region_changes_nothing() -> None:
-    faces = synthetic_faces(2, (64, 48), 3)
-    nothing = torch.zeros(1, 1, 64, 48)
-    torch.testing.assert_close(blend(faces[:1], faces[1:], nothing, torch.tensor([True])), faces[:1])
-
-
 def test_regions_of_pixels_and_how_a_face_is_turned() -> None:
     regions = template_regions((64, 48))
     index = region_index([regions])
     masks = one_hot(index)[0].bool().numpy()
     for name, mask in zip(REGIONS, masks, strict=True):
         assert (mask == regions.mask(*EXCHANGED_REGIONS[name])).all()
-    assert abs(float(turns([regions])[0])) < 0.1
+    assert abs(turn_of(regions)) < 0.1
 
 
 def test_outlines_are_bent_and_no_further_than_asked() -> None:

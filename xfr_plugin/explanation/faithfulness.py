@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.errors import InputError
-from xfr_plugin.explanation.salient_region import claimed_region, random_regions
+from xfr_plugin.explanation.salient_region import random_regions, top_salient_region
 from xfr_plugin.faces.regions import RegionMap, template_regions
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.donors import population_face
-from xfr_plugin.swaps.exchange import FeatheredMasks, exchange_regions
+from xfr_plugin.swaps.exchange import exchange_regions
+from xfr_plugin.swaps.masks import FeatheredMasks
 
 __all__ = [
     "CONTRADICTED",
@@ -229,8 +230,8 @@ class _Scorer:
         exchanged = self.change(part) == "exchanged"
         donor = self.images[1 - part.side] if exchanged else self.population
         found = []
-        for chunk in np.split(masks, range(_BATCH, len(masks), _BATCH)):
-            blends = exchange_regions(image, donor, FeatheredMasks(chunk, image.device))[0]
+        for chunk in torch.from_numpy(masks).split(_BATCH):
+            blends = exchange_regions(image, donor, FeatheredMasks(chunk.to(image.device)))[0]
             found.append(self._embed(blends) @ self.partners[part.side] - self.score)
         effects: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
         return effects
@@ -254,7 +255,7 @@ def _claims(saliency: Map, face: NDArray[np.bool_]) -> Iterator[tuple[Claim, NDA
         part = np.where(face, np.maximum(sign * smooth, 0), 0)
         if part.sum() <= FAINTEST * total:
             continue
-        region = claimed_region(part, face, LARGEST, SMALLEST)
+        region = top_salient_region(part, face, LARGEST, SMALLEST)
         if region is not None:
             yield claim, region
 

@@ -1,24 +1,24 @@
-"""The region that a map claims to matter, and random regions of the same size and shape to compare it with."""
+"""The region that a map points at most, and random regions of the same size and shape to compare it with."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["claimed_region", "random_regions"]
+__all__ = ["random_regions", "top_salient_region"]
 
 Map = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-def claimed_region(evidence: Map, face: Mask, largest: float, smallest: float) -> Mask | None:
+def top_salient_region(evidence: Map, face: Mask, largest: float, smallest: float) -> Mask | None:
     """Pixels of the face with the most evidence of one kind.
 
     Args:
-        evidence: H×W; what is positive is claimed.
+        evidence: H×W; only what is positive is taken.
         face: H×W.
         largest: share of the face's pixels that is taken, 0…1; fewer where fewer are positive.
-        smallest: if fewer than this share of the face's pixels are positive, nothing is claimed.
+        smallest: if fewer than this share of the face's pixels are positive, there is no such region.
 
     Returns:
         H×W mask, or None.

@@ -1,18 +1,20 @@
-"""Putting a region of one aligned face into another: feathered, or seamless as in Poisson image editing."""
+"""Putting one region of a donor into a face: feathered, or seamless; one face, or many on any device."""
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
-from scipy.sparse import csc_array
-from scipy.sparse.linalg import splu
+from torch import Tensor
 
 from xfr_plugin.errors import InputError
+from xfr_plugin.swaps.exchange import region_changes
+from xfr_plugin.swaps.masks import FeatheredMasks, grown
+from xfr_plugin.swaps.seamless import seamless_changes
 
-__all__ = ["Blending", "blend_region"]
+__all__ = ["Blending", "blend", "blend_region"]
 
 Blending: TypeAlias = Literal["feather", "poisson"]
 """`feather`: the donor, shifted to the face's colour along the seam, fades in over a few pixels. `poisson`: the
@@ -21,8 +23,7 @@ donor's gradients are kept and its colours are solved for (Perez, Gangnet and Bl
 Face: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
 
-_GROWTH = 2 / 112
-_FEATHER = 1.5 / 112
+_EXACT, _EIGHT_BIT = 1e-9, 3e-5
 
 
 def blend_region(
@@ -53,44 +54,31 @@ def blend_region(
         raise InputError(f"strength must be between 0 and 1, got {strength}")
     if blending not in ("feather", "poisson"):
         raise InputError(f"blending must be 'feather' or 'poisson', got {blending!r}")
-    size = mask.shape[0]
-    grown = binary_dilation(mask, iterations=max(1, round(_GROWTH * size)))
-    replaced = (
-        _seamless(face, donor, grown)
+    masks = grown(torch.from_numpy(mask)[None])
+    faces, donors = (torch.from_numpy(x).permute(2, 0, 1)[None].double() for x in (face, donor))
+    changes = (
+        seamless_changes(faces, donors, masks, _EXACT)
         if blending == "poisson"
-        else _feathered(face, donor, grown, _FEATHER * size)
+        else region_changes(faces, donors, FeatheredMasks(masks))
     )
-    return np.clip(face + strength * (replaced - face), 0, 1).astype(np.float32)
+    blended = (faces + strength * changes[:, 0]).clamp(0, 1)[0].permute(1, 2, 0)
+    return blended.numpy().astype(np.float32)
 
 
-def _feathered(face: Face, donor: Face, mask: Mask, sigma: float) -> Face:
-    weights = gaussian_filter(mask.astype(np.float32), sigma)[..., None]
-    seam = binary_dilation(mask, iterations=2) & ~binary_erosion(mask)
-    shifted = donor - donor[seam].mean(axis=0) + face[seam].mean(axis=0)
-    blended: Face = weights * shifted + (1 - weights) * face
-    return blended
+def blend(faces: Tensor, donors: Tensor, masks: Tensor, seamless: Tensor) -> Tensor:
+    """Put a region of each donor into a face.
 
+    Args:
+        faces: N×C×H×W in [0, 1].
+        donors: of the same shape.
+        masks: of bools, grown, N×1×H×W; an empty one leaves the face as it is.
+        seamless: which are blended seamlessly, N.
 
-def _seamless(face: Face, donor: Face, mask: Mask) -> Face:
-    """Solve Δu = Δdonor inside the mask with u = face on its border."""
-    inside = mask & binary_erosion(np.ones_like(mask))  # the image's own edge has no outer neighbours
-    index = np.full(mask.shape, -1)
-    rows, columns = np.nonzero(inside)
-    index[rows, columns] = np.arange(len(rows))
-    known = np.zeros((len(rows), 3))
-    entries: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
-    for step_down, step_right in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-        down, right = rows + step_down, columns + step_right
-        neighbours = index[down, right]
-        unknown = neighbours >= 0
-        entries.append((np.flatnonzero(unknown), neighbours[unknown]))
-        known += donor[rows, columns] - donor[down, right]
-        known[~unknown] += face[down, right][~unknown]
-    i, j = (np.concatenate(part) for part in zip(*entries, strict=True))
-    diagonal = np.arange(len(rows))
-    values = np.concatenate([np.full(len(rows), 4.0), np.full(len(i), -1.0)])
-    places = (np.concatenate([diagonal, i]), np.concatenate([diagonal, j]))
-    system = csc_array((values, places), shape=(len(rows), len(rows)))
-    result = face.copy()
-    result[rows, columns] = splu(system).solve(known)
-    return result
+    Returns:
+        N×C×H×W in [0, 1], in steps of 1/255.
+    """
+    changes = region_changes(faces, donors, FeatheredMasks(masks))
+    if bool(seamless.any()):
+        changes[seamless] = seamless_changes(faces[seamless], donors[seamless], masks[seamless], _EIGHT_BIT)
+    mixed = ((faces + changes[:, 0]).clamp(0, 1) * 255).round() / 255
+    return torch.where(masks.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True), mixed, faces)

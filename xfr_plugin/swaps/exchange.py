@@ -1,85 +1,79 @@
-"""What an embedding does when a region of the face is exchanged: the measurement behind regional evidence."""
+"""Exchanging regions of faces, and what an embedding does then: the measurement behind regional evidence.
+
+What region r adds to a face A that takes it from a donor D is linear in both: δ_r = w_r (shift_r − (A − D)), where
+w_r fades out over the region's outline, and shift_r is the mean of A − D along its seam, so that the region takes the
+face's colour. A face with several regions exchanged is A + Σ δ_r: one matrix product for all of its versions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 from torch import Tensor
 
 from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition.recognizer import Recognizer
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.swaps.masks import FeatheredMasks
+from xfr_plugin.swaps.regions import REGIONS, regions_of
 
-__all__ = ["FeatheredMasks", "RegionMasks", "exchange_regions", "exchanged_embeddings"]
-
-
-_GROWTH = 2 / 112
-_FEATHER = 1.5 / 112
-
-
-class FeatheredMasks:
-    """Masks that fade out over a few pixels, and their seams.
-
-    Args:
-        masks: R×H×W, none of them empty.
-        device: where the faces will be.
-
-    Attributes:
-        weights: R×1×H×W in [0, 1].
-        seams: R×1×H×W, the ring where face and donor meet, each summing to one.
-    """
-
-    def __init__(self, masks: NDArray[np.bool_], device: torch.device | str = "cpu") -> None:
-        weights, seams = [], []
-        for mask in masks:
-            weights.append(gaussian_filter(mask.astype(np.float32), _FEATHER * masks.shape[1]))
-            seam = binary_dilation(mask, iterations=2) & ~binary_erosion(mask, border_value=1)
-            seams.append(seam / seam.sum())
-        self.weights = torch.from_numpy(np.stack(weights))[:, None].to(device)
-        self.seams = torch.from_numpy(np.stack(seams)).float()[:, None].to(device)
+__all__ = [
+    "exchange_regions",
+    "exchange_together",
+    "exchanged_embeddings",
+    "region_changes",
+    "template_masks",
+]
 
 
-class RegionMasks(FeatheredMasks):
-    """Feathered masks of the exchanged regions on the template, and their seams.
+def template_masks(size: tuple[int, int], device: torch.device | str = "cpu") -> FeatheredMasks:
+    """Masks of the exchanged regions on the template, R×H×W."""
+    return FeatheredMasks(regions_of([template_regions(size)])[0].grown.to(device))
+
+
+def region_changes(faces: Tensor, donors: Tensor, masks: FeatheredMasks) -> Tensor:
+    """What each region adds to a face that takes it from a donor, shifted to the face's colour along the seam (δ).
 
     Args:
-        size: height and width of the aligned faces.
-        device: where the faces will be.
+        faces: N×C×H×W.
+        donors: of the same shape.
+        masks: R of them for all faces, or for each; on the faces' device, of any type.
 
-    Attributes:
-        names: of the R regions.
+    Returns:
+        N×R×C×H×W.
     """
-
-    def __init__(self, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
-        labels = template_regions(size)
-        self.names = tuple(EXCHANGED_REGIONS)
-        growth = max(1, round(_GROWTH * size[0]))
-        masks = [
-            binary_dilation(labels.mask(*parts), iterations=growth) for parts in EXCHANGED_REGIONS.values()
-        ]
-        super().__init__(np.stack(masks), device)
+    difference = faces - donors
+    seams, weights = masks.seams.to(faces), masks.weights.to(faces)
+    shifts = seams.flatten(-2) @ difference.flatten(2).mT
+    return weights[..., None, :, :] * (shifts[..., None, None] - difference[:, None])
 
 
 def exchange_regions(faces: Tensor, donors: Tensor, masks: FeatheredMasks) -> Tensor:
-    """Faces with each region replaced by a donor's, shifted to the face's colour along the seam.
-
-    Args:
-        faces: N×3×H×W in [0, 1].
-        donors: of the same shape.
-        masks: R of them, of that size.
+    """Faces with each region replaced by a donor's, one region at a time; see `region_changes`.
 
     Returns:
-        N×R×3×H×W in [0, 1].
+        N×R×C×H×W in [0, 1].
     """
-    difference = faces - donors
-    along_seams = torch.einsum("nchw,rhw->nrc", difference, masks.seams[:, 0].to(faces))
-    change = along_seams[..., None, None] - difference[:, None]
-    blended: Tensor = (faces[:, None] + masks.weights.to(faces) * change).clamp(0, 1)
-    return blended
+    return (faces[:, None] + region_changes(faces, donors, masks)).clamp(0, 1)
+
+
+def exchange_together(faces: Tensor, changes: Tensor, exchanged: Tensor) -> Tensor:
+    """Faces with several regions replaced at once.
+
+    Where the weights of two of them overlap, both changes are added: `FeatheredMasks.shared` keeps their sum to that
+    of one.
+
+    Args:
+        faces: N×C×H×W in [0, 1].
+        changes: of their regions, N×R×C×H×W, from `region_changes`.
+        exchanged: which regions are replaced in each version, M×R of bools.
+
+    Returns:
+        N×M×C×H×W in [0, 1].
+    """
+    added = exchanged.to(changes) @ changes.flatten(2)
+    together: Tensor = (faces[:, None] + added.unflatten(2, changes.shape[2:])).clamp(0, 1)
+    return together
 
 
 @torch.no_grad()
@@ -97,8 +91,8 @@ def exchanged_embeddings(
     Yields:
         For a chunk of n pairs: unit embeddings of the faces n×D, of the donors n×D, and of the blends n×R×D.
     """
-    masks = RegionMasks(recognizer.input_size, recognizer.device)
-    count = max(1, batch_size // len(masks.names))
+    masks = template_masks(recognizer.input_size, recognizer.device)
+    count = max(1, batch_size // len(REGIONS))
     for chunk, others in zip(faces.split(count), donors.split(count), strict=True):
         face, donor = (x.to(recognizer.device).to(recognizer.dtype) / 255 for x in (chunk, others))
         blends = exchange_regions(face, donor, masks).flatten(0, 1)

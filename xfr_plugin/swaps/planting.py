@@ -21,7 +21,7 @@ from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, RegionsOf
 from xfr_plugin.swaps.blending import Blending
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.swaps.regions import EXCHANGED_REGIONS, turn_of
 
 __all__ = [
     "COVERED",
@@ -171,19 +171,11 @@ def plan_plantings(
 
 
 def fits(probe: RegionMap, donor: RegionMap, region: str) -> bool:
-    """Whether a donor fits a probe: it shows the region, its face covers nearly all of it, it is turned alike.
-
-    How far a face is turned is read from its cheeks: the difference of their areas over the sum.
-    """
+    """Whether a donor fits a probe: it shows the region, its face covers nearly all of it, it is turned alike."""
     mask = probe.mask(*region_parts(region))
     there = donor.face if "outside" not in region.split("+") else donor.mask(*region_parts(region))
     covered = float(there[mask].mean()) >= COVERED
-    return _shows(donor, region) and covered and abs(_turn(probe) - _turn(donor)) <= TURNED
-
-
-def _turn(regions: RegionMap) -> float:
-    right, left = (int(regions.mask(f"{side}_cheek").sum()) for side in ("right", "left"))
-    return (right - left) / max(1, right + left)
+    return _shows(donor, region) and covered and abs(turn_of(probe) - turn_of(donor)) <= TURNED
 
 
 def _usable(

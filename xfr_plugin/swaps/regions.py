@@ -1,4 +1,4 @@
-"""The regions that are exchanged as a whole: which they are, where they lie on a face, and evidence laid on them."""
+"""The regions that are exchanged as a whole: which they are, where they lie on a face, and maps of their evidence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.regions import RegionMap, template_regions
+from xfr_plugin.swaps.masks import core_depths, grown
 
 __all__ = [
     "EXCHANGED_REGIONS",
     "REGIONS",
     "FaceRegions",
     "face_regions",
-    "laid_map",
     "named_errors",
+    "one_hot",
+    "rasterize",
+    "region_index",
     "regions_of",
+    "turn_of",
 ]
 
 
@@ -40,9 +43,6 @@ EXCHANGED_REGIONS: dict[str, tuple[str, ...]] = {
 
 REGIONS = tuple(EXCHANGED_REGIONS)
 
-_GROWTH = 2 / 112
-_CORE = 5 / 112
-
 
 @dataclass(frozen=True)
 class FaceRegions:
@@ -59,10 +59,9 @@ class FaceRegions:
     masks: NDArray[np.bool_]
 
     @cached_property
-    def grown(self) -> NDArray[np.bool_]:
-        """The masks with the pixels around that come along."""
-        growth = max(1, round(_GROWTH * self.masks.shape[1]))
-        return np.stack([binary_dilation(mask, iterations=growth) for mask in self.masks])
+    def grown(self) -> Tensor:
+        """The masks with the pixels around that come along, R×H×W of bools."""
+        return grown(torch.from_numpy(self.masks))
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
@@ -71,8 +70,7 @@ class FaceRegions:
         Outlines are off by two pixels of 112, so what is near to an outline may belong to the neighbour: from the
         outline inward the weight rises as the root of the distance, up to five pixels of 112.
         """
-        reach = _CORE * self.masks.shape[1]
-        weights: NDArray[np.float64] = np.stack([np.sqrt(_depth(mask, reach)) for mask in self.masks])
+        weights: NDArray[np.float64] = np.stack([np.sqrt(core_depths(mask)) for mask in self.masks])
         weights *= self.present[:, None, None]
         weights /= np.maximum(weights.sum(axis=(1, 2), keepdims=True), 1e-12)
         return weights
@@ -91,23 +89,29 @@ def regions_of(labels: Sequence[RegionMap]) -> list[FaceRegions]:
     return [_as_masks(regions, regions.size) for regions in labels]
 
 
-def _depth(mask: NDArray[np.bool_], reach: float) -> NDArray[np.float64]:
-    """Distance in pixels to the nearest pixel of the image that is not in the mask, up to a bound."""
-    depth = np.zeros(mask.shape)
-    if mask.all():
-        return depth + reach
-    # what lies beyond the box around the mask and its neighbours is never nearest
-    box = tuple(
-        slice(max(0, int(lines[0]) - 1), int(lines[-1]) + 2)
-        for lines in (np.flatnonzero(mask.any(axis=1 - axis)) for axis in range(2))
-        if len(lines)
-    )
-    if box:
-        depth[box] = np.minimum(distance_transform_edt(mask[box]), reach)
-    return depth
+def region_index(maps: Sequence[RegionMap]) -> Tensor:
+    """Which of `REGIONS` each pixel belongs to, N×H×W of uint8."""
+    labels = torch.stack([torch.from_numpy(regions.labels) for regions in maps])
+    table = torch.zeros(len(maps[0].names), dtype=torch.uint8)
+    for index, parts in enumerate(EXCHANGED_REGIONS.values()):
+        for part in parts:
+            table[maps[0].names.index(part)] = index
+    return table[labels.long()]
 
 
-def laid_map(regions: FaceRegions, evidence: Tensor) -> Tensor:
+def one_hot(index: Tensor) -> Tensor:
+    """Masks N×R×H×W of 0 and 1 from N×H×W."""
+    return (index[:, None] == torch.arange(len(REGIONS), device=index.device)[:, None, None]).float()
+
+
+def turn_of(regions: RegionMap) -> float:
+    """How far a face is turned: the difference of its cheeks' areas over their sum, −1…1."""
+    areas = regions.areas()
+    right, left = areas["right_cheek"], areas["left_cheek"]
+    return (right - left) / max(1, right + left)
+
+
+def rasterize(regions: FaceRegions, evidence: Tensor) -> Tensor:
     """Map H×W on which the evidence of each region, R, lies; see `FaceRegions.weights`."""
     return torch.einsum("r,rhw->hw", evidence, torch.from_numpy(regions.weights).to(evidence))
 

@@ -28,22 +28,15 @@ from xfr_plugin.recognition.features import Seen, layers_by_size, reading
 from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.recognizer import Provenance
 from xfr_plugin.recognition.zoo import load_recognizer
-from xfr_plugin.swaps.batched import (
-    blend,
-    grown_masks,
-    one_hot,
-    region_index,
-    small_moves,
-    turns,
-    warped,
-    wobbled,
-)
+from xfr_plugin.swaps.blending import blend
+from xfr_plugin.swaps.masks import grown
 from xfr_plugin.swaps.planting import COVERED, MIN_SCORE_CHANGE, SMALLEST, TURNED
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.swaps.regions import EXCHANGED_REGIONS, one_hot, region_index, turn_of
 from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, step_generator, train
 from xfr_plugin.training.faces_data import FaceSet, all_files, find_faces, read_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
+from xfr_plugin.training.outline_noise import small_moves, warped, wobbled
 
 __all__ = ["EvidenceConfig", "EvidenceTask", "publish_evidence", "train_evidence"]
 
@@ -450,10 +443,10 @@ def _regions_of(faces: FaceSet, kept: Path) -> tuple[Tensor, Tensor]:
     maps: list[RegionMap] = []
     for images in faces.images.split(256):
         maps += find_regions(images.float() / 255)
-    index, turn = region_index(maps), turns(maps)
+    index, turns = region_index(maps), torch.tensor([turn_of(regions) for regions in maps])
     with atomic_path(kept) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, index=index.numpy(), turn=turn.numpy(), files=np.array(faces.files))
-    return index, turn
+        np.savez_compressed(file, index=index.numpy(), turn=turns.numpy(), files=np.array(faces.files))
+    return index, turns
 
 
 class Draw:
@@ -558,7 +551,7 @@ class Draw:
         fitting = self._fits(donors, region)
         chosen = donors.gather(1, fitting.float().argmax(dim=1, keepdim=True))[:, 0]
         done = (fitting.any(dim=1) & wanted).to(device)
-        mask = grown_masks(self._mask(region, self.probe) * done[:, None, None, None])
+        mask = grown(self._mask(region, self.probe) & done[:, None, None, None])
         smooth = (self._uniform(len(faces)) < seamless).to(device)
         # photographs of a person are few: moved, they are not learned by heart
         moves = small_moves(self._uniform(len(faces)) < _MOVED_DONORS, self.generator)
@@ -567,7 +560,7 @@ class Draw:
     def _mask(self, region: Tensor, probe: Tensor) -> Tensor:
         device = self.part.device
         index = self.part.index[probe.to(device)]
-        return (index == region.to(device)[:, None, None])[:, None].float()
+        return (index == region.to(device)[:, None, None])[:, None]
 
     def _fits(self, donors: Tensor, region: Tensor) -> Tensor:
         """Which donors N×K show the region, as the probe does, cover it with their face, and are turned alike."""
@@ -581,7 +574,7 @@ class Draw:
             mask = self._mask(region[some], self.probe[some])
             index = part.index[donors[some].to(part.device)]
             there = (index == _OUTSIDE) == (region[some] == _OUTSIDE).to(part.device)[:, None, None, None]
-            covered.append((there * mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3)).clamp_min(1) >= COVERED)
+            covered.append((there & mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3)).clamp_min(1) >= COVERED)
         return seen & turned & torch.cat(covered).cpu()
 
     def _mate(self, numbers: Tensor) -> Tensor:

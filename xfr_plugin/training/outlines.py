@@ -18,7 +18,8 @@ from xfr_plugin.faces.landmark_network import BOX_MARGIN, box_frames, sample_cro
 from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, Sketch
 from xfr_plugin.faces.outlines import save_outline_finder
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.swaps.batched import blend, grown_masks, wobbled
+from xfr_plugin.swaps.blending import blend
+from xfr_plugin.swaps.masks import grown
 from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
 from xfr_plugin.training.aligner import disturbed, random_textures
 from xfr_plugin.training.augment import uniform
@@ -26,6 +27,7 @@ from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, step_generator, train
 from xfr_plugin.training.faces_data import all_files, find_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
+from xfr_plugin.training.outline_noise import wobbled
 from xfr_plugin.training.outlines_data import OutlineSet, mirror_order, read_outlines, shape_model
 
 __all__ = ["OutlinesConfig", "OutlinesTask", "face_frames", "misplaced_frames", "planted", "train_outlines"]
@@ -271,9 +273,9 @@ def planted(faces: OutlineSet, indices: Tensor, share: float, generator: torch.G
         wanted = (torch.rand(count, generator=generator) < part).to(device)
         # bent, so that seams do not tell where the outlines are
         index = wobbled(faces.regions[indices.to(device)], torch.full((count,), _SEAMS), generator)
-        masks = ((index == region[:, None, None]) & wanted[:, None, None])[:, None].float()
+        masks = ((index == region[:, None, None]) & wanted[:, None, None])[:, None]
         given = faces.images[donors].float() / 255
-        images = blend(images, given, grown_masks(masks), torch.zeros(count, dtype=torch.bool, device=device))
+        images = blend(images, given, grown(masks), torch.zeros(count, dtype=torch.bool, device=device))
     return images
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import mesh_regions
-from xfr_plugin.swaps.batched import region_index
+from xfr_plugin.swaps.regions import region_index
 from xfr_plugin.training.faces_data import read_faces
 
 __all__ = ["OutlineSet", "Outlines", "mirror_order", "read_outlines", "shape_model"]
@@ -49,7 +49,7 @@ class OutlineSet:
     Attributes:
         images: grey, uint8, N×1×112×112.
         points: in pixels, N×K×2.
-        regions: of each pixel, as of `planting.region_index`, N×112×112.
+        regions: of each pixel, see `swaps.regions.region_index`, N×112×112.
     """
 
     images: Tensor

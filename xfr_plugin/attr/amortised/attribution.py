@@ -26,7 +26,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.features import Seen, reading
 from xfr_plugin.recognition.recognizer import Recognizer
-from xfr_plugin.swaps.regions import FaceRegions, face_regions, laid_map, named_errors, regions_of
+from xfr_plugin.swaps.regions import FaceRegions, face_regions, named_errors, rasterize, regions_of
 
 __all__ = ["Amortised", "AmortisedAnswer"]
 
@@ -170,7 +170,7 @@ class Amortised(CompletePairAttribution):
         """
         regions = regions_of(labels)
         answers = self._answers_of([seen], regions)
-        return torch.stack([laid_map(answer.regions, answer.evidence) for answer in answers]).to(
+        return torch.stack([rasterize(answer.regions, answer.evidence) for answer in answers]).to(
             seen.embeddings
         )
 
@@ -211,7 +211,7 @@ class Amortised(CompletePairAttribution):
         return self._maps(answers, pair)
 
     def _maps(self, answers: Sequence[AmortisedAnswer], pair: Pair) -> Tensor:
-        grey = torch.stack([laid_map(answer.regions, answer.evidence) for answer in answers]).to(pair.images)
+        grey = torch.stack([rasterize(answer.regions, answer.evidence) for answer in answers]).to(pair.images)
         return (grey[:, None] / pair.images.shape[1]).expand_as(pair.images)
 
     @torch.no_grad()

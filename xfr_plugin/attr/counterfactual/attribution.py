@@ -25,7 +25,7 @@ from xfr_plugin.base.captum import (
 )
 from xfr_plugin.errors import InputError
 from xfr_plugin.swaps.donors import synthetic_faces
-from xfr_plugin.swaps.regions import FaceRegions, face_regions, laid_map, named_errors
+from xfr_plugin.swaps.regions import FaceRegions, face_regions, named_errors, rasterize
 
 __all__ = ["Counterfactual", "RegionalAnswer"]
 
@@ -359,5 +359,5 @@ def _in_channels(faces: Tensor, channels: int) -> Tensor:
 
 def _drawn(answer: RegionalAnswer, image: Tensor) -> Tensor:
     """Map C×H×W on which the evidence of each region lies."""
-    grey = laid_map(answer.regions, answer.evidence.to(image))
+    grey = rasterize(answer.regions, answer.evidence.to(image))
     return (grey / image.shape[0]).expand_as(image).contiguous()

@@ -24,13 +24,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._base.masks import ranges
-from xfr_plugin.swaps.exchange import FeatheredMasks, exchange_regions
+from xfr_plugin.swaps.exchange import exchange_regions
+from xfr_plugin.swaps.masks import FeatheredMasks
 from xfr_plugin.swaps.regions import FaceRegions
 
 __all__ = ["ALONE_READINGS", "PAIR_READINGS", "Comparer", "alone_readings", "pair_readings"]
@@ -115,7 +114,7 @@ def pair_readings(
         `PAIR_READINGS`, and every face of nobody, over which they are to be averaged.
     """
     a, b = faces
-    union = _feathered(regions[0].grown | regions[1].grown, a)
+    union = FeatheredMasks((regions[0].grown | regions[1].grown).to(a.device))
     own = [comparer.rows(face[None])[0] for face in faces]
     exchanged = [
         comparer.rows(exchange_regions(face[None], other[None], union)[0]) for face, other in ((a, b), (b, a))
@@ -123,7 +122,7 @@ def pair_readings(
     nobody = comparer.rows(donors)[:, None]
     removed, planted = [], []
     for face, parts in zip(faces, regions, strict=True):
-        masks, many = _feathered(parts.grown, face), face[None].expand_as(donors)
+        masks, many = FeatheredMasks(parts.grown.to(face.device)), face[None].expand_as(donors)
         removed.append(comparer.rows(exchange_regions(many, donors, masks)))  # K×R×…
         planted.append(comparer.rows(exchange_regions(donors, many, masks)))
     score = comparer.scores(own[0][None], own[1][None])[0]
@@ -148,7 +147,7 @@ def alone_readings(
     comparer: Comparer, face: Tensor, partner: Tensor, regions: FaceRegions, donors: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Read a face against a partner of whom only the row is known; see `pair_readings`, and `ALONE_READINGS`."""
-    masks, many = _feathered(regions.grown, face), face[None].expand_as(donors)
+    masks, many = FeatheredMasks(regions.grown.to(face.device)), face[None].expand_as(donors)
     own = comparer.rows(face[None])[0]
     removed = comparer.rows(exchange_regions(many, donors, masks))
     planted = comparer.rows(exchange_regions(donors, many, masks))
@@ -165,7 +164,3 @@ def _stacked(own: dict[str, Tensor], partner: dict[str, Tensor], both: Tensor) -
     """R×F×K of readings K×R, or R where they do not depend on the face of nobody."""
     named = own | {f"{name}_partner": value for name, value in partner.items()} | {"both": both}
     return torch.stack([named[name].expand_as(both).T for name in PAIR_READINGS], dim=1)
-
-
-def _feathered(masks: NDArray[np.bool_], like: Tensor) -> FeatheredMasks:
-    return FeatheredMasks(masks, like.device)

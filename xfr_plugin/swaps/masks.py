@@ -1,0 +1,86 @@
+"""How masks of regions become soft: what comes along with a region, how it fades out, and where its seam is.
+
+At the edge of the crop nothing lies on the other side: a region that the crop cuts off has no seam there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
+from torch import Tensor
+
+__all__ = ["FeatheredMasks", "core_depths", "grown"]
+
+_GROWTH = 2 / 112
+_FEATHER = 1.5 / 112
+_CORE = 5 / 112
+
+
+class FeatheredMasks:
+    """Masks that fade out over a few pixels, and their seams.
+
+    Args:
+        masks: of bools, R×H×W for all faces, or N×R×H×W with those of each face.
+
+    Attributes:
+        weights: in [0, 1], shaped as the masks.
+        seams: likewise, the ring where face and donor meet; each sums to one, or to zero where there is no seam.
+    """
+
+    def __init__(self, masks: Tensor) -> None:
+        height, width = masks.shape[-2:]
+        rows, columns = (_blur(side, _FEATHER * height, masks.device) for side in (height, width))
+        self.weights = rows @ masks.float() @ columns.T
+        seams = (_dilated(masks, 2) & _dilated(~masks, 1)).float()
+        self.seams = seams / seams.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
+
+    def shared(self) -> FeatheredMasks:
+        """The same, of regions that are exchanged together: where several meet, weights sum to at most one."""
+        shared = object.__new__(FeatheredMasks)
+        shared.weights = self.weights / self.weights.sum(dim=-3, keepdim=True).clamp_min(1)
+        shared.seams = self.seams
+        return shared
+
+
+def grown(masks: Tensor) -> Tensor:
+    """Masks of bools …×H×W with the pixels around that come along: two of 112, so that whole features do."""
+    return _dilated(masks, max(1, round(_GROWTH * masks.shape[-2])))
+
+
+def core_depths(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distance in pixels to the nearest pixel of the image that is not in the mask H×W, up to five of 112."""
+    reach = _CORE * len(mask)
+    depths = np.zeros(mask.shape)
+    if mask.all():
+        return depths + reach
+    # what lies beyond the box around the mask and its neighbours is never nearest
+    box = tuple(
+        slice(max(0, int(lines[0]) - 1), int(lines[-1]) + 2)
+        for lines in (np.flatnonzero(mask.any(axis=1 - axis)) for axis in range(2))
+        if len(lines)
+    )
+    if box:
+        depths[box] = np.minimum(distance_transform_edt(mask[box]), reach)
+    return depths
+
+
+def _dilated(masks: Tensor, steps: int) -> Tensor:
+    """Masks with all pixels that are so many steps up, down, left and right away."""
+    for _ in range(steps):
+        wider = masks.clone()
+        wider[..., 1:, :] |= masks[..., :-1, :]
+        wider[..., :-1, :] |= masks[..., 1:, :]
+        wider[..., 1:] |= masks[..., :-1]
+        wider[..., :-1] |= masks[..., 1:]
+        masks = wider
+    return masks
+
+
+@cache
+def _blur(length: int, sigma: float, device: torch.device) -> Tensor:
+    """Matrix that blurs a line of so many pixels; what lies beyond its ends mirrors what lies before them."""
+    return torch.from_numpy(gaussian_filter1d(np.eye(length), sigma, axis=0)).float().to(device)
