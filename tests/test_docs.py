@@ -20,7 +20,7 @@ def test_links_and_named_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (page.parent / target).exists(), target
-    for named in re.findall(r"\b(?:benchmarks|tests|docs/models)/\w+\.(?:py|toml|md)\b", text):
+    for named in re.findall(r"\b(?:benchmarks|tests|docs/models|xfr_plugin)/[\w/]+\.(?:py|toml|md)\b", text):
         assert (ROOT / named).is_file(), named
 
 

@@ -92,9 +92,10 @@ def lines(out: Path) -> dict[str, list[str]]:
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     faces: Path, finished: tuple[Path, Results], tmp_path: Path
 ) -> None:
-    out, script = tmp_path / "killed", Path(__file__).with_name("evaluation_faces.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, str(script), str(faces), str(out)], env=environment)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "helpers.evaluation_faces", str(faces), str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment)
     watched = out / "records" / "deletion" / "xssab.jsonl"
     while process.poll() is None and (not watched.exists() or watched.read_bytes().count(b"\n") < 5):
         time.sleep(0.002)

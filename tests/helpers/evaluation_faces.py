@@ -1,4 +1,4 @@
-"""Small synthetic faces in folders, a recognizer for them, and a run that can be killed, as a script."""
+"""Small synthetic faces in folders, a recognizer for them, and a run that can be killed, as a module that runs it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_the_global_random_state_is_left_alone() -> None:
     """Also the first time, when networks are loaded: hence a process of its own."""
     script = (
         "import torch\n"
-        "from xfr_plugin.attr.counterfactual.readings import face_regions\n"
+        "from xfr_plugin.swaps.regions import face_regions\n"
         "from xfr_plugin.swaps.donors import synthetic_faces\n"
         "torch.manual_seed(1)\n"
         "state = torch.random.get_rng_state()\n"

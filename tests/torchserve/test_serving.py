@@ -225,7 +225,7 @@ def test_the_archive_holds_no_pickle(server: Server) -> None:
 def test_commands_ask_a_server(server: Server, tmp_path: Path) -> None:
     for name, data in zip("ab", photographs(), strict=True):
         (tmp_path / f"{name}.jpg").write_bytes(data)
-    base = [sys.executable, "-m", "xfr_plugin.cli.main"]
+    base = [sys.executable, "-m", "xfr_plugin.cli"]
     asked = ["a.jpg", "b.jpg", "--server", server.url, "--token-file", str(server.key_file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -256,7 +256,7 @@ def test_serve_stops_cleanly(server: Server, tmp_path: Path, number: signal.Sign
     command = [
         sys.executable,
         "-m",
-        "xfr_plugin.cli.main",
+        "xfr_plugin.cli",
         "serve",
         "--model-store",
         str(store),

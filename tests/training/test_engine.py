@@ -72,9 +72,9 @@ def train_until_killed(run: Path, step: int) -> None:
 
 
 def run_killed(run: Path, step: int) -> int:
-    code = f"from test_training_engine import *; train_until_killed(Path({str(run)!r}), {step})"
+    code = f"from test_engine import *; train_until_killed(Path({str(run)!r}), {step})"
     here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent)])
+    paths = os.pathsep.join([str(here), *sys.path])
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)
     return done.returncode
 
