@@ -1,8 +1,10 @@
 # Everything sets up .venv by itself, once; a second run installs nothing.
+# `make test` leaves out what is marked slow, `make test MARKS=` does not; PYTEST_ARGS="tests/attr -x" goes to pytest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MARKS ?= not slow
 
 .PHONY: demo test check format docs clean
 
@@ -10,7 +12,7 @@ demo: $(READY)
 	$(BIN)/xfr demo
 
 test: $(READY)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadscope -m "$(MARKS)" $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each of the processes that share the cores computes on one
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from xfr_plugin.recognition import Recognizer
-
-if TYPE_CHECKING:
-    from xfr_plugin.torchserve import Server
 
 XFR_DATA = Path(os.environ.get("XFR_DATA", "../shared/data"))
 
@@ -91,24 +88,3 @@ def face_photo() -> NDArray[np.uint8]:
     noise = np.random.default_rng(0).integers(0, 20, (140, 160))
     layers = (rows + noise, columns + noise, 255 - rows - noise)
     return np.stack(layers, axis=-1).clip(0, 255).astype(np.uint8)
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A TorchServe that serves an archive built here, on free ports of this machine; one for all tests."""
-    if importlib.util.find_spec("ts") is None:
-        pytest.skip("TorchServe is not installed")
-    from xfr_plugin.service import Deployment, Limits
-    from xfr_plugin.torchserve import ArchivePlan, Workers, build_archive, start_server, write_model_store
-    from xfr_plugin.torchserve.process import free_ports
-
-    folder = tmp_path_factory.mktemp("serving")
-    deployment = Deployment(methods="all", embeddings=True, limits=Limits(json_bytes=4 << 20))
-    plan = ArchivePlan("xfr", deployment, Workers(workers=1, batch_size=8, batch_delay_ms=100), vendor=False)
-    build_archive(plan, folder / "store")
-    write_model_store(folder / "store", "xfr", deployment, plan.workers)
-    with start_server(
-        folder / "store", folder / "run", ports=free_ports(), enable_model_api="true"
-    ) as running:
-        running.wait(180)
-        yield running

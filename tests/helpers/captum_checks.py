@@ -1,12 +1,13 @@
 """What Captum's tools and tests ask of an attribution class, as checks that any pair attribution can be put through.
 
 Each check takes a `Subject` and raises AssertionError if the class fails it, or `NotApplicable` with the reason if
-the check does not concern it. `benchmarks/conformance.py` makes the table of docs/captum.md of them, and
-`test_captum_conformance.py` runs them on every registered method.
+the check does not concern it; the first line of its docstring says what it proves. `benchmarks/conformance.py` makes
+the table of docs/captum.md of them, and `test_captum_conformance.py` runs them on every registered method.
 
 A pair has one score, so Captum's targets become partners here: where Captum's tests ask that every example of a batch
 is explained for its own target, these ask that it is explained against its own partner; and that a target is refused
-with AssertionError, as Captum refuses one for a model with a single output.
+with AssertionError, as Captum refuses one for a model with a single output. Maps are therefore computed once for all
+configurations that differ in their targets alone, and every one's target is refused.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
-from captum.attr import NoiseTunnel, visualization
+from captum.attr import Attribution, NoiseTunnel, visualization
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 from torch.nn import functional
@@ -104,7 +106,7 @@ def subjects() -> dict[str, Subject]:
 def check_captum_configs(subject: Subject) -> str:
     """Form, every example by itself, forward arguments, and every kind of target refused."""
 
-    def check(config: PairConfig) -> None:
+    def check(config: PairConfig, *alike: PairConfig) -> None:
         attribution = built(subject, config.model, (config.pair[0], *(config.arguments or ())))
         with traceless(config.model):
             maps = attribution.attribute(config.pair, additional_forward_args=config.arguments)
@@ -115,7 +117,8 @@ def check_captum_configs(subject: Subject) -> str:
                 additional_forward_args=rows(config.arguments, i, len(config.pair[0])),
             )
             close(alone, tuple(side[i : i + 1] for side in maps), f"{config.name}: example {i}", 1e-4)
-        refuses_target(attribution, config)
+        for each in (config, *alike):
+            refuses_target(attribution, each)
 
     return over_configs(subject, check, noisy=False)
 
@@ -123,10 +126,10 @@ def check_captum_configs(subject: Subject) -> str:
 def check_noise_tunnel_configs(subject: Subject) -> str:
     """Without noise, the tunnel gives the plain maps."""
 
-    def check(config: PairConfig) -> None:
+    def check(config: PairConfig, *_: PairConfig) -> None:
         attribution = built(subject, config.model, (config.pair[0], *(config.arguments or ())))
         plain = attribution.attribute(config.pair, additional_forward_args=config.arguments)
-        noise = {**config.noise, "nt_samples": 4}
+        noise = {**config.noise, "nt_samples": 3}
         with traceless(config.model):
             maps = NoiseTunnel(attribution).attribute(
                 config.pair, additional_forward_args=config.arguments, **noise
@@ -151,7 +154,7 @@ def check_distinct_partners(subject: Subject) -> None:
 
 
 def check_tuples(subject: Subject) -> None:
-    """A tensor gives a tensor, a tuple a tuple; a partner's embedding stands for its image."""
+    """A tensor gives a tensor, a tuple a tuple; an embedding stands for its image, or for all of them."""
     model, (probe, reference) = distinct_net(), faces()
     attribution = built(subject, model)
     embedding = model(reference).detach()
@@ -163,13 +166,17 @@ def check_tuples(subject: Subject) -> None:
         raises(InputError, lambda: attribution.attribute(probe, additional_forward_args=embedding))
         return
     alone = attribution.attribute(probe, additional_forward_args=embedding)
-    in_tuple = attribution.attribute((probe,), additional_forward_args=(embedding,))
+    in_tuple = attribution.attribute((probe,), additional_forward_args=(embedding * 3,))
     assert isinstance(alone, Tensor)
     assert isinstance(in_tuple, tuple)
     assert len(in_tuple) == 1
     close((alone,), in_tuple, "probe with the partner's embedding, as a tensor and in a tuple")
     if not attribution.reads_both_faces:
         close((alone,), pair[:1], "probe with the partner's embedding")
+    for shared in (embedding[:1], embedding[0]):
+        maps = attribution.attribute(probe, additional_forward_args=shared)
+        expected = attribution.attribute(probe, additional_forward_args=embedding[:1].expand(len(probe), -1))
+        close((maps,), (expected,), "one embedding for all probes")
 
 
 def check_forward_arguments(subject: Subject) -> None:
@@ -238,23 +245,27 @@ def check_hooks_removed(subject: Subject) -> None:
 
 
 def check_noise_tunnel(subject: Subject) -> None:
-    """NoiseTunnel with noise, over pairs and over probes alone, in batches, for each of its three kinds."""
-    model, (probe, reference) = distinct_net(), faces(2)
+    """NoiseTunnel in batches: over pairs with noise, for each of its three kinds, and over probes alone without."""
+    model, pair = distinct_net(), faces(2)
     attribution = built(subject, model)
-    embedding = model(reference).detach()
+    tunnel = NoiseTunnel(attribution)
     for kind in ("smoothgrad", "smoothgrad_sq", "vargrad"):
-        tunnel = NoiseTunnel(attribution)
         torch.manual_seed(0)
-        noise = {"nt_type": kind, "nt_samples": 3, "stdevs": 0.05, "nt_samples_batch_size": 2}
         with traceless(model):
-            maps = tunnel.attribute((probe, reference), **noise)
-        same_form(maps, (probe, reference))
-        if not subject.needs_both_images:
-            with traceless(model):
-                alone = tunnel.attribute(probe, additional_forward_args=embedding, **noise)
-            same_form((alone,), (probe,))
+            maps = tunnel.attribute(pair, nt_type=kind, nt_samples=3, stdevs=0.05, nt_samples_batch_size=2)
+        same_form(maps, pair)
         if kind != "smoothgrad":
             assert all(bool((side >= 0).all()) for side in maps)
+    if subject.needs_both_images:
+        return
+    embedding = model(pair[1]).detach()
+    plain = attribution.attribute(pair[0], additional_forward_args=embedding)
+    with traceless(model):
+        alone = tunnel.attribute(
+            pair[0], additional_forward_args=embedding, nt_samples=3, stdevs=1e-9, nt_samples_batch_size=2
+        )
+    same_form((alone,), pair[:1])
+    close((alone,), (plain,), "probes alone, without noise", 1e-4)
 
 
 def check_infidelity(subject: Subject) -> None:
@@ -291,7 +302,7 @@ def check_sensitivity(subject: Subject) -> None:
         value = sensitivity_max(attribution.attribute, inputs, n_perturb_samples=2, **keywords)
         assert value.shape == (2,)
         assert bool(torch.isfinite(value).all())
-        still = sensitivity_max(attribution.attribute, inputs, nudge_nothing, n_perturb_samples=2, **keywords)
+        still = sensitivity_max(attribution.attribute, inputs, nudge_nothing, n_perturb_samples=1, **keywords)
         assert bool((still < 1e-6).all()), "the same faces must have the same maps"
 
 
@@ -299,15 +310,13 @@ def check_visualization(subject: Subject) -> None:
     """`visualize_image_attr` draws the map of each face, signed, over the face."""
     model, pair = distinct_net(), faces(1)
     maps = built(subject, model).attribute(pair)
-    for method, sign in (("heat_map", "all"), ("blended_heat_map", "all")):
-        for image, side in zip(pair, maps, strict=True):
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                figure, axes = visualization.visualize_image_attr(
-                    hwc(side), hwc(image), method=method, sign=sign, use_pyplot=False, show_colorbar=True
-                )
-            assert axes.images
-            figure.clear()
+    options = {"method": "blended_heat_map", "sign": "all", "use_pyplot": False, "show_colorbar": True}
+    for image, side in zip(pair, maps, strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure, axes = visualization.visualize_image_attr(hwc(side), hwc(image), **options)
+        assert axes.images
+        figure.clear()
 
 
 def check_data_parallel(subject: Subject) -> None:
@@ -342,7 +351,9 @@ def check_contract(subject: Subject) -> None:
     """What Captum reads off a class: its name, delta, and whether maps carry the factor of the input."""
     attribution = built(subject, distinct_net())
     assert attribution.get_name().replace(" ", "") == type(attribution).__name__
-    assert isinstance(attribution.has_convergence_delta(), bool)
+    assert isinstance(attribution, Attribution)
+    arguments = inspect.signature(attribution.attribute).parameters
+    assert attribution.has_convergence_delta() == ("return_convergence_delta" in arguments)
     assert isinstance(attribution.multiplies_by_inputs, bool)
     assert hasattr(type(attribution).attribute, "__wrapped__"), "NoiseTunnel calls attribute.__wrapped__"
 
@@ -393,15 +404,20 @@ def built(subject: Subject, model: nn.Module, example: tuple[Any, ...] | None = 
     return replace(subject, options={**subject.options, "decoder": decoder}).build(model)
 
 
-def over_configs(subject: Subject, check: Callable[[PairConfig], None], noisy: bool) -> str:
+def over_configs(subject: Subject, check: Callable[..., None], noisy: bool) -> str:
     """Run a check on Captum's configurations, and say which models the class refuses, as `refusals` foresees.
+
+    The check gets the configurations of one kind together, those of the fewest pairs first.
 
     Raises:
         NotApplicable: it refuses all of them.
     """
     configs = [config for config in pair_configs()[0] if bool(config.noise) == noisy]
     expected, reason = subject.refusals()
-    refused = sum(_refused(lambda c=config: check(c), expected) for config in configs)
+    kinds: dict[tuple[object, ...], list[PairConfig]] = {}
+    for config in sorted(configs, key=lambda config: len(config.pair[0])):
+        kinds.setdefault(config.kind(), []).append(config)
+    refused = sum(len(alike) for alike in kinds.values() if _refused(partial(check, *alike), expected))
     if refused == len(configs):
         raise NotApplicable(reason)
     return f"but for {refused} of {len(configs)} configurations: {reason}" if refused else ""

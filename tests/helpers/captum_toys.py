@@ -112,6 +112,11 @@ class PairConfig:
     target: Any
     noise: Mapping[str, Any]
 
+    def kind(self) -> tuple[object, ...]:
+        """Equal for configurations that differ in targets, random numbers and the number of pairs alone."""
+        arguments = tuple(type(v) if isinstance(v, Tensor) else v for v in self.arguments or ())
+        return repr(self.model), self.pair[0].shape[1:], arguments, tuple(self.noise.items())
+
 
 def pair_configs() -> tuple[list[PairConfig], dict[str, str]]:
     """Captum's configurations as far as they can be put to pairs, and why the others cannot."""

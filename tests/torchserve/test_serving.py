@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,25 @@ import pytest
 import urllib3
 from helpers.serving_faces import crops, photographs
 
-from xfr_plugin.service import Answer, ExplanationService, ServiceError, parse_request, reply_from_json
+from xfr_plugin.service import (
+    Answer,
+    Deployment,
+    ExplanationService,
+    Limits,
+    ServiceError,
+    parse_request,
+    reply_from_json,
+)
 from xfr_plugin.service.client import Client, ClientError, read_token
-from xfr_plugin.torchserve import Server
+from xfr_plugin.torchserve import (
+    ArchivePlan,
+    Server,
+    Workers,
+    build_archive,
+    start_server,
+    write_model_store,
+)
+from xfr_plugin.torchserve.process import free_ports
 
 pytest.importorskip("ts", reason="TorchServe is not installed")
 pytest.importorskip("grpc", reason="grpcio is not installed")
@@ -31,6 +47,21 @@ pytest.importorskip("grpc", reason="grpcio is not installed")
 from helpers.serving_grpc import predict
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A TorchServe that serves an archive built here, on free ports of this machine; one for all tests."""
+    folder = tmp_path_factory.mktemp("serving")
+    deployment = Deployment(methods="all", embeddings=True, limits=Limits(json_bytes=4 << 20))
+    plan = ArchivePlan("xfr", deployment, Workers(workers=1, batch_size=8, batch_delay_ms=100), vendor=False)
+    build_archive(plan, folder / "store")
+    write_model_store(folder / "store", "xfr", deployment, plan.workers)
+    with start_server(
+        folder / "store", folder / "run", ports=free_ports(), enable_model_api="true"
+    ) as running:
+        running.wait(180)
+        yield running
 
 
 @pytest.fixture(scope="module")
