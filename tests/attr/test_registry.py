@@ -21,7 +21,7 @@ from helpers.examples import run_example
 from helpers.serving_faces import crops
 from numpy.typing import NDArray
 from typer.testing import CliRunner
-from xfr_plugin.cli.main import app
+from xfr_plugin.cli.xfr import app
 
 import xfr_plugin
 from xfr_plugin import attr
