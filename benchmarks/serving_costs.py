@@ -10,9 +10,10 @@ import time
 import torch
 
 from xfr_plugin.attr import METHODS, find_evidence
+from xfr_plugin.explanation.pipeline import Face, decide_pair
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.reconstruction import find_decoder
-from xfr_plugin.service.explaining import Explainers, Question, Side
+from xfr_plugin.service.explaining import Explainers
 from xfr_plugin.service.service import _measure
 
 
@@ -22,8 +23,8 @@ def main() -> None:
     recognizer = load_recognizer("xfr_compact128")
     explainers = Explainers(recognizer, find_decoder(recognizer), find_evidence(recognizer))
     images = torch.rand(2, 3, *recognizer.input_size)
-    units = recognizer.embed(images)
-    question = Question(*(Side(unit, image) for unit, image in zip(units, images, strict=True)), 0.2)
+    probe, reference = (Face(*face) for face in zip(recognizer.embed(images), images, strict=True))
+    question = decide_pair(recognizer, (probe, reference), (0.2, "given"))
     explainers.maps("counterfactual", [question])  # what is loaded at first use is nobody's cost
     forward, _ = _measure(recognizer)
     print(f"forward pass of a pair: {1000 * forward:.1f} ms")

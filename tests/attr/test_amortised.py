@@ -30,7 +30,7 @@ from xfr_plugin.evaluation.protocols.planted_evidence.scores import maps_of
 from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.faces.lfw import read_people
 from xfr_plugin.recognition import Recognizer, load_recognizer
-from xfr_plugin.recognition.features import Seen, layers_by_size, reading
+from xfr_plugin.recognition.features import extract, layers_by_size, with_kept_maps
 
 Images = tuple[Tensor, Tensor]
 COUNT = 8
@@ -141,9 +141,7 @@ def test_answers_are_the_mean_of_the_faces_and_their_mirror_images(
     said = []
     for turn in (lambda x: x, lambda x: x.flip(-1)):
         one = tuple(turn(side[:1]) for side in pair)
-        with reading(face_recognizer.network, [name for name, _ in model.card.layers]) as kept:
-            units = face_recognizer(torch.cat(one))
-        seen = Seen(tuple(kept[name] for name, _ in model.card.layers), units)
+        seen = extract(face_recognizer, torch.cat(one), model.layers)
         masks = turn(mask).double()
         present = torch.ones(1, COUNT, dtype=torch.bool)
         with torch.no_grad():
@@ -188,10 +186,26 @@ def test_it_explains_pairs_of_images_by_modules_it_knows(
         Amortised(nn.Flatten(), 0.3, network=model).attribute(pair)
 
 
-def test_hooks_are_gone_after_an_error(face_recognizer: Recognizer, pair: Images) -> None:
-    with pytest.raises(ZeroDivisionError), reading(face_recognizer.network, ["first"]):
-        raise ZeroDivisionError
-    assert not any(module._forward_hooks for module in face_recognizer.modules())
+def test_feature_maps_are_read_without_hooks_on_the_network(
+    face_recognizer: Recognizer, pair: Images
+) -> None:
+    """So that two threads can read one recognizer, and nothing is left behind by an error."""
+    hooked = []
+    handle = face_recognizer.network.first.register_forward_hook(
+        lambda module, _inputs, _output: hooked.append(
+            [len(inner._forward_hooks) for inner in face_recognizer.modules()]
+        )
+    )
+    reader, kept = with_kept_maps(face_recognizer, ["first", "second"])
+    units = reader(pair[0])
+    handle.remove()
+    assert sum(hooked[0]) == 1, "the user's own hook runs, and is the only one"
+    assert kept["second"].shape[:2] == (len(pair[0]), 6)
+    torch.testing.assert_close(units, face_recognizer(pair[0]))
+    with torch.no_grad():  # weights are shared, not copied
+        face_recognizer.network.first.bias.add_(1)
+        torch.testing.assert_close(reader(pair[0]), face_recognizer(pair[0]))
+        face_recognizer.network.first.bias.sub_(1)
 
 
 def test_a_network_without_maps_is_named(pair: Images) -> None:

@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from helpers.counting import counted
 from helpers.serving_faces import crops, photographs
 from PIL import Image
 
 from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.api import explain
+from xfr_plugin.explanation.pipeline import Face, FacePair, decide_pair
 from xfr_plugin.service import (
     Answer,
     Deployment,
@@ -30,7 +32,9 @@ from xfr_plugin.service import (
     self_test,
 )
 from xfr_plugin.service.costs import CostBook
-from xfr_plugin.service.explaining import SHARED, Explainers, Question, Side
+from xfr_plugin.service.explaining import Explainers
+
+BATCHABLE = METHODS.names(lambda method: method.batchable)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,28 @@ def test_a_batch_is_embedded_in_one_forward(
     assert sizes == [8], "reconstruction explains without another pass"
 
 
+def test_a_batch_computes_nothing_twice(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default method explains from what embedding showed: one pass, one look, all regions found at once."""
+    counts = counted(monkeypatch)
+    ask(service, **pair(0, 1))
+    assert counts == {"passes": 1, "images": 2, "outlines": 1, "looks": 1}
+    counts.clear()
+    replies = service.answer_all([parse_request(pair(i, i + 1)) for i in range(4)], [True] * 3 + [False])
+    assert [isinstance(reply, Answer) and reply.explanation is not None for reply in replies] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert counts == {"passes": 1, "images": 8, "outlines": 1, "looks": 1}
+
+
+def test_a_service_starts_with_one_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = counted(monkeypatch)
+    ExplanationService()
+    assert counts["fingerprints"] == 1
+
+
 def test_bad_items_do_not_harm_their_neighbours(service: ExplanationService) -> None:
     garbage = pair(0, 1) | {"probe": b"no image"}
     blank = pair(0, 1, alignment="detect") | {"probe": crops()[0], "reference": encoded_grey()}
@@ -123,8 +149,8 @@ def test_a_failing_pass_is_tried_again_alone(
     poisoned = ask(service, False, **pair(5, 6)).decision.score
     maps = Explainers.maps
 
-    def failing(self: Explainers, method: str, questions: list[Question]) -> object:
-        scores = [float(q.probe.unit @ q.reference.unit) for q in questions]
+    def failing(self: Explainers, method: str, questions: list[FacePair]) -> object:
+        scores = [question.verification.score for question in questions]
         if any(abs(score - poisoned) < 1e-4 for score in scores):
             raise RuntimeError("secret of the request")
         return maps(self, method, questions)
@@ -140,7 +166,7 @@ def test_a_failing_pass_is_tried_again_alone(
     assert "secret" not in caplog.text + replies[1].model_dump_json()
 
 
-@pytest.mark.parametrize("method", sorted(set(SHARED) - {"fggb", "integrated_gradients"}))
+@pytest.mark.parametrize("method", sorted(set(BATCHABLE) - {"fggb", "integrated_gradients"}))
 def test_shared_passes_change_no_map(service: ExplanationService, method: str) -> None:
     questions = []
     for a, b in ((0, 1), (2, 3), (4, 4)):
@@ -148,12 +174,13 @@ def test_shared_passes_change_no_map(service: ExplanationService, method: str) -
             torch.from_numpy(np.asarray(Image.open(io.BytesIO(crops()[i]))) / np.float32(255)) for i in (a, b)
         ]
         stacked = torch.stack([image.permute(2, 0, 1) for image in images])
-        embedded = service._models.recognizer.embed(stacked)
-        questions.append(Question(*(Side(u, x) for u, x in zip(embedded, stacked, strict=True)), 0.22))
+        recognizer = service._models.recognizer
+        probe, reference = (Face(u, x) for u, x in zip(recognizer.embed(stacked), stacked, strict=True))
+        questions.append(decide_pair(recognizer, (probe, reference), (0.22, "given")))
     together = service._models.explainers.maps(method, questions)
     for question, maps in zip(questions, together, strict=True):
         (alone,) = service._models.explainers.maps(method, [question])
-        for one, other in zip(alone, maps, strict=True):
+        for one, other in zip(alone.sides, maps.sides, strict=True):
             assert one is not None
             assert other is not None
             assert np.abs(one - other).max() <= 1e-3 * np.abs(one).max()

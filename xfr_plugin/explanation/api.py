@@ -14,14 +14,17 @@ from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.explanation.pipeline import (
     RecognizerSource,
-    align_pair,
+    attribute_pairs,
+    check_pair,
+    explanation_of,
+    find_pair_regions,
+    open_pair,
     open_recognizer,
-    prepare_pair,
     timed,
-    with_check,
 )
 from xfr_plugin.explanation.verification import Verification, choose_threshold
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap
+from xfr_plugin.recognition.fingerprint import fingerprints_kept
 
 __all__ = ["DEFAULT_RECOGNIZER", "RecognizerSource", "explain", "verify"]
 
@@ -60,9 +63,9 @@ def verify(
         FaceWarning: several faces, or a tiny one.
     """
     model = open_recognizer(recognizer, device)
-    choose_threshold(model, threshold, fmr)  # a wrong one is an error before any face is looked for
-    aligned = align_pair((photo_a, photo_b), faces, model, detector, alignment)
-    return prepare_pair(model, aligned, threshold, fmr).verification
+    chosen = choose_threshold(model, threshold, fmr)  # a wrong one is an error before any face is looked for
+    pair = open_pair(model, (photo_a, photo_b), faces, detector, alignment, chosen)
+    return pair.verification
 
 
 def explain(
@@ -111,20 +114,20 @@ def explain(
     given = dict(options or {})
     if method not in (None, AUTO):
         get_method(method)  # a wrong name is an error before anything is loaded
-    with timed(timings, "load"):
+    with timed(timings, "load"), fingerprints_kept():
         model = open_recognizer(recognizer, device)
         entry = chosen_method(method, model)
-        chosen, _ = choose_threshold(model, threshold, fmr)
-        attribution = entry.build(model, chosen, **given)
-    with timed(timings, "faces"):
-        aligned = align_pair((photo_a, photo_b), faces, model, detector, alignment)
-    with timed(timings, "verify"):
-        pair = prepare_pair(model, aligned, threshold, fmr)
+        chosen = choose_threshold(model, threshold, fmr)
+        attribution = entry.build(model, chosen[0], **given)
+    photos = (photo_a, photo_b)
+    pair = open_pair(model, photos, faces, detector, alignment, chosen, timings, attribution.layers)
     with timed(timings, "explain"):
-        maps, errors = attribution.attribute_with_errors(pair.inputs)
-    explanation = pair.explanation(entry, given, maps, regions, timings, errors)
+        if regions is None:
+            (pair,) = find_pair_regions([pair])
+        (maps,) = attribute_pairs(attribution, [pair], errors=True)
+    explanation = explanation_of(pair, maps, entry, given, regions, timings)
     if not check:
         return explanation
     with timed(timings, "check"):
-        explanation = with_check(explanation, pair, model, regions)
-    return replace(explanation, timings=timings)
+        found = check_pair(model, pair, maps, regions)
+    return replace(explanation, timings=timings, faithfulness=found)

@@ -23,17 +23,20 @@ from xfr_plugin.errors import InputError, UnknownNameError, in_one_line
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.explanation.pipeline import (
-    PreparedPair,
+    FacePair,
     RecognizerSource,
-    align_pair,
+    attribute_pairs,
+    check_pair,
+    explanation_of,
+    find_pair_regions,
+    open_pair,
     open_recognizer,
-    prepare_pair,
     timed,
-    with_check,
 )
 from xfr_plugin.explanation.verification import Verification, choose_threshold
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
 from xfr_plugin.recognition import Recognizer
+from xfr_plugin.recognition.fingerprint import fingerprints_kept
 
 __all__ = [
     "QUICK_METHODS",
@@ -67,8 +70,8 @@ class MethodResult:
     Attributes:
         method: name of the method.
         explanation: its maps and evidence by region; None if it failed.
-        seconds: wall time of building the attribution and of explaining both faces, at its first call. The
-            network itself has run before, forward and backward.
+        seconds: wall time of building the attribution and of explaining both faces, at its first call, when
+            embeddings and regions are known. The network itself has run before, forward and backward.
         peak_memory: extra memory at its worst, in bytes, see `memory.measured_peak`; None where not measured.
         error: why it failed, in one line; None if it did not.
     """
@@ -119,7 +122,7 @@ class Comparison:
         results: one for each method, in the order asked for; failed ones included.
         agreement: between the methods that did not fail.
         notes: what may make all answers less reliable, in words.
-        timings: seconds of what was done once: `load`, `faces`, `verify`, `warm_up`.
+        timings: seconds of what was done once: `load`, `faces`, `verify`, `regions`, `warm_up`.
         version: of this package.
     """
 
@@ -220,27 +223,23 @@ def compare(
     timings: dict[str, float] = {}
     with timed(timings, "load"):
         model = open_recognizer(recognizer, device)
-        choose_threshold(model, threshold, fmr)
-    with timed(timings, "faces"):
-        aligned = align_pair((photo_a, photo_b), faces, model, detector, alignment)
-    with timed(timings, "verify"):
-        pair = prepare_pair(model, aligned, threshold, fmr)
+        limit = choose_threshold(model, threshold, fmr)
+    pair = open_pair(model, (photo_a, photo_b), faces, detector, alignment, limit, timings)
+    with timed(timings, "regions"):
+        (pair,) = find_pair_regions([pair])
     with timed(timings, "warm_up"):
         _warm_up(model, pair)
-    labels = regions or template_regions(pair.size)
+    labels = regions or template_regions(model.input_size)
     results = []
-    for number, method in enumerate(chosen, start=1):
-        if progress is not None:
-            progress(method.name, number, len(chosen))
-        result = _result(method, given.get(method.name, {}), model, pair, regions)
-        if check and result.explanation is not None:
-            checked = with_check(result.explanation, pair, model, labels)
-            result = replace(result, explanation=checked)
-        results.append(result)
+    with fingerprints_kept():
+        for number, method in enumerate(chosen, start=1):
+            if progress is not None:
+                progress(method.name, number, len(chosen))
+            results.append(_result(method, given.get(method.name, {}), model, pair, regions, check))
     explained = [result.explanation for result in results if result.explanation is not None]
     return Comparison(
         verification=pair.verification,
-        faces=(aligned[0].image, aligned[1].image),
+        faces=pair.pixels,
         results=tuple(results),
         agreement=rank_agreement(explained, labels, smoothing),
         notes=pair.notes(),
@@ -287,7 +286,7 @@ def _check_options(methods: tuple[Method, ...], options: Mapping[str, Mapping[st
                 raise UnknownNameError.of(f"option of {name}", option, get_method(name).options())
 
 
-def _warm_up(model: Recognizer, pair: PreparedPair) -> None:
+def _warm_up(model: Recognizer, pair: FacePair) -> None:
     """Pass through the network once each way, or the first method would pay for what all methods need."""
     with suppress(RuntimeError):  # a network without gradients can still be a black box
         embeddings, pullback = pull_back(model, pair.images)
@@ -298,8 +297,9 @@ def _result(
     method: Method,
     options: Mapping[str, Any],
     model: Recognizer,
-    pair: PreparedPair,
+    pair: FacePair,
     regions: RegionMap | None,
+    check: bool,
 ) -> MethodResult:
     """Run one method; whatever goes wrong is its own affair."""
     start = time.perf_counter()
@@ -307,20 +307,17 @@ def _result(
     with measured_peak(model.device) as peak:
         try:
             attribution = method.build(model, pair.verification.threshold, **options)
-            maps, errors = attribution.attribute_with_errors(pair.inputs)
-            _wait_for(model.device)
+            (maps,) = attribute_pairs(attribution, [pair], errors=True)
             seconds = time.perf_counter() - start
-            if not all(bool(torch.isfinite(side).all()) for side in maps):
+            if not all(side is not None and np.isfinite(side).all() for side in maps.sides):
                 raise InputError("its maps hold values that are not finite")
-            explanation = pair.explanation(method, options, maps, regions, {"explain": seconds}, errors)
+            explanation = explanation_of(pair, maps, method, options, regions, {"explain": seconds})
         except Exception as problem:  # one method must not take the others' answers along
             seconds, error = time.perf_counter() - start, in_one_line(problem)
+    if check and explanation is not None:
+        labels = regions or template_regions(model.input_size)
+        explanation = replace(explanation, faithfulness=check_pair(model, pair, maps, labels))
     return MethodResult(method.name, explanation, seconds, peak.extra, error)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def map_correlations(

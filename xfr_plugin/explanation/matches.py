@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.explanation.pipeline import RecognizerSource, align_pair, open_recognizer, prepare_pair
-from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.explanation.pipeline import RecognizerSource, open_pair, open_recognizer
+from xfr_plugin.explanation.verification import Verification, choose_threshold
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
 from xfr_plugin.lrp.attributors import unit_embeddings
 from xfr_plugin.lrp.bilrp import normalized_factors, region_masks, specific_factors
@@ -86,17 +86,16 @@ def match_regions(
         InputError: an argument makes no sense; a network that has no rules.
     """
     model = open_recognizer(recognizer, device)
-    pair = prepare_pair(
-        model, align_pair((photo_a, photo_b), faces, model, detector, alignment), threshold, fmr
-    )
-    regions = template_regions(pair.size)
+    chosen = choose_threshold(model, threshold, fmr)
+    pair = open_pair(model, (photo_a, photo_b), faces, detector, alignment, chosen)
+    regions = template_regions(model.input_size)
     pooled, units = _pooled(model, pair.images, regions, composite)
     normalized = normalized_factors(pooled, units)
     specific = specific_factors(normalized, units)
     itself = specific[:, 1:] @ specific[:, 1:].transpose(1, 2)  # region 0 is outside
     return RegionMatches(
         verification=pair.verification,
-        images=(pair.faces[0].image, pair.faces[1].image),
+        images=pair.pixels,
         regions=regions,
         relevance=_matrix(normalized),
         specific=_matrix(specific),

@@ -1,125 +1,133 @@
-"""From two photos to tensors and the decision: what every question about a pair starts with."""
+"""From photos to the decision and its reasons, a batch at a time.
+
+    photos → aligned faces → embeddings and feature maps → decision → named regions → attribution → check
+
+`verify`, `explain`, `compare` and `match_regions` are this with a batch of one pair, the service is this with a batch
+of many. Stages take and return values that nobody changes afterwards, and what one stage has computed goes along, so
+that no later one computes it again.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin._version import __version__
+from xfr_plugin.attr._base.prepared import Prepared, StandardErrors
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, region_evidence
-from xfr_plugin.explanation.faithfulness import check_faithfulness
-from xfr_plugin.explanation.verification import Verification, choose_threshold, decide
-from xfr_plugin.faces import (
-    AlignedFace,
-    Alignment,
-    Detector,
-    PhotoSource,
-    RegionMap,
-    prepare_face,
-)
+from xfr_plugin.explanation.faithfulness import Faithfulness, check_faithfulness
+from xfr_plugin.explanation.verification import Verification, decide
+from xfr_plugin.faces import AlignedFace, Alignment, Detector, PhotoSource, RegionMap, prepare_face
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.features import extract
 
 if TYPE_CHECKING:
-    from xfr_plugin.attr._base.pair import Errors
+    from xfr_plugin.attr._base.pair import PairAttribution
     from xfr_plugin.attr.registry import Method
 
 __all__ = [
-    "PreparedPair",
+    "SIDES",
+    "Face",
+    "FacePair",
+    "PairMaps",
     "RecognizerSource",
-    "align_pair",
+    "Side",
+    "attribute_pairs",
+    "check_pair",
+    "decide_pair",
+    "embed_faces",
+    "explanation_of",
+    "find_pair_regions",
+    "open_pair",
     "open_recognizer",
-    "prepare_pair",
     "timed",
-    "with_check",
 ]
 
 RecognizerSource: TypeAlias = str | os.PathLike[str] | Recognizer
 """A recognizer, or what `load_recognizer` takes: a name of the zoo, a weight file, a URL with checksum."""
 
+Side: TypeAlias = Literal["probe", "reference"]
+"""A side of a pair."""
 
-@dataclass(frozen=True)
-class PreparedPair:
-    """Two aligned faces and the decision on them, ready for any number of attributions.
+SIDES: tuple[Side, Side] = ("probe", "reference")
+"""Both, in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One side of a pair: a face, or a stored embedding, of which there is nothing else.
 
     Attributes:
-        faces: the probe and the reference.
-        images: both as the recognizer takes them, 2×3×H×W in [0, 1].
+        unit: embedding of unit length, D.
+        image: as the recognizer takes it, 3×H×W in [0, 1].
+        aligned: the face that was found in the photo.
+        maps: feature maps C×h×w by name of the layer, of those that were to be kept.
+        regions: its own named regions, once they were looked for; the template's where none are found.
+    """
+
+    unit: Tensor
+    image: Tensor | None = None
+    aligned: AlignedFace | None = None
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    regions: RegionMap | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FacePair:
+    """Two faces and the decision on them, ready for any number of attributions.
+
+    Attributes:
+        faces: probe and reference.
         verification: the decision.
     """
 
-    faces: tuple[AlignedFace, AlignedFace]
-    images: Tensor
+    faces: tuple[Face, Face]
     verification: Verification
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor]:
-        """Probe and reference, each 1×3×H×W, as attributions take them."""
-        return self.images[:1], self.images[1:]
-
-    @cached_property
-    def regions(self) -> tuple[RegionMap, RegionMap]:
-        """Named regions of both faces, each its own; the template's where none are found."""
-        probe, reference = find_regions(self.images.clamp(0, 1))
-        return probe, reference
+    def images(self) -> Tensor:
+        """Images of both, 2×3×H×W; stored embeddings have none."""
+        return _stacked([face.image for face in self.faces if face.image is not None])
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the aligned faces in pixels."""
-        return self.images.shape[2], self.images.shape[3]
+    def pixels(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Aligned faces of two photos, H×W×3, 0…255."""
+        probe, reference = (face.aligned.image for face in self.faces if face.aligned is not None)
+        return probe, reference
 
     def notes(self) -> tuple[str, ...]:
         """What may make the answer less reliable, in words."""
-        named = list(zip(("probe", "reference"), self.faces, strict=True))
-        notes = [f"{name}: {note}" for name, face in named for note in face.notes]
-        taken = [name for name, face in named if face.detected is None]
+        named = [(name, face.aligned) for name, face in zip(SIDES, self.faces, strict=True) if face.aligned]
+        notes = [f"{name}: {note}" for name, aligned in named for note in aligned.notes]
+        taken = [name for name, aligned in named if aligned.detected is None]
         if taken:
             notes.append(f"{' and '.join(taken)} taken as already aligned")
         return tuple(notes)
 
-    def explanation(
-        self,
-        method: Method,
-        options: Mapping[str, Any],
-        maps: tuple[Tensor, Tensor],
-        regions: RegionMap | None,
-        timings: Mapping[str, float],
-        errors: Errors | None = None,
-    ) -> Explanation:
-        """Put the maps of a method, each 1×3×H×W, into words and numbers by region.
 
-        Args:
-            method: that made the maps.
-            options: that were given to it.
-            maps: of probe and reference.
-            regions: named regions of both faces; each face's own, if None.
-            timings: seconds by stage.
-            errors: standard errors of the evidence of each face's own regions, where the method has them.
-        """
-        labels = self.regions if regions is None else (regions, regions)
-        known = (None, None) if errors is None or regions is not None else errors
-        sides = [_face_explanation(*side) for side in zip(self.faces, maps, labels, known, strict=True)]
-        return Explanation(
-            verification=self.verification,
-            probe=sides[0],
-            reference=sides[1],
-            method=method.name,
-            options={**method.options(), **options},
-            timings=dict(timings),
-            notes=(*self.notes(), f"{method.name}: {method.caveat}"),
-            version=__version__,
-        )
+@dataclass(frozen=True, eq=False)
+class PairMaps:
+    """What an attribution says of a pair.
+
+    Attributes:
+        sides: signed maps H×W of probe and reference; None for a side that the method cannot explain.
+        errors: standard errors of the evidence of each face's own regions, where the method has them.
+    """
+
+    sides: tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
+    errors: StandardErrors | None = None
 
 
 def open_recognizer(source: RecognizerSource, device: str | torch.device | None) -> Recognizer:
@@ -136,40 +144,157 @@ def open_recognizer(source: RecognizerSource, device: str | torch.device | None)
     return source
 
 
-def align_pair(
-    photos: tuple[PhotoSource, PhotoSource],
-    faces: tuple[int, int],
+def open_pair(
     recognizer: Recognizer,
+    photos: Sequence[PhotoSource],
+    faces: Sequence[int],
     detector: Detector | None,
     alignment: Alignment,
-) -> tuple[AlignedFace, AlignedFace]:
-    """Find and align the chosen face of each photo; see `faces.prepare_face` for arguments and errors."""
-    probe, reference = (
-        prepare_face(photo, recognizer.input_size, detector=detector, alignment=alignment, face=face)
-        for photo, face in zip(photos, faces, strict=True)
-    )
-    return probe, reference
+    threshold: tuple[float, str],
+    timings: dict[str, float] | None = None,
+    layers: Sequence[str] = (),
+) -> FacePair:
+    """Find the faces of two photos, embed and compare them.
+
+    Args:
+        recognizer: whose score it is.
+        photos: probe and reference; for these and what follows, see `faces.prepare_face`.
+        faces: which face of each photo.
+        detector: finds the faces.
+        alignment: of the photos.
+        threshold: see `decide_pair`.
+        timings: to which the seconds of `faces` and `verify` are added.
+        layers: see `embed_faces`.
+    """
+    timings = {} if timings is None else timings
+    with timed(timings, "faces"):
+        aligned = [
+            prepare_face(photo, recognizer.input_size, detector=detector, alignment=alignment, face=face)
+            for photo, face in zip(photos, faces, strict=True)
+        ]
+    with timed(timings, "verify"):
+        probe, reference = embed_faces(recognizer, aligned, layers)
+        return decide_pair(recognizer, (probe, reference), threshold)
 
 
-def prepare_pair(
-    recognizer: Recognizer, faces: tuple[AlignedFace, AlignedFace], threshold: float | None, fmr: float | None
-) -> PreparedPair:
-    """Embed both faces, once, and decide on them."""
-    chosen, source = choose_threshold(recognizer, threshold, fmr)
-    stacked = np.stack([face.image for face in faces]).transpose(0, 3, 1, 2)
+def embed_faces(
+    recognizer: Recognizer, aligned: Sequence[AlignedFace], layers: Sequence[str] = ()
+) -> list[Face]:
+    """Embed faces in one pass, and keep what these layers of the recognizer's network see of them."""
+    stacked = np.stack([face.image for face in aligned]).transpose(0, 3, 1, 2)
     images = torch.from_numpy(stacked / 255).to(recognizer.device, recognizer.dtype)
-    probe, reference = recognizer.embed(images)
-    return PreparedPair(faces, images, decide(recognizer, float(probe @ reference), chosen, source))
+    seen = extract(recognizer, images, layers)
+    kept = dict(zip(layers, seen.maps, strict=True))
+    return [
+        Face(unit, image, face, {name: maps[place] for name, maps in kept.items()})
+        for place, (unit, image, face) in enumerate(zip(seen.embeddings, images, aligned, strict=True))
+    ]
 
 
-def with_check(
-    explanation: Explanation, pair: PreparedPair, recognizer: Recognizer, regions: RegionMap | None
+def decide_pair(
+    recognizer: Recognizer, faces: tuple[Face, Face], threshold: tuple[float, str], score: float | None = None
+) -> FacePair:
+    """Decide on a pair.
+
+    Args:
+        recognizer: whose score it is.
+        faces: probe and reference.
+        threshold: to decide at, and where it comes from, see `verification.choose_threshold`.
+        score: cosine of the embeddings, if it is known.
+
+    Raises:
+        InputError: the score is NaN, so the network does not work on these faces.
+    """
+    if score is None:
+        score = float(faces[0].unit.double() @ faces[1].unit.double())
+    return FacePair(faces, decide(recognizer, score, *threshold))
+
+
+def find_pair_regions(pairs: Sequence[FacePair]) -> list[FacePair]:
+    """Find the named regions of all faces that are images, in one batch, each once."""
+    images = {face: face.image for pair in pairs for face in pair.faces if face.image is not None}
+    regions = find_regions(torch.stack(list(images.values()))) if images else ()
+    found = {face: replace(face, regions=own) for face, own in zip(images, regions, strict=True)}
+    return [
+        replace(
+            pair, faces=(found.get(pair.faces[0], pair.faces[0]), found.get(pair.faces[1], pair.faces[1]))
+        )
+        for pair in pairs
+    ]
+
+
+def attribute_pairs(
+    attribution: PairAttribution, pairs: Sequence[FacePair], *, errors: bool = False
+) -> list[PairMaps]:
+    """Explain pairs in the same passes; all of them must have an image on the same sides.
+
+    Args:
+        attribution: that explains.
+        pairs: at least one.
+        errors: also say how sure the evidence by region is, where the method can.
+
+    Raises:
+        InputError: the method cannot explain such pairs.
+    """
+    probes, references = (
+        _prepared(faces, attribution.layers) for faces in zip(*(pair.faces for pair in pairs), strict=True)
+    )
+    found = attribution.explain_prepared(probes, references, errors=errors)
+    maps = (_as_maps(side, len(pairs)) for side in (found.probes, found.references))
+    known = found.errors or (None,) * len(pairs)
+    return [PairMaps(sides, own) for sides, own in zip(zip(*maps, strict=True), known, strict=True)]
+
+
+def explanation_of(
+    pair: FacePair,
+    maps: PairMaps,
+    method: Method,
+    options: Mapping[str, Any],
+    regions: RegionMap | None,
+    timings: Mapping[str, float],
 ) -> Explanation:
-    """Add the check of its faithfulness to an explanation of the pair; see `faithfulness.check_faithfulness`."""
-    maps = explanation.probe.saliency, explanation.reference.saliency
+    """Put the maps of a method into words and numbers by region.
+
+    Args:
+        pair: two images, with their regions unless `regions` are given.
+        maps: of both faces.
+        method: that made the maps.
+        options: that were given to it.
+        regions: named regions of both faces; each face's own, if None.
+        timings: seconds by stage.
+    """
+    errors = (None, None) if maps.errors is None or regions is not None else maps.errors
+    probe, reference = (
+        _face_explanation(image, values, regions or face.regions, error)
+        for image, values, face, error in zip(pair.pixels, maps.sides, pair.faces, errors, strict=True)
+    )
+    return Explanation(
+        verification=pair.verification,
+        probe=probe,
+        reference=reference,
+        method=method.name,
+        options={**method.options(), **options},
+        timings=dict(timings),
+        notes=(*pair.notes(), f"{method.name}: {method.caveat}"),
+        version=__version__,
+    )
+
+
+def check_pair(
+    recognizer: Recognizer, pair: FacePair, maps: PairMaps, regions: RegionMap | None = None
+) -> Faithfulness:
+    """Test whether the score follows what the maps point at; see `faithfulness.check_faithfulness`.
+
+    Raises:
+        InputError: neither side is an image, so that there is nothing to change.
+    """
+    sides = sorted(zip(pair.faces, maps.sides, strict=True), key=lambda side: side[0].image is None)
+    if sides[0][0].image is None:
+        raise InputError("faithfulness is checked by changing images, and there is none")
+    inputs = [face.unit if face.image is None else face.image[None] for face, _ in sides]
+    tested = [values for face, values in sides if face.image is not None and values is not None]
     threshold = pair.verification.threshold
-    found = check_faithfulness(recognizer, pair.inputs, maps, threshold, regions=regions)
-    return replace(explanation, faithfulness=found)
+    return check_faithfulness(recognizer, (inputs[0], inputs[1]), tested, threshold, regions=regions)
 
 
 @contextmanager
@@ -180,8 +305,37 @@ def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     timings[stage] = time.perf_counter() - start
 
 
+def _prepared(faces: Sequence[Face], layers: Sequence[str]) -> Prepared:
+    """One side of many pairs as an attribution takes it."""
+    images = [face.image for face in faces if face.image is not None]
+    regions = [face.regions for face in faces if face.regions is not None]
+    kept = [layer for layer in layers if all(layer in face.maps for face in faces)]
+    return Prepared(
+        images=_stacked(images) if images else None,
+        units=torch.stack([face.unit for face in faces]),
+        maps={layer: torch.stack([face.maps[layer] for face in faces]) for layer in kept},
+        regions=regions if len(regions) == len(faces) else None,
+    )
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images N×3×H×W as they come from photos, colours innermost, which networks take less time for."""
+    return torch.stack(list(images)).contiguous(memory_format=torch.channels_last)
+
+
+def _as_maps(maps: Tensor | None, count: int) -> Sequence[NDArray[np.float32] | None]:
+    """Maps N×C×H×W, summed over colours, as N arrays H×W."""
+    if maps is None:
+        return [None] * count
+    return list(maps.sum(dim=1).float().cpu().numpy())
+
+
 def _face_explanation(
-    face: AlignedFace, maps: Tensor, regions: RegionMap, errors: Mapping[str, float] | None
+    image: NDArray[np.uint8],
+    saliency: NDArray[np.float32] | None,
+    regions: RegionMap | None,
+    errors: Mapping[str, float] | None,
 ) -> FaceExplanation:
-    saliency = maps[0].sum(dim=0).float().cpu().numpy()
-    return FaceExplanation(face.image, saliency, region_evidence(saliency, regions, errors))
+    assert saliency is not None  # every method explains both of two images
+    assert regions is not None  # given or found
+    return FaceExplanation(image, saliency, region_evidence(saliency, regions, errors))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["Seen", "layers_by_size", "reading"]
+__all__ = ["Seen", "extract", "layers_by_size", "with_kept_maps"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -58,46 +62,71 @@ def layers_by_size(
             found[output.shape[2]] = (name, output.shape[1])
 
     names = [name for name, _ in network.named_modules() if name and name.count(".") <= 1]
-    with _hooked(network, names, note), torch.no_grad():
-        network(images, *arguments)
+    with torch.no_grad():
+        _telling(network, names, note)(images, *arguments)
     if not found:
         raise InputError("this network shows no feature maps of an image: use method 'counterfactual'")
     return dict(found[size] for size in sorted(found, reverse=True))
 
 
-@contextmanager
-def reading(network: nn.Module, layers: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
-    """Keep what these modules give in the next forward pass, by name; the hooks are gone afterwards.
+def extract(function: nn.Module, images: Tensor, layers: Sequence[str], *arguments: Any) -> Seen:
+    """Embed faces, and keep the feature maps of some layers, in one pass without gradients.
+
+    Args:
+        function: a `Recognizer`, or another module from images to embeddings.
+        images: N×C×H×W.
+        layers: names of modules of its network, in the order of the maps.
+        arguments: further arguments of the function.
 
     Raises:
-        InputError: the network has no such module.
+        InputError: the network has no such layer, or does not use it.
     """
-    known = {name for name, _ in network.named_modules()}
+    reader, kept = with_kept_maps(function, layers)
+    with torch.no_grad():
+        embeddings = functional.normalize(reader(images, *arguments), dim=1)
+    missing = [name for name in layers if name not in kept]
+    if missing:
+        raise InputError(f"the network did not use {missing[0]!r}, which amortised evidence reads")
+    return Seen(tuple(kept[name] for name in layers), embeddings)
+
+
+def with_kept_maps(function: _Module, layers: Sequence[str]) -> tuple[_Module, Mapping[str, Tensor]]:
+    """A copy of a module that computes with the same weights, and what these layers give in its last pass, by name.
+
+    The module itself gets no hooks, so that other threads can use it meanwhile.
+
+    Raises:
+        InputError: the network has no such layer.
+    """
+    kept: dict[str, Tensor] = {}
+    return _telling(function, layers, kept.__setitem__), kept
+
+
+def _telling(function: _Module, layers: Sequence[str], note: Callable[[str, Any], None]) -> _Module:
+    """A copy of a module that tells of every output of these layers."""
+    twin = _copied(function, {})
+    network = twin.network if isinstance(twin, Recognizer) else twin
+    known = dict(network.named_modules())
     for name in layers:
         if name not in known:
             raise InputError(
                 f"the network has no module {name!r}, whose feature maps amortised evidence reads"
             )
-    kept: dict[str, Tensor] = {}
-
-    def keep(name: str, output: Tensor) -> None:
-        kept[name] = output
-
-    with _hooked(network, layers, keep):
-        yield kept
+        known[name].register_forward_hook(lambda _module, _input, output, name=name: note(name, output))
+    return twin
 
 
-@contextmanager
-def _hooked(network: nn.Module, names: Sequence[str], note: Callable[[str, Any], None]) -> Iterator[None]:
-    """Tell of every output of these modules, as long as it lasts."""
-    handles = [
-        network.get_submodule(name).register_forward_hook(
-            lambda _module, _input, output, name=name: note(name, output)
-        )
-        for name in names
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _copied(module: _Module, memo: dict[int, Any]) -> _Module:
+    """Modules anew, with hooks of their own beside those that are there; parameters and buffers are the same."""
+    if id(module) in memo:
+        known: _Module = memo[id(module)]
+        return known
+    if isinstance(module, torch.jit.ScriptModule):
+        return copy.copy(module)
+    twin = memo[id(module)] = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__)
+    twin._forward_hooks = module._forward_hooks.copy()
+    twin._modules = {
+        name: None if inner is None else _copied(inner, memo) for name, inner in module._modules.items()
+    }
+    return twin

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "fingerprints_kept"]
+
+_KEPT: ContextVar[dict[Recognizer, str] | None] = ContextVar("fingerprints", default=None)
 
 
 def fingerprint(recognizer: Recognizer) -> str:
@@ -17,6 +22,25 @@ def fingerprint(recognizer: Recognizer) -> str:
 
     Unlike the hash of a weight file it also exists for networks that were never a file.
     """
+    kept = _KEPT.get()
+    if kept is None:
+        return _digest(recognizer)
+    if recognizer not in kept:
+        kept[recognizer] = _digest(recognizer)
+    return kept[recognizer]
+
+
+@contextmanager
+def fingerprints_kept() -> Iterator[None]:
+    """Compute each recognizer's fingerprint once in this block, during which its weights must not change."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def _digest(recognizer: Recognizer) -> str:
     digest = hashlib.sha256(repr((recognizer.input_size, recognizer.channel_order)).encode())
     tensors: dict[str, Tensor] = dict(recognizer.network.state_dict())
     tensors |= {"·mean": recognizer.mean, "·std": recognizer.std}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from xfr_plugin.explanation.document import Base64, MapDocument
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.service.errors import ErrorBody
 from xfr_plugin.service.requests import Request
 
@@ -70,6 +71,11 @@ class Decision(_Part):
     threshold_source: str
     margin: float
     log_likelihood_ratio: float | None = None
+
+    @classmethod
+    def of(cls, made: Verification) -> Decision:
+        """The decision without what is the same for all answers of a deployment."""
+        return cls(**{name: getattr(made, name) for name in cls.model_fields})
 
 
 class FaceReasons(_Part):

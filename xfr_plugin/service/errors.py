@@ -108,7 +108,7 @@ class ServiceError(XfrError):
 
 
 def as_service_error(error: Exception) -> ServiceError:
-    """Find the kind of any error. What is not ours is `internal`, and says nothing about the request."""
+    """Find the kind of any error. What is not ours is `internal`, and only its cause may tell of the request."""
     if isinstance(error, ServiceError):
         return error
     kinds: tuple[tuple[type[Exception], ErrorCode], ...] = (
@@ -121,7 +121,9 @@ def as_service_error(error: Exception) -> ServiceError:
     for kind, code in kinds:
         if isinstance(error, kind):
             return ServiceError(code, str(error))
-    return ServiceError("internal", "the service failed on this request; its log names the error's type")
+    internal = ServiceError("internal", "the service failed on this request; its log names the error's type")
+    internal.__cause__ = error
+    return internal
 
 
 def from_validation(error: ValidationError) -> ServiceError:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from xfr_plugin.service.explaining import Maps
+from xfr_plugin.explanation.pipeline import PairMaps
 
 __all__ = ["contrast", "rank"]
 
@@ -24,10 +22,11 @@ def rank(
     return scores, np.argsort(-scores, kind="stable")[:kept].tolist()
 
 
-def contrast(maps: Sequence[Maps], place: int) -> Maps:
-    """Map of the probe against the candidate at `place`, less that against the next one.
+def contrast(own: PairMaps, other: PairMaps) -> PairMaps:
+    """Map of the probe against a candidate, less that against the next one.
 
     There is a map of the probe only: candidates are embeddings.
     """
-    own, other = maps[place][0], maps[place + 1][0]
-    return (None, None) if own is None or other is None else (own - other, None)
+    if own.sides[0] is None or other.sides[0] is None:
+        return PairMaps((None, None))
+    return PairMaps((own.sides[0] - other.sides[0], None))

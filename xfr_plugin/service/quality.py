@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import laplace
 
+from xfr_plugin.explanation.pipeline import Side
+from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces import AlignedFace
 from xfr_plugin.recognition import Recognizer
-from xfr_plugin.service.answers import Decision, Warned, WarningCode
+from xfr_plugin.service.answers import Warned, WarningCode
 
 __all__ = ["DARKEST", "FLATTEST", "SMOOTHEST", "decision_warnings", "face_warnings", "measure"]
-
-Name: TypeAlias = Literal["probe", "reference"]
 
 DARKEST, FLATTEST, SMOOTHEST = 69.0, 20.0, 7.1
 """Least brightness, contrast and sharpness without a warning, 0…255: the 0.5 % quantiles of the aligned LFW
@@ -32,7 +30,7 @@ def measure(image: NDArray[np.uint8]) -> tuple[float, float, float]:
     return float(middle.mean()), float(middle.std()), float(laplace(middle).std())
 
 
-def face_warnings(name: Name, face: AlignedFace) -> list[Warned]:
+def face_warnings(name: Side, face: AlignedFace) -> list[Warned]:
     """Warnings about a face: what its preparation noted, and how it looks."""
     warned = [Warned(code=_code(note), face=name, message=note) for note in face.notes]
     if face.detected is None:
@@ -51,15 +49,15 @@ def face_warnings(name: Name, face: AlignedFace) -> list[Warned]:
     return warned
 
 
-def decision_warnings(decision: Decision, recognizer: Recognizer, given: bool) -> list[Warned]:
-    """Warnings about a decision; `given`: the threshold was brought by hand, so nobody knows its error rates."""
+def decision_warnings(decision: Verification, recognizer: Recognizer) -> list[Warned]:
+    """Warnings about a decision. Of a threshold that was given by hand nobody knows the error rates."""
     warned = []
     if abs(decision.margin) < _NEAR:
         message = (
             f"the score is within {_NEAR:g} of the threshold: small changes of a photo reverse the decision"
         )
         warned.append(Warned(code="near_threshold", message=message))
-    if recognizer.calibration is None or given:
+    if recognizer.calibration is None or decision.threshold_source == "given":
         message = "the threshold was not calibrated: its error rates are unknown"
         warned.append(Warned(code="out_of_calibration", message=message))
     return warned

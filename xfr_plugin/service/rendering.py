@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,42 +13,43 @@ from PIL import Image
 from torch import Tensor
 
 from xfr_plugin.explanation.document import encode_image, encode_map
-from xfr_plugin.explanation.explanation import RegionEvidence, region_evidence
+from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.figures.explanation import display_map, full_colour_scale, overlay
-from xfr_plugin.faces import RegionMap
-from xfr_plugin.service.answers import Decision, FaceReasons
-from xfr_plugin.service.explaining import Maps
+from xfr_plugin.explanation.pipeline import SIDES, PairMaps
+from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.service.answers import FaceReasons
 from xfr_plugin.service.requests import Request
 
 __all__ = ["embedding_text", "face_reasons", "map_picture", "sentences"]
 
-_SIDES = ("probe", "reference")
+RegionTable: TypeAlias = tuple[RegionEvidence, ...]
+"""Evidence of every region of a face."""
+
 _WORTH_NAMING = 0.02
 
 
 def face_reasons(
-    maps: Maps,
     request: Request,
-    regions: tuple[RegionMap, RegionMap],
-    images: tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None],
+    maps: PairMaps,
+    tables: Sequence[RegionTable | None],
+    images: Sequence[NDArray[np.uint8] | None],
     likenesses: Mapping[str, Tensor],
-) -> tuple[FaceReasons | None, FaceReasons | None]:
+) -> list[FaceReasons | None]:
     """Reasons of both faces, see `FaceReasons`. Pictures of a pair share one scale.
 
     Args:
-        maps: signed, H×W each.
         request: says what is wanted.
-        regions: named regions of each face, H×W.
+        maps: signed, H×W each.
+        tables: evidence by region of each face that has a map.
         images: aligned faces H×W×3, where there are any.
         likenesses: decoded faces 3×H×W in [0, 1], by side; where they are wanted.
     """
-    drawn = [display_map(values) for values in maps if values is not None and _draws(request)]
+    drawn = [display_map(values) for values in maps.sides if values is not None and _draws(request)]
     scale = full_colour_scale(drawn) if drawn else 1.0
-    probe, reference = (
-        None if values is None else _reasons(values, request, labels, image, scale, likenesses.get(side))
-        for side, values, labels, image in zip(_SIDES, maps, regions, images, strict=True)
-    )
-    return probe, reference
+    return [
+        None if values is None else _reasons(values, request, table, image, scale, likenesses.get(side))
+        for side, values, table, image in zip(SIDES, maps.sides, tables, images, strict=True)
+    ]
 
 
 def map_picture(values: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
@@ -62,7 +64,7 @@ def embedding_text(unit: Tensor) -> str:
 
 
 def sentences(
-    decision: Decision, tables: tuple[tuple[RegionEvidence, ...] | None, ...], method: str, caveat: str
+    decision: Verification, tables: Sequence[RegionTable | None], method: str, caveat: str
 ) -> tuple[str, ...]:
     """The decision and its reasons in words; `tables` holds the regions of probe and reference."""
     verdict = "match" if decision.match else "no match"
@@ -71,7 +73,7 @@ def sentences(
         f"{verdict.capitalize()}: the score {decision.score:.3f} is {abs(decision.margin):.3f} {side} the "
         f"threshold {decision.threshold:.3f} ({decision.threshold_source})."
     ]
-    for name, table in zip(_SIDES, tables, strict=True):
+    for name, table in zip(SIDES, tables, strict=True):
         if table:
             said += [sentence for sign in (1, -1) if (sentence := _strongest(name, table, sign))]
     return (*said, f"{method}: {caveat}.")
@@ -84,7 +86,7 @@ def _draws(request: Request) -> bool:
 def _reasons(
     values: NDArray[np.float32],
     request: Request,
-    regions: RegionMap,
+    table: RegionTable | None,
     image: NDArray[np.uint8] | None,
     scale: float,
     likeness: Tensor | None,
@@ -94,7 +96,7 @@ def _reasons(
     if request.wants("overlay") and image is not None:
         drawn = encode_image(_to_uint8(overlay(image, display_map(values), scale)))
     return FaceReasons(
-        regions=region_evidence(values, regions) if request.wants("regions") else None,
+        regions=table if request.wants("regions") else None,
         map_float32=encode_map(values) if maps and not as_png else None,
         map_png=encode_image(map_picture(values, scale)) if maps and as_png else None,
         overlay_png=drawn,
@@ -109,7 +111,7 @@ def _png(likeness: Tensor) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _strongest(name: str, table: tuple[RegionEvidence, ...], sign: int) -> str | None:
+def _strongest(name: str, table: RegionTable, sign: int) -> str | None:
     """The two regions with the most net evidence of a sign, in percent of all evidence in the face."""
     total = sum(region.similar + region.dissimilar for region in table)
     ranked = sorted(table, key=lambda region: -sign * region.evidence)[:2]

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from xfr_plugin._version import __version__
-from xfr_plugin.attr.amortised.model import evidence_file, load_evidence
-from xfr_plugin.attr.registry import fast_method, get_method
+from xfr_plugin.attr.amortised.model import EvidenceModel, evidence_file, load_evidence
+from xfr_plugin.attr.registry import METHODS, fast_method, get_method
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.verification import choose_threshold
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer, load_recognizer
-from xfr_plugin.reconstruction import Decoder, find_decoder, fingerprint, load_decoder
-from xfr_plugin.service.answers import Answer, Reply, Versions, Warned
+from xfr_plugin.recognition.fingerprint import fingerprint, fingerprints_kept
+from xfr_plugin.reconstruction import Decoder, find_decoder, load_decoder
+from xfr_plugin.service.answers import Answer, Reply, Versions
+from xfr_plugin.service.batch import Batch, Clock
 from xfr_plugin.service.costs import CostBook
 from xfr_plugin.service.decoding import FaceSettings
 from xfr_plugin.service.deployment import Deployment
@@ -32,8 +34,15 @@ from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.explaining import Explainers
 from xfr_plugin.service.guard import NETWORKS
 from xfr_plugin.service.requests import Request
-from xfr_plugin.service.stages import Models, choose_method, decide_all, embed_all, explain_all, prepare
-from xfr_plugin.service.work import Work, attempt
+from xfr_plugin.service.stages import (
+    Models,
+    answer,
+    decide_together,
+    explain_together,
+    keep_deadline,
+    open_inputs,
+    plan,
+)
 
 __all__ = ["ExplanationService"]
 
@@ -56,33 +65,38 @@ class ExplanationService:
         settings = self.deployment
         recognizer = load_recognizer(settings.recognizer, architecture=settings.architecture)
         choose_threshold(recognizer, settings.threshold, settings.fmr)  # a wrong one is an error now
-        for parameter in recognizer.parameters():
-            parameter.requires_grad_(False)
-        decoder = _decoder(settings, recognizer)
-        evidence = settings.evidence or evidence_file(recognizer)
-        network = None if evidence is None else load_evidence(evidence, recognizer, recognizer.device)
-        explainers = Explainers(recognizer, decoder, network)
+        recognizer.requires_grad_(False)
+        with fingerprints_kept():
+            decoder = _decoder(settings, recognizer)
+            file = settings.evidence or evidence_file(recognizer)
+            network = None if file is None else load_evidence(file, recognizer, recognizer.device)
+            default = settings.method or _default_method(recognizer, network)
+            versions = Versions(
+                package=__version__,
+                recognizer=recognizer.name,
+                recognizer_sha256=fingerprint(recognizer),
+                decoder=decoder.card.name if decoder else None,
+                evidence_sha256=None if file is None else sha256_of(file),
+            )
         forward_seconds, dim = _measure(recognizer)
-        default = settings.method or ("amortised" if network else fast_method(recognizer))
+        detector = CascadeDetector() if settings.detector else None
         self._models = Models(
             deployment=settings,
             recognizer=recognizer,
             decoder=decoder,
-            explainers=explainers,
+            explainers=Explainers(recognizer, decoder, network),
             costs=CostBook(forward_seconds),
-            faces=FaceSettings(
-                recognizer.input_size, CascadeDetector() if settings.detector else None, settings.limits
-            ),
+            faces=FaceSettings(recognizer.input_size, detector, settings.limits),
             method=default if default in settings.methods else settings.methods[0],
             embedding_dim=dim,
+            forward_seconds=forward_seconds,
+            versions=versions,
         )
-        self.versions = Versions(
-            package=__version__,
-            recognizer=recognizer.name,
-            recognizer_sha256=fingerprint(recognizer),
-            decoder=decoder.card.name if decoder else None,
-            evidence_sha256=None if evidence is None else sha256_of(evidence),
-        )
+
+    @property
+    def versions(self) -> Versions:
+        """What answers."""
+        return self._models.versions
 
     @property
     def method(self) -> str:
@@ -113,10 +127,10 @@ class ExplanationService:
         Raises:
             ServiceError: there is no answer, and why.
         """
-        work = self._run([request], [explain])[0]
-        if work.answer is None:
-            raise work.error or ServiceError("internal", "no answer")
-        return work.answer
+        (reply,) = self._run([request], [explain])
+        if isinstance(reply, ServiceError):
+            raise reply
+        return reply
 
     def answer_all(self, requests: Sequence[Request], explain: Sequence[bool]) -> list[Reply]:
         """Answer a batch: images are embedded in one forward pass, explanations share passes where they can.
@@ -127,84 +141,54 @@ class ExplanationService:
             requests: what is asked.
             explain: for each, whether to say why, if the request leaves it open.
         """
-        return [_reply(work) for work in self._run(requests, explain)]
+        return [
+            reply.body(request.id) if isinstance(reply, ServiceError) else reply
+            for request, reply in zip(requests, self._run(requests, explain), strict=True)
+        ]
 
-    def _run(self, requests: Sequence[Request], explain: Sequence[bool]) -> list[Work]:
-        start = time.perf_counter()
-        batch = [self._work(*pair, start) for pair in zip(requests, explain, strict=True)]
-        models = self._models
-        for stage in (
-            partial(_each, prepare),
-            embed_all,
-            decide_all,
-            partial(_each, choose_method),
-            explain_all,
-        ):
-            _check_deadlines(batch)
-            alive = [work for work in batch if work.error is None]
-            stage(models, alive)
-        _check_deadlines(batch)
-        for work in batch:
-            work.timings["total"] = 1000 * (time.perf_counter() - start)
-            if work.error is None:
-                with attempt(work):
-                    work.answer = self._answer(work, len(batch))
-            _log_internal(work)
-        return batch
-
-    def _work(self, request: Request, explain: bool, start: float) -> Work:
-        wanted = explain if request.explain is None else request.explain
-        limit = request.deadline_ms or self.deployment.limits.deadline_ms
-        return Work(request, wanted, None if limit is None else start + limit / 1000)
-
-    def _answer(self, work: Work, batch_size: int) -> Answer:
-        assert work.decision is not None  # else there is an error
-        warnings = list(work.warnings)
-        if work.explanation and work.explanation.replaced:
-            warnings.append(Warned(code="method_replaced", message=work.explanation.replaced.reason))
-        return Answer(
-            id=work.request.id,
-            decision=work.decision,
-            candidates=work.candidates,
-            explanation=work.explanation,
-            embeddings=self._models.embeddings(work),
-            versions=self.versions,
-            timings_ms={stage: round(value, 3) for stage, value in work.timings.items()},
-            batch_size=batch_size,
-            warnings=tuple(warnings),
+    def _run(self, requests: Sequence[Request], explain: Sequence[bool]) -> list[Answer | ServiceError]:
+        start, models, size = time.perf_counter(), self._models, len(requests)
+        longest = self.deployment.limits.deadline_ms
+        clocks = [Clock(start, request.deadline_ms or longest) for request in requests]
+        batch = Batch(clocks, list(zip(requests, explain, clocks, strict=True)))
+        replies = (
+            batch.each(lambda asked: plan(models, *asked))
+            .each(partial(open_inputs, models))
+            .together(partial(decide_together, models))
+            .each(partial(keep_deadline, models))
+            .together(partial(explain_together, models), key=lambda decided: decided.task.method)
+            .each(lambda decided: answer(models, decided, size))
+            .in_time()
+            .values
         )
+        total = 1000 * (time.perf_counter() - start)
+        return [_finished(reply, clock, total) for reply, clock in zip(replies, clocks, strict=True)]
 
 
-def _each(stage: Callable[[Models, Work], None], models: Models, batch: list[Work]) -> None:
-    for work in batch:
-        with attempt(work):
-            stage(models, work)
+def _finished(reply: Answer | ServiceError, clock: Clock, total: float) -> Answer | ServiceError:
+    if isinstance(reply, ServiceError):
+        _log_internal(reply)
+        return reply
+    timings = {stage: round(value, 3) for stage, value in {**clock.timings, "total": total}.items()}
+    return reply.model_copy(update={"timings_ms": timings})
 
 
-def _check_deadlines(batch: list[Work]) -> None:
-    for work in batch:
-        if work.error is None and work.seconds_left() < 0:
-            work.error = ServiceError(
-                "deadline",
-                "the deadline passed before the answer was ready: allow more time, or ask for less",
-            )
-
-
-def _reply(work: Work) -> Reply:
-    if work.answer is not None:
-        return work.answer
-    return (work.error or ServiceError("internal", "no answer")).body(work.request.id)
-
-
-def _log_internal(work: Work) -> None:
+def _log_internal(error: ServiceError) -> None:
     """An error's type and place may be logged; its message may quote the request."""
-    cause = work.error.__cause__ if work.error else None
-    if work.error is not None and work.error.code == "internal" and cause is not None:
+    cause = error.__cause__
+    if error.code == "internal" and cause is not None:
         trace = cause.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         where = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace else "unknown"
         _log.error("internal error %s at %s", type(cause).__name__, where)
+
+
+def _default_method(recognizer: Recognizer, network: EvidenceModel | None) -> str:
+    """What `auto` stands for unless the operator says otherwise: what reads the evidence network, if there is one."""
+    if network is None:
+        return fast_method(recognizer)
+    return next(method.name for method in METHODS.values() if method.needs == "evidence")
 
 
 def _decoder(settings: Deployment, recognizer: Recognizer) -> Decoder | None:

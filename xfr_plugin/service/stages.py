@@ -1,10 +1,14 @@
-"""The stages of a batch: prepare faces, embed, decide, choose a method, explain."""
+"""A request's way: what it asks for, its faces, their embeddings, the decision, the explanation, the answer.
+
+The work is done by `explanation.pipeline`; what is added is what a service needs: limits, deadlines, prices, and
+answers in the form that was asked for. Each stage makes a new value of the last one's.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -13,35 +17,64 @@ from torch import Tensor
 
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.explanation.explanation import region_evidence
-from xfr_plugin.explanation.faithfulness import check_faithfulness
-from xfr_plugin.explanation.verification import choose_threshold, decide
-from xfr_plugin.faces import RegionMap, template_regions
-from xfr_plugin.faces.outlines import find_regions
+from xfr_plugin.explanation.pipeline import (
+    SIDES,
+    Face,
+    FacePair,
+    PairMaps,
+    Side,
+    check_pair,
+    decide_pair,
+    embed_faces,
+    find_pair_regions,
+)
+from xfr_plugin.explanation.verification import choose_threshold
+from xfr_plugin.faces import AlignedFace, template_regions
 from xfr_plugin.recognition import Recognizer
-from xfr_plugin.recognition.features import reading
 from xfr_plugin.reconstruction import Decoder
-from xfr_plugin.service.answers import Candidate, Decision, ExplanationAnswer, Replacement
+from xfr_plugin.service.answers import (
+    Answer,
+    Candidate,
+    Decision,
+    ExplanationAnswer,
+    Replacement,
+    Versions,
+    Warned,
+)
+from xfr_plugin.service.batch import Clock
 from xfr_plugin.service.costs import CostBook
 from xfr_plugin.service.decoding import FaceSettings, decode_embedding, decode_face, decode_gallery
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.errors import ServiceError
-from xfr_plugin.service.explaining import OPTIONS, Explainers, Maps, Question, Side
+from xfr_plugin.service.explaining import Explainers
 from xfr_plugin.service.gallery import contrast, rank
 from xfr_plugin.service.guard import NETWORKS
-from xfr_plugin.service.quality import Name, decision_warnings, face_warnings
+from xfr_plugin.service.quality import decision_warnings, face_warnings
 from xfr_plugin.service.rendering import embedding_text, face_reasons, sentences
-from xfr_plugin.service.work import Work, attempt
+from xfr_plugin.service.requests import FaceInput, Request
 
-__all__ = ["Models", "choose_method", "decide_all", "embed_all", "explain_all", "prepare"]
+__all__ = ["Models", "answer", "decide_together", "explain_together", "keep_deadline", "open_inputs", "plan"]
 
-_NAMES: tuple[Name, ...] = ("probe", "reference")
 _CHECK_FORWARDS = 55.0
 """Forward passes of a pair that the check of faithfulness takes, about."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """Everything that the stages work with."""
+    """Everything that the stages work with.
+
+    Attributes:
+        deployment: what the operator decided.
+        recognizer: whose scores are answered.
+        decoder: of the recognizer, if there is one.
+        explainers: its attribution methods.
+        costs: of the methods.
+        faces: how images become aligned faces.
+        method: what `auto` stands for.
+        embedding_dim: length of an embedding.
+        forward_seconds: time of a forward pass of a pair.
+        versions: of all these.
+    """
 
     deployment: Deployment
     recognizer: Recognizer
@@ -51,294 +84,196 @@ class Models:
     faces: FaceSettings
     method: str
     embedding_dim: int
-
-    def embeddings(self, work: Work) -> dict[str, str] | None:
-        """Embeddings of the images of a request, if they are wanted."""
-        if not work.request.wants("embeddings"):
-            return None
-        return {
-            name: embedding_text(side.unit) for name, side in work.sides.items() if side.image is not None
-        }
+    forward_seconds: float
+    versions: Versions
 
 
-def prepare(models: Models, work: Work) -> None:
-    """Check what is asked against the deployment, and decode faces and embeddings."""
-    _check_allowed(models.deployment, work)
-    work.threshold, work.threshold_source = _threshold(models, work)
-    dim = models.embedding_dim
-    for name, given in work.inputs.items():
-        if given.embedding is not None:
-            with work.timed("decode"):
-                work.sides[name] = Side(torch.from_numpy(decode_embedding(given.embedding, dim)))
-            continue
-        assert given.image is not None  # made sure by the request
-        alignment = work.request.alignment if models.deployment.detector else "aligned"
-        with work.timed("faces"):
-            work.faces[name] = decode_face(given.image, models.faces, alignment, given.face)
-    if work.request.gallery is not None:
-        with work.timed("decode"):
-            work.gallery = decode_gallery(work.request.gallery, dim, models.deployment.limits)
+@dataclass(frozen=True)
+class Task:
+    """A request that is allowed.
+
+    Attributes:
+        request: what is asked.
+        clock: its time.
+        threshold: to decide at, and where it comes from, in words.
+        method: that explains; None if reasons are not asked for.
+        replaced: why it is not the one that was asked for.
+    """
+
+    request: Request
+    clock: Clock
+    threshold: tuple[float, str]
+    method: str | None
+    replaced: Replacement | None
 
 
-def embed_all(models: Models, batch: list[Work]) -> None:
-    """Embed all images of a batch in one forward pass."""
-    owners = [(work, name, face) for work in batch for name, face in work.faces.items()]
-    if not owners:
-        return
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A task and what it brings: images and stored embeddings by side, and a gallery N×D instead of a reference."""
+
+    task: Task
+    aligned: Mapping[Side, AlignedFace]
+    stored: Mapping[Side, Face]
+    gallery: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """A task and its decisions.
+
+    Attributes:
+        task: what is asked, and how it is answered.
+        faces: by side.
+        pairs: one; of a gallery one for each candidate, best first, and for the runner-up of the last one.
+        candidates: of a gallery.
+        maps: of each pair, once they are explained.
+    """
+
+    task: Task
+    faces: Mapping[Side, Face]
+    pairs: list[FacePair]
+    candidates: tuple[Candidate, ...] | None = None
+    maps: tuple[PairMaps, ...] = ()
+
+
+def plan(models: Models, request: Request, explain: bool, clock: Clock) -> Task:
+    """Check what is asked against the deployment, and choose threshold and method.
+
+    Args:
+        models: of the deployment.
+        request: what is asked.
+        explain: whether to say why, if the request leaves it open.
+        clock: of the request.
+    """
+    wanted = explain if request.explain is None else request.explain
+    _check_allowed(models.deployment, request)
+    chosen = request if request.threshold is not None or request.fmr is not None else models.deployment
+    threshold = choose_threshold(models.recognizer, chosen.threshold, chosen.fmr)
+    return Task(request, clock, threshold, *_method(models, request) if wanted else (None, None))
+
+
+def open_inputs(models: Models, task: Task) -> Opened:
+    """Decode faces, embeddings and gallery."""
+    request, clock, dim = task.request, task.clock, models.embedding_dim
+    aligned, stored, gallery = {}, {}, None
+    for name, given in _given(request).items():
+        if given.image is not None:
+            alignment = request.alignment if models.deployment.detector else "aligned"
+            with clock.timed("faces"):
+                aligned[name] = decode_face(given.image, models.faces, alignment, given.face)
+        elif given.embedding is not None:
+            with clock.timed("decode"):
+                stored[name] = Face(torch.from_numpy(decode_embedding(given.embedding, dim)))
+    if request.gallery is not None:
+        with clock.timed("decode"):
+            gallery = decode_gallery(request.gallery, dim, models.deployment.limits)
+    return Opened(task, aligned, stored, gallery)
+
+
+def decide_together(models: Models, batch: list[Opened]) -> list[Decided]:
+    """Embed all images of a batch in one forward pass, and decide on each pair, or rank each gallery.
+
+    The pass keeps the feature maps that methods will ask for.
+    """
     start = time.perf_counter()
-    stacked = np.stack([face.image for _, _, face in owners]).transpose(0, 3, 1, 2)
-    recognizer = models.recognizer
-    images = torch.from_numpy(stacked / np.float32(255)).to(recognizer.device, recognizer.dtype)
-    layers = _layers_to_keep(models, batch)
-    with NETWORKS.exclusive() if layers else NETWORKS.shared(), reading(recognizer.network, layers) as kept:
-        units = recognizer.embed(images, batch_size=len(images))
-    spent = time.perf_counter() - start
-    for place, (work, name, _) in enumerate(owners):
-        maps = tuple(kept[layer][place] for layer in layers)
-        work.sides[name] = Side(units[place], images[place], maps)
-    for work in batch:
-        if work.faces:
-            work.spent("embed", spent)
+    aligned = [face for opened in batch for face in opened.aligned.values()]
+    embedded: list[Face] = []
+    if aligned:
+        methods = {method for opened in batch if (method := opened.task.method)}
+        layers = models.explainers.layers(methods)
+        with NETWORKS.shared():
+            embedded = embed_faces(models.recognizer, aligned, layers)
+    spent, remaining = time.perf_counter() - start, iter(embedded)
+    decided = []
+    for opened in batch:
+        own = {side: next(remaining) for side in opened.aligned}
+        if own:
+            opened.task.clock.spent("embed", spent)
+        with opened.task.clock.timed("decide"):
+            decided.append(_decided(models, opened, {**own, **opened.stored}))
+    return decided
 
 
-def _layers_to_keep(models: Models, batch: list[Work]) -> tuple[str, ...]:
-    """Layers whose feature maps will be asked for again, by amortised evidence."""
-    evidence = models.explainers.evidence
-    asked = {work.request.method for work in batch if work.explain}
-    is_auto = models.method == "amortised" and "auto" in asked
-    return evidence.layers if evidence is not None and (is_auto or "amortised" in asked) else ()
-
-
-def decide_all(models: Models, batch: list[Work]) -> None:
-    """Decide on every pair, and rank galleries."""
-    for work in batch:
-        with attempt(work), work.timed("decide"):
-            if work.gallery is None:
-                sides = work.sides["probe"], work.sides["reference"]
-                score = float(sides[0].unit.double() @ sides[1].unit.double())
-                work.decision = _decision(models, work, score)
-                work.questions = [Question(*sides, work.threshold)]
-            else:
-                _search(models, work)
-            _warn(models, work)
-
-
-def choose_method(models: Models, work: Work) -> None:
-    """Choose the method that explains: the one asked for, or a faster one if it cannot keep the deadline."""
-    if not work.explain:
-        return
-    asked = models.method if work.request.method == "auto" else get_method(work.request.method).name
-    if asked not in models.deployment.methods:
-        allowed = ", ".join(models.deployment.methods)
-        raise ServiceError("not_allowed", f"this deployment does not explain by {asked}: it allows {allowed}")
-    images = sum(side.image is not None for side in work.sides.values())
-    possible = models.explainers.possible(models.deployment.methods, images)
-    if asked not in possible:
-        asked = _instead(work, asked, possible)
-    work.asked = work.asked or asked
-    work.method = asked
-    left = (work.seconds_left() - _check_seconds(models, work)) / len(work.questions)
-    if models.costs.fits(asked, left):
-        return
-    faster = models.costs.faster([name for name in possible if name != asked], left)
+def keep_deadline(models: Models, decided: Decided) -> Decided:
+    """Take a faster method if the chosen one cannot keep the deadline."""
+    task, method, count = decided.task, decided.task.method, len(decided.pairs)
+    if method is None:
+        return decided
+    check = _CHECK_FORWARDS * models.forward_seconds if task.request.wants("faithfulness") else 0.0
+    left = (task.clock.seconds_left() - check) / count
+    if models.costs.fits(method, left):
+        return decided
+    faster = models.costs.faster([name for name in _possible(models, task.request) if name != method], left)
     if faster is None:
         raise ServiceError(
             "deadline", "no method of this deployment explains within the deadline: allow more time"
         )
-    expected = 1000 * models.costs.estimate(asked) * len(work.questions)
-    work.method = faster
-    work.reason = f"{asked} takes about {expected:.0f} ms and would not keep the deadline: {faster} answered"
+    expected = 1000 * models.costs.estimate(method) * count
+    reason = f"{method} takes about {expected:.0f} ms and would not keep the deadline: {faster} answered"
+    asked = task.replaced.asked if task.replaced else method
+    replaced = Replacement(asked=asked, used=faster, reason=reason)
+    return replace(decided, task=replace(task, method=faster, replaced=replaced))
 
 
-def explain_all(models: Models, batch: list[Work]) -> None:
-    """Explain: questions to one method share passes; quick methods come first."""
-    explained = [work for work in batch if work.method is not None]
-    explained.sort(key=lambda work: (models.costs.estimate(work.method or ""), work.method or ""))
-    for method, group in groupby(explained, key=lambda work: work.method or ""):
-        members = list(group)
-        for work, maps in zip(members, _shared_maps(models, method, members), strict=True):
-            if work.error is None:
-                with attempt(work):
-                    _finish(models, work, method, maps)
-
-
-def _shared_maps(models: Models, method: str, members: list[Work]) -> list[list[Maps]]:
-    """Maps of each member's questions; if the shared passes fail, each tries alone and keeps its own error."""
-    if method == "amortised":
-        for work in members:
-            _label(models, work)
-    questions = [question for work in members for question in work.questions]
+def explain_together(models: Models, batch: list[Decided]) -> list[Decided]:
+    """Explain requests that one method was chosen for, in shared passes."""
+    method = batch[0].task.method
+    if method is None:
+        return batch
     start = time.perf_counter()
-    try:
-        together = models.explainers.maps(method, questions)
-    except Exception:
-        return [_maps_alone(models, method, work) for work in members]
-    spent = time.perf_counter() - start
-    models.costs.learn(method, spent / len(questions))
-    found = iter(together)
-    for work in members:
-        work.spent("explain", spent)
-    return [[next(found) for _ in work.questions] for work in members]
-
-
-def _label(models: Models, work: Work) -> None:
-    """Find the regions of both faces before they are asked for, once."""
-    with attempt(work), work.timed("explain"):
-        work.labels = _regions(work, models.recognizer.input_size)
-        probe, reference = (
-            replace(work.sides[name], labels=labels) for name, labels in zip(_NAMES, work.labels, strict=True)
-        )
-        work.questions = [replace(q, probe=probe, reference=reference) for q in work.questions]
-
-
-def _maps_alone(models: Models, method: str, work: Work) -> list[Maps]:
-    with attempt(work), work.timed("explain"):
-        return models.explainers.maps(method, work.questions)
-    return []
-
-
-def _finish(models: Models, work: Work, method: str, maps: list[Maps]) -> None:
-    if work.gallery is not None:
-        with work.timed("render"):
-            _explain_candidates(models, work, method, maps)
-        return
-    _decode_likenesses(models, work)
-    with work.timed("render"):
-        assert work.decision is not None
-        explanation = _explanation(models, work, method, maps[0], work.decision)
-    if work.request.wants("faithfulness"):
-        with NETWORKS.exclusive(), work.timed("check"):
-            found = check_faithfulness(models.recognizer, *_checkable(work, maps[0]), work.threshold)
-            explanation = explanation.model_copy(update={"faithfulness": found})
-    work.explanation = explanation
-
-
-def _explanation(
-    models: Models, work: Work, method: str, maps: Maps, decision: Decision
-) -> ExplanationAnswer:
-    entry = get_method(method)
-    images = _images(work)
-    regions = work.labels or _regions(work, models.recognizer.input_size)
-    probe, reference = face_reasons(
-        maps, work.request, (regions[0], regions[1]), (images[0], images[1]), work.likenesses
-    )
-    words = None
-    if work.request.wants("words"):
-        tables = tuple(
-            None if m is None else region_evidence(m, labels) for m, labels in zip(maps, regions, strict=True)
-        )
-        words = sentences(decision, tables, method, entry.caveat)
-    replaced = None
-    if work.asked is not None and work.asked != method:
-        replaced = Replacement(asked=work.asked, used=method, reason=work.reason)
-    return ExplanationAnswer(
-        method=method,
-        title=entry.title,
-        paper=entry.paper,
-        options={**entry.options(), **OPTIONS.get(method, {})},
-        caveat=entry.caveat,
-        replaced=replaced,
-        probe=probe,
-        reference=reference,
-        words=words,
-    )
-
-
-def _images(work: Work) -> list[NDArray[np.uint8] | None]:
-    return [work.faces[name].image if name in work.faces else None for name in _NAMES]
-
-
-def _regions(work: Work, size: tuple[int, int]) -> list[RegionMap]:
-    """Each face's own named regions; the template's where none are found, and of a stored embedding's likeness."""
-    images = _images(work)
-    shown = [torch.tensor(image).permute(2, 0, 1) / 255 for image in images if image is not None]
     with NETWORKS.shared():  # the outline finder is a network too
-        found = iter(find_regions(torch.stack(shown)) if shown else ())
-    return [template_regions(size) if image is None else next(found) for image in images]
-
-
-def _explain_candidates(models: Models, work: Work, method: str, maps: list[Maps]) -> None:
-    assert work.candidates is not None
-    explained = []
-    for place, candidate in enumerate(work.candidates):
-        if candidate.against is not None:
-            found = _explanation(models, work, method, contrast(maps, place), candidate.decision)
-            candidate = candidate.model_copy(update={"explanation": found})
-        explained.append(candidate)
-    work.candidates = tuple(explained)
-
-
-def _search(models: Models, work: Work) -> None:
-    gallery, asked = work.gallery, work.request.gallery
-    assert gallery is not None
-    assert asked is not None
-    top = min(asked.top, models.deployment.limits.top)
-    probe = work.sides["probe"]
-    scores, ranked = rank(probe.unit.float().cpu().numpy(), gallery, top)
-    candidates = []
-    for place, index in enumerate(ranked[:top]):
-        after = ranked[place + 1] if place + 1 < len(ranked) else None
-        candidates.append(
-            Candidate(
-                index=index,
-                id=None if asked.ids is None else asked.ids[index],
-                decision=_decision(models, work, float(scores[index])),
-                lead=None if after is None else float(scores[index] - scores[after]),
-                against=after,
-            )
+        pairs = find_pair_regions([pair for decided in batch for pair in decided.pairs])
+    found_regions = time.perf_counter()
+    maps = iter(models.explainers.maps(method, pairs))
+    end = time.perf_counter()
+    models.costs.learn(method, (end - found_regions) / len(pairs))
+    for decided in batch:
+        decided.task.clock.spent("explain", end - start)
+    remaining = iter(pairs)
+    return [
+        replace(
+            decided,
+            pairs=[next(remaining) for _ in decided.pairs],
+            maps=tuple(next(maps) for _ in decided.pairs),
         )
-    work.candidates, work.decision = tuple(candidates), candidates[0].decision
-    work.questions = [Question(probe, Side(torch.from_numpy(gallery[i])), work.threshold) for i in ranked]
+        for decided in batch
+    ]
 
 
-def _decision(models: Models, work: Work, score: float) -> Decision:
-    made = decide(models.recognizer, score, work.threshold, work.threshold_source)
-    return Decision(
-        match=made.match,
-        score=made.score,
-        threshold=made.threshold,
-        threshold_source=made.threshold_source,
-        margin=made.margin,
-        log_likelihood_ratio=made.log_likelihood_ratio,
+def answer(models: Models, decided: Decided, batch_size: int) -> Answer:
+    """Put decision and reasons into the form that was asked for."""
+    task, best = decided.task, decided.pairs[0].verification
+    candidates, explanation = decided.candidates, None
+    if decided.maps and candidates is None:
+        explanation = _explanation(models, task, decided.pairs[0], decided.maps[0])
+    elif decided.maps and candidates is not None:
+        candidates = tuple(_explained(models, decided, place) for place in range(len(candidates)))
+    aligned = {side: face.aligned for side in SIDES if (face := decided.faces.get(side)) and face.aligned}
+    warnings = [warned for side, face in aligned.items() for warned in face_warnings(side, face)]
+    warnings += decision_warnings(best, models.recognizer)
+    if explanation is not None and task.replaced is not None:
+        warnings.append(Warned(code="method_replaced", message=task.replaced.reason))
+    embeddings: dict[str, str] = {side: embedding_text(decided.faces[side].unit) for side in aligned}
+    return Answer(
+        id=task.request.id,
+        decision=Decision.of(best),
+        candidates=candidates,
+        explanation=explanation,
+        embeddings=embeddings if task.request.wants("embeddings") else None,
+        versions=models.versions,
+        timings_ms=task.clock.timings,
+        batch_size=batch_size,
+        warnings=tuple(warnings),
     )
 
 
-def _warn(models: Models, work: Work) -> None:
-    for name in _NAMES:
-        if name in work.faces:
-            work.warnings += face_warnings(name, work.faces[name])
-    assert work.decision is not None
-    given = work.threshold_source == "given"
-    work.warnings += decision_warnings(work.decision, models.recognizer, given)
+def _given(request: Request) -> dict[Side, FaceInput]:
+    """Faces that were given, by side."""
+    given: dict[Side, FaceInput | None] = {"probe": request.probe, "reference": request.reference}
+    return {name: face for name, face in given.items() if face is not None}
 
 
-def _decode_likenesses(models: Models, work: Work) -> None:
-    if not work.request.wants("reconstructions"):
-        return
-    if models.decoder is None:
-        raise ServiceError(
-            "unusable", "no decoder is deployed for this recognizer: there are no reconstructions"
-        )
-    with work.timed("reconstruct"), torch.no_grad():
-        units = torch.stack([work.sides[name].unit for name in _NAMES]).to(models.decoder.mean_embedding)
-        with NETWORKS.shared():
-            faces = models.decoder.faces(units)
-        work.likenesses = dict(zip(_NAMES, faces, strict=True))
-
-
-def _checkable(work: Work, maps: Maps) -> tuple[tuple[Tensor, Tensor], list[NDArray[np.float32]]]:
-    """Inputs and maps as the check takes them: a pair of images, or an image and an embedding."""
-    named = [(work.sides[name], values) for name, values in zip(_NAMES, maps, strict=True)]
-    named.sort(key=lambda pair: pair[0].image is None)  # the image first: the score is symmetric
-    if named[0][0].image is None:
-        raise ServiceError("malformed", "faithfulness is checked by changing images, and there is none")
-    inputs = [side.unit if side.image is None else side.image[None] for side, _ in named]
-    values = [v for side, v in named if side.image is not None and v is not None]
-    return (inputs[0], inputs[1]), values
-
-
-def _check_allowed(deployment: Deployment, work: Work) -> None:
-    request = work.request
+def _check_allowed(deployment: Deployment, request: Request) -> None:
     for what, allowed in (
         ("reconstructions", deployment.reconstructions),
         ("embeddings", deployment.embeddings),
@@ -353,28 +288,117 @@ def _check_allowed(deployment: Deployment, work: Work) -> None:
         raise ServiceError("not_allowed", f"deadline_ms must be at most {longest} here")
 
 
-def _threshold(models: Models, work: Work) -> tuple[float, str]:
-    request, deployment = work.request, models.deployment
-    if request.threshold is not None or request.fmr is not None:
-        return choose_threshold(models.recognizer, request.threshold, request.fmr)
-    return choose_threshold(models.recognizer, deployment.threshold, deployment.fmr)
+def _possible(models: Models, request: Request) -> list[str]:
+    """Methods that are allowed, and can explain what was given."""
+    images = sum(face.image is not None for face in _given(request).values())
+    return models.explainers.possible(models.deployment.methods, images)
 
 
-def _instead(work: Work, asked: str, possible: list[str]) -> str:
-    """Of a method that cannot explain these inputs: another for `auto`, and an error else."""
-    if work.request.method == "auto" and possible:
-        # of stored embeddings it explains both sides, and in no time
-        other = "reconstruction" if "reconstruction" in possible else possible[0]
-        work.asked = asked
-        work.reason = f"{asked} cannot explain what was given: {other} answered"
-        return other
-    raise ServiceError(
-        "unusable",
-        f"{asked} cannot explain these inputs: it needs an image, or two (amortised), or a decoder (reconstruction)",
+def _method(models: Models, request: Request) -> tuple[str, Replacement | None]:
+    """The method that was asked for; for `auto` another, if it cannot explain what was given."""
+    is_auto = request.method == "auto"
+    asked = models.method if is_auto else get_method(request.method).name
+    if asked not in models.deployment.methods:
+        allowed = ", ".join(models.deployment.methods)
+        raise ServiceError("not_allowed", f"this deployment does not explain by {asked}: it allows {allowed}")
+    possible = _possible(models, request)
+    if asked in possible:
+        return asked, None
+    if not is_auto or not possible:
+        raise ServiceError(
+            "unusable",
+            f"{asked} cannot explain these inputs: it needs an image, or two (amortised), or a decoder "
+            "(reconstruction)",
+        )
+    # one that needs no image explains both sides, and in no time
+    other = next((name for name in possible if models.explainers.can(name, 0)), possible[0])
+    reason = f"{asked} cannot explain what was given: {other} answered"
+    return other, Replacement(asked=asked, used=other, reason=reason)
+
+
+def _decided(models: Models, opened: Opened, faces: dict[Side, Face]) -> Decided:
+    task, gallery, asked = opened.task, opened.gallery, opened.task.request.gallery
+    if gallery is None or asked is None:
+        pair = decide_pair(models.recognizer, (faces["probe"], faces["reference"]), task.threshold)
+        return Decided(task, faces, [pair])
+    top = min(asked.top, models.deployment.limits.top)
+    scores, ranked = rank(faces["probe"].unit.float().cpu().numpy(), gallery, top)
+    pairs = [
+        decide_pair(
+            models.recognizer,
+            (faces["probe"], Face(torch.from_numpy(gallery[index]))),
+            task.threshold,
+            float(scores[index]),
+        )
+        for index in ranked
+    ]
+    candidates = []
+    for place, index in enumerate(ranked[:top]):
+        after = ranked[place + 1] if place + 1 < len(ranked) else None
+        candidates.append(
+            Candidate(
+                index=index,
+                id=None if asked.ids is None else asked.ids[index],
+                decision=Decision.of(pairs[place].verification),
+                lead=None if after is None else float(scores[index] - scores[after]),
+                against=after,
+            )
+        )
+    return Decided(task, faces, pairs, tuple(candidates))
+
+
+def _explained(models: Models, decided: Decided, place: int) -> Candidate:
+    """A candidate of a gallery, with what argues for it rather than for its runner-up."""
+    assert decided.candidates is not None
+    candidate = decided.candidates[place]
+    if candidate.against is None:
+        return candidate
+    maps = contrast(decided.maps[place], decided.maps[place + 1])
+    found = _explanation(models, decided.task, decided.pairs[place], maps)
+    return candidate.model_copy(update={"explanation": found})
+
+
+def _explanation(models: Models, task: Task, pair: FacePair, maps: PairMaps) -> ExplanationAnswer:
+    request, clock, entry = task.request, task.clock, get_method(task.method or "")
+    likenesses: Mapping[str, Tensor] = {}
+    if request.gallery is None and request.wants("reconstructions"):
+        with clock.timed("reconstruct"):
+            likenesses = _likenesses(models, pair)
+    with clock.timed("render"):
+        tables = [
+            None
+            if values is None
+            else region_evidence(values, face.regions or template_regions(values.shape))
+            for face, values in zip(pair.faces, maps.sides, strict=True)
+        ]
+        images = [None if face.aligned is None else face.aligned.image for face in pair.faces]
+        probe, reference = face_reasons(request, maps, tables, images, likenesses)
+        words = sentences(pair.verification, tables, entry.name, entry.caveat)
+    checked = None
+    if request.wants("faithfulness"):
+        with NETWORKS.exclusive(), clock.timed("check"):
+            checked = check_pair(models.recognizer, pair, maps)
+    return ExplanationAnswer(
+        method=entry.name,
+        title=entry.title,
+        paper=entry.paper,
+        options={**entry.options(), **entry.service_options},
+        caveat=entry.caveat,
+        replaced=task.replaced,
+        probe=probe,
+        reference=reference,
+        words=words if request.wants("words") else None,
+        faithfulness=checked,
     )
 
 
-def _check_seconds(models: Models, work: Work) -> float:
-    if not work.request.wants("faithfulness"):
-        return 0.0
-    return _CHECK_FORWARDS * models.costs.estimate("xssab") / 5
+@torch.no_grad()
+def _likenesses(models: Models, pair: FacePair) -> dict[str, Tensor]:
+    """Faces that the decoder makes of the embeddings, by side."""
+    if models.decoder is None:
+        raise ServiceError(
+            "unusable", "no decoder is deployed for this recognizer: there are no reconstructions"
+        )
+    units = torch.stack([face.unit for face in pair.faces]).to(models.decoder.mean_embedding)
+    with NETWORKS.shared():
+        return dict(zip(SIDES, models.decoder.faces(units), strict=True))

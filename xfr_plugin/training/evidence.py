@@ -24,9 +24,9 @@ from xfr_plugin.base.files import atomic_path
 from xfr_plugin.base.weights import load_state_dict_into, read_weights
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.regions import RegionMap
-from xfr_plugin.recognition.features import Seen, layers_by_size, reading
+from xfr_plugin.recognition.features import Seen, layers_by_size, with_kept_maps
 from xfr_plugin.recognition.fingerprint import fingerprint
-from xfr_plugin.recognition.recognizer import Provenance
+from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 from xfr_plugin.recognition.zoo import load_recognizer
 from xfr_plugin.swaps.blending import blend
 from xfr_plugin.swaps.masks import grown
@@ -398,15 +398,16 @@ class EvidenceTask(Task):
         return draw.only(chosen)
 
     def _seen(self, images: Tensor) -> Seen:
-        with reading(self.recognizer.network, list(self.layers)) as kept:
-            embeddings = self._embedded(images)
+        recognizer, kept = with_kept_maps(self.recognizer, list(self.layers))
+        embeddings = self._embedded(images, recognizer)
         return Seen(tuple(kept[name].float() for name in self.layers), embeddings)
 
     @torch.no_grad()
-    def _embedded(self, images: Tensor) -> Tensor:
+    def _embedded(self, images: Tensor, recognizer: Recognizer | None = None) -> Tensor:
         half = self.config.mixed_precision and self.device.type == "cuda"
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=half):
-            embeddings = self.recognizer(images.contiguous(memory_format=torch.channels_last))
+            faces = images.contiguous(memory_format=torch.channels_last)
+            embeddings = (recognizer or self.recognizer)(faces)
         return functional.normalize(embeddings.float(), dim=1)
 
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, TypeVar, overload
+from abc import abstractmethod
+from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.pair import PairAttribution
+from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _like_inputs, _read_inputs
 from xfr_plugin.base.captum import log_usage
 from xfr_plugin.errors import InputError
 
-__all__ = ["CompletePairAttribution"]
-
-Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
+__all__ = ["CompletePairAttribution", "largest_miss"]
 
 
 class CompletePairAttribution(PairAttribution):
-    """A `PairAttribution` with a convergence delta, where its options leave it one.
-
-    Subclasses set `_evidence`, what each face's map should sum to (M), when they make the maps.
-    """
-
-    def __init__(self, forward_func: Callable[..., Tensor], threshold: float | None = None) -> None:
-        super().__init__(forward_func, threshold)
-        self._evidence: Tensor | None = None
+    """A `PairAttribution` with a convergence delta, where its options leave it one."""
 
     def has_convergence_delta(self) -> bool:
         """Whether the maps should sum to the evidence."""
@@ -72,14 +62,23 @@ class CompletePairAttribution(PairAttribution):
         """
         if return_convergence_delta and not self.has_convergence_delta():
             raise InputError(f"with these options the maps of {self.get_name()} have no convergence delta")
-        maps: Inputs = PairAttribution.attribute.__wrapped__(self, inputs, target, additional_forward_args)
+        pair = _read_inputs(inputs, target, additional_forward_args)
+        maps, evidence = self._maps_and_evidence(pair)
+        output = _like_inputs(maps, inputs)
         if not return_convergence_delta:
-            return maps
-        return maps, self._delta(maps if isinstance(maps, tuple) else (maps,))
+            return output
+        return output, largest_miss(maps.detach(), evidence, len(inputs) if isinstance(inputs, tuple) else 1)
 
-    def _delta(self, sides: tuple[Tensor, ...]) -> Tensor:
-        assert self._evidence is not None  # set with the maps
-        missing = torch.cat(sides).flatten(1).sum(1) - self._evidence
-        by_face = missing.view(len(sides), -1)
-        worst = by_face.abs().argmax(dim=0, keepdim=True)
-        return by_face.gather(0, worst)[0]
+    @abstractmethod
+    def _maps_and_evidence(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """Signed maps M×C×H×W of the pair's images, and what each should sum to, M."""
+
+    def _attribute_pair(self, pair: Pair) -> Tensor:
+        return self._maps_and_evidence(pair)[0]
+
+
+def largest_miss(maps: Tensor, evidence: Tensor, sides: int) -> Tensor:
+    """By how much the maps M×C×H×W of one or two sides miss their evidence (M), of each pair's side the larger, N."""
+    by_face = (maps.flatten(1).sum(dim=1) - evidence.detach()).view(sides, -1)
+    worst = by_face.abs().argmax(dim=0, keepdim=True)
+    return by_face.gather(0, worst)[0]

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.attr._base.prepared import Explained, Prepared, StandardErrors
 from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, _select_targets, log_usage
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["Errors", "Pair", "PairAttribution"]
+__all__ = ["Pair", "PairAttribution"]
 
 Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
-
-Errors: TypeAlias = tuple[Mapping[str, float], Mapping[str, float]]
-"""Standard errors of the evidence by named region, of probe and reference."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,9 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
     """Whether the pixels of the reference are read, so that a probe against an embedding is explained less well, or
     not at all."""
 
+    changes_networks = True
+    """Whether networks are hooked, traced or changed meanwhile, so that other threads must not use them."""
+
     @classmethod
     def available_for(cls, recognizer: Recognizer) -> bool:
         """Whether all that the method needs ships for a recognizer; always, unless a class says otherwise."""
@@ -84,6 +85,11 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
     def multiplies_by_inputs(self) -> bool:
         """Whether maps carry the factor input − baseline (Captum); these do not."""
         return False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the recognizer's network whose feature maps `explain_prepared` takes, if they are known."""
+        return ()
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # Captum, as above
     def attribute(
@@ -108,19 +114,34 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
             InputError: inputs of other shapes, or a probe without a reference embedding.
             AssertionError: a target was given (Captum's own check).
         """
-        is_tuple = isinstance(inputs, tuple)
-        images = inputs if isinstance(inputs, tuple) else (inputs,)
-        pair = _read_pair(images, _format_additional_forward_args(additional_forward_args) or ())
-        _refuse_target(len(images[0]), target)
-        maps = self._attribute_pair(pair).detach().contiguous()
-        sides = maps.split(len(images[0])) if len(images) == 2 else (maps,)
-        output: Inputs = _format_output(is_tuple, tuple(side.contiguous() for side in sides))
-        return output
+        maps = self._attribute_pair(_read_inputs(inputs, target, additional_forward_args))
+        return _like_inputs(maps, inputs)
+
+    def explain_prepared(self, probes: Prepared, references: Prepared, *, errors: bool = False) -> Explained:
+        """Attribute the scores of pairs of which something is known already.
+
+        Methods that can use embeddings, feature maps or regions take them from there; others start from the images.
+
+        Args:
+            probes: N faces, all with an image or none.
+            references: their partners, likewise.
+            errors: also say how sure the evidence of each face's own named regions is, where the method can.
+
+        Raises:
+            InputError: the method cannot explain such pairs; see also `attribute`.
+        """
+        if probes.images is not None and references.images is not None:
+            return Explained(*self.attribute((probes.images, references.images)))
+        if probes.images is not None:
+            return Explained(self.attribute(probes.images, None, references.units), None)
+        if references.images is not None:  # the score is symmetric
+            return Explained(None, self.attribute(references.images, None, probes.units))
+        raise InputError(f"{self.get_name()} needs an image: there are only embeddings")
 
     def attribute_with_errors(
         self, pair: tuple[Tensor, Tensor]
-    ) -> tuple[tuple[Tensor, Tensor], Errors | None]:
-        """Maps of one pair, and how sure its regions' evidence is.
+    ) -> tuple[tuple[Tensor, Tensor], StandardErrors | None]:
+        """Maps of one pair, and how sure its regions' evidence is; see `explain_prepared`.
 
         Args:
             pair: probe and reference, each 1×C×H×W.
@@ -129,7 +150,10 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
             The maps of `attribute`, and standard errors of the evidence of each face's own named regions; None where
             the method has none.
         """
-        return self.attribute(pair), None
+        found = self.explain_prepared(*map(Prepared, pair), errors=True)
+        assert found.probes is not None  # both are images
+        assert found.references is not None
+        return (found.probes, found.references), found.errors[0] if found.errors else None
 
     @abstractmethod
     def _attribute_pair(self, pair: Pair) -> Tensor:
@@ -168,6 +192,21 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
                 return function
         # tracing can also take a wrong branch, where code asks what a tensor is
         return copy if _close(found, expected) else function
+
+
+def _read_inputs(inputs: Tensor | tuple[Tensor, ...], target: object, arguments: object | None) -> Pair:
+    """Check the arguments of `attribute`."""
+    images = inputs if isinstance(inputs, tuple) else (inputs,)
+    pair = _read_pair(images, _format_additional_forward_args(arguments) or ())
+    _refuse_target(len(images[0]), target)
+    return pair
+
+
+def _like_inputs(maps: Tensor, inputs: Inputs) -> Inputs:
+    """Maps M×C×H×W in the form of the inputs: a tensor, or a tuple of each side's."""
+    sides = maps.detach().chunk(len(inputs) if isinstance(inputs, tuple) else 1)
+    output: Inputs = _format_output(isinstance(inputs, tuple), tuple(side.contiguous() for side in sides))
+    return output
 
 
 def _refuse_target(count: int, target: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,11 +10,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from xfr_plugin.attr._base.complete import CompletePairAttribution
 from xfr_plugin.attr._base.method import attribution_method
-from xfr_plugin.attr._base.pair import Errors, Pair, _read_pair
+from xfr_plugin.attr._base.pair import Pair, _read_pair
+from xfr_plugin.attr._base.prepared import Explained, Prepared, StandardErrors
 from xfr_plugin.attr.amortised.model import (
     EvidenceModel,
     EvidenceSource,
@@ -24,7 +25,7 @@ from xfr_plugin.attr.amortised.model import (
 from xfr_plugin.attr.amortised.network import Answers
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
-from xfr_plugin.recognition.features import Seen, reading
+from xfr_plugin.recognition.features import Seen, extract
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.regions import FaceRegions, face_regions, named_errors, rasterize, regions_of
 
@@ -100,6 +101,7 @@ class Amortised(CompletePairAttribution):
     """
 
     reads_both_faces = True
+    changes_networks = False
 
     @classmethod
     def available_for(cls, recognizer: Recognizer) -> bool:
@@ -125,7 +127,8 @@ class Amortised(CompletePairAttribution):
         self.regions = regions
         self.mirrored = mirrored
         self.network = _opened(network, forward_func)
-        self._module = forward_func.network if isinstance(forward_func, Recognizer) else forward_func
+        self._module = forward_func
+        self._folded_network = self.network.folded  # made by tracing, so not while others compute
 
     def regional(
         self, inputs: tuple[Tensor, Tensor], additional_forward_args: tuple[object, ...] = ()
@@ -144,71 +147,63 @@ class Amortised(CompletePairAttribution):
         return answers[:half], answers[half:]
 
     def see(self, images: Tensor, *arguments: object) -> Seen:
-        """What `maps_of` needs of faces N×C×H×W, for those who embed them anyway.
-
-        Raises:
-            InputError: the network does not use a layer that is read.
-        """
-        names = self.network.layers
-        with torch.no_grad(), reading(self._module, names) as kept:
-            embeddings = functional.normalize(self.forward_func(images, *arguments), dim=1)
-        missing = [name for name in names if name not in kept]
-        if missing:
-            raise InputError(f"the network did not use {missing[0]!r}, which amortised evidence reads")
-        return Seen(tuple(kept[name] for name in names), embeddings)
+        """Old name of `recognition.features.extract`."""
+        _warn("see", "recognition.features.extract")
+        return extract(self._module, images, self.layers, *arguments)
 
     @torch.no_grad()
     def maps_of(self, seen: Seen, labels: Sequence[RegionMap]) -> Tensor:
-        """Maps of faces that were seen before, without their mirror images.
+        """Maps 2N×H×W of N probes and their references, without mirror images: what `explain_prepared` took over."""
+        _warn("maps_of", "explain_prepared")
+        answers = self._answers_of([self._viewed(seen)], regions_of(labels))
+        return torch.stack([rasterize(a.regions, a.evidence) for a in answers]).to(seen.embeddings)
 
-        Args:
-            seen: of N probes, followed by their N references.
-            labels: regions of each face.
-
-        Returns:
-            Signed maps of the pixels, 2N×H×W.
-        """
-        regions = regions_of(labels)
-        answers = self._answers_of([seen], regions)
-        return torch.stack([rasterize(answer.regions, answer.evidence) for answer in answers]).to(
-            seen.embeddings
-        )
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """See `PairAttribution.layers`."""
+        return self.network.layers
 
     @torch.no_grad()
-    def attribute_with_errors(
-        self, pair: tuple[Tensor, Tensor]
-    ) -> tuple[tuple[Tensor, Tensor], Errors | None]:
-        """See `PairAttribution.attribute_with_errors`.
+    def explain_prepared(self, probes: Prepared, references: Prepared, *, errors: bool = False) -> Explained:
+        """See `PairAttribution.explain_prepared`: embeddings, feature maps and regions are taken from there.
 
         Errors are standard deviations of a region's evidence over both faces as they are and mirrored, each with the
-        outlines shifted by two pixels of 112 to every side. They say how steady the answer is, not how true.
+        outlines shifted by two pixels of 112 to every side. They say how steady the answer is, not how true. Those of
+        the template's regions are no face's own, so there are none.
         """
-        if self.regions != "found":
-            return super().attribute_with_errors(pair)
-        read = _read_pair(pair, ())
-        regions, views = face_regions(read.images, True), self._views(read, True)
-        used = views if self.mirrored else views[:1]
-        probe, reference = self._maps(self._answers_of(used, regions), read).split(1)
-        spread = self._varied(views, regions).std(dim=0)
-        errors = [named_errors(region, error) for region, error in zip(regions, spread, strict=True)]
-        return (probe.contiguous(), reference.contiguous()), (errors[0], errors[1])
+        if probes.images is None or references.images is None:
+            return super().explain_prepared(probes, references, errors=errors)
+        pair, errors = _read_pair((probes.images, references.images), ()), errors and self.regions == "found"
+        known = probes.regions and references.regions and [*probes.regions, *references.regions]
+        regions = self._regions(pair, known)
+        seen = _seen((probes, references), self.layers)
+        views = [self._view(pair) if seen is None else self._viewed(seen)]
+        if self.mirrored or errors:
+            views.append(self._view(pair, mirrored=True))
+        answers = self._answers_of(views if self.mirrored else views[:1], regions)
+        maps = self._maps(answers, pair).contiguous().chunk(2)
+        return Explained(maps[0], maps[1], self._errors(views, regions) if errors else None)
 
-    def _varied(self, views: Sequence[Seen], regions: Sequence[FaceRegions]) -> Tensor:
-        """Evidence of both faces under small changes that mean nothing, V×2×R."""
-        masks, present = _masks(regions, views[0].embeddings.device)
+    def _errors(self, views: Sequence[_View], regions: Sequence[FaceRegions]) -> list[StandardErrors]:
+        """Errors of each pair."""
+        spread = self._varied(views, regions).std(dim=0)
+        named = [named_errors(region, error) for region, error in zip(regions, spread, strict=True)]
+        return list(zip(named[: len(named) // 2], named[len(named) // 2 :], strict=True))
+
+    def _varied(self, views: Sequence[_View], regions: Sequence[FaceRegions]) -> Tensor:
+        """Evidence of all faces under small changes that mean nothing, V×M×R."""
+        masks, present = _masks(regions, views[0].units.device)
         step = max(1, round(_SHIFT * masks.shape[2]))
         found = []
-        for turn, seen in enumerate(views):
+        for view in views:
             for shift in ((step, 0), (-step, 0), (0, step), (0, -step)):
-                moved = masks.roll(shift, dims=(2, 3))
-                said = self._ask(seen, moved.flip(3) if turn else moved, present)
-                found.append(torch.stack([a.evidence for a in self._answered(said, seen, regions)]))
+                said = self._ask(view, masks.roll(shift, dims=(2, 3)), present)
+                found.append(torch.stack([a.evidence for a in self._answered(said, view, regions)]))
         return torch.stack(found)
 
-    def _attribute_pair(self, pair: Pair) -> Tensor:
+    def _maps_and_evidence(self, pair: Pair) -> tuple[Tensor, Tensor]:
         answers = self._answers(pair)
-        self._evidence = pair.images.new_tensor([answer.margin for answer in answers])
-        return self._maps(answers, pair)
+        return self._maps(answers, pair), pair.images.new_tensor([answer.margin for answer in answers])
 
     def _maps(self, answers: Sequence[AmortisedAnswer], pair: Pair) -> Tensor:
         grey = torch.stack([rasterize(answer.regions, answer.evidence) for answer in answers]).to(pair.images)
@@ -221,23 +216,38 @@ class Amortised(CompletePairAttribution):
                 "amortised evidence compares two images: explain a face against an embedding by 'counterfactual' or "
                 "'reconstruction'"
             )
-        regions = face_regions(pair.images, self.regions == "found")
-        return self._answers_of(self._views(pair, self.mirrored), regions)
+        views = [self._view(pair, mirrored) for mirrored in ((False, True) if self.mirrored else (False,))]
+        return self._answers_of(views, self._regions(pair))
 
-    def _views(self, pair: Pair, mirrored: bool) -> list[Seen]:
-        """The faces as they are, and mirrored."""
-        images = [pair.images, pair.images.flip(3)] if mirrored else [pair.images]
-        return [self.see(view, *pair.forward_args) for view in images]
+    def _regions(self, pair: Pair, known: Sequence[RegionMap] | None = None) -> list[FaceRegions]:
+        if known is not None and self.regions == "found":
+            return regions_of(known)
+        return face_regions(pair.images, self.regions == "found")
 
-    def _answers_of(self, views: Sequence[Seen], regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
-        masks, present = _masks(regions, views[0].embeddings.device)
+    def _view(self, pair: Pair, mirrored: bool = False) -> _View:
+        """All faces, as they are or mirrored, passed through the recognizer.
+
+        Raises:
+            InputError: its network does not use a layer that is read.
+        """
+        images = pair.images.flip(3) if mirrored else pair.images
+        return self._viewed(extract(self._module, images, self.layers, *pair.forward_args), mirrored)
+
+    def _viewed(self, seen: Seen, mirrored: bool = False) -> _View:
+        network = self._folded_network
+        own = next(network.parameters())
+        maps, units = tuple(values.to(own) for values in seen.maps), seen.embeddings.to(own)
+        return _View(seen.embeddings, network.look(Seen(maps, units)), mirrored)
+
+    def _answers_of(self, views: Sequence[_View], regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
+        masks, present = _masks(regions, views[0].units.device)
         answers = self._ask(views[0], masks, present)
         if len(views) == 2:
-            answers = _mean(answers, self._ask(views[1], masks.flip(3), present))
+            answers = _mean(answers, self._ask(views[1], masks, present))
         return self._answered(answers, views[0], regions)
 
-    def _answered(self, said: Answers, seen: Seen, regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
-        units = seen.embeddings.double()
+    def _answered(self, said: Answers, view: _View, regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
+        units = view.units.double()
         margins = (units * units.roll(len(units) // 2, dims=0)).sum(dim=1) - self.threshold
         masks, present = _masks(regions, units.device)
         evidence = self.network.evidence(said, (masks.sum(dim=(2, 3)) * present).double(), margins)
@@ -246,21 +256,40 @@ class Amortised(CompletePairAttribution):
             for i in range(len(regions))
         ]
 
-    def _ask(self, seen: Seen, masks: Tensor, present: Tensor) -> Answers:
-        """Answers of every face about itself and its partner, in 64 bits."""
-        network = self.network.folded
-        own = next(network.parameters())
-        units, floating = seen.embeddings.to(own), masks.to(own)
-        looks = network.look(Seen(tuple(values.to(own) for values in seen.maps), units))
+    def _ask(self, view: _View, masks: Tensor, present: Tensor) -> Answers:
+        """Answers of every face about itself and its partner, in 64 bits; masks are of the faces as they are."""
+        units, floating = view.units.to(view.looks), masks.to(view.looks)
+        floating = floating.flip(3) if view.mirrored else floating
         order = torch.arange(len(masks), device=masks.device).roll(len(masks) // 2)
-        answers = network.answer(
-            (looks, looks[order]), (units, units[order]), (floating, floating[order]), present
+        answers = self._folded_network.answer(
+            (view.looks, view.looks[order]), (units, units[order]), (floating, floating[order]), present
         )
         return Answers(*(getattr(answers, name).double() for name in _FIELDS))
 
 
+@dataclass(frozen=True, eq=False)
+class _View:
+    """M faces, as they are or mirrored: their embeddings M×D, and what the network compares of them."""
+
+    units: Tensor
+    looks: Tensor
+    mirrored: bool
+
+
 _FIELDS = ("differs", "alike", "gain", "loss")
 _SHIFT = 2 / 112
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"Amortised.{old} is now {new}", DeprecationWarning, stacklevel=3)
+
+
+def _seen(sides: tuple[Prepared, Prepared], layers: Sequence[str]) -> Seen | None:
+    """What the recognizer saw of probes and references, if all of it is known."""
+    units = [side.units for side in sides if side.units is not None]
+    if len(units) < 2 or any(name not in side.maps for side in sides for name in layers):
+        return None
+    return Seen(tuple(torch.cat([side.maps[name] for side in sides]) for name in layers), torch.cat(units))
 
 
 def _opened(source: EvidenceSource, function: nn.Module) -> EvidenceModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -11,21 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.attr._base.complete import largest_miss
 from xfr_plugin.attr._base.method import attribution_method
-from xfr_plugin.attr._base.pair import Errors, Inputs, Pair, _refuse_target
+from xfr_plugin.attr._base.pair import Inputs, Pair, _like_inputs, _refuse_target
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
+from xfr_plugin.attr._base.prepared import Explained, Prepared
 from xfr_plugin.attr.counterfactual.model import CounterfactualModel, Form, shipped_model
 from xfr_plugin.attr.counterfactual.readings import Comparer, alone_readings, pair_readings
 from xfr_plugin.base.captum import (
     NullProgress,
     _format_additional_forward_args,
-    _format_output,
     log_usage,
     progress,
 )
 from xfr_plugin.errors import InputError
+from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.swaps.donors import synthetic_faces
-from xfr_plugin.swaps.regions import FaceRegions, face_regions, named_errors, rasterize
+from xfr_plugin.swaps.regions import FaceRegions, face_regions, named_errors, rasterize, regions_of
 
 __all__ = ["Counterfactual", "RegionalAnswer"]
 
@@ -186,22 +188,16 @@ class Counterfactual(PerturbationPairAttribution):
             InputError: see `PerturbationPairAttribution.attribute`.
             AssertionError: a target was given (Captum's own check).
         """
-        is_tuple = isinstance(inputs, tuple)
         images = inputs if isinstance(inputs, tuple) else (inputs,)
         answers = self._answers(
             images, target, additional_forward_args, perturbations_per_eval, show_progress
         )
-        sides = tuple(
-            torch.stack([_drawn(answer, image) for answer, image in zip(side, faces, strict=True)])
-            for side, faces in zip(answers, images, strict=True)
-        )
-        output: Inputs = _format_output(is_tuple, sides)
+        maps = torch.cat(_stacked(answers, images))
+        output = _like_inputs(maps, inputs)
         if not return_convergence_delta:
             return output
-        margins = torch.stack([images[0].new_tensor([answer.margin for answer in side]) for side in answers])
-        missing = torch.stack([side.flatten(1).sum(dim=1) for side in sides]) - margins
-        worst = missing.abs().argmax(dim=0, keepdim=True)
-        return output, missing.gather(0, worst)[0]
+        margins = maps.new_tensor([answer.margin for side in answers for answer in side])
+        return output, largest_miss(maps, margins, len(images))
 
     def regional(
         self,
@@ -213,18 +209,26 @@ class Counterfactual(PerturbationPairAttribution):
         images = inputs if isinstance(inputs, tuple) else (inputs,)
         return self._answers(images, None, additional_forward_args, perturbations_per_eval, False)
 
-    def attribute_with_errors(
-        self, pair: tuple[Tensor, Tensor]
-    ) -> tuple[tuple[Tensor, Tensor], Errors | None]:
-        """See `PairAttribution.attribute_with_errors`; those of the template's regions are no face's own, so None."""
-        (probe, *_), (reference, *_) = self.regional(pair)
-        maps = tuple(
-            _drawn(answer, image[0])[None] for answer, image in zip((probe, reference), pair, strict=True)
-        )
-        if self.regions != "found":
-            return (maps[0], maps[1]), None
-        errors = [named_errors(answer.regions, answer.errors) for answer in (probe, reference)]
-        return (maps[0], maps[1]), (errors[0], errors[1])
+    def explain_prepared(self, probes: Prepared, references: Prepared, *, errors: bool = False) -> Explained:
+        """See `PairAttribution.explain_prepared`: regions are taken from there.
+
+        Those of the template are no face's own, so they have no errors.
+        """
+        sides = (probes, references)
+        images = tuple(side.images for side in sides if side.images is not None)
+        if not images:
+            return super().explain_prepared(probes, references, errors=errors)
+        known = [side.regions for side in sides if side.images is not None]
+        partner = next((side.units for side in sides if side.images is None), None)
+        pair = self._read(images, () if partner is None else (partner,))
+        regions = None if None in known else [region for side in known for region in side or ()]
+        answers = self._answers_of(pair, len(images), regions=regions)
+        maps = iter(_stacked(answers, images))
+        by_side = [None if side.images is None else next(maps) for side in sides]
+        if not errors or self.regions != "found" or len(images) < 2:
+            return Explained(by_side[0], by_side[1])
+        a, b = ([named_errors(answer.regions, answer.errors) for answer in side] for side in answers)
+        return Explained(by_side[0], by_side[1], list(zip(a, b, strict=True)))
 
     @torch.no_grad()
     def readings(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, NDArray[np.bool_]]:
@@ -244,7 +248,6 @@ class Counterfactual(PerturbationPairAttribution):
         )
         return own.mean(dim=2), parts[0].present
 
-    @torch.no_grad()
     def _answers(
         self, images: tuple[Tensor, ...], target: object, arguments: object, limit: int, show_progress: bool
     ) -> tuple[list[RegionalAnswer], ...]:
@@ -254,17 +257,26 @@ class Counterfactual(PerturbationPairAttribution):
             raise InputError(f"perturbations_per_eval must be at least 1, got {limit}")
         return self._answers_of(pair, len(images), limit, show_progress)
 
+    @torch.no_grad()
     def _answers_of(
-        self, pair: Pair, sides: int, limit: int, show_progress: bool
+        self,
+        pair: Pair,
+        sides: int,
+        limit: int = PERTURBATIONS_PER_EVAL,
+        show_progress: bool = False,
+        regions: Sequence[RegionMap] | None = None,
     ) -> tuple[list[RegionalAnswer], ...]:
-        regions = face_regions(pair.images, self.regions == "found")
+        if regions is not None and self.regions == "found":
+            parts = regions_of(regions)
+        else:
+            parts = face_regions(pair.images, self.regions == "found")
         donors = self._donors(pair.images)
         count, comparer_of = len(pair.images) // sides, self._comparers(pair, limit)
         answers: tuple[list[RegionalAnswer], ...] = tuple([] for _ in range(sides))
         with self._shown(count, show_progress) as bar:
             for index in range(count):
                 faces = [index + side * count for side in range(sides)]
-                found = self._read_one(comparer_of(index), pair, faces, regions, donors)
+                found = self._read_one(comparer_of(index), pair, faces, parts, donors)
                 for side, answer in zip(answers, found, strict=True):
                     side.append(answer)
                 bar.update(1)
@@ -272,10 +284,7 @@ class Counterfactual(PerturbationPairAttribution):
 
     def _attribute_pair(self, pair: Pair) -> Tensor:
         sides = 2 if pair.partners is None else 1
-        with torch.no_grad():
-            found = self._answers_of(pair, sides, PERTURBATIONS_PER_EVAL, False)
-        answers = [answer for side in found for answer in side]
-        return torch.stack([_drawn(*drawn) for drawn in zip(answers, pair.images, strict=True)])
+        return torch.cat(_stacked(self._answers_of(pair, sides), pair.images.chunk(sides)))
 
     def _read_one(
         self,
@@ -355,6 +364,14 @@ class Counterfactual(PerturbationPairAttribution):
 def _in_channels(faces: Tensor, channels: int) -> Tensor:
     """Grey faces for images that are not RGB."""
     return faces.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+
+
+def _stacked(answers: tuple[list[RegionalAnswer], ...], images: tuple[Tensor, ...]) -> list[Tensor]:
+    """Maps N×C×H×W of each side."""
+    return [
+        torch.stack([_drawn(*drawn) for drawn in zip(side, faces, strict=True)])
+        for side, faces in zip(answers, images, strict=True)
+    ]
 
 
 def _drawn(answer: RegionalAnswer, image: Tensor) -> Tensor:

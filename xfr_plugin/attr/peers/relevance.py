@@ -193,23 +193,22 @@ class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
         """Whether the maps should sum to the evidence: with `l1`, and maps that are not signed."""
         return self.normalization == "l1" and self.part != "signed"
 
-    def _attribute_pair(self, pair: Pair) -> Tensor:
+    def _maps_and_evidence(self, pair: Pair) -> tuple[Tensor, Tensor]:
         from xfr_plugin.lrp.channel_relevance import ChannelRelevance
 
         network, images = self._network(pair)
         with ChannelRelevance(network, self._composite).propagation(images) as propagation:
-            grey = self._weighed(propagation, pair)
+            grey, evidence = self._weighed(propagation, pair)
         channels = pair.images.shape[1]
-        return blurred(grey.expand_as(pair.images) / channels, self.blur)
+        return blurred(grey.expand_as(pair.images) / channels, self.blur), evidence
 
-    def _weighed(self, propagation: Propagation, pair: Pair) -> Tensor:
-        """Σ_k c_k · M_k, M×1×H×W."""
+    def _weighed(self, propagation: Propagation, pair: Pair) -> tuple[Tensor, Tensor]:
+        """Σ_k c_k · M_k, M×1×H×W, and Σ_k c_k, M."""
         from xfr_plugin.lrp.attributors import unit_embeddings
         from xfr_plugin.lrp.propagation import channel_relevance
 
         units = unit_embeddings(propagation.output)
         evidence = channel_evidence(units, pair.partners_of(units), self.threshold, self.level)
-        self._evidence = evidence.sum(dim=1)
         weighed = torch.zeros_like(pair.images[:, :1])
         for channels, maps in channel_relevance(
             propagation, units, max(1, self.chunk_size // len(pair.images))
@@ -217,7 +216,7 @@ class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
             part = slice(channels.start, channels.stop)
             grey = maps.sum(dim=2, keepdim=True) * units[:, part].T.sign()[:, :, None, None, None]
             weighed += weigh_channel_maps(evidence[:, part], self._normalised(grey))
-        return weighed
+        return weighed, evidence.sum(dim=1)
 
     def _normalised(self, relevance: Tensor) -> Tensor:
         """Maps M_k, K×M×1×H×W, from relevance whose positive part is for the channel's value."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 from xfr_plugin.attr._base.complete import CompletePairAttribution
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
+from xfr_plugin.attr._base.prepared import Explained, Prepared
 from xfr_plugin.attr.reconstruction.explainer import Ablation, DecoderSource, open_decoder
 from xfr_plugin.channels.decoded import decoded_changes, sized_maps
 from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
@@ -84,6 +85,8 @@ class ReconstructionSaliency(CompletePairAttribution):
         >>> bool(delta.abs() < 1e-4)  # each map sums to s − τ
         True
     """
+
+    changes_networks = False
 
     @classmethod
     def available_for(cls, recognizer: Recognizer) -> bool:
@@ -158,13 +161,32 @@ class ReconstructionSaliency(CompletePairAttribution):
         own = probe.square() + reference.square()
         return evidence - self.distance / 2 * (own - own.mean(dim=1, keepdim=True))
 
+    def explain_prepared(self, probes: Prepared, references: Prepared, *, errors: bool = False) -> Explained:
+        """See `PairAttribution.explain_prepared`: embeddings are enough, and explain both sides."""
+        sides = (probes, references)
+        units = [side.units for side in sides if side.units is not None]
+        if len(units) < 2:
+            return super().explain_prepared(probes, references, errors=errors)
+        shape = (3, *self.decoder.card.input_size)
+        channels, *size = next((side.images.shape[1:] for side in sides if side.images is not None), shape)
+        own, partners = (torch.cat(order).to(self.decoder.mean_embedding) for order in (units, units[::-1]))
+        own, partners = functional.normalize(own, dim=1), functional.normalize(partners, dim=1)
+        grey, _ = self._weighed(own, partners, (size[0], size[1]))
+        maps = (grey[:, None] / channels).to(units[0]).expand(-1, channels, -1, -1)
+        return Explained(maps[: len(units[0])], maps[len(units[0]) :])
+
     @torch.no_grad()
-    def _attribute_pair(self, pair: Pair) -> Tensor:
-        units = self._embed(pair)(pair.images)
-        own = units.detach().to(self.decoder.mean_embedding)
+    def _maps_and_evidence(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        own = self._embed(pair)(pair.images).detach().to(self.decoder.mean_embedding)
         partners = functional.normalize(pair.partners_of(own), dim=1)
+        grey, evidence = self._weighed(own, partners, (pair.images.shape[2], pair.images.shape[3]))
+        maps = (grey[:, None] / pair.images.shape[1]).to(pair.images).expand_as(pair.images)
+        return maps, evidence.to(pair.images)
+
+    @torch.no_grad()
+    def _weighed(self, own: Tensor, partners: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Maps M×H×W of faces and their evidence M, from their unit embeddings and their partners', M×D."""
         evidence = self.evidence(own, partners)
-        size = (pair.images.shape[2], pair.images.shape[3])
         if self.source == "atlas":
             grey = weigh_channel_maps(evidence, self._atlas(size)[:, None].expand(-1, len(own), -1, -1))
         else:
@@ -178,9 +200,7 @@ class ReconstructionSaliency(CompletePairAttribution):
             )
         if self.variant == "paper" and self.centred:
             grey = grey + evidence.sum(dim=1)[:, None, None] / (size[0] * size[1])
-        self._evidence = evidence.sum(dim=1).to(pair.images)
-        channels = pair.images.shape[1]
-        return (grey[:, None] / channels).to(pair.images).expand_as(pair.images)
+        return grey, evidence.sum(dim=1)
 
     def _regional(self) -> RegionalEvidence:
         regional = self.decoder.regional
@@ -191,9 +211,10 @@ class ReconstructionSaliency(CompletePairAttribution):
         """Maps K×H×W of all faces."""
         maps = self._regional().maps if self.variant == "regional" else self.decoder.atlas
         key = (size, id(maps), maps._version)
-        if self._sized is None or self._sized[0] != key:
-            self._sized = key, self._normalised(maps, size)
-        return self._sized[1]
+        sized = self._sized  # another thread may replace it
+        if sized is None or sized[0] != key:
+            sized = self._sized = key, self._normalised(maps, size)
+        return sized[1]
 
     def _own_maps(self, own: Tensor, partner: Tensor, size: tuple[int, int]) -> Tensor:
         """Maps K×H×W of one face."""

@@ -1,0 +1,111 @@
+"""A batch of requests on its way: each is at the same stage, or has ended with an error of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from xfr_plugin.service.errors import ServiceError, as_service_error
+
+__all__ = ["Batch", "Clock"]
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Clock:
+    """The time of one request.
+
+    Args:
+        start: moment (`time.perf_counter`) at which it came.
+        deadline_ms: milliseconds after which its answer is worth nothing.
+
+    Attributes:
+        timings: milliseconds by stage.
+    """
+
+    def __init__(self, start: float, deadline_ms: int | None) -> None:
+        self._deadline = float("inf") if deadline_ms is None else start + deadline_ms / 1000
+        self.timings: dict[str, float] = {}
+
+    def seconds_left(self) -> float:
+        """Time to the deadline; infinite without one."""
+        return self._deadline - time.perf_counter()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the milliseconds that the block takes."""
+        start = time.perf_counter()
+        yield
+        self.spent(stage, time.perf_counter() - start)
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        self.timings[stage] = self.timings.get(stage, 0.0) + 1000 * seconds
+
+
+@dataclass(frozen=True)
+class Batch(Generic[T]):
+    """Requests of a batch, in their order.
+
+    Attributes:
+        clocks: of each.
+        values: what the last stage made of each, or why there will be no answer.
+    """
+
+    clocks: Sequence[Clock]
+    values: Sequence[T | ServiceError]
+
+    def each(self, stage: Callable[[T], U]) -> Batch[U]:
+        """Bring those that are in time through a stage, one by one; an error stays with its request."""
+        values = self.in_time().values
+        return Batch(self.clocks, [v if isinstance(v, ServiceError) else _tried(stage, v) for v in values])
+
+    def together(
+        self, stage: Callable[[list[T]], list[U]], key: Callable[[T], object] = lambda _: None
+    ) -> Batch[U]:
+        """Bring those that are in time through a stage, all of one key at once.
+
+        If that fails, each tries alone, and keeps its own error.
+        """
+        groups: dict[object, list[tuple[int, T]]] = {}
+        made: dict[int, U | ServiceError] = {}
+        for place, value in enumerate(self.in_time().values):
+            if isinstance(value, ServiceError):
+                made[place] = value
+            else:
+                groups.setdefault(key(value), []).append((place, value))
+        for members in groups.values():
+            found = _tried_together(stage, [value for _, value in members])
+            made.update(zip((place for place, _ in members), found, strict=True))
+        return Batch(self.clocks, [made[place] for place in range(len(self.values))])
+
+    def in_time(self) -> Batch[T]:
+        """Those whose deadline has passed have an error instead of their value."""
+        late = "the deadline passed before the answer was ready: allow more time, or ask for less"
+        values = [
+            ServiceError("deadline", late)
+            if clock.seconds_left() < 0 and not isinstance(value, ServiceError)
+            else value
+            for clock, value in zip(self.clocks, self.values, strict=True)
+        ]
+        return Batch(self.clocks, values)
+
+
+def _tried(stage: Callable[[T], U], value: T) -> U | ServiceError:
+    try:
+        return stage(value)
+    except Exception as error:  # whatever it is, its neighbours in the batch are answered
+        return as_service_error(error)
+
+
+def _tried_together(stage: Callable[[list[T]], list[U]], values: list[T]) -> Sequence[U | ServiceError]:
+    try:
+        return stage(values)
+    except Exception as error:
+        if len(values) == 1:
+            return [as_service_error(error)]
+        return [_tried(lambda alone: stage([alone])[0], value) for value in values]
