@@ -28,6 +28,12 @@ def test_the_package_imports_nothing_slow() -> None:
     assert "torch" in slow_imports("from xfr_plugin import verify")  # such imports would be seen
 
 
+def test_the_list_of_methods_imports_no_library_that_single_methods_use() -> None:
+    """So that the default explanation does without: Zennit alone, with torchvision, takes as long as torch."""
+    found = slow_imports("from xfr_plugin.attr import METHODS; list(METHODS)")
+    assert {"sklearn", "torchvision", "zennit"}.isdisjoint(found)
+
+
 @pytest.mark.parametrize(
     "arguments", ["--version", "--help", "verify --help", "evaluate --help", "train --help"], ids=str
 )
