@@ -21,7 +21,6 @@ from helpers.examples import run_example
 from helpers.serving_faces import crops
 from numpy.typing import NDArray
 from typer.testing import CliRunner
-from xfr_plugin.cli.xfr import app
 
 import xfr_plugin
 from xfr_plugin import attr
@@ -29,6 +28,7 @@ from xfr_plugin.attr import METHODS, Method, PairAttribution
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr.registry import default_method, fast_method
 from xfr_plugin.base.registry import Registry
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.service import Deployment, ExplanationService, parse_request
