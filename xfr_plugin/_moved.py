@@ -57,7 +57,6 @@ MODULES: dict[str, str] = {
     "faithfulness": "explanation.faithfulness",
     "files": "base.files",
     "lrp.matches": "explanation.matches",
-    "lrp.reconstruction": "attr.reconstruction.zennit_attributors",
     "memory": "base.memory",
     "pipeline": "explanation.pipeline",
     "recognition.weights": "base.weights",
@@ -100,6 +99,9 @@ NAMES: dict[str, dict[str, str]] = {
             "net_shares",
             "region_evidence",
         )
+    },
+    "lrp.reconstruction": {
+        name: f"attr.reconstruction:{name}" for name in ("ReconstructionAttributor", "SaliencyAttributor")
     },
     "reconstruction": {"fit_regional": "training.regional_fit:fit_regional"},
     "reconstruction_command": {

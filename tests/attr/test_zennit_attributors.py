@@ -10,7 +10,7 @@ from zennit.attribution import Attributor
 from zennit.composites import EpsilonPlus
 
 from xfr_plugin.attr import ReconstructionExplainer, ReconstructionSaliency
-from xfr_plugin.attr.reconstruction.zennit_attributors import ReconstructionAttributor, SaliencyAttributor
+from xfr_plugin.attr.reconstruction import ReconstructionAttributor, SaliencyAttributor
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder

@@ -25,7 +25,12 @@ def slow_imports(code: str) -> list[str]:
 
 def test_the_package_imports_nothing_slow() -> None:
     assert slow_imports("import xfr_plugin") == []
-    assert "torch" in slow_imports("from xfr_plugin import verify")  # such imports would be seen
+
+
+def test_deciding_needs_no_attribution_library() -> None:
+    found = slow_imports("from xfr_plugin import compare, explain, verify")
+    assert "torch" in found  # such imports are seen
+    assert {"captum", "matplotlib", "sklearn", "zennit"}.isdisjoint(found)
 
 
 def test_the_list_of_methods_imports_no_library_that_single_methods_use() -> None:

@@ -1,6 +1,5 @@
-"""The paper's two classes, after Xu, Lu and Ebrahimi (MMSP 2023), and the same for Zennit."""
+"""The two classes of Xu, Lu and Ebrahimi (MMSP 2023), and the same for Zennit, which is slow to import."""
 
-from xfr_plugin.attr.reconstruction.explainer import ReconstructionExplainer
-from xfr_plugin.attr.reconstruction.saliency import ReconstructionSaliency
+import lazy_loader as lazy
 
-__all__ = ["ReconstructionExplainer", "ReconstructionSaliency"]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
