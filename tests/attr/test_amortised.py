@@ -266,7 +266,9 @@ def test_it_is_the_default_where_a_network_ships(face_recognizer: Recognizer) ->
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", ["xfr_compact128", "mobilefacenet_ms1m"])
+@pytest.mark.parametrize(
+    "name", ["xfr_compact128", pytest.param("mobilefacenet_ms1m", marks=pytest.mark.slow)]
+)
 def test_shipped_networks_point_at_planted_regions(name: str, faces_root: Path) -> None:
     """Of people that it was not trained on; docs/results.md has the figures of many more."""
     recognizer = load_recognizer(name)

@@ -31,6 +31,7 @@ def test_local_edits_leave_the_rest_alone(face_photo: NDArray[np.uint8]) -> None
     assert changed[55:80, 45:67].mean() > 10 * changed[105:].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::xfr_plugin.FaceWarning")
 def test_demo_writes_photographs_and_explanations(tmp_path: Path) -> None:
     pictures = run_demo(tmp_path, load_recognizer(DEFAULT_RECOGNIZER))

@@ -213,7 +213,7 @@ def test_verification_is_a_json_document() -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("method", ["fggb", "xssab"])
+@pytest.mark.parametrize("method", [pytest.param("fggb", marks=pytest.mark.slow), "xssab"])
 def test_genuine_and_impostor_photographs(faces_root: Path, method: str) -> None:
     """The whole chain on real photographs: detection, alignment, decision, maps that lie on the face."""
     photo = faces_root / "lfw250" / "Abel_Pacheco" / "Abel_Pacheco_0001.jpg"
@@ -232,6 +232,7 @@ def test_genuine_and_impostor_photographs(faces_root: Path, method: str) -> None
         assert strength[face].mean() > 1.2 * strength[~face].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_signed_gradients_cancel_over_regions(faces_root: Path) -> None:
     """Why `gradient="absolute"` is FGGB's default (docs/methods.md)."""

@@ -49,6 +49,7 @@ def links(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_vendored_archive_serves_with_what_torchserve_brings(tmp_path: Path) -> None:
     """Loads the models and passes the self-test in a Python that sees no other packages."""
     staged = tmp_path / "staged"

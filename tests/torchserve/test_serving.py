@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 import urllib3
 from helpers.serving_faces import crops, photographs
+from typer.testing import CliRunner, Result
 
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.service import (
     Answer,
     Deployment,
@@ -254,33 +256,29 @@ def test_the_archive_holds_no_pickle(server: Server) -> None:
 
 
 def test_commands_ask_a_server(server: Server, tmp_path: Path) -> None:
-    for name, data in zip("ab", photographs(), strict=True):
-        (tmp_path / f"{name}.jpg").write_bytes(data)
-    base = [sys.executable, "-m", "xfr_plugin.cli"]
-    asked = ["a.jpg", "b.jpg", "--server", server.url, "--token-file", str(server.key_file)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    photos = [tmp_path / f"{name}.jpg" for name in "ab"]
+    for photo, data in zip(photos, photographs(), strict=True):
+        photo.write_bytes(data)
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [*base, *words]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+    def run(command: str, *words: Path | str, key: Path = server.key_file) -> Result:
+        asked = [command, *photos, "--server", server.url, "--token-file", key, *words]
+        return CliRunner().invoke(app, [str(word) for word in asked])
 
-    verified = run("verify", *asked)
-    assert verified.returncode == 0, verified.stderr
+    verified = run("verify")
+    assert verified.exit_code == 0, verified.stderr
     assert "MATCH" in verified.stdout
-    explained = run("explain", *asked, "--out", "result")
-    assert explained.returncode == 0, explained.stderr
+    explained = run("explain", "--out", tmp_path / "result")
+    assert explained.exit_code == 0, explained.stderr
     assert "forehead" in explained.stdout
     document = json.loads((tmp_path / "result" / "answer.json").read_text(encoding="utf-8"))
     assert document["explanation"]["method"] == "amortised"
     assert (tmp_path / "result" / "probe.png").read_bytes().startswith(b"\x89PNG")
-    wrong = run("verify", *asked[:-1], str(tmp_path / "a.jpg"))
-    assert wrong.returncode == 2
+    wrong = run("verify", key=photos[0])
+    assert wrong.exit_code == 2
     assert "xfr: error" in wrong.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_serve_stops_cleanly(server: Server, tmp_path: Path, number: signal.Signals) -> None:
     """An impatient second signal included: no process, and no token, stays behind."""
     store, output = server.run_dir.parent / "store", tmp_path / "said.txt"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.training.config import EngineConfig, load_config
 from xfr_plugin.training.engine import Outcome, Task, learning_rate_at, train
-from xfr_plugin.training.log import Record, read_log
+from xfr_plugin.training.log import Record, curve_figure, read_log
 
 
 class LineTask(Task):
@@ -62,7 +62,7 @@ def curve(records: list[Record]) -> list[Record]:
 
 
 def train_until_killed(run: Path, step: int) -> None:
-    """Run in a subprocess: train, checkpointing after every step, and die at `step` as by `kill -9`."""
+    """Train, checkpointing after every step, and die at `step` as by `kill -9`."""
 
     def die(done: int) -> None:
         if done == step:
@@ -71,12 +71,24 @@ def train_until_killed(run: Path, step: int) -> None:
     train(LineTask(), make_config(run, checkpoint_minutes=1e-9), on_step=die)
 
 
-def run_killed(run: Path, step: int) -> int:
-    code = f"from test_engine import *; train_until_killed(Path({str(run)!r}), {step})"
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), *sys.path])
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)
-    return done.returncode
+def kill_trainings(runs: dict[int, Path]) -> None:
+    """Run in a subprocess: a training for each step, in a child that is killed."""
+    for step, run in runs.items():
+        child = os.fork()
+        if child == 0:
+            train_until_killed(run, step)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Run folders of trainings that were killed, by the step at which they were."""
+    runs = {step: tmp_path_factory.mktemp("killed") for step in (7, 10)}
+    code = f"from pathlib import *; from test_engine import *; kill_trainings({runs!r})"
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=True)
+    return runs
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +98,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 @pytest.mark.parametrize("step", [7, 10])
 def test_a_killed_training_resumes_to_the_same_curve_and_weights(
-    whole: Outcome, tmp_path: Path, step: int
+    whole: Outcome, killed: dict[int, Path], step: int
 ) -> None:
-    assert run_killed(tmp_path, step) == -signal.SIGKILL
-    assert len(read_log(tmp_path / "log.jsonl")) == step // 5
+    run = killed[step]
+    assert len(read_log(run / "log.jsonl")) == step // 5
 
-    resumed = train(LineTask(), make_config(tmp_path))
+    resumed = train(LineTask(), make_config(run))
 
     assert curve(resumed.records) == curve(whole.records)
-    assert curve(read_log(tmp_path / "log.jsonl")) == curve(whole.records)
+    assert curve(read_log(run / "log.jsonl")) == curve(whole.records)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[name], value)
 
@@ -104,6 +116,14 @@ def test_the_same_seed_gives_the_same_curve_and_another_seed_another(whole: Outc
     other = train(LineTask(), make_config(tmp_path / "other", seed=1))
     assert curve(again.records) == curve(whole.records)
     assert curve(other.records) != curve(whole.records)
+
+
+def test_curves_show_every_figure_of_the_log(whole: Outcome) -> None:
+    panels = [axes for axes in curve_figure(whole.records).axes if axes.axison]
+    assert [axes.get_title() for axes in panels] == ["train/total", "val/error"]
+    for axes in panels:
+        (line,) = axes.get_lines()
+        assert list(line.get_ydata()) == [record[axes.get_title()] for record in whole.records]
 
 
 def test_it_learns_and_keeps_the_best(whole: Outcome) -> None:
