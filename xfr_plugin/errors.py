@@ -14,7 +14,8 @@
      ├── WeightsError             a weight file that cannot be used
      │    ├── ChecksumError       the file is not the one that was published
      │    └── LayoutError         the weights belong to another architecture
-     └── ResultError              a saved result that cannot be read back
+     ├── ResultError              a saved result that cannot be read back
+     └── OutputError              a file or folder that cannot be written (also an OSError)
 
 Messages say what was wrong and what to do; they fit on one line.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "InputError",
     "LayoutError",
     "NoFaceError",
+    "OutputError",
     "PhotoError",
     "PhotoFormatError",
     "PhotoNotFoundError",
@@ -57,6 +59,7 @@ class UnknownNameError(InputError):
     def of(cls, kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
         """Build the message, with the nearest known names first."""
         names = sorted(known)
+        name = name if len(name) <= 80 else f"{name[:80]}…"
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return cls(f"unknown {kind} {name!r}: {hint}known are {', '.join(names) or 'none'}")
@@ -100,6 +103,10 @@ class LayoutError(WeightsError):
 
 class ResultError(XfrError):
     """A saved result cannot be read back."""
+
+
+class OutputError(XfrError, OSError):
+    """A file or folder cannot be written."""
 
 
 class FaceWarning(UserWarning):

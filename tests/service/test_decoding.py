@@ -73,7 +73,7 @@ HOSTILE = {
     "small bomb": (png(3000, 2000), "too_large"),
     "text bomb": (
         png(8, 8, chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(8 << 20)))),
-        "not_an_image",
+        "no_face",  # the text stays packed: metadata refuses no photo
     ),
     "bytes": (b"\xff\xd8\xff" + bytes(300_000), "too_large"),
 }

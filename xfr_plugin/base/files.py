@@ -1,33 +1,54 @@
-"""Writing files whole or not at all, and saying where that failed."""
+"""Reading and writing files: whole or not at all, and with errors of ours whatever the path is.
+
+`Path.exists` and its like raise for paths that are too long, hold a NUL or lie in a folder that may not be read;
+those of `os.path` say no.
+"""
 
 from __future__ import annotations
 
+import codecs
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xfr_plugin.errors import ResultError
+from xfr_plugin.errors import InputError, OutputError, ResultError
 
-__all__ = ["atomic_path", "writing_to"]
+__all__ = ["atomic_path", "make_folder", "read_text", "reason", "shown", "writing_to"]
+
+_LONGEST_SHOWN = 120
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it there if the block succeeds, delete it if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    umask = os.umask(0)
-    os.umask(umask)
+    """Give a temporary path beside `path`; move it there if the block succeeds, delete it if not.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or `path` is a folder.
+    """
+    make_folder(path.parent)
+    temporary = path.parent / f".{path.name[:80]}.{secrets.token_hex(6)}{path.suffix}"
+    try:
+        # not tempfile: its files are private, and asking for the umask changes it for all threads
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{shown(path)} cannot be written: {reason(error)}") from error
+    mode = temporary.stat().st_mode
     try:
         yield temporary
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        temporary.chmod(mode)
+        _move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _move(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{shown(path)} cannot be written: {reason(error)}") from error
 
 
 @contextmanager
@@ -40,4 +61,53 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ResultError(f"cannot write to {folder}: {error.strerror or error}") from error
+        raise ResultError(f"cannot write to {shown(folder)}: {reason(error)}") from error
+
+
+def make_folder(folder: Path, advice: str = "choose another folder") -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        OutputError: it cannot be made; the message ends with `advice`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"the folder {shown(folder)} cannot be made ({reason(error)}): {advice}") from error
+
+
+def read_text(path: str | os.PathLike[str], kind: str) -> str:
+    """Read a text file that others wrote: UTF-8, UTF-16 with its mark, or else Latin-1.
+
+    Args:
+        path: of the file.
+        kind: what it should be, for messages.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise InputError(f"no {kind} at {shown(path)}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"the {kind} {shown(path)} cannot be read: {reason(error)}") from error
+    try:
+        return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path for messages: on one line, and its beginning and end if it is long."""
+    text = os.fsdecode(path)
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    half = _LONGEST_SHOWN // 2
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]}…{text[-half:]}"
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be opened, without repeating its path."""
+    words: str | None = getattr(error, "strerror", None)
+    return words or str(error)

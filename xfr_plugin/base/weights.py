@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import atomic_path, reason, shown
 from xfr_plugin.errors import ChecksumError, InputError, LayoutError, WeightsError
 
 __all__ = [
@@ -34,13 +34,17 @@ METADATA_KEY = "xfr"
 
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "backbone", "net", "network", "weights", "params")
+"""Keys under which checkpoints keep the state dict, the most telling first."""
+
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state dict, and the metadata stored with it.
 
     Args:
         path: a `.safetensors` file, or a `.pt`/`.pth`/`.bin` file holding a plain dictionary of tensors
-            (or one under the key `state_dict`). Other pickled content is refused, never executed.
+            (or one inside of it, under a key such as `state_dict` or `model`). Other pickled content is refused,
+            never executed.
 
     Returns:
         The tensors by name, on the CPU; and the JSON metadata of a file of ours (empty for other files).
@@ -48,9 +52,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     Raises:
         WeightsError: the file is missing, truncated, not a weight file, or holds more than tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no weight file at {path}: check the path")
+    path = _readable(path)
     if path.suffix not in _SUFFIXES:
         raise WeightsError(f"{path.name} is no weight file: expected one of {', '.join(_SUFFIXES)}")
     if path.suffix == ".safetensors":
@@ -64,10 +66,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         WeightsError: the file is missing, truncated or damaged.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no weight file at {path}: check the path")
-    return _read_safetensors(path, tensors=False)[1]
+    return _read_safetensors(_readable(path), tensors=False)[1]
 
 
 def write_weights(
@@ -116,8 +115,12 @@ def load_state_dict_into(network: nn.Module, state: Mapping[str, Tensor], source
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
+    """SHA-256 of a file, as 64 hexadecimal digits.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    with open(_readable(path), "rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
@@ -129,6 +132,7 @@ def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
 
     Raises:
         ChecksumError: they differ.
+        WeightsError: the file cannot be read.
     """
     found = sha256_of(path)
     if found != expected:
@@ -144,7 +148,7 @@ def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tenso
             names = file.keys() if tensors else []
             state = {name: file.get_tensor(name) for name in names}
             document = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, ValueError, TypeError, RecursionError, OSError) as error:
         raise WeightsError(f"{path.name} is not a readable safetensors file ({error})") from error
     if not isinstance(document, dict):
         raise WeightsError(f"{path.name} has damaged metadata: get the file again")
@@ -161,11 +165,38 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # torch.load raises many types on damaged archives
         raise WeightsError(f"{path.name} is damaged or not a weight file ({type(error).__name__})") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    state = _state_dict_in(content)
+    if state is None:
         raise WeightsError(f"{path.name} does not hold a state dict (a dictionary of tensors)")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    return {_plain_name(str(name)): value for name, value in state.items()}
+
+
+def _readable(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that can be opened; anything may have been given as one."""
+    try:
+        with open(path, "rb"):
+            return Path(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"no weight file at {shown(path)}: check the path") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"no weight file can be read at {shown(path)}: {reason(error)}") from error
+
+
+def _state_dict_in(content: object, depth: int = 4) -> Mapping[str, Tensor] | None:
+    """The dictionary of tensors in a checkpoint: itself, the one under a usual key, or the only one."""
+    if not isinstance(content, dict) or depth == 0:
+        return None
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return content
+    inner = {key: _state_dict_in(value, depth - 1) for key, value in content.items()}
+    found = {key: state for key, state in inner.items() if state is not None}
+    usual = [found[key] for key in _WRAPPERS if key in found]
+    return usual[0] if usual else next(iter(found.values())) if len(found) == 1 else None
+
+
+def _plain_name(name: str) -> str:
+    """Name of a weight before its module was wrapped by `DataParallel` or `torch.compile`."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def _describe(missing: list[str], unknown: list[str], wrong: list[str]) -> str:

@@ -39,6 +39,7 @@ ARCFACE_TEMPLATE: Landmarks = np.array(
     ]
 )
 _TEMPLATE_SIDE = 112
+_REACH = 4.0  # of the blur, in standard deviations
 
 
 def template(size: tuple[int, int] = (112, 112)) -> Landmarks:
@@ -90,8 +91,15 @@ def align(photo: Image, landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
         FaceError: the landmarks coincide.
     """
     transform = alignment_transform(landmarks, size)
-    crop = warp(_smoothed(photo, transform.scale), transform.inverse, output_shape=size, order=1)
-    return _to_uint8(crop)
+    sigma = _blur(transform.scale)
+    rows, columns = _seen(photo.shape, transform, size, margin=int(_REACH * sigma + 0.5) + 2)
+    to_photo = transform.inverse.params.copy()
+    to_photo[:2, 2] -= columns.start, rows.start
+    # one channel at a time: a face that fills a large photo takes a third of the memory
+    channels = [
+        _warped(photo[rows, columns, channel], to_photo, size, sigma) for channel in range(photo.shape[2])
+    ]
+    return _to_uint8(np.stack(channels, axis=-1))
 
 
 def fit_aligned(face: Image, size: tuple[int, int]) -> Image:
@@ -113,12 +121,33 @@ def fit_aligned(face: Image, size: tuple[int, int]) -> Image:
     return _to_uint8(resize(cut, size, order=1, anti_aliasing=size[0] < height))
 
 
-def _smoothed(photo: Image, scale: float) -> Image | NDArray[np.float64]:
-    """Blur before shrinking, so that a large photo does not alias."""
-    if scale >= 0.5:
-        return photo
-    smooth: NDArray[np.float64] = gaussian(photo, sigma=(1 / scale - 1) / 2, channel_axis=-1)
-    return smooth
+def _blur(scale: float) -> float:
+    """Standard deviation, in pixels of the photo, of the blur before shrinking, so that nothing aliases."""
+    return 0.0 if scale >= 0.5 else (1 / scale - 1) / 2
+
+
+def _seen(
+    shape: tuple[int, ...], transform: SimilarityTransform, size: tuple[int, int], margin: int
+) -> tuple[slice, slice]:
+    """Rows and columns of a photo that a crop of `size` sees, and a margin around them; never none."""
+    height, width = size
+    corners = transform.inverse([[0, 0], [width, 0], [0, height], [width, height]])
+    low = np.floor(corners.min(0)).astype(int) - margin
+    high = np.ceil(corners.max(0)).astype(int) + margin + 1
+    limits = np.array([shape[1], shape[0]])
+    low, high = np.clip(low, 0, limits - 1), np.clip(high, 1, limits)
+    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+
+
+def _warped(
+    channel: NDArray[np.uint8], to_photo: NDArray[np.float64], size: tuple[int, int], sigma: float
+) -> NDArray[np.float64]:
+    """Blur and warp one channel, H×W; values in [0, 1], and 0 outside of it."""
+    grey = gaussian(channel, sigma=sigma, truncate=_REACH) if sigma else channel
+    result: NDArray[np.float64] = warp(
+        grey, SimilarityTransform(matrix=to_photo), output_shape=size, order=1, clip=False
+    )
+    return result
 
 
 def _to_uint8(image: NDArray[np.float64]) -> Image:

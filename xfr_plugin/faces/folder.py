@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.files import reason, shown
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.lfw import read_mesh_regions
 from xfr_plugin.faces.photo import read_face
@@ -55,12 +57,18 @@ class FaceFolder:
         self, folder: Path, size: tuple[int, int], regions: RegionSource = "auto", example: str | None = None
     ) -> None:
         places = (folder, folder / "lfw112")
-        found = [place for place in places if place.is_dir() and (not example or (place / example).exists())]
+        found = [
+            place
+            for place in places
+            if os.path.isdir(place) and (not example or os.path.exists(place / example))
+        ]
         found = found if example else found[::-1]
         if not found:
-            raise InputError(f"no faces at {folder}" + (f": {example} is not there" if example else ""))
+            raise InputError(
+                f"no faces at {shown(folder)}" + (f": {example} is not there" if example else "")
+            )
         self.folder, self.size = found[0], size
-        meshes = [place for place in (folder, folder.parent) if (place / "mesh468_aligned.npz").is_file()]
+        meshes = [place for place in (folder, folder.parent) if os.path.isfile(place / "mesh468_aligned.npz")]
         if regions == "mesh" and not meshes:
             raise InputError(f"no face meshes (mesh468_aligned.npz, regions.json) at {folder}")
         self.meshes = meshes[0] if meshes and regions != "template" else None
@@ -74,7 +82,7 @@ class FaceFolder:
         return {
             person: sorted(
                 f"{person}/{file.name}"
-                for file in (self.folder / person).glob("*")
+                for file in _entries(self.folder / person)
                 if file.suffix.lower() in _IMAGES
             )
             for person in people
@@ -83,7 +91,7 @@ class FaceFolder:
 
     def everyone(self) -> list[str]:
         """All people: folders with images."""
-        return sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
+        return sorted(entry.name for entry in _entries(self.folder) if os.path.isdir(entry))
 
     def digests(self, files: Iterable[str]) -> dict[str, str]:
         """Checksum of each file.
@@ -95,7 +103,7 @@ class FaceFolder:
         for file in sorted(set(files)):
             try:
                 content = (self.folder / file).read_bytes()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise InputError(f"{file} is not in {self.folder}: check --faces and --pairs") from error
             self.regions(file)
             result[file] = hashlib.sha256(content).hexdigest()[:16]
@@ -107,6 +115,16 @@ class FaceFolder:
 
     def _face(self, file: str) -> NDArray[np.float32]:
         return read_face(self.folder / file, self.size)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds; nothing, if there is no such folder."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise InputError(f"the folder {shown(folder)} cannot be read: {reason(error)}") from error
 
 
 def as_pixels(face: NDArray[np.float32]) -> Tensor:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
-from xfr_plugin.errors import InputError
+from xfr_plugin.base.files import read_text
+from xfr_plugin.errors import InputError, in_one_line
 from xfr_plugin.faces.alignment import Landmarks, place_on_template
 from xfr_plugin.faces.regions import RegionMap, mesh_regions
 
@@ -45,7 +47,8 @@ def read_pairs(path: Path) -> list[LfwPair]:
         InputError: the file is missing or not of LFW's form.
     """
     header, *rows = _rows(path)
-    folds, per_class = (int(header[0]), int(header[1])) if len(header) == 2 else (1, int(header[0]))
+    numbers = [_number(word, path) for word in header]
+    folds, per_class = numbers if len(numbers) == 2 else (1, numbers[0])
     if len(rows) != folds * per_class * 2:
         raise InputError(f"{path.name} announces {folds * per_class * 2} pairs and holds {len(rows)}")
     return [_pair(row, i // (per_class * 2), path) for i, row in enumerate(rows)]
@@ -58,21 +61,24 @@ def read_people(path: Path) -> dict[str, int]:
         InputError: the file is missing or not of LFW's form.
     """
     header, *rows = _rows(path)
-    if len(header) != 1 or int(header[0]) != len(rows):
+    if len(header) != 1 or _number(header[0], path) != len(rows):
         raise InputError(f"{path.name} announces {' '.join(header)} people and holds {len(rows)}")
-    return {name: int(count) for name, count in rows}
+    if odd := [row for row in rows if len(row) != 2]:
+        raise InputError(f"{path.name} has a line that is no name and number: {' '.join(odd[0])}")
+    return {name: _number(count, path) for name, count in rows}
 
 
 def read_landmarks(path: Path) -> dict[str, Landmarks]:
     """Read `labels.csv`: five landmarks in the 250×250 photograph, by image path.
 
     Raises:
-        InputError: the file is missing.
+        InputError: the file is missing, lacks columns, or holds what is no number.
     """
-    if not path.is_file():
-        raise InputError(f"no landmark file at {path}")
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["file"]: _landmarks(row) for row in csv.DictReader(file)}
+    lines = read_text(path, "landmark file").splitlines()
+    try:
+        return {row["file"]: _landmarks(row) for row in csv.DictReader(lines)}
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path.name} is no landmark file: {in_one_line(error)}") from error
 
 
 def read_mesh_regions(root: Path, size: tuple[int, int] = (112, 112)) -> Callable[[str], RegionMap]:
@@ -86,13 +92,15 @@ def read_mesh_regions(root: Path, size: tuple[int, int] = (112, 112)) -> Callabl
         InputError: a file is missing; and, by the function, an image that has no mesh.
     """
     meshes, features = root / "mesh468_aligned.npz", root / "regions.json"
-    for path in (meshes, features):
-        if not path.is_file():
-            raise InputError(f"no face meshes: {path} is missing")
-    with np.load(meshes, allow_pickle=False) as stored:
-        places = {str(file): i for i, file in enumerate(stored["files"])}
-        points = stored["mesh_u8"]
-    indices = json.loads(features.read_text(encoding="utf-8"))["mesh_indices"]
+    try:
+        with np.load(meshes, allow_pickle=False) as stored:
+            places = {str(file): i for i, file in enumerate(stored["files"])}
+            points = stored["mesh_u8"]
+        indices = json.loads(read_text(features, "file of regions"))["mesh_indices"]
+    except FileNotFoundError as error:
+        raise InputError(f"no face meshes: {meshes} is missing") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+        raise InputError(f"the face meshes at {root} cannot be read: {in_one_line(error)}") from error
 
     @lru_cache(maxsize=4096)
     def regions_of(file: str) -> RegionMap:
@@ -108,16 +116,22 @@ def _landmarks(row: dict[str, str]) -> Landmarks:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    if not path.is_file():
-        raise InputError(f"no LFW protocol file at {path}")
-    return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path, "LFW protocol file").splitlines() if line.strip()]
+    if not rows:
+        raise InputError(f"{path.name} is empty")
+    return rows
+
+
+def _number(word: str, path: Path) -> int:
+    if not word.isdecimal():
+        raise InputError(f"{path.name} is not of LFW's form: {word!r} stands where a number should")
+    return int(word)
 
 
 def _pair(row: list[str], fold: int, path: Path) -> LfwPair:
-    if len(row) == 3:
-        name, first, second = row
-        return LfwPair(image_path(name, int(first)), image_path(name, int(second)), True, fold)
-    if len(row) == 4:
-        name, first, other, second = row
-        return LfwPair(image_path(name, int(first)), image_path(other, int(second)), False, fold)
-    raise InputError(f"{path.name} has a line that is no pair: {' '.join(row)}")
+    if len(row) not in (3, 4):
+        raise InputError(f"{path.name} has a line that is no pair: {' '.join(row)}")
+    name, first, *others, second = row
+    other = others[0] if others else name
+    files = image_path(name, _number(first, path)), image_path(other, _number(second, path))
+    return LfwPair(*files, not others, fold)

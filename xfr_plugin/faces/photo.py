@@ -10,10 +10,20 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from xfr_plugin.errors import InputError, PhotoError, PhotoFormatError, PhotoNotFoundError, PhotoTooLargeError
+from xfr_plugin.base.files import reason, shown
+from xfr_plugin.errors import (
+    InputError,
+    PhotoError,
+    PhotoFormatError,
+    PhotoNotFoundError,
+    PhotoTooLargeError,
+    XfrError,
+    in_one_line,
+)
 from xfr_plugin.faces.alignment import fit_aligned
+from xfr_plugin.faces.metadata import upright, without_metadata
 
 __all__ = ["MAX_PIXELS", "PhotoSource", "load_photo", "read_face"]
 
@@ -29,8 +39,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 def load_photo(source: PhotoSource, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Load a photo as an upright RGB array, H×W×3, 0…255.
 
-    EXIF orientation is applied; any mode becomes RGB: grey is repeated, transparency is laid on white,
-    16-bit depth is scaled to 8 bits. Of an animation the first frame is taken.
+    EXIF orientation is applied, and nothing else of the metadata is read. Any mode becomes RGB: grey is repeated,
+    transparency is laid on white, more than 8 bits are scaled to 8. Of an animation the first frame is taken.
 
     Args:
         source: see `PhotoSource`.
@@ -54,18 +64,34 @@ def load_photo(source: PhotoSource, max_pixels: int = MAX_PIXELS) -> NDArray[np.
 
 
 def _from_path(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    if path.is_dir():
-        raise PhotoFormatError(f"{path} is a folder, not a photo")
+    name = shown(path)
+    if os.path.isdir(path):
+        raise PhotoFormatError(f"{name} is a folder, not a photo")
     try:
         with path.open("rb") as file:
-            return _from_stream(file, str(path), max_pixels)
+            return _from_stream(file, name, max_pixels)
     except FileNotFoundError as error:
-        raise PhotoNotFoundError(f"there is no photo at {path}") from error
-    except OSError as error:
-        raise PhotoError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise PhotoNotFoundError(f"there is no photo at {name}") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, XfrError):
+            raise
+        advice = ": encoded images are given as bytes, see base64.b64decode" if len(str(path)) > 255 else ""
+        raise PhotoError(f"{name} cannot be read: {reason(error)}{advice}") from error
 
 
 def _from_stream(stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: int) -> NDArray[np.uint8]:
+    try:
+        return _decoded(stream, name, max_pixels)
+    except PhotoFormatError:
+        stream.seek(0)
+        whole = stream.read()
+        pixels_alone = without_metadata(whole)
+        if pixels_alone == whole:
+            raise
+        return _decoded(io.BytesIO(pixels_alone), name, max_pixels)
+
+
+def _decoded(stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: int) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             # the limit is enforced below, before decoding; damaged EXIF is not worth a warning
@@ -74,7 +100,9 @@ def _from_stream(stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: 
                 return _from_pil(image, name, max_pixels)
     except Image.DecompressionBombError as error:
         raise PhotoTooLargeError(f"{name} has far too many pixels (limit {max_pixels:,})") from error
-    except UnidentifiedImageError as error:
+    except PhotoError:
+        raise
+    except Exception as error:  # readers raise many types on damaged files
         if stream.seek(0, io.SEEK_END) == 0:
             raise PhotoFormatError(f"{name} is empty") from error
         kinds = ", ".join(_FORMATS)
@@ -89,11 +117,22 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint
             "make it smaller"
         )
     try:
+        _load(image)
+        return np.asarray(_to_rgb(upright(image)))
+    except PhotoError:
+        raise
+    except Exception as error:  # decoders raise many types on damaged pixels
+        raise PhotoFormatError(f"{name} is damaged or truncated ({in_one_line(error)})") from error
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels; what fails after them, while metadata is read, does no harm."""
+    try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(_to_rgb(upright))
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise PhotoFormatError(f"{name} is damaged or truncated ({error})") from error
+    except Exception:
+        if getattr(image, "tile", None) != []:
+            raise
+        image.load()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -106,11 +145,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _depth_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale grey values of more than eight bits: 16-bit integers by their range, floats from 0…1 or 0…255."""
+    """Scale grey values of more than eight bits.
+
+    16-bit integers are scaled by their range, 32-bit ones from 0…255 or 0…65535, and floats from 0…1 or 0…255:
+    the smaller range that holds them all.
+    """
     grey = values.astype(np.float64)
     if not np.isfinite(grey).all():
         raise ValueError("it holds NaN or infinite values")
-    top = 65535.0 if values.dtype.kind in "iu" else (1.0 if grey.max(initial=0) <= 1 else 255.0)
+    ranges = {"u": (65535.0,), "i": (255.0, 65535.0)}.get(values.dtype.kind, (1.0, 255.0))
+    highest = float(grey.max(initial=0))
+    if values.dtype.kind == "i" and (highest > ranges[-1] or grey.min(initial=0) < 0):
+        raise ValueError("it holds 32-bit values outside of 0…65535: save it with 8 or 16 bits")
+    top = next((top for top in ranges if highest <= top), ranges[-1])
     return (np.clip(grey / top, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 

@@ -17,7 +17,7 @@ __all__ = ["Calibration", "OperatingPoint", "calibrate"]
 class OperatingPoint(BaseModel):
     """A threshold and the error rates (0…1) observed at it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold: float
     fmr: float = Field(ge=0, le=1)
@@ -31,7 +31,7 @@ class Calibration(BaseModel):
     values speak for "same person". The map is a logistic regression with both classes weighted equally.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dataset: str
     genuine_pairs: int = Field(gt=0)

@@ -8,17 +8,27 @@ from urllib.error import URLError
 
 import torch
 
+from xfr_plugin.base.files import make_folder, reason, shown
 from xfr_plugin.base.weights import check_sha256
-from xfr_plugin.errors import ChecksumError, InputError, WeightsError
+from xfr_plugin.errors import ChecksumError, InputError, OutputError, WeightsError
 
 __all__ = ["cache_folder", "cached_weights", "download_weights"]
 
 
 def cache_folder() -> Path:
-    """Folder of downloaded weights: `XFR_CACHE`, or `xfr-plugin` in the user's cache folder."""
+    """Folder of downloaded weights: `XFR_CACHE`, or `xfr-plugin` in the user's cache folder.
+
+    Raises:
+        WeightsError: neither is set, and the user has no home.
+    """
     if folder := os.environ.get("XFR_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xfr-plugin"
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "xfr-plugin"
+    try:
+        return Path.home() / ".cache" / "xfr-plugin"
+    except RuntimeError as error:
+        raise WeightsError("there is no home folder for weights: set XFR_CACHE to a folder") from error
 
 
 def cached_weights(file: str) -> Path:
@@ -39,21 +49,27 @@ def download_weights(url: str, sha256: str, file: str | None = None, progress: b
         InputError: the address is not https, or the checksum is none.
         ChecksumError: what arrived is not what was published; nothing is kept.
         WeightsError: the address cannot be reached.
+        OutputError: the cache cannot be written.
     """
     if not url.startswith("https://"):
         raise InputError(f"weights are only fetched over https, not from {url}")
     if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
         raise InputError("sha256 must be 64 lower-case hexadecimal digits")
     path = cached_weights(file or f"{sha256[:16]}-{url.rsplit('/', 1)[-1]}")
-    if path.is_file():
+    if os.path.isfile(path):
         check_sha256(path, sha256)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, "set XFR_CACHE to a folder that can be written")
     try:
         # downloads to a temporary file and moves it only when the hash is right
         torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=progress)
     except RuntimeError as error:
         raise ChecksumError(f"what {url} sent is not the published file: {error}") from error
-    except (URLError, OSError) as error:
-        raise WeightsError(f"cannot download {url}: {error}") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise OutputError(
+            f"the cache {shown(path.parent)} cannot be written ({reason(error)}): "
+            "set XFR_CACHE to a folder that can"
+        ) from error
+    except (URLError, OSError, ValueError) as error:
+        raise WeightsError(f"cannot download {shown(url)}: {reason(error)}") from error
     return path

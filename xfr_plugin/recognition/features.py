@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.outputs import check_units
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["Seen", "extract", "layers_by_size", "with_kept_maps"]
@@ -79,19 +80,23 @@ def extract(function: nn.Module, images: Tensor, layers: Sequence[str], *argumen
         arguments: further arguments of the function.
 
     Raises:
-        InputError: the network has no such layer, or does not use it.
+        InputError: the network has no such layer, or does not use it; and what `Recognizer.embed` raises.
     """
+    if isinstance(function, Recognizer):
+        function.check(images)
     reader, kept = with_kept_maps(function, layers)
     with torch.no_grad():
         embeddings = functional.normalize(reader(images, *arguments), dim=1)
     missing = [name for name in layers if name not in kept]
     if missing:
         raise InputError(f"the network did not use {missing[0]!r}, which amortised evidence reads")
+    if isinstance(function, Recognizer):
+        check_units(embeddings, function.name)
     return Seen(tuple(kept[name] for name in layers), embeddings)
 
 
 def with_kept_maps(function: _Module, layers: Sequence[str]) -> tuple[_Module, Mapping[str, Tensor]]:
-    """A copy of a module that computes with the same weights, and what these layers give in its last pass, by name.
+    """A replica of a module, and what these layers give in its last pass, by name; see `base.replicas`.
 
     The module itself gets no hooks, so that other threads can use it meanwhile.
 
@@ -104,7 +109,7 @@ def with_kept_maps(function: _Module, layers: Sequence[str]) -> tuple[_Module, M
 
 def _telling(function: _Module, layers: Sequence[str], note: Callable[[str, Any], None]) -> _Module:
     """A copy of a module that tells of every output of these layers."""
-    twin = _copied(function, {})
+    twin = replica(function)
     network = twin.network if isinstance(twin, Recognizer) else twin
     known = dict(network.named_modules())
     for name in layers:
@@ -113,20 +118,4 @@ def _telling(function: _Module, layers: Sequence[str], note: Callable[[str, Any]
                 f"the network has no module {name!r}, whose feature maps amortised evidence reads"
             )
         known[name].register_forward_hook(lambda _module, _input, output, name=name: note(name, output))
-    return twin
-
-
-def _copied(module: _Module, memo: dict[int, Any]) -> _Module:
-    """Modules anew, with hooks of their own beside those that are there; parameters and buffers are the same."""
-    if id(module) in memo:
-        known: _Module = memo[id(module)]
-        return known
-    if isinstance(module, torch.jit.ScriptModule):
-        return copy.copy(module)
-    twin = memo[id(module)] = object.__new__(type(module))
-    twin.__dict__.update(module.__dict__)
-    twin._forward_hooks = module._forward_hooks.copy()
-    twin._modules = {
-        name: None if inner is None else _copied(inner, memo) for name, inner in module._modules.items()
-    }
     return twin

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.base.replicas import in_evaluation, replica, unwrapped
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.calibration import Calibration
+from xfr_plugin.recognition.contract import (
+    ChannelOrder,
+    InputContract,
+    check_pixels,
+    check_threshold,
+    input_contract,
+)
+from xfr_plugin.recognition.outputs import check_units, embedding_in, giving_embeddings
+from xfr_plugin.recognition.self_test import SelfTest, self_test
 
 __all__ = ["ChannelOrder", "Provenance", "Recognizer"]
-
-ChannelOrder = Literal["RGB", "BGR"]
 
 
 class Provenance(BaseModel):
@@ -37,15 +44,18 @@ class Recognizer(nn.Module):
         recognizer = Recognizer(my_network, input_size=(112, 112), mean=0.5, std=0.5, threshold=0.3)
         explanation = xfr_plugin.explain("a.jpg", "b.jpg", recognizer=recognizer)
 
-    The network is put into evaluation mode. Its parameters are left as they are.
+    The network is put into evaluation mode. If it is put into training mode later, faces are embedded as in
+    evaluation all the same, without changing its mode or its buffers. Its parameters are left as they are.
 
     Args:
-        network: maps preprocessed images N×3×H×W to embeddings N×D, normalised or not.
+        network: maps preprocessed images N×3×H×W to embeddings N×D, normalised or not; alone, or as a part of what
+            it returns (see `recognition.outputs`), in any floating-point type. Of what `torch.compile` and
+            `DataParallel` give, the network inside is taken.
         input_size: height and width of the aligned face in pixels.
         mean: subtracted from the image in [0, 1]; one number or one for each channel of the network's input.
         std: divides the result; one number or one for each channel.
         channel_order: what the network was trained on. Images are always given as RGB.
-        threshold: score at and above which a pair is a match; the calibration's, if left out.
+        threshold: score (−1…1) at and above which a pair is a match; the calibration's, if left out.
         calibration: thresholds measured on labelled pairs, see `recognition.calibrate`.
         name: used in results; the network's class name, if left out.
         provenance: where the network comes from.
@@ -71,21 +81,23 @@ class Recognizer(nn.Module):
         provenance: Provenance | None = None,
     ) -> None:
         super().__init__()
-        if len(input_size) != 2 or min(input_size) < 1:
-            raise InputError(f"input_size must be (height, width) in pixels, got {input_size}")
-        if channel_order not in ("RGB", "BGR"):
-            raise InputError(f"channel_order must be 'RGB' or 'BGR', got {channel_order!r}")
-        self.network = network
-        self.input_size = (int(input_size[0]), int(input_size[1]))
-        self.channel_order: ChannelOrder = channel_order
+        if not isinstance(network, nn.Module):
+            raise InputError(f"a network is a torch.nn.Module, got {type(network).__name__}")
+        settings = input_contract(input_size, mean, std, channel_order)
+        self.input_size = settings.input_size
+        self.channel_order = settings.channel_order
         self.calibration = calibration
+        self._threshold = check_threshold(threshold)
+        if calibration is not None:
+            check_threshold(calibration.threshold, "the calibration's threshold")
+        network = unwrapped(network).eval()
+        self.network = giving_embeddings(network, self.input_size)
         self.name = name or type(network).__name__
         self.provenance = provenance or Provenance()
-        self._threshold = threshold
-        self.register_buffer("mean", _per_channel(mean, "mean"), persistent=False)
-        self.register_buffer("std", _per_channel(std, "std"), persistent=False)
-        if bool((self.std <= 0).any()):
-            raise InputError("std must be positive")
+        self.tested = False
+        with torch.inference_mode(False):  # or no gradient could pass them
+            self.register_buffer("mean", _per_channel(settings.mean, network), persistent=False)
+            self.register_buffer("std", _per_channel(settings.std, network), persistent=False)
         self.eval()
 
     @property
@@ -115,20 +127,45 @@ class Recognizer(nn.Module):
             )
         return self.calibration.threshold_at(fmr)
 
+    @property
+    def decides(self) -> bool:
+        """Whether the recognizer has a threshold or a calibration."""
+        return self._threshold is not None or self.calibration is not None
+
+    @property
+    def contract(self) -> InputContract:
+        """What the recognizer takes, and what its network makes of it."""
+        return InputContract.model_construct(
+            input_size=self.input_size,
+            mean=tuple(self.mean.flatten().tolist()),
+            std=tuple(self.std.flatten().tolist()),
+            channel_order=self.channel_order,
+        )
+
+    def self_test(self) -> SelfTest:
+        """Embed eight faces of nobody; `embed` does so once before the first face, if the recognizer decides.
+
+        Raises:
+            InputError: they are all alike, or embeddings depend on chance; see `recognition.self_test`.
+        """
+        found = self_test(self)
+        self.tested = True
+        return found
+
+    def check(self, images: Tensor) -> None:
+        """Check pixels before they are embedded, and the recognizer itself before the first decision.
+
+        Raises:
+            InputError: the pixels do not lie in 0…1, or the self-test fails.
+        """
+        check_pixels(images, self.name)
+        if self.decides and not self.tested:
+            self.self_test()
+
     def with_network(self, network: nn.Module) -> Recognizer:
         """Copy this recognizer around another network of the same function, e.g. a folded one."""
-        copy = Recognizer(
-            network,
-            input_size=self.input_size,
-            mean=self.mean.flatten().tolist(),
-            std=self.std.flatten().tolist(),
-            channel_order=self.channel_order,
-            threshold=self._threshold,
-            calibration=self.calibration,
-            name=self.name,
-            provenance=self.provenance,
-        )
-        copy.mean, copy.std = self.mean, self.std  # their device and type, exactly
+        copy = replica(self)
+        copy.network = network
         return copy
 
     @property
@@ -138,14 +175,14 @@ class Recognizer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the recognizer computes in; images of other types are refused by its layers."""
-        return self.mean.dtype
+        """What images are given in. Networks of half precision get theirs in it, and float32 is given here."""
+        return torch.promote_types(self.mean.dtype, torch.float32)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Turn aligned RGB images in [0, 1], N×3×H×W, into what the network expects.
+        """Turn aligned RGB images in [0, 1], N×3×H×W, into what the network expects, in its type.
 
         Raises:
-            InputError: the shape is not N×3×H×W with the recognizer's `input_size`.
+            InputError: the shape is not N×3×H×W with the recognizer's `input_size`, or they are no floats.
         """
         if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.input_size:
             height, width = self.input_size
@@ -153,9 +190,13 @@ class Recognizer(nn.Module):
                 f"{self.name} takes aligned faces of shape N×3×{height}×{width}, got {tuple(images.shape)}: "
                 "align the photo to this size first"
             )
+        if not images.is_floating_point():
+            raise InputError(f"{self.name} takes images of floats in 0…1, not {images.dtype}: divide by 255")
         if self.channel_order == "BGR":
             images = images.flip(1)
-        return (images - self.mean) / self.std
+        scaled = (images - self.mean) / self.std
+        weights = next(filter(Tensor.is_floating_point, self.network.parameters()), scaled)
+        return scaled.to(weights.dtype)
 
     def features(self, images: Tensor) -> Tensor:
         """Embedding before normalisation, N×D, of aligned RGB images in [0, 1].
@@ -163,13 +204,8 @@ class Recognizer(nn.Module):
         Raises:
             InputError: wrong image shape, or the network does not return N×D.
         """
-        embedding: Tensor = self.network(self.preprocess(images))
-        if embedding.ndim != 2 or embedding.shape[0] != images.shape[0]:
-            raise InputError(
-                f"the network of {self.name} returned shape {tuple(embedding.shape)} for {len(images)} "
-                "images; an embedding must be N×D"
-            )
-        return embedding
+        returned = in_evaluation(self.network)(self.preprocess(images))
+        return embedding_in(returned, len(images), self.name)
 
     def forward(self, images: Tensor) -> Tensor:
         """L2-normalised embedding, N×D, of aligned RGB images in [0, 1], N×3×H×W."""
@@ -177,13 +213,20 @@ class Recognizer(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: Tensor, batch_size: int = 64) -> Tensor:
-        """Embed many images without gradients, `batch_size` at a time; N×D on the recognizer's device."""
+        """Embed many images without gradients, `batch_size` at a time; N×D on the recognizer's device.
+
+        Raises:
+            InputError: images of another shape or range, an embedding that is zero or not finite, or the
+                recognizer fails its self-test.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        self.check(images)
         chunks = [self(chunk.to(self.device)) for chunk in torch.split(images, batch_size)]
-        return torch.cat(chunks)
+        return check_units(torch.cat(chunks), self.name)
 
 
-def _per_channel(value: float | Sequence[float], what: str) -> Tensor:
-    values = (float(value),) * 3 if isinstance(value, (int, float)) else tuple(map(float, value))
-    if len(values) != 3:
-        raise InputError(f"{what} must be one number or three, got {len(values)}")
-    return torch.tensor(values).view(1, 3, 1, 1)
+def _per_channel(values: Sequence[float], network: nn.Module) -> Tensor:
+    """A buffer 1×3×1×1 where the network is, in float64 if the network computes in it."""
+    like = next(filter(Tensor.is_floating_point, network.parameters()), torch.zeros(()))
+    return like.new_tensor(values, dtype=torch.promote_types(like.dtype, torch.float32)).view(1, 3, 1, 1)

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.weights import (
-    check_layout,
     check_sha256,
     load_state_dict_into,
     read_metadata,
@@ -28,10 +27,12 @@ from xfr_plugin.base.weights import (
     sha256_of,
     write_weights,
 )
-from xfr_plugin.errors import InputError, LayoutError, UnknownNameError, WeightsError
+from xfr_plugin.errors import InputError, UnknownNameError, WeightsError
 from xfr_plugin.recognition.calibration import Calibration
+from xfr_plugin.recognition.contract import InputContract, input_contract
 from xfr_plugin.recognition.download import cached_weights, download_weights
-from xfr_plugin.recognition.networks import ARCHITECTURES, build_network, get_architecture
+from xfr_plugin.recognition.layouts import fit_architecture
+from xfr_plugin.recognition.networks import build_network, get_architecture
 from xfr_plugin.recognition.recognizer import ChannelOrder, Provenance, Recognizer
 
 __all__ = [
@@ -40,7 +41,6 @@ __all__ = [
     "data_root",
     "list_recognizers",
     "load_recognizer",
-    "recognise_architecture",
     "save_recognizer",
     "zoo_card",
 ]
@@ -58,20 +58,14 @@ class WeightFile(BaseModel):
     sha256: str
 
 
-class RecognizerCard(BaseModel):
+class RecognizerCard(InputContract):
     """Everything about a recognizer but its weights. `figures` are measurements, by name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     architecture: str
-    input_size: tuple[int, int] = (112, 112)
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    channel_order: ChannelOrder = "RGB"
     provenance: Provenance = Provenance()
     calibration: Calibration | None = None
-    figures: dict[str, int | float | str] = {}
+    figures: dict[str, int | float | str] = Field(default_factory=dict)
     weights: WeightFile | None = None
 
 
@@ -96,6 +90,7 @@ def zoo_card(name: str) -> RecognizerCard:
     return _zoo()[name]
 
 
+@torch.inference_mode(False)  # or the weights would be of no use for gradients
 def load_recognizer(
     source: str | os.PathLike[str],
     *,
@@ -126,19 +121,23 @@ def load_recognizer(
         ChecksumError: the file is not the published one.
         InputError: the device does not exist here.
     """
-    path, card = _locate(os.fspath(source))
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"a recognizer is loaded by name, path or URL, not from {type(source).__name__}")
+    path, card = _locate(os.fsdecode(source))
     state, metadata = read_weights(path)
     if card is None and _CARD_KEY in metadata:
         card = _parse_card(metadata[_CARD_KEY], path)
-    if card is None or (architecture and architecture != card.architecture):
-        card = _card_for(path, architecture or recognise_architecture(state, path.name))
-    given = {
-        "input_size": input_size,
-        "mean": _triple(mean),
-        "std": _triple(std),
-        "channel_order": channel_order,
-    }
-    card = card.model_copy(update={key: value for key, value in given.items() if value is not None})
+    wanted = architecture or (card.architecture if card else None)
+    found, state = fit_architecture(state, path.name, wanted)
+    if card is None or found != card.architecture:
+        card = _card_for(path, found)
+    settings = input_contract(
+        card.input_size if input_size is None else input_size,
+        card.mean if mean is None else mean,
+        card.std if std is None else std,
+        channel_order or card.channel_order,
+    )
+    card = card.model_copy(update=settings.model_dump())
     return _build(card, state, path, threshold).to(check_device(device))
 
 
@@ -185,7 +184,7 @@ def _locate(source: str) -> tuple[Path, RecognizerCard | None]:
             raise InputError(f"a URL needs its checksum: write {url}#sha256=… with the file's SHA-256")
         return download_weights(url, digest), None
     path = Path(source)
-    if path.exists() or path.suffix:
+    if os.path.exists(path) or path.suffix:
         return path, None
     raise UnknownNameError.of("recognizer", source, _zoo())
 
@@ -195,8 +194,8 @@ def _locate_published(card: RecognizerCard) -> Path:
     if weights is None:
         raise WeightsError(f"the card of {card.name} names no weights")
     local = data_root() / "weights" / weights.file
-    path = local if local.is_file() else cached_weights(weights.file)
-    if not path.is_file():
+    path = local if os.path.isfile(local) else cached_weights(weights.file)
+    if not os.path.isfile(path):
         advice = f"run `xfr download {card.name}`, or " if weights.url else ""
         raise WeightsError(
             f"the weights of {card.name} are not on this machine: {advice}"
@@ -227,26 +226,6 @@ def _card_for(path: Path, architecture: str) -> RecognizerCard:
     )
 
 
-def recognise_architecture(state: dict[str, Tensor], source: str) -> str:
-    """Name the architecture whose keys and shapes are those of the weights.
-
-    Raises:
-        LayoutError: there is none.
-    """
-    for name in ARCHITECTURES:
-        with torch.device("meta"):
-            network = build_network(name)
-        try:
-            check_layout(network, state, source)
-        except LayoutError:
-            continue
-        return name
-    raise LayoutError(
-        f"the weights in {source} fit none of our architectures ({', '.join(ARCHITECTURES)}): "
-        "build the network yourself and wrap it in `Recognizer(network, …)`"
-    )
-
-
 def _build(card: RecognizerCard, state: dict[str, Tensor], path: Path, threshold: float | None) -> Recognizer:
     network = build_network(card.architecture)
     load_state_dict_into(network, state, path.name)
@@ -262,9 +241,3 @@ def _build(card: RecognizerCard, state: dict[str, Tensor], path: Path, threshold
         name=card.name,
         provenance=card.provenance.model_copy(update={"sha256": digest}),
     )
-
-
-def _triple(value: float | Sequence[float] | None) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    return (float(value),) * 3 if isinstance(value, (int, float)) else tuple(value)

@@ -20,7 +20,8 @@ from xfr_plugin.attr import load_evidence
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError, LayoutError, ResultError
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
-from xfr_plugin.recognition.zoo import RecognizerCard, recognise_architecture, save_recognizer
+from xfr_plugin.recognition.layouts import fit_architecture
+from xfr_plugin.recognition.zoo import RecognizerCard, save_recognizer
 from xfr_plugin.reconstruction import list_decoders, load_decoder
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.torchserve.configuration import Workers, model_config
@@ -185,6 +186,6 @@ def _three(values: list[float]) -> tuple[float, float, float]:
 
 def _architecture(network: nn.Module, source: str) -> str:
     try:
-        return recognise_architecture(network.state_dict(), source)
+        return fit_architecture(network.state_dict(), source)[0]
     except LayoutError as error:
         raise InputError(f"{source}: name its architecture with --architecture") from error
