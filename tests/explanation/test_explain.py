@@ -70,7 +70,7 @@ def test_explanation_says_how_it_was_made(explanation: Explanation) -> None:
     assert set(explanation.timings) == {"load", "faces", "verify", "explain"}
     aligned, caveat = explanation.notes
     assert aligned == "probe and reference taken as already aligned"
-    assert caveat.startswith("fggb: its maps are not yet validated")
+    assert caveat.startswith("fggb: it was judged on too few pairs")
     assert explanation.version == xfr_plugin.__version__
 
 

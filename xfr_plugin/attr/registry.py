@@ -27,7 +27,7 @@ AUTO = "auto"
 
 
 def preferred_methods() -> list[Method]:
-    """Methods that stand in for others, those that point best at known evidence first (docs/results.md)."""
+    """Methods that stand in for others, those that point best at known evidence first."""
     ranked = [(method.preferred, method) for method in METHODS.values() if method.preferred is not None]
     return [method for _, method in sorted(ranked, key=lambda pair: pair[0])]
 

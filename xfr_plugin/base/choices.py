@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 __all__ = ["DEFAULT_RECOGNIZER", "Alignment"]
 
 DEFAULT_RECOGNIZER = "xfr_compact128"
-"""The recognizer that ships with the package; see docs/models."""
+"""The recognizer that ships with the package."""
 
 Alignment: TypeAlias = Literal["auto", "detect", "aligned"]
 """How to treat a photo: find the face and align it (`detect`), take it as an aligned crop (`aligned`), or

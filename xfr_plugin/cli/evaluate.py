@@ -60,7 +60,7 @@ def evaluate_command(
         str, typer.Option("--methods", "-m", help="Names with commas, `quick` or `all`; see `xfr methods`.")
     ] = "quick",
     protocols: Annotated[
-        str, typer.Option("--protocols", "-p", help="Names with commas, or `all`; see docs/protocols.md.")
+        str, typer.Option("--protocols", "-p", help="Names with commas, or `all`.")
     ] = "planted",
     option: MethodOptions = None,
     recognizer: RecognizerOption = DEFAULT_RECOGNIZER,

@@ -13,7 +13,7 @@ from xfr_plugin.base.files import atomic_path
 app = typer.Typer()
 
 
-@app.command("schemas", epilog="Example: `xfr schemas --out docs/schemas`.")
+@app.command("schemas", epilog="Example: `xfr schemas --out schemas`.")
 def schemas_command(
     out: Annotated[Path, typer.Option(help="Folder for request.json, answer.json and error.json.")] = Path(
         "schemas"

@@ -57,7 +57,7 @@ RANDOM_REGIONS = 24
 """For each face and claim."""
 
 SUPPORTED, CONTRADICTED = 1.8, -1.0
-"""Bounds of the statistic, chosen on held-out people (docs/faithfulness.md)."""
+"""Bounds of the statistic, chosen on held-out people."""
 
 RULE = (
     f"In each face, the {LARGEST:.0%} that the map calls most similar are replaced by the mean face of a population, "

@@ -57,9 +57,9 @@ class AmortisedAnswer:
     needs="evidence",
     cost="2 forward a face",
     relative_cost=5,
-    caveat="a network trained for this recognizer says what planting regions would show, without planting them; "
-    "docs/results.md says how often it names the right one where that is known, and a region that differs "
-    "much can hide another",
+    caveat="a network trained for this recognizer says what planting regions would show, without planting them. "
+    "It names the right one in nine of ten pairs of the kind that it was taught by; on natural pairs the check "
+    "of faithfulness supports it in one of four, and a region that differs much can hide another",
     batchable=True,
     preferred=1,
     compared=True,
@@ -78,7 +78,7 @@ class Amortised(CompletePairAttribution):
     Four images pass through the recognizer a pair: both faces, and both mirrored; the answers are averaged.
 
     This is ours; amortised explanation is after Dabkowski and Gal (NeurIPS 2017, arXiv 1705.07857) and Jethani et al.
-    (FastSHAP, ICLR 2022, arXiv 2107.07436). How it compares: docs/results.md.
+    (FastSHAP, ICLR 2022, arXiv 2107.07436).
 
     Args:
         forward_func: a `Recognizer`, or another module whose feature maps `network` was trained for.

@@ -59,8 +59,8 @@ class RegionalAnswer:
     needs="scores",
     cost="150 forward",
     relative_cost=75,
-    caveat="it tells what the score would do with other regions; docs/results.md says how often it names the "
-    "right one where that is known, and a region that differs much can hide another",
+    caveat="it tells what the score would do with other regions; where it is known which "
+    "region decides it names the right one in three of four cases, and a region that differs much can hide another",
     preferred=2,
     compared=True,
     trial_options={"donors": 2},
@@ -80,8 +80,7 @@ class Counterfactual(PerturbationPairAttribution):
     against an embedding, with which nothing can be exchanged, so that it is read less surely.
 
     This is ours. To intervene and look at the score is as old as occlusion (Zeiler and Fergus, 2014); here changed
-    faces stay faces, and what was learned from known evidence is written down in a few weights. How it compares:
-    docs/results.md.
+    faces stay faces, and what was learned from known evidence is written down in a few weights.
 
     Args:
         forward_func: see `PairAttribution`.

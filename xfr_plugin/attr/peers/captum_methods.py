@@ -14,7 +14,7 @@ from captum.attr import DeepLift, InputXGradient, IntegratedGradients, NoiseTunn
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
-from xfr_plugin.attr._base.caveats import AGAINST_BASELINE
+from xfr_plugin.attr._base.caveats import AGAINST_BASELINE, LITTLE_BETTER, TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
 from xfr_plugin.attr._base.rectified import rectified_copy
@@ -35,7 +35,7 @@ _NOISE_TYPES = ("smoothgrad", "smoothgrad_sq", "vargrad")
     needs="gradient",
     cost="1 forward; 50 forward and backward a face",
     relative_cost=155,
-    caveat=AGAINST_BASELINE,
+    caveat=f"{AGAINST_BASELINE}; {LITTLE_BETTER}",
     batchable=True,
     trial_options={"n_steps": 10},
 )
@@ -109,7 +109,7 @@ class PairIntegratedGradients(CosineAttribution):
     needs="gradient",
     cost="1 forward; 1 forward and backward a face",
     relative_cost=4.5,
-    caveat=AGAINST_BASELINE,
+    caveat=f"{AGAINST_BASELINE}; {LITTLE_BETTER}",
     batchable=True,
 )
 class PairInputXGradient(CosineAttribution):
@@ -157,7 +157,7 @@ class PairInputXGradient(CosineAttribution):
     cost="1 forward; 50 forward and backward a face",
     relative_cost=115,
     caveat="the sign of its maps says whether brighter pixels raise the score, not whether they argue for a "
-    "match; they are not yet validated on known evidence",
+    f"match; {TOO_FEW}",
     trial_options={"n_samples": 5},
 )
 class PairSmoothGrad(CosineAttribution):
@@ -235,7 +235,7 @@ class PairSmoothGrad(CosineAttribution):
     needs="gradient",
     cost="1 forward; 2 forward and backward a face",
     relative_cost=9,
-    caveat=AGAINST_BASELINE,
+    caveat=f"{AGAINST_BASELINE}; {LITTLE_BETTER}",
 )
 class PairDeepLift(CosineAttribution):
     """DeepLift, rescale rule (Shrikumar et al., ICML 2017, arXiv 1704.02685), of the cosine.

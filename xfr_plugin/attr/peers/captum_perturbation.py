@@ -13,7 +13,7 @@ from captum.attr import KernelShap, Lime, Occlusion
 from torch import Tensor
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
-from xfr_plugin.attr._base.caveats import MASKED, SAMPLED
+from xfr_plugin.attr._base.caveats import MASKED, SAMPLED, TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
@@ -34,7 +34,7 @@ _TEMPLATE = 112
     needs="scores",
     cost="1 + 226 forward a face",
     relative_cost=260,
-    caveat=MASKED,
+    caveat=f"{MASKED}; {TOO_FEW}",
     trial_options={"window": 6, "stride": 6},
 )
 class PairOcclusion(CosineAttribution):
@@ -159,7 +159,7 @@ class _PartsAttribution(CosineAttribution):
     needs="scores",
     cost="1 + 200 forward a face",
     relative_cost=265,
-    caveat=SAMPLED,
+    caveat=f"{SAMPLED}; {TOO_FEW}",
     trial_options={"parts": "regions", "n_samples": 12},
 )
 class PairLime(_PartsAttribution):
@@ -236,7 +236,7 @@ class PairLime(_PartsAttribution):
     needs="scores",
     cost="1 + 200 forward a face",
     relative_cost=245,
-    caveat=SAMPLED,
+    caveat=f"{SAMPLED}; {TOO_FEW}",
     trial_options={"parts": "regions", "n_samples": 12},
 )
 class PairKernelShap(_PartsAttribution):

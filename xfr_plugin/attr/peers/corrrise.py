@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.attr._base.caveats import MASKED
+from xfr_plugin.attr._base.caveats import LITTLE_BETTER, MASKED
 from xfr_plugin.attr._base.masks import BoxMasks, Masks, checked_at_least, random_boxes, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
@@ -45,7 +45,7 @@ class GalleryMaps(NamedTuple):
     needs="scores",
     cost="1 + 500 forward a face",
     relative_cost=400,
-    caveat=MASKED,
+    caveat=f"{MASKED}; {LITTLE_BETTER}",
     compared=True,
     trial_options={"n_masks": 40, "patch_size": 20},
 )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.attr._base.caveats import LITTLE_BETTER
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.smoothing import Blur, blurred
@@ -29,7 +30,7 @@ __all__ = ["Ebp"]
     cost="1 forward, 1 relevance pass (2 with contrast)",
     relative_cost=24,
     caveat="its plain maps are high wherever the network is excited, for a match or not, and its contrastive "
-    "ones are small differences of two such maps; they are not yet validated on known evidence",
+    f"ones are small differences of two such maps; {LITTLE_BETTER}",
     batchable=True,
 )
 class Ebp(RelevanceAttribution):

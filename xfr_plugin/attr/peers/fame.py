@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xfr_plugin.attr._base.caveats import TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
@@ -27,7 +28,7 @@ __all__ = ["Fame"]
     cost="1 forward; 150 forward and backward a face",
     relative_cost=390,
     caveat="its maps show where small changes of the pixels move the score most, as an adversarial perturbation "
-    "does; they are not yet validated on known evidence",
+    f"does; {TOO_FEW}",
     trial_options={"steps": 6},
 )
 class Fame(CosineAttribution):

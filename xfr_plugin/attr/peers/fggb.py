@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.attr._base.caveats import NOT_VALIDATED
+from xfr_plugin.attr._base.caveats import TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
@@ -28,7 +28,7 @@ __all__ = ["Fggb"]
     needs="gradient",
     cost="1 forward, D backward",
     relative_cost=160,
-    caveat=NOT_VALIDATED,
+    caveat=TOO_FEW,
     batchable=True,
     compared=True,
     trial_options={"chunk_size": 64},

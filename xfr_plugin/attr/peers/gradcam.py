@@ -20,7 +20,7 @@ import torch
 from captum.attr import LayerActivation, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
-from xfr_plugin.attr._base.caveats import COARSE
+from xfr_plugin.attr._base.caveats import COARSE, LITTLE_BETTER, TOO_FEW
 from xfr_plugin.attr._base.layers import find_layer
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
@@ -83,7 +83,7 @@ class _Cam(CosineAttribution):
     needs="gradient",
     cost="2 forward; 1 forward and backward a face",
     relative_cost=4.5,
-    caveat=COARSE,
+    caveat=f"{COARSE}; {LITTLE_BETTER}",
     batchable=True,
 )
 class GradCam(_Cam):
@@ -135,7 +135,7 @@ class GradCam(_Cam):
     needs="gradient",
     cost="2 forward; 1 forward and backward a face",
     relative_cost=4.5,
-    caveat=COARSE,
+    caveat=f"{COARSE}; {LITTLE_BETTER}",
     batchable=True,
 )
 class GradCamPlusPlus(_Cam):
@@ -210,7 +210,7 @@ def _rectified_sum(activations: Tensor, gradients: Tensor, totals: Tensor) -> Te
     needs="gradient",
     cost="a forward for each channel of a layer, a face",
     relative_cost=530,
-    caveat=COARSE,
+    caveat=f"{COARSE}; {TOO_FEW}",
 )
 class ScoreCam(_Cam):
     """Score-CAM (Wang et al., CVPR-W 2020, arXiv 1910.01279) of the cosine: no gradient, one pass a channel.

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.caveats import MASKED
+from xfr_plugin.attr._base.caveats import MASKED, TOO_FEW
 from xfr_plugin.attr._base.masks import GaussianMasks, checked_at_least, gaussian_lattice, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
@@ -29,7 +29,7 @@ Strategy = Literal["both", "removal", "aggregation"]
     needs="scores",
     cost="1 + 394 forward a face (112×112)",
     relative_cost=305,
-    caveat=MASKED,
+    caveat=f"{MASKED}; {TOO_FEW}",
     trial_options={"stride": 28},
 )
 class MeryAvg(PerturbationPairAttribution):
@@ -103,7 +103,7 @@ class MeryAvg(PerturbationPairAttribution):
     needs="scores",
     cost="1 + 1182 forward a face (112×112)",
     relative_cost=1100,
-    caveat=MASKED,
+    caveat=f"{MASKED}; {TOO_FEW}",
     trial_options={"stride": 28, "rounds": 2},
 )
 class MinPlus(MeryAvg):

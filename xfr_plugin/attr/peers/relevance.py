@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from xfr_plugin.attr._base.caveats import NOT_VALIDATED
+from xfr_plugin.attr._base.caveats import LITTLE_BETTER, TOO_FEW
 from xfr_plugin.attr._base.complete import CompletePairAttribution
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
@@ -76,7 +76,7 @@ class RelevanceAttribution(PairAttribution):
     needs="composite",
     cost="1 forward, 1 relevance pass",
     relative_cost=28,
-    caveat=NOT_VALIDATED,
+    caveat=LITTLE_BETTER,
     batchable=True,
     compared=True,
 )
@@ -132,7 +132,7 @@ class LrpSaliency(RelevanceAttribution):
     needs="composite",
     cost="1 forward, D relevance passes",
     relative_cost=560,
-    caveat=NOT_VALIDATED,
+    caveat=TOO_FEW,
 )
 class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
     """Channel maps by relevance, weighed by channel evidence: S = Σ_k c_k · M_k (after Xu et al., arXiv 2306.00402).

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from xfr_plugin.attr._base.caveats import MASKED
+from xfr_plugin.attr._base.caveats import MASKED, TOO_FEW
 from xfr_plugin.attr._base.masks import checked_at_least, random_grids, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
@@ -28,7 +28,7 @@ Level = Literal["mean", "threshold", "none"]
     needs="scores",
     cost="1 + 500 forward a face",
     relative_cost=430,
-    caveat=MASKED,
+    caveat=f"{MASKED}; {TOO_FEW}",
     trial_options={"n_masks": 40},
 )
 class SRise(PerturbationPairAttribution):

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.caveats import MASKED
+from xfr_plugin.attr._base.caveats import MASKED, TOO_FEW
 from xfr_plugin.attr._base.masks import BoxMasks, checked_at_least, systematic_boxes, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
@@ -29,7 +29,7 @@ Pairing = Literal["clean", "same", "all"]
     needs="scores",
     cost="1 + 1249 forward a face (112×112)",
     relative_cost=1000,
-    caveat=MASKED,
+    caveat=f"{MASKED}; {TOO_FEW}",
     trial_options={"patch_sizes": (28, 56), "stride": 28},
 )
 class XFace(PerturbationPairAttribution):

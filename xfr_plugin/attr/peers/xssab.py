@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.caveats import NOT_VALIDATED
+from xfr_plugin.attr._base.caveats import LITTLE_BETTER
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
@@ -27,7 +27,7 @@ __all__ = ["Xssab"]
     needs="gradient",
     cost="1 forward, 2 backward",
     relative_cost=5,
-    caveat=NOT_VALIDATED,
+    caveat=LITTLE_BETTER,
     batchable=True,
     preferred=4,
     compared=True,

@@ -37,8 +37,7 @@ Variant: TypeAlias = Literal["regional", "paper"]
     cost="1 forward",
     relative_cost=0.3,
     caveat="it divides the score among eight regions by how embeddings respond to them, and where it is known "
-    "which region decides it names the right one in a quarter to a half of the cases "
-    "(docs/planted_evidence.md)",
+    "which region decides it names the right one in a quarter to a half of the cases",
     batchable=True,
     preferred=3,
     compared=True,
@@ -52,7 +51,7 @@ class ReconstructionSaliency(CompletePairAttribution):
     `paper`: c_k is the evidence of channel k, and M_k shows where the reconstruction changes when it is ablated.
     Measured on planted evidence this points hardly better than chance, since single channels are not local.
     `regional`: k runs over the regions of the face; c_k is a region's evidence and M_k where reconstructions change
-    with it. This is the default because it points best, see `docs/planted_evidence.md`.
+    with it. This is the default variant because it points better on known evidence.
 
     Every colour of the returned map holds an equal part. Both faces of a pair get the same regional map with
     `source="atlas"`, since regional evidence belongs to the pair.
