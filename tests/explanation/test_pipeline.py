@@ -31,7 +31,9 @@ THRESHOLD = (0.22, "given")
 
 @pytest.fixture(scope="module")
 def shipped() -> Recognizer:
-    return load_recognizer("xfr_compact128")
+    recognizer = load_recognizer("xfr_compact128")
+    recognizer.self_test()  # once a recognizer, else at its first use
+    return recognizer
 
 
 @pytest.fixture(scope="module")
