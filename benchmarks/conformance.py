@@ -3,12 +3,8 @@
     python benchmarks/conformance.py            # print the table
     python benchmarks/conformance.py --write    # put it into docs/captum.md
 
-<<<<<<< HEAD
 The checks are those of tests/helpers/captum_checks.py and tests/helpers/captum_channel_checks.py, which the tests
 run too.
-=======
-The checks are those of captum_checks.py and captum_channel_checks.py in tests/helpers/, which the tests run too.
->>>>>>> 11f4fcd (tests: what the move of the modules had broken)
 """
 
 from __future__ import annotations
