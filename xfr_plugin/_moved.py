@@ -48,7 +48,7 @@ MODULES: dict[str, str] = {
     "comparison": "explanation.comparison",
     "evaluate_command": "cli.evaluate",
     "evaluation.floor_methods": "evaluation.chance_baselines",
-    "evaluation.floors": "evaluation.protocols.planted_evidence.chance",
+    "evaluation.floors": "evaluation.chance_baselines",
     "evaluation.judging": "evaluation.engine",
     "evaluation.planted": "evaluation.protocols.planted_evidence.scores",
     "evaluation.planted_protocol": "evaluation.protocols.planted_evidence.protocol",
@@ -99,6 +99,7 @@ NAMES: dict[str, dict[str, str]] = {
         "main": "cli.demo:demo_command",
     },
     "evaluation": {"MOVED": "swaps.planting:MIN_SCORE_CHANGE"},
+    "evaluation.chance_baselines": {"FLOORS": "evaluation.chance_baselines:CHANCE_BASELINES"},
     "explanation": {
         name: f"explanation.explanation:{name}"
         for name in (
