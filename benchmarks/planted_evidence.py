@@ -1,4 +1,4 @@
-"""Which methods point at planted evidence? Any registered methods, beside the floors, in one run.
+"""Which methods point at planted evidence? Any registered methods, beside chance, in one run.
 
     python benchmarks/planted_evidence.py --methods reconstruction,reconstruction/paper,xssab --out out/planted.md
 
@@ -50,7 +50,7 @@ def main() -> None:
     pairs, controls = plant(recognizer, options)
     rows: list[PlantedScore] = []
     control_rows: list[PlantedScore] = []
-    forms: dict[str, Form] = {"floor: random": random_maps, "floor: centre prior": centre_prior}
+    forms: dict[str, Form] = {"chance: random": random_maps, "chance: centre prior": centre_prior}
     for name in options.methods.split(","):
         method, _, variant = name.partition("/")
         given = {"variant": variant} if variant else {}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from xfr_plugin._moved import MODULES, NAMES, renamed_arguments
+from xfr_plugin._moved import MODULES, NAMES, renamed_arguments, renamed_method
 
 
 @renamed_arguments({"half": "split"}, values={"select": "dev"})
@@ -26,6 +26,19 @@ def test_old_arguments_and_their_old_values_are_understood_with_a_warning(given:
 def test_new_arguments_do_not_warn() -> None:
     assert judged(split="dev") == "dev"
     assert judged() == "all"
+
+
+class Network:
+    def encode(self, face: int) -> int:
+        return face + 1
+
+    look = renamed_method("look", "encode")
+
+
+def test_old_methods_call_the_new_ones_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match=r"^Network\.look is now Network\.encode$") as caught:
+        assert Network().look(face=1) == 2
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("old", MODULES)

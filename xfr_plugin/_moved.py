@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-__all__ = ["MODULES", "NAMES", "getattr_of", "install", "renamed_arguments"]
+__all__ = ["MODULES", "NAMES", "getattr_of", "install", "renamed_arguments", "renamed_method"]
 
 _ROOT = "xfr_plugin"
 
@@ -48,7 +48,7 @@ MODULES: dict[str, str] = {
     "comparison": "explanation.comparison",
     "evaluate_command": "cli.evaluate",
     "evaluation.floor_methods": "evaluation.chance_baselines",
-    "evaluation.floors": "evaluation.protocols.planted_evidence.chance",
+    "evaluation.floors": "evaluation.chance_baselines",
     "evaluation.judging": "evaluation.engine",
     "evaluation.planted": "evaluation.protocols.planted_evidence.scores",
     "evaluation.planted_protocol": "evaluation.protocols.planted_evidence.protocol",
@@ -83,12 +83,22 @@ MODULES: dict[str, str] = {
 """Old module → new module, below `xfr_plugin`."""
 
 NAMES: dict[str, dict[str, str]] = {
+    "attr.amortised.network": {
+        "Seen": "recognition.features:FaceFeatures",
+        "layers_by_size": "recognition.features:layers_by_size",
+        "story_logits": "attr.amortised.network:hypothesis_logits",
+    },
+    "attr.counterfactual.model": {
+        "Story": "attr.counterfactual.model:Hypothesis",
+        "StoryModel": "attr.counterfactual.model:HypothesisModel",
+    },
     "cli": {name: f"cli.xfr:{name}" for name in ("app", "main")},
     "demo": {
         **{name: f"cli.demonstration:{name}" for name in ("EDITS", "invented_people", "run_demo")},
         "main": "cli.demo:demo_command",
     },
     "evaluation": {"MOVED": "swaps.planting:MIN_SCORE_CHANGE"},
+    "evaluation.chance_baselines": {"FLOORS": "evaluation.chance_baselines:CHANCE_BASELINES"},
     "explanation": {
         name: f"explanation.explanation:{name}"
         for name in (
@@ -103,6 +113,7 @@ NAMES: dict[str, dict[str, str]] = {
     "lrp.reconstruction": {
         name: f"attr.reconstruction:{name}" for name in ("ReconstructionAttributor", "SaliencyAttributor")
     },
+    "recognition.features": {"Seen": "recognition.features:FaceFeatures"},
     "reconstruction": {"fit_regional": "training.regional_fit:fit_regional"},
     "reconstruction_command": {
         "atlas_command": "cli.atlas:atlas_command",
@@ -161,6 +172,17 @@ def renamed_arguments(names: Mapping[str, str], values: Mapping[str, str] | None
         return cast(F, call)
 
     return decorate
+
+
+def renamed_method(old: str, new: str) -> Callable[..., Any]:
+    """A method by its old name: calls the one by its new name, with a warning."""
+
+    def call(self: object, *args: Any, **kwargs: Any) -> Any:
+        name = type(self).__name__
+        warnings.warn(f"{name}.{old} is now {name}.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(self, new)(*args, **kwargs)
+
+    return call
 
 
 class _Finder(MetaPathFinder, Loader):

@@ -71,12 +71,12 @@ def looped(model: EvidenceModel, answers: Answers, areas: list[float], margin: f
     """The rule of `evidence_model`, a region at a time, of one face."""
     present = [r for r in range(COUNT) if areas[r] > 0]
     total = sum(areas)
-    stories = {
+    hypotheses = {
         "differs": [float(answers.differs[0, r] - answers.differs[0, COUNT]) for r in range(COUNT)],
         "alike": [float(answers.alike[0, r] - answers.alike[0, COUNT]) for r in range(COUNT)],
     }
-    mass = 1 + sum(math.exp(logits[r]) for logits in stories.values() for r in present)
-    likely = {name: [math.exp(logits[r]) / mass for r in range(COUNT)] for name, logits in stories.items()}
+    mass = 1 + sum(math.exp(logits[r]) for logits in hypotheses.values() for r in present)
+    likely = {name: [math.exp(logits[r]) / mass for r in range(COUNT)] for name, logits in hypotheses.items()}
     stands_out = [0.0] * COUNT
     for r in present:
         alike, differs = likely["alike"][r], likely["differs"][r]
@@ -138,16 +138,18 @@ def test_answers_are_the_mean_of_the_faces_and_their_mirror_images(
     attribution = Amortised(face_recognizer, network=model)
     (answer, _), _ = attribution.regional(pair)
     mask = torch.from_numpy(np.stack([r.regions.masks for r in (answer, attribution.regional(pair)[1][0])]))
-    said = []
+    predicted = []
     for turn in (lambda x: x, lambda x: x.flip(-1)):
         one = tuple(turn(side[:1]) for side in pair)
-        seen = extract(face_recognizer, torch.cat(one), model.layers)
+        features = extract(face_recognizer, torch.cat(one), model.layers)
         masks = turn(mask).double()
         present = torch.ones(1, COUNT, dtype=torch.bool)
         with torch.no_grad():
-            said.append(model.network(seen[:1], seen[1:], (masks[:1], masks[1:]), present))
-    torch.testing.assert_close(answer.answers.differs, (said[0].differs + said[1].differs).double() / 2)
-    torch.testing.assert_close(answer.answers.gain, (said[0].gain + said[1].gain).double() / 2)
+            predicted.append(model.network(features[:1], features[1:], (masks[:1], masks[1:]), present))
+    torch.testing.assert_close(
+        answer.answers.differs, (predicted[0].differs + predicted[1].differs).double() / 2
+    )
+    torch.testing.assert_close(answer.answers.gain, (predicted[0].gain + predicted[1].gain).double() / 2)
 
 
 def test_errors_are_the_spread_under_changes_that_mean_nothing(

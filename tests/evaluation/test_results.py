@@ -90,7 +90,7 @@ def test_summary_means_are_those_of_an_obvious_loop(results: Results) -> None:
     moved = [abs(f["moved"]) > 0.1 for f in results.facts.values() if "moved" in f]
     assert any(moved)
     assert rows["dissimilar, control", "auc", "xssab"].number == 5
-    assert rows["similar, two regions", "both", "floor_random"].number == 5
+    assert rows["similar, two regions", "both", "chance_random"].number == 5
 
 
 def test_leads_are_differences_on_the_same_pairs(results: Results) -> None:
@@ -130,7 +130,7 @@ def test_files_of_results(results: Results, tmp_path: Path) -> None:
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     for words in (
         "Dissimilar game",
-        "Floor: centre prior",
+        "Chance: centre prior",
         "Top-1 by chance: 0.143",
         "0.286",
         "No method failed",
@@ -145,7 +145,7 @@ def test_cost_and_quality_of_a_single_method_can_be_drawn(results: Results) -> N
     records = tuple(
         r._replace(value=0.0669452592021031) if r.protocol == "cost" else r
         for r in results.records
-        if r.method in ("xssab", "floor_centre")
+        if r.method in ("xssab", "chance_centre")
     )
     figure = cost_figure(replace(results, records=records, _cache={}), ["xssab"])
     assert figure is not None
@@ -238,6 +238,24 @@ def test_the_command(faces: Path, tmp_path: Path) -> None:
     wrong = RUNNER.invoke(app, [*arguments, "--split", "left"])
     assert wrong.exit_code == 2
     assert "'--split': 'left' is not one of" in wrong.stderr
+
+
+def test_old_options_of_the_command_are_understood_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def asking(*_arguments: object, **options: object) -> None:
+        asked.update(options)
+        raise InputError("asked")
+
+    monkeypatch.setattr("xfr_plugin.evaluation.evaluate", asking)
+    arguments = ["evaluate", "--faces", "f", "--pairs", "p", "--half", "report", "--no-floors"]
+    result = RUNNER.invoke(app, arguments)
+    assert "warning: --half is now --split" in result.stderr
+    assert "warning: --floors is now --chance" in result.stderr
+    assert (asked["split"], asked["chance"]) == ("test", False)
+    shown = RUNNER.invoke(app, ["evaluate", "--help"]).output
+    assert "--chance" in shown
+    assert "--floors" not in shown
 
 
 def test_durations_in_words() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from helpers.evaluation_faces import (
 
 from xfr_plugin.attr import METHODS as REGISTRY
 from xfr_plugin.attr import Xssab
+from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.errors import InputError, ResultError, UnknownNameError
 from xfr_plugin.evaluation import (
     EvaluationPair,
@@ -40,7 +42,7 @@ from xfr_plugin.evaluation import (
     Setting,
     known_protocols,
 )
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.run import Step
 from xfr_plugin.evaluation.store import EmbeddingCache, MapCache, Shard, locked
 
@@ -121,7 +123,7 @@ def test_every_pair_is_judged_once_by_every_protocol_that_can(finished: tuple[Pa
     results = finished[1]
     pairs, plantings = results.manifest.pairs, results.manifest.plantings
     assert len(pairs) == 40
-    assert results.methods == [*METHODS, *FLOORS]
+    assert results.methods == [*METHODS, *CHANCE_BASELINES]
     for method in results.methods:
         judged = [
             r.pair for r in results.records if (r.method, r.protocol, r.metric) == (method, "planted", "top1")
@@ -148,6 +150,23 @@ def test_a_finished_run_computes_nothing_again(
     before = lines(finished[0])
     assert without_cost(judge(faces, finished[0])) == without_cost(finished[1])
     assert lines(finished[0]) == before
+
+
+def test_a_run_of_an_earlier_version_goes_on(
+    faces: Path, finished: tuple[Path, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chance baselines were called floors: what is recorded by these names is found, and nothing is done twice."""
+    out = Path(shutil.copytree(finished[0], tmp_path / "earlier"))
+    manifest = out / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"chance_', '"floor_'))
+    for path in sorted(out.rglob("chance_*")):
+        path.rename(path.with_name(path.name.replace("chance_", "floor_")))
+    monkeypatch.setattr(PairAttribution, "attribute", None)
+    before = lines(out)
+    for only_report in (True, False):
+        assert without_cost(judge(faces, out, only_report=only_report)) == without_cost(finished[1])
+    assert lines(out) == before
+    assert CHANCE_BASELINES.keys() <= json.loads(manifest.read_text())["methods"].keys()
 
 
 def test_methods_and_protocols_may_be_added_from_kept_maps(
@@ -211,7 +230,10 @@ def test_failures_are_recorded_and_the_run_goes_on(
         ("xssab", "test_energy", "RuntimeError: no luck")
     }
     assert len(results.failures) == 6
-    assert {r.method for r in results.records if r.protocol == "test_energy"} == {METHODS[1], *FLOORS}
+    assert {r.method for r in results.records if r.protocol == "test_energy"} == {
+        METHODS[1],
+        *CHANCE_BASELINES,
+    }
     assert len(judge(faces, tmp_path, **options).failures) == 6
     healed = judge(faces, tmp_path, retry_failed=True, **options)
     assert not healed.failures
@@ -285,7 +307,7 @@ def test_names_of_protocols_and_methods(faces: Path, tmp_path: Path) -> None:
         assert protocol.name == name
         assert protocol.title
         assert json.dumps(protocol.settings(), default=str)
-    assert not set(FLOORS) & set(REGISTRY)
+    assert not set(CHANCE_BASELINES) & set(REGISTRY)
     with pytest.raises(UnknownNameError, match="did you mean 'planted'"):
         judge(faces, tmp_path, protocols=["plantet"])
     with pytest.raises(UnknownNameError, match="with options"):

@@ -112,7 +112,7 @@ def test_a_planting_moves_the_score_in_the_direction_of_its_game(planted: Plante
         assert game in left
 
 
-def test_a_method_that_knows_the_truth_wins_and_floors_do_not(
+def test_a_method_that_knows_the_truth_wins_and_chance_does_not(
     planted: PlantedPairs, recognizer: Recognizer
 ) -> None:
     signs = [1 if p.game == "similar" else -1 for p in planted.plantings]

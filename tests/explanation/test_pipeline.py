@@ -55,7 +55,7 @@ def test_explain_computes_nothing_twice(
     counts = counted(monkeypatch)
     explanation = xfr_plugin.explain(faces[0].image, faces[1].image, recognizer=shipped)
     assert explanation.method == "amortised"
-    assert counts == {"passes": 2, "images": 4, "outlines": 1, "fingerprints": 1, "looks": 2}
+    assert counts == {"passes": 2, "images": 4, "outlines": 1, "fingerprints": 1, "encoded": 2}
 
 
 def test_reconstruction_explains_from_the_embeddings_of_the_decision(

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 from torch import Tensor, nn
 
-from xfr_plugin.attr.counterfactual.model import READINGS, CounterfactualModel, Form, Story, StoryModel
+from xfr_plugin.attr.counterfactual.model import (
+    READINGS,
+    CounterfactualModel,
+    Form,
+    Hypothesis,
+    HypothesisModel,
+)
 from xfr_plugin.faces import RegionMap
 from xfr_plugin.swaps.donors import synthetic_faces
 
@@ -64,8 +70,8 @@ def any_model(seed: int = 3) -> CounterfactualModel:
     """A model of random numbers, in which every reading of every region matters."""
     rng = np.random.default_rng(seed)
 
-    def story(readings: int) -> StoryModel:
-        return StoryModel(
+    def hypothesis(readings: int) -> HypothesisModel:
+        return HypothesisModel(
             mean=rows(rng.normal(0, 0.1, (8, readings))),
             spread=rows(rng.uniform(0.1, 0.4, (8, readings))),
             weights=rows(rng.normal(0, 0.7, (8, readings))),
@@ -74,9 +80,9 @@ def any_model(seed: int = 3) -> CounterfactualModel:
             effect=float(rng.uniform(0.05, 0.3)),
         )
 
-    names: tuple[Story, ...] = ("dissimilar", "similar")
-    stories = {form: {name: story(len(known)) for name in names} for form, known in READINGS.items()}
-    return CounterfactualModel(stories=stories)
+    names: tuple[Hypothesis, ...] = ("dissimilar", "similar")
+    hypotheses = {form: {name: hypothesis(len(known)) for name in names} for form, known in READINGS.items()}
+    return CounterfactualModel(hypotheses=hypotheses)
 
 
 def rows(values: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
@@ -146,7 +152,7 @@ def looped_readings(
 
 
 def looped_posteriors(
-    fitted: StoryModel, readings: NDArray[np.float64], present: Sequence[bool], power: int = 1
+    fitted: HypothesisModel, readings: NDArray[np.float64], present: Sequence[bool], power: int = 1
 ) -> list[float]:
     """Of each region, and last of none of them, from readings R×F; of powers of the odds."""
     terms = []
@@ -171,8 +177,8 @@ def looped_evidence(
     shown = [area > 0 for area in areas]
     shares = [area / sum(areas) for area in areas]
     beyond, none = [0.0] * len(areas), 0.0
-    for story, sign in (("similar", 1), ("dissimilar", -1)):
-        fitted = model.stories[form][story]
+    for hypothesis, sign in (("similar", 1), ("dissimilar", -1)):
+        fitted = model.hypotheses[form][hypothesis]
         likely = looped_posteriors(fitted, readings, shown)
         standing_out = looped_posteriors(fitted, readings, shown, power=4)
         none = max(none, likely[-1])

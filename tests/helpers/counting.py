@@ -1,4 +1,4 @@
-"""Counts what costs time: passes through the recognizer, outlines, fingerprints, looks of the evidence network."""
+"""Counts what costs time: passes through the recognizer, outlines, fingerprints, encodings for amortised evidence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["counted"]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What happens from now on: `passes` and `images` through recognizers, `outlines`, `fingerprints`, `looks`."""
+    """What happens from now on: `passes` and `images` through recognizers, `outlines`, `fingerprints`, `encoded`."""
     counts: Counter[str] = Counter()
 
     def count(owner: Any, name: str, *what: str) -> None:
@@ -33,7 +33,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count(Recognizer, "features", "passes", "images")
     count(OutlineFinder, "forward", "outlines")
-    count(EvidenceNetwork, "look", "looks")
+    count(EvidenceNetwork, "encode", "encoded")
     hashes = SimpleNamespace(sha256=fingerprints.hashlib.sha256)
     monkeypatch.setattr(fingerprints, "hashlib", hashes)
     count(hashes, "sha256", "fingerprints")

@@ -99,10 +99,10 @@ def test_a_batch_is_embedded_in_one_forward(
 
 
 def test_a_batch_computes_nothing_twice(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default method explains from what embedding showed: one pass, one look, all regions found at once."""
+    """The default method explains from what embedding showed: one pass, encoded once, all regions found at once."""
     counts = counted(monkeypatch)
     ask(service, **pair(0, 1))
-    assert counts == {"passes": 1, "images": 2, "outlines": 1, "looks": 1}
+    assert counts == {"passes": 1, "images": 2, "outlines": 1, "encoded": 1}
     counts.clear()
     replies = service.answer_all([parse_request(pair(i, i + 1)) for i in range(4)], [True] * 3 + [False])
     assert [isinstance(reply, Answer) and reply.explanation is not None for reply in replies] == [
@@ -111,7 +111,7 @@ def test_a_batch_computes_nothing_twice(service: ExplanationService, monkeypatch
         True,
         False,
     ]
-    assert counts == {"passes": 1, "images": 8, "outlines": 1, "looks": 1}
+    assert counts == {"passes": 1, "images": 8, "outlines": 1, "encoded": 1}
 
 
 def test_a_service_starts_with_one_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:

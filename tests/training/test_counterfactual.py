@@ -40,7 +40,7 @@ def examples(count: int = 400, seed: int = 0) -> Examples:
 def test_what_is_informative_gets_the_weight_and_the_planted_region_the_evidence() -> None:
     model = fit_model(examples())
     for game, sign in (("similar", 1), ("dissimilar", -1)):
-        weights = sign * np.array(model.stories["pair"][game].weights)
+        weights = sign * np.array(model.hypotheses["pair"][game].weights)
         others = np.delete(weights, INFORMATIVE, axis=1)
         assert weights[:, INFORMATIVE].min() > 2 * np.abs(others).max()
     fresh = examples(seed=1)
@@ -102,10 +102,16 @@ def test_the_shipped_model_is_whole_and_damaged_ones_are_refused() -> None:
     text = shipped_model().model_dump_json()
     assert parse_model(text, "x") == shipped_model()
     document = json.loads(text)
-    document["stories"]["pair"]["similar"]["bias"] = [0.0]
+    document["hypotheses"]["pair"]["similar"]["bias"] = [0.0]
     lacking = json.loads(text)
-    del lacking["stories"]["alone"]
+    del lacking["hypotheses"]["alone"]
     for damaged in ("{", "[]", json.dumps(document), json.dumps(lacking), text.replace('"nose"', '"snout"')):
         with pytest.raises(WeightsError, match="no model"):
             parse_model(damaged, "model.json")
     assert isinstance(shipped_model(), CounterfactualModel)
+
+
+def test_files_that_call_hypotheses_stories_are_read() -> None:
+    """As earlier versions wrote them."""
+    text = shipped_model().model_dump_json().replace('"hypotheses"', '"stories"')
+    assert parse_model(text, "model.json") == shipped_model()

@@ -101,15 +101,15 @@ def test_faces_and_their_regions_move_together() -> None:
     assert int(shift.max()) < 12
 
 
-def test_both_stories_count_alike(task: EvidenceTask) -> None:
-    """Of a network that says nothing, the loss of the story is that of guessing, whatever was planted how often."""
+def test_both_hypotheses_count_alike(task: EvidenceTask) -> None:
+    """Of a network that knows nothing, the loss is that of guessing, whatever was planted how often."""
     lesson = task._lesson(task.train_part, 24, step_generator(0, 1), 0.5)
     present = lesson.present
     even = torch.zeros(len(present), 9).masked_fill(
         torch.cat((~present, torch.zeros(len(present), 1, dtype=torch.bool)), dim=1), -torch.inf
     )
     zeros = torch.zeros(len(present), 8)
-    loss = float(task._story(Answers(even, even, zeros, zeros), lesson))
+    loss = float(task._hypothesis(Answers(even, even, zeros, zeros), lesson))
     assert 0 < loss <= np.log(17) + 1e-6
     sure = even.clone()
     sure[torch.arange(len(present)), torch.where(lesson.planted, lesson.region, 8)] = 20.0
@@ -121,7 +121,7 @@ def test_both_stories_count_alike(task: EvidenceTask) -> None:
         zeros,
         zeros,
     )
-    assert float(task._story(right, lesson)) < 0.05 * loss
+    assert float(task._hypothesis(right, lesson)) < 0.05 * loss
 
 
 def test_a_lesson_says_what_the_recognizer_says(task: EvidenceTask) -> None:

@@ -90,7 +90,8 @@ def evaluate_command(
     ] = "auto",
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
-    floors: Annotated[bool, typer.Option(help="Judge the floors too.")] = True,
+    chance: Annotated[bool, typer.Option(help="Judge chance baselines too.")] = True,
+    floors: Annotated[bool | None, typer.Option(help="Old name of --chance.", hidden=True)] = None,
     keep_maps: Annotated[
         bool, typer.Option(help="Keep maps on disk, for agreement, average maps and later protocols.")
     ] = True,
@@ -106,6 +107,8 @@ def evaluate_command(
 
     if half is not None:
         warnings.warn("--half is now --split", FutureWarning, stacklevel=1)
+    if floors is not None:
+        warnings.warn("--floors is now --chance, and --no-floors --no-chance", FutureWarning, stacklevel=1)
     plan = PlantedPlan(
         count=limit or PlantedPlan().count,
         pairs=region_pairs,
@@ -128,7 +131,7 @@ def evaluate_command(
             split=_SPLITS[half] if half else split,
             regions=regions,
             seed=seed,
-            floors=floors,
+            chance=chance if floors is None else floors,
             keep_maps=keep_maps,
             retry_failed=retry_failed,
             only_report=only_report,

@@ -2,6 +2,7 @@
 
 from xfr_plugin import _moved
 from xfr_plugin.base.statistics import Interval, bootstrap_mean
+from xfr_plugin.evaluation.chance_baselines import average_maps, centre_prior, random_maps
 from xfr_plugin.evaluation.engine import evaluate, known_protocols
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.evaluation.pairs import PairEntry, PairList, read_pair_list
@@ -15,7 +16,6 @@ from xfr_plugin.evaluation.protocol import (
     Protocol,
     Setting,
 )
-from xfr_plugin.evaluation.protocols.planted_evidence.chance import average_maps, centre_prior, random_maps
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence, PlantedPair
 from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore, maps_of, score_maps
 from xfr_plugin.evaluation.results import Failure, Record, Results

@@ -1,4 +1,4 @@
-"""Floors as methods: maps that know nothing of the pair go through a run as any other's do."""
+"""What any method must beat: maps that know nothing of the pair. As methods they go through a run as any other."""
 
 from __future__ import annotations
 
@@ -9,23 +9,38 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin._moved import getattr_of
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.registry import Registry
 from xfr_plugin.errors import UnknownNameError
 from xfr_plugin.recognition.recognizer import Recognizer
+from xfr_plugin.swaps.planted_pairs import PlantedPairs
 
-__all__ = ["FLOORS", "CentrePrior", "ConfiguredMethod", "RandomMaps"]
+__all__ = [
+    "CHANCE_BASELINES",
+    "CentrePrior",
+    "ConfiguredMethod",
+    "RandomMaps",
+    "average_maps",
+    "centre_prior",
+    "random_maps",
+]
+
+Maps = NDArray[np.float32]
+
+__getattr__ = getattr_of("evaluation.chance_baselines")
 
 
-def _floor(cls: type[PairAttribution], *, name: str, title: str) -> Method:
+def _baseline(cls: type[PairAttribution], *, name: str, title: str) -> Method:
     return Method(
         name=name,
         title=title,
         cls=cls,
-        paper="a floor",
+        paper="a chance baseline",
         year=0,
         needs="scores",
         cost="none",
@@ -34,14 +49,14 @@ def _floor(cls: type[PairAttribution], *, name: str, title: str) -> Method:
     )
 
 
-FLOORS: Registry[Method] = Registry("floor", __name__)
-"""Name → floor."""
+CHANCE_BASELINES: Registry[Method] = Registry("chance baseline", __name__)
+"""Name → chance baseline."""
 
-chance_baseline = FLOORS.describing(_floor)
+chance_baseline = CHANCE_BASELINES.describing(_baseline)
 """Decorator of classes that know nothing of the pair: they are judged beside the methods, and are none."""
 
 
-@chance_baseline(name="floor_random", title="Floor: random")
+@chance_baseline(name="chance_random", title="Chance: random")
 class RandomMaps(PairAttribution):
     """White noise, drawn by the seed and the pixels of the face.
 
@@ -68,7 +83,7 @@ class RandomMaps(PairAttribution):
         return torch.from_numpy(noise)
 
 
-@chance_baseline(name="floor_centre", title="Floor: centre prior")
+@chance_baseline(name="chance_centre", title="Chance: centre prior")
 class CentrePrior(PairAttribution):
     """A Gaussian bump in the middle of the crop, σ a quarter of each side.
 
@@ -76,12 +91,38 @@ class CentrePrior(PairAttribution):
     """
 
     def _attribute_pair(self, pair: Pair) -> Tensor:
-        height, width = pair.images.shape[2:]
-        rows, columns = (
-            torch.exp(-(((torch.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * 0.25**2)) for n in (height, width)
-        )
-        bump = torch.outer(rows, columns).to(pair.images)
+        bump = _bump(pair.images.shape[2:]).to(pair.images)
         return bump.expand_as(pair.images) / pair.images.shape[1]
+
+
+def random_maps(pairs: PlantedPairs, seed: int = 0) -> Maps:
+    """White noise, N×H×W, drawn by the seed alone."""
+    height, width = pairs.probes.shape[2:]
+    noise = np.random.default_rng(seed).standard_normal((len(pairs), height, width))
+    return noise.astype(np.float32)
+
+
+def centre_prior(pairs: PlantedPairs) -> Maps:
+    """The bump of `CentrePrior`, salient in whichever game: N×H×W."""
+    bump = _bump(pairs.probes.shape[2:], torch.float64).numpy()
+    signs = np.array([1.0 if planting.game == "similar" else -1.0 for planting in pairs.plantings])
+    maps: Maps = (signs[:, None, None] * bump).astype(np.float32)
+    return maps
+
+
+def average_maps(maps: Maps, pairs: PlantedPairs) -> Maps:
+    """Each map replaced by the method's mean map of that game: what it shows whatever the pair."""
+    games = np.array([planting.game for planting in pairs.plantings])
+    averages = {game: maps[games == game].mean(axis=0) for game in set(games)}
+    return np.stack([averages[game] for game in games]).astype(np.float32)
+
+
+def _bump(size: torch.Size, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A Gaussian in the middle of a crop of `size` (height, width), σ a quarter of each side."""
+    rows, columns = (
+        torch.exp(-(((torch.arange(n, dtype=dtype) + 0.5) / n - 0.5) ** 2) / (2 * 0.25**2)) for n in size
+    )
+    return torch.outer(rows, columns)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from xfr_plugin._moved import renamed_arguments
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.evaluation.after import agreement, average_maps_judged
-from xfr_plugin.evaluation.chance_baselines import FLOORS, ConfiguredMethod
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES, ConfiguredMethod
 from xfr_plugin.evaluation.manifest import (
     RunManifest,
     describe_recognizer,
@@ -50,7 +50,7 @@ def known_protocols() -> dict[str, Callable[[], Protocol]]:
     return {"planted": PlantedEvidence, **PROTOCOLS}
 
 
-@renamed_arguments({"half": "split"}, values={"select": "dev", "report": "test"})
+@renamed_arguments({"half": "split", "floors": "chance"}, values={"select": "dev", "report": "test"})
 def evaluate(
     faces: str | os.PathLike[str],
     pairs: str | os.PathLike[str] | PairList,
@@ -67,7 +67,7 @@ def evaluate(
     regions: RegionSource = "auto",
     seed: int = 0,
     device: str | torch.device | None = None,
-    floors: bool = True,
+    chance: bool = True,
     keep_maps: bool = True,
     retry_failed: bool = False,
     only_report: bool = False,
@@ -94,7 +94,7 @@ def evaluate(
         regions: see `RegionSource`.
         seed: of everything random.
         device: see `verify`.
-        floors: judge the floors too.
+        chance: judge the chance baselines too.
         keep_maps: keep maps on disk. Agreement and average maps need them, and so do protocols that are added later.
         retry_failed: try again what has failed.
         only_report: compute nothing, collect what is there.
@@ -105,7 +105,7 @@ def evaluate(
         ResultError: `out` cannot be used, or another run is at work in it.
         WeightsError: the recognizer's weights cannot be used.
     """
-    chosen = _methods(methods, options or {}, floors)
+    chosen = _methods(methods, options or {}, chance)
     judges = _protocols(protocols)
     if split not in get_args(Split):
         raise UnknownNameError.of("split", split, get_args(Split))
@@ -164,7 +164,7 @@ def _collected(
     if not keep_maps:
         return results
     maps = MapCache(place / "maps")
-    real = [name for name in names if name not in FLOORS]
+    real = [name for name in names if name not in CHANCE_BASELINES]
     known = [entry for entry in (pairs or plantings) if entry.name in results.facts]
     planted = [entry for entry in plantings if entry.name in results.facts]
     more = (*agreement(known, real, maps, folder), *average_maps_judged(planted, real, maps, folder))
@@ -172,7 +172,7 @@ def _collected(
 
 
 def _methods(
-    choice: MethodChoice, options: Mapping[str, Mapping[str, Any]], floors: bool
+    choice: MethodChoice, options: Mapping[str, Mapping[str, Any]], chance: bool
 ) -> tuple[Method, ...]:
     chosen = chosen_methods(choice)
     for name in options:
@@ -184,7 +184,7 @@ def _methods(
         ConfiguredMethod.of(method, dict(options[method.name])) if method.name in options else method
         for method in chosen
     )
-    return (*given, *FLOORS.values()) if floors else given
+    return (*given, *CHANCE_BASELINES.values()) if chance else given
 
 
 def _given(method: Method) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from xfr_plugin._version import __version__
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.evaluation.pairs import PairEntry
+from xfr_plugin.evaluation.store import OLD_NAMES
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["RunManifest", "describe_recognizer", "read_manifest", "versions", "write_manifest"]
@@ -35,7 +36,7 @@ class RunManifest(BaseModel):
         threshold: at which pairs are decided.
         seed: of everything random in the protocols.
         regions: where named regions come from.
-        methods: options by method, floors included.
+        methods: options by method, chance baselines included.
         protocols: settings by protocol.
         pairs: plain pairs, in their order.
         plantings: planted pairs, in their order.
@@ -55,6 +56,13 @@ class RunManifest(BaseModel):
     pairs: tuple[PairEntry, ...] = ()
     plantings: tuple[PairEntry, ...] = ()
     faces: dict[str, str]
+
+    @field_validator("methods")
+    @classmethod
+    def _by_their_names(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Of a document of an earlier version too."""
+        now = {old: name for name, old in OLD_NAMES.items()}
+        return {now.get(name, name): options for name, options in methods.items()}
 
     def joined(self, old: RunManifest) -> RunManifest:
         """This run as a continuation of an older one in the same folder.

@@ -135,7 +135,7 @@ class Protocol(ABC):
         return {}
 
     def salient_sign(self, pair: EvaluationPair) -> int:
-        """Sign of the evidence that a pair is judged by: what a floor without signs is multiplied with."""
+        """Sign of the evidence that a pair is judged by: what a chance baseline without signs is multiplied with."""
         return 1 if pair.genuine else -1
 
     def slices(self, facts: Mapping[str, object]) -> tuple[str, ...]:

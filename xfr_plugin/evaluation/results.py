@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.manifest import RunManifest
 from xfr_plugin.evaluation.pairs import PairEntry, person_of
 from xfr_plugin.evaluation.protocol import Protocol
 from xfr_plugin.evaluation.run import COST
-from xfr_plugin.evaluation.store import Shard
+from xfr_plugin.evaluation.store import Shard, records_path
 from xfr_plugin.evaluation.summary import Key, SummaryRow, clustered_means, medians
 
 __all__ = ["AGREEMENT", "Failure", "Record", "Results", "collect"]
@@ -29,7 +30,7 @@ class Record(NamedTuple):
 
     Attributes:
         pair: name of the pair.
-        method: name of the method, or of a floor.
+        method: name of the method, or of a chance baseline.
         protocol: name of the protocol.
         variant: see `Measurement`.
         metric: see `Measurement`.
@@ -76,9 +77,9 @@ class Results:
 
     @property
     def methods(self) -> list[str]:
-        """Methods with results, floors last."""
+        """Methods with results, chance baselines last."""
         names = dict.fromkeys(record.method for record in self.records)
-        return sorted(names, key=lambda name: name.startswith("floor_"))
+        return sorted(names, key=lambda name: name in CHANCE_BASELINES)
 
     def array(self) -> NDArray[np.void]:
         """All records as a structured array; `at` is NaN where there is none."""
@@ -170,7 +171,7 @@ def collect(
     names = list(methods)
     for protocol in (*protocols, COST):
         for method in names:
-            shard = Shard(folder / "records" / protocol / f"{method}.jsonl", read_only=True)
+            shard = Shard(records_path(folder, protocol, method), read_only=True)
             for pair in wanted:
                 line = shard.lines.get(pair)
                 if line is not None and "error" in line:

@@ -17,7 +17,7 @@ from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.memory import measured_peak
 from xfr_plugin.errors import InputError, in_one_line
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.pairs import PairEntry, load_pair
 from xfr_plugin.evaluation.protocol import (
     EvaluationPair,
@@ -28,7 +28,7 @@ from xfr_plugin.evaluation.protocol import (
     Protocol,
     Setting,
 )
-from xfr_plugin.evaluation.store import EmbeddingCache, Line, MapCache, Shard
+from xfr_plugin.evaluation.store import EmbeddingCache, Line, MapCache, Shard, records_path
 from xfr_plugin.faces.folder import FaceFolder
 
 __all__ = ["COST", "Engine", "Progress", "Step"]
@@ -65,7 +65,7 @@ class Engine:
     Attributes:
         setting: recognizer, threshold and seed.
         faces: where the pairs come from.
-        methods: to be judged; floors are among them.
+        methods: to be judged; chance baselines are among them.
         protocols: by name.
         folder: of the run.
         keep_maps: keep maps on disk, for protocols added later, agreement and average maps.
@@ -93,8 +93,7 @@ class Engine:
     def shard(self, protocol: str, method: str) -> Shard:
         """Records of a protocol on a method."""
         if (protocol, method) not in self._shards:
-            path = self.folder / "records" / protocol / f"{method}.jsonl"
-            self._shards[protocol, method] = Shard(path)
+            self._shards[protocol, method] = Shard(records_path(self.folder, protocol, method))
         return self._shards[protocol, method]
 
     def retry_failures(self) -> None:
@@ -182,7 +181,7 @@ class Engine:
             self.shard(name, method.name).append({**line, "seconds": round(seconds, 4)})
 
     def _judged(self, protocol: Protocol, method: Method, pair: EvaluationPair, maps: PairMaps) -> Line:
-        if method.name in FLOORS:
+        if method.name in CHANCE_BASELINES:
             sign = np.float32(protocol.salient_sign(pair))
             maps = (sign * maps[0], sign * maps[1])
         try:

@@ -20,10 +20,13 @@ from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import ResultError
 from xfr_plugin.evaluation.protocol import PairMaps
 
-__all__ = ["EmbeddingCache", "Line", "MapCache", "Shard", "locked"]
+__all__ = ["OLD_NAMES", "EmbeddingCache", "Line", "MapCache", "Shard", "locked", "records_path"]
 
 Line: TypeAlias = dict[str, Any]
 """One line of a shard: a JSON object with the `pair` that it is about."""
+
+OLD_NAMES = {"chance_random": "floor_random", "chance_centre": "floor_centre"}
+"""Name of a method → how earlier versions called it: what runs of theirs left stays where it is."""
 
 _SAVE_EVERY = 64
 
@@ -81,6 +84,11 @@ class Shard:
             temporary.write_text("".join(texts), encoding="utf-8")
 
 
+def records_path(folder: Path, protocol: str, method: str) -> Path:
+    """File of the records of a protocol on a method, in the folder of a run."""
+    return _placed(folder / "records" / protocol, method, ".jsonl")
+
+
 class MapCache:
     """Maps on disk, as the 32-bit floats that they are judged in: half precision would tie pixels, and so change
     the order in which they are removed.
@@ -111,7 +119,7 @@ class MapCache:
 
     def _path(self, method: str, pair: str) -> Path:
         assert self.folder is not None
-        return self.folder / method / f"{hashlib.sha256(pair.encode()).hexdigest()[:24]}.npz"
+        return _placed(self.folder, method) / f"{hashlib.sha256(pair.encode()).hexdigest()[:24]}.npz"
 
 
 class EmbeddingCache:
@@ -173,6 +181,12 @@ def locked(folder: Path) -> Iterator[None]:
             except OSError as error:
                 raise ResultError(f"another run is at work in {folder}: wait for it, or end it") from error
         yield
+
+
+def _placed(folder: Path, method: str, suffix: str = "") -> Path:
+    """Where something of a method lies: by its old name where that is there."""
+    old = folder / f"{OLD_NAMES.get(method, method)}{suffix}"
+    return old if old.exists() else folder / f"{method}{suffix}"
 
 
 def _parsed(text: bytes, path: Path, number: int) -> Line:

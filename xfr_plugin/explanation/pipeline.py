@@ -180,14 +180,14 @@ def open_pair(
 def embed_faces(
     recognizer: Recognizer, aligned: Sequence[AlignedFace], layers: Sequence[str] = ()
 ) -> list[Face]:
-    """Embed faces in one pass, and keep what these layers of the recognizer's network see of them."""
+    """Embed faces in one pass, and keep the feature maps of these layers of the recognizer's network."""
     stacked = np.stack([face.image for face in aligned]).transpose(0, 3, 1, 2)
     images = torch.from_numpy(stacked / 255).to(recognizer.device, recognizer.dtype)
-    seen = extract(recognizer, images, layers)
-    kept = dict(zip(layers, seen.maps, strict=True))
+    features = extract(recognizer, images, layers)
+    kept = dict(zip(layers, features.maps, strict=True))
     return [
         Face(unit, image, face, {name: maps[place] for name, maps in kept.items()})
-        for place, (unit, image, face) in enumerate(zip(seen.embeddings, images, aligned, strict=True))
+        for place, (unit, image, face) in enumerate(zip(features.embeddings, images, aligned, strict=True))
     ]
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
+from xfr_plugin._moved import renamed_method
 from xfr_plugin.faces.alignment import ARCFACE_TEMPLATE
 
 __all__ = ["AlignerNetwork", "Located", "box_frames", "from_crop", "sample_crops", "to_crop"]
@@ -73,17 +74,19 @@ class AlignerNetwork(nn.Module):
         Returns:
             The landmarks of the fine step, and the mean score of both steps.
         """
-        coarse = self.look(self.coarse, sample_crops(images, frames), frames)
+        coarse = self.locate(self.coarse, sample_crops(images, frames), frames)
         fine_frames = self.fine_frames(coarse.points, frames)
-        fine = self.look(self.fine, sample_crops(images, fine_frames), fine_frames)
+        fine = self.locate(self.fine, sample_crops(images, fine_frames), fine_frames)
         return Located(fine.points, (coarse.logits + fine.logits) / 2)
 
-    def look(self, step: nn.Module, crops: Tensor, frames: Tensor) -> Located:
+    def locate(self, step: nn.Module, crops: Tensor, frames: Tensor) -> Located:
         """Run one step on its crops (B×1×64×64) and place its landmarks in the image."""
         points, logits = step(_standardised(crops))
         placed = from_crop(points, frames)
         eye_distances = (placed[:, 1] - placed[:, 0]).detach().norm(dim=1)
         return Located(placed + eye_distances[:, None, None] * self.label_offset, logits)
+
+    look = renamed_method("look", "locate")
 
     def fine_frames(self, points: Tensor, frames: Tensor) -> Tensor:
         """Frames of the fine step, in which `points` (B×5×2) lie on the mean shape.

@@ -10,18 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin._moved import getattr_of
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.outputs import check_units
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["Seen", "extract", "layers_by_size", "with_kept_maps"]
+__all__ = ["FaceFeatures", "extract", "layers_by_size", "with_kept_maps"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
+__getattr__ = getattr_of("recognition.features")
+
 
 @dataclass(frozen=True)
-class Seen:
+class FaceFeatures:
     """What a recognizer computes of N faces.
 
     Attributes:
@@ -32,8 +35,8 @@ class Seen:
     maps: tuple[Tensor, ...]
     embeddings: Tensor
 
-    def __getitem__(self, some: slice | Tensor) -> Seen:
-        return Seen(tuple(values[some] for values in self.maps), self.embeddings[some])
+    def __getitem__(self, some: slice | Tensor) -> FaceFeatures:
+        return FaceFeatures(tuple(values[some] for values in self.maps), self.embeddings[some])
 
 
 def layers_by_size(
@@ -70,7 +73,7 @@ def layers_by_size(
     return dict(found[size] for size in sorted(found, reverse=True))
 
 
-def extract(function: nn.Module, images: Tensor, layers: Sequence[str], *arguments: Any) -> Seen:
+def extract(function: nn.Module, images: Tensor, layers: Sequence[str], *arguments: Any) -> FaceFeatures:
     """Embed faces, and keep the feature maps of some layers, in one pass without gradients.
 
     Args:
@@ -92,7 +95,7 @@ def extract(function: nn.Module, images: Tensor, layers: Sequence[str], *argumen
         raise InputError(f"the network did not use {missing[0]!r}, which amortised evidence reads")
     if isinstance(function, Recognizer):
         check_units(embeddings, function.name)
-    return Seen(tuple(kept[name] for name in layers), embeddings)
+    return FaceFeatures(tuple(kept[name] for name in layers), embeddings)
 
 
 def with_kept_maps(function: _Module, layers: Sequence[str]) -> tuple[_Module, Mapping[str, Tensor]]:

@@ -170,7 +170,7 @@ def _face(face: Face) -> Any:
 def _refusal(status: int, data: bytes) -> str:
     """What TorchServe itself said, if it was that."""
     try:
-        said = str(json.loads(data)["message"])[:200]
+        message = str(json.loads(data)["message"])[:200]
     except (ValueError, KeyError, TypeError):
-        said = "no answer of the service"
-    return f"the server answered {status}: {said}"
+        message = "no answer of the service"
+    return f"the server answered {status}: {message}"

@@ -69,14 +69,14 @@ def sentences(
     """The decision and its reasons in words; `tables` holds the regions of probe and reference."""
     verdict = "match" if decision.match else "no match"
     side = "above" if decision.margin >= 0 else "below"
-    said = [
+    lines = [
         f"{verdict.capitalize()}: the score {decision.score:.3f} is {abs(decision.margin):.3f} {side} the "
         f"threshold {decision.threshold:.3f} ({decision.threshold_source})."
     ]
     for name, table in zip(SIDES, tables, strict=True):
         if table:
-            said += [sentence for sign in (1, -1) if (sentence := _strongest(name, table, sign))]
-    return (*said, f"{method}: {caveat}.")
+            lines += [sentence for sign in (1, -1) if (sentence := _strongest(name, table, sign))]
+    return (*lines, f"{method}: {caveat}.")
 
 
 def _draws(request: Request) -> bool:

@@ -101,10 +101,10 @@ class AlignerTask(Task):
         images[-textures:] = random_textures(textures, images.shape[2:], generator)
         images = images.to(self.device)
         frames = torch.cat([face_frames, other_frames]).to(self.device)
-        coarse = network.look(network.coarse, disturbed(sample_crops(images, frames), generator), frames)
+        coarse = network.locate(network.coarse, disturbed(sample_crops(images, frames), generator), frames)
         fine_frames = moved(network.fine_frames(coarse.points.detach(), frames), generator)
         crops = disturbed(sample_crops(images, fine_frames), generator)
-        fine = network.look(network.fine, crops, fine_frames)
+        fine = network.locate(network.fine, crops, fine_frames)
         truth = self._truth(indices, face_frames).to(self.device)
         terms = {"coarse": landmark_loss(coarse, truth), "fine": landmark_loss(fine, truth)}
         terms["score"] = score_loss(coarse, len(indices)) + score_loss(fine, len(indices))

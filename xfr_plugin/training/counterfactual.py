@@ -17,7 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from xfr_plugin.attr.counterfactual.attribution import Counterfactual
-from xfr_plugin.attr.counterfactual.model import READINGS, CounterfactualModel, Form, Story, StoryModel
+from xfr_plugin.attr.counterfactual.model import (
+    READINGS,
+    CounterfactualModel,
+    Form,
+    Hypothesis,
+    HypothesisModel,
+)
 from xfr_plugin.attr.counterfactual.readings import PAIR_READINGS
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError
@@ -45,7 +51,7 @@ LEAST_EFFECT = 0.05
 _L2, _OWN = 0.01, 8.0
 _PHOTOS = 12
 _FIELDS = ("readings", "present", "region", "similar", "effect")
-_STORIES: tuple[Story, ...] = ("dissimilar", "similar")
+_HYPOTHESES: tuple[Hypothesis, ...] = ("dissimilar", "similar")
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Examples:
         readings: `PAIR_READINGS` of the probe, N×R×F.
         present: N×R, whether the probe shows the region.
         region: index of the planted region; −1 where nothing was planted.
-        similar: N, whether the pair belongs to the similar story.
+        similar: N, whether the pair belongs to the hypothesis `similar`.
         effect: N, by how much the planting moved the score, ≥ 0.
     """
 
@@ -168,7 +174,7 @@ def collect_examples(
         faces: folder of aligned faces.
         people: files of training people.
         regions_of: regions of each face, for planting.
-        count: plantings of each story that move the score enough; half as many pairs of each story stay untouched.
+        count: plantings of each hypothesis that move the score enough; half as many pairs of each stay untouched.
         seed: of the draw.
         progress: called with the number of pairs read, and of all.
 
@@ -177,8 +183,8 @@ def collect_examples(
     """
     attribution = Counterfactual(recognizer)
     chosen: list[tuple[Planting, bool, float]] = []
-    for story in _STORIES:
-        planted, clean = _plan(recognizer, faces, people, regions_of, story, count, seed)
+    for hypothesis in _HYPOTHESES:
+        planted, clean = _plan(recognizer, faces, people, regions_of, hypothesis, count, seed)
         chosen += [(planting, True, effect) for planting, effect in planted]
         chosen += [(planting, False, 0.0) for planting in clean]
     parts = []
@@ -192,22 +198,22 @@ def collect_examples(
 def fit_model(
     examples: Examples, training: Mapping[str, str | int | float] | None = None
 ) -> CounterfactualModel:
-    """Fit both stories, for both forms; the same examples give the same model.
+    """Fit both hypotheses, for both forms; the same examples give the same model.
 
     Raises:
-        InputError: a region was never planted, or a story has no untouched pairs.
+        InputError: a region was never planted, or a hypothesis has no untouched pairs.
     """
-    stories: dict[Form, dict[Story, StoryModel]] = {}
+    hypotheses: dict[Form, dict[Hypothesis, HypothesisModel]] = {}
     for form in READINGS:
-        stories[form] = {}
-        for story in _STORIES:
-            part = examples.only(examples.similar == (story == "similar"))
+        hypotheses[form] = {}
+        for hypothesis in _HYPOTHESES:
+            part = examples.only(examples.similar == (hypothesis == "similar"))
             missing = set(range(len(REGIONS))) - set(part.region.tolist())
             if missing or -1 not in part.region:
                 what = ", ".join(REGIONS[index] for index in sorted(missing)) or "none of the regions"
-                raise InputError(f"no example of the {story} story with {what} planted: collect more")
-            stories[form][story] = _fit_story(part, form)
-    return CounterfactualModel(stories=stories, training=dict(training or {}))
+                raise InputError(f"no example of {hypothesis!r} with {what} planted: collect more")
+            hypotheses[form][hypothesis] = _fit_hypothesis(part, form)
+    return CounterfactualModel(hypotheses=hypotheses, training=dict(training or {}))
 
 
 def with_regions(people: Mapping[str, Sequence[str]], regions_of: RegionsOf) -> dict[str, list[str]]:
@@ -228,7 +234,7 @@ def _plan(
     faces: Path,
     people: Mapping[str, Sequence[str]],
     regions_of: RegionsOf,
-    story: Story,
+    hypothesis: Hypothesis,
     count: int,
     seed: int,
 ) -> tuple[list[tuple[Planting, float]], list[Planting]]:
@@ -237,7 +243,7 @@ def _plan(
         people,
         4 * count,
         seed=seed,
-        games=(story,),
+        games=(hypothesis,),
         regions=REGIONS,
         regions_of=regions_of,
         matched=True,
@@ -275,7 +281,7 @@ def _read(
     )
 
 
-def _fit_story(examples: Examples, form: Form) -> StoryModel:
+def _fit_hypothesis(examples: Examples, form: Form) -> HypothesisModel:
     columns = [PAIR_READINGS.index(name) for name in READINGS[form]]
     values, region = examples.readings[:, :, columns], examples.region
     others = examples.present & (np.arange(len(REGIONS)) != region[:, None])
@@ -283,7 +289,7 @@ def _fit_story(examples: Examples, form: Form) -> StoryModel:
     spread = np.stack([values[others[:, r], r].std(axis=0) for r in range(len(REGIONS))])
     effect = np.mean([examples.effect[region == r].mean() for r in range(len(REGIONS))])
     weights, bias, none = _fit_logits((values - mean) / spread, examples.present, region)
-    return StoryModel(
+    return HypothesisModel(
         mean=_rows(mean),
         spread=_rows(spread),
         weights=_rows(weights),

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.attr.amortised.model import EvidenceCard, EvidenceModel, save_evidence
-from xfr_plugin.attr.amortised.network import Answers, EvidenceNetwork, story_logits
+from xfr_plugin.attr.amortised.network import Answers, EvidenceNetwork, hypothesis_logits
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.base.weights import load_state_dict_into, read_weights
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.regions import RegionMap
-from xfr_plugin.recognition.features import Seen, layers_by_size, with_kept_maps
+from xfr_plugin.recognition.features import FaceFeatures, layers_by_size, with_kept_maps
 from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 from xfr_plugin.recognition.zoo import load_recognizer
@@ -166,8 +166,8 @@ class Lesson:
         quiet: whether such regions do not move the score, B.
     """
 
-    probes: Seen
-    references: Seen
+    probes: FaceFeatures
+    references: FaceFeatures
     masks: tuple[Tensor, Tensor]
     present: Tensor
     region: Tensor
@@ -225,13 +225,13 @@ class EvidenceTask(Task):
             part.embeddings = torch.cat([self._embedded(part.faces(some)).cpu() for some in numbers])
 
     def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Cross entropies of the story and of both questions, and the error of the changes; see `Task`."""
+        """Cross entropies of the hypothesis and of both questions, and the error of the changes; see `Task`."""
         del indices  # every batch is drawn anew
         count = self.config.batch_size
         lesson = self._lesson(self.train_part, count, generator, self.config.distracted)
         flipped = torch.rand(len(lesson.region), generator=generator) < 0.25
         answers = self._answers(self.network, lesson, flipped.to(self.device))
-        story = self._story(answers, lesson)
+        hypothesis = self._hypothesis(answers, lesson)
         differs = self._question(answers.differs, lesson, lesson.genuine)
         alike = self._question(answers.alike, lesson, ~lesson.genuine)
         changes = _change_error(answers.gain, lesson.gain, lesson, ~flipped.to(self.device))
@@ -239,9 +239,17 @@ class EvidenceTask(Task):
         seams = _seam_error(answers.differs, lesson, lesson.genuine)
         seams = seams + _seam_error(answers.alike, lesson, ~lesson.genuine)
         config = self.config
-        total = story + config.question * (differs + alike) + config.changes * changes + config.seams * seams
-        parts = {"story": story, "differs": differs, "alike": alike, "changes": changes, "seams": seams}
-        return {"total": total, **parts}
+        return {
+            "total": hypothesis
+            + config.question * (differs + alike)
+            + config.changes * changes
+            + config.seams * seams,
+            "hypothesis": hypothesis,
+            "differs": differs,
+            "alike": alike,
+            "changes": changes,
+            "seams": seams,
+        }
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -282,13 +290,13 @@ class EvidenceTask(Task):
         figures: dict[str, float] = {}
         for game in ("dissimilar", "similar"):
             kept = joined[f"{game} counts"].bool()
-            for name in ("top-1", "beats", "story beats", "misled"):
+            for name in ("top-1", "beats", "signed beats", "misled"):
                 values = joined[f"{game} {name}"][kept]
                 figures[f"{game} {name}"] = float(values.nanmean()) if len(values) else 0.0
             figures[f"{game} seams followed"] = float(joined[f"{game} seams followed"].nanmean())
         for name in ("gain", "loss"):
             known = joined[f"known {name}"].isfinite()
-            pair = torch.stack((joined[f"known {name}"][known], joined[f"said {name}"][known]))
+            pair = torch.stack((joined[f"known {name}"][known], joined[f"predicted {name}"][known]))
             figures[f"correlation of {name}"] = float(torch.corrcoef(pair)[0, 1])
         return figures
 
@@ -304,16 +312,16 @@ class EvidenceTask(Task):
         answers: Answers = network(probes, references, masks, present)
         return answers
 
-    def _story(self, answers: Answers, lesson: Lesson) -> Tensor:
+    def _hypothesis(self, answers: Answers, lesson: Lesson) -> Tensor:
         """Cross entropy of what a pair is: one region differs, or one is alike, or neither."""
-        logits = story_logits(answers)
+        logits = hypothesis_logits(answers)
         place = lesson.region + torch.where(lesson.genuine, 0, _COUNT)
         shown = logits.gather(1, place[:, None])[:, 0].isfinite()
         silent = torch.where(lesson.quiet, _SILENT, 0.0)
         weight = torch.where(lesson.planted, self._strength(lesson) * shown, silent)
         label = torch.where(lesson.planted & shown, place, 2 * _COUNT)
         errors = functional.cross_entropy(logits, label, reduction="none")
-        # both stories count alike, although plantings in genuine pairs move the score further
+        # both hypotheses count alike, although plantings in genuine pairs move the score further
         kinds = (lesson.planted & lesson.genuine, lesson.planted & ~lesson.genuine, ~lesson.planted)
         shares = zip(kinds, _SHARES, strict=True)
         return torch.stack([share * _weighted(errors, weight * kind) for kind, share in shares]).sum()
@@ -352,9 +360,9 @@ class EvidenceTask(Task):
         stack = torch.where(mirrored[:, None, None, None], stack.flip(4), stack)
         moves = [draw.moves(self.config.jitter) for _ in range(2)]
         stack = torch.stack([warped(x, moves[i == 1]) for i, x in enumerate(stack)])
-        seen = self._seen(stack[:2].flatten(0, 1))
+        features = self._features(stack[:2].flatten(0, 1))
         others = self._embedded(stack[2:].flatten(0, 1)).split(count)
-        own, partner = seen[:count], seen[count:]
+        own, partner = features[:count], features[count:]
         before, gained, lost = ((other * partner.embeddings).sum(dim=1) for other in others)
         after = (own.embeddings * partner.embeddings).sum(dim=1)
         masks = (
@@ -397,10 +405,10 @@ class EvidenceTask(Task):
         chosen = torch.cat((*(some[numbers] for numbers in best), rest))[:count]
         return draw.only(chosen)
 
-    def _seen(self, images: Tensor) -> Seen:
+    def _features(self, images: Tensor) -> FaceFeatures:
         recognizer, kept = with_kept_maps(self.recognizer, list(self.layers))
         embeddings = self._embedded(images, recognizer)
-        return Seen(tuple(kept[name].float() for name in self.layers), embeddings)
+        return FaceFeatures(tuple(kept[name].float() for name in self.layers), embeddings)
 
     @torch.no_grad()
     def _embedded(self, images: Tensor, recognizer: Recognizer | None = None) -> Tensor:
@@ -566,7 +574,7 @@ class Draw:
     def _fits(self, donors: Tensor, region: Tensor) -> Tensor:
         """Which donors N×K show the region, as the probe does, cover it with their face, and are turned alike."""
         part = self.part
-        seen = (part.shown[donors, region[:, None]] >= SMALLEST) & (
+        visible = (part.shown[donors, region[:, None]] >= SMALLEST) & (
             part.shown[self.probe, region] >= SMALLEST
         )[:, None]
         turned = (part.turn[donors] - part.turn[self.probe][:, None]).abs() <= TURNED
@@ -576,7 +584,7 @@ class Draw:
             index = part.index[donors[some].to(part.device)]
             there = (index == _OUTSIDE) == (region[some] == _OUTSIDE).to(part.device)[:, None, None, None]
             covered.append((there & mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3)).clamp_min(1) >= COVERED)
-        return seen & turned & torch.cat(covered).cpu()
+        return visible & turned & torch.cat(covered).cpu()
 
     def _mate(self, numbers: Tensor) -> Tensor:
         """Another photograph of the person; the same one, where there is no other."""
@@ -620,12 +628,12 @@ def _mirrored(values: Tensor, which: Tensor) -> Tensor:
     return torch.where(which[:, None, None, None], values.flip(3), values)
 
 
-def _exchanged(a: Seen, b: Seen, which: Tensor) -> tuple[Seen, Seen]:
+def _exchanged(a: FaceFeatures, b: FaceFeatures, which: Tensor) -> tuple[FaceFeatures, FaceFeatures]:
     def mixed(x: Tensor, y: Tensor) -> Tensor:
         return torch.where(which.view(-1, *[1] * (x.ndim - 1)), y, x)
 
-    first = Seen(tuple(map(mixed, a.maps, b.maps)), mixed(a.embeddings, b.embeddings))
-    second = Seen(tuple(map(mixed, b.maps, a.maps)), mixed(b.embeddings, a.embeddings))
+    first = FaceFeatures(tuple(map(mixed, a.maps, b.maps)), mixed(a.embeddings, b.embeddings))
+    second = FaceFeatures(tuple(map(mixed, b.maps, a.maps)), mixed(b.embeddings, a.embeddings))
     return first, second
 
 
@@ -633,9 +641,9 @@ def _weighted(errors: Tensor, weight: Tensor) -> Tensor:
     return (errors * weight).sum() / weight.sum().clamp_min(1)
 
 
-def _change_error(said: Tensor, known: Tensor, lesson: Lesson, counts: Tensor) -> Tensor:
+def _change_error(predicted: Tensor, known: Tensor, lesson: Lesson, counts: Tensor) -> Tensor:
     """Squared error of a change of the score, in tenths; large ones count less."""
-    own = said.gather(1, lesson.asked[:, None])[:, 0]
+    own = predicted.gather(1, lesson.asked[:, None])[:, 0]
     kept = known.isfinite() & lesson.present.gather(1, lesson.asked[:, None])[:, 0] & counts
     return functional.smooth_l1_loss(own[kept] * 10, known[kept] * 10) if bool(kept.any()) else own.sum() * 0
 
@@ -657,11 +665,11 @@ def _seam_error(logits: Tensor, lesson: Lesson, own: Tensor) -> Tensor:
 def _judged(lesson: Lesson, answers: Answers) -> dict[str, Tensor]:
     """For each pair: does the planted region stand out among those that show, and what does another seam do?"""
     rows: dict[str, Tensor] = {}
-    likely = story_logits(answers).softmax(dim=1)
-    story = (likely[:, :_COUNT] - likely[:, _COUNT:-1])[:, :_OUTSIDE]
+    likely = hypothesis_logits(answers).softmax(dim=1)
+    evidence = (likely[:, :_COUNT] - likely[:, _COUNT:-1])[:, :_OUTSIDE]
     for game, logits, signed, own in (
-        ("dissimilar", answers.differs, story, lesson.genuine),
-        ("similar", answers.alike, -story, ~lesson.genuine),
+        ("dissimilar", answers.differs, evidence, lesson.genuine),
+        ("similar", answers.alike, -evidence, ~lesson.genuine),
     ):
         values = logits[:, :_OUTSIDE]
         region = lesson.region.clamp_max(_OUTSIDE - 1)
@@ -678,12 +686,12 @@ def _judged(lesson: Lesson, answers: Answers) -> dict[str, Tensor]:
         beaten = (values < truth) & values.isfinite()
         rows[f"{game} beats"] = beaten.sum(dim=1) / rivals.clamp_min(1)
         below = (signed < signed.gather(1, region[:, None])) & values.isfinite()
-        rows[f"{game} story beats"] = below.sum(dim=1) / rivals.clamp_min(1)
+        rows[f"{game} signed beats"] = below.sum(dim=1) / rivals.clamp_min(1)
         misled = (values.argmax(dim=1) == lesson.control).float()
         rows[f"{game} misled"] = torch.where(lesson.control < _OUTSIDE, misled, torch.nan)
         followed = own & ~lesson.planted & lesson.quiet & (lesson.control < _OUTSIDE)
         rows[f"{game} seams followed"] = torch.where(followed, misled, torch.nan)
-    for name, known, said in (("gain", lesson.gain, answers.gain), ("loss", lesson.loss, answers.loss)):
+    for name, known, predicted in (("gain", lesson.gain, answers.gain), ("loss", lesson.loss, answers.loss)):
         rows[f"known {name}"] = known
-        rows[f"said {name}"] = said.gather(1, lesson.asked[:, None])[:, 0]
+        rows[f"predicted {name}"] = predicted.gather(1, lesson.asked[:, None])[:, 0]
     return rows

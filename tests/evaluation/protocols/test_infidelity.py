@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.protocol import Setting
 from xfr_plugin.evaluation.protocols._shared import generator_for
 from xfr_plugin.evaluation.protocols.infidelity import Infidelity, square_masks
@@ -111,8 +111,8 @@ def test_sensitivity_is_that_of_plain_loops(recognizer: Recognizer) -> None:
 
 def test_a_map_that_does_not_look_is_not_sensitive(recognizer: Recognizer) -> None:
     setting, state = Setting(recognizer, 0.2), torch.random.get_rng_state()
-    for name, expected in (("floor_centre", 0.0), ("floor_random", math.sqrt(2))):
-        measured = list(Sensitivity().judge(a_pair(), random_pair_maps(), FLOORS[name], setting))
+    for name, expected in (("chance_centre", 0.0), ("chance_random", math.sqrt(2))):
+        measured = list(Sensitivity().judge(a_pair(), random_pair_maps(), CHANCE_BASELINES[name], setting))
         assert value_of(measured, "sensitivity_max") == pytest.approx(expected, abs=0.15)
     assert torch.equal(state, torch.random.get_rng_state())
     scores = list(Sensitivity().judge(a_pair(), random_pair_maps(), METHODS["occlusion"], setting))

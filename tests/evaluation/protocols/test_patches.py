@@ -11,7 +11,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr.registry import METHODS, Method
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.protocol import Setting
 from xfr_plugin.evaluation.protocols._shared import generator_for
 from xfr_plugin.evaluation.protocols.patch_replacement import PatchReplacement, patch_grid
@@ -104,8 +104,8 @@ def test_who_knows_the_patches_restores_them_first(recognizer: Recognizer, genui
     probe, reference = recognizer.embed(torch.cat(pair.images(recognizer)))
     assert scores[-1] == pytest.approx(float(probe @ reference))
     assert all(score == pytest.approx(scores[-1]) for score in scores[4:])
-    floor = list(protocol.judge(pair, random_pair_maps(), FLOORS["floor_centre"], setting))
-    assert 0 <= value_of(floor, "found", name) < 1
+    baseline = list(protocol.judge(pair, random_pair_maps(), CHANCE_BASELINES["chance_centre"], setting))
+    assert 0 <= value_of(baseline, "found", name) < 1
 
 
 def test_genuine_pairs_get_patches_of_nobody_and_options_are_checked(recognizer: Recognizer) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xfr_plugin.attr.registry import METHODS, Method
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.protocol import EvaluationPair, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import explained, generator_for
 from xfr_plugin.evaluation.protocols.randomisation import Randomisation, layers_from_output, randomise
@@ -90,8 +90,8 @@ def test_maps_of_the_network_go_and_maps_of_nothing_stay(recognizer: Recognizer)
         measured = list(protocol.judge(a_pair(), _maps(METHODS[name], recognizer), METHODS[name], setting))
         assert value_of(measured, "remaining") < 0.6
         assert list(values_of(measured, "magnitude_correlation")) == [10, 50, 100]
-    floor = FLOORS["floor_centre"]
-    measured = list(protocol.judge(a_pair(), _maps(floor, recognizer), floor, setting))
+    baseline = CHANCE_BASELINES["chance_centre"]
+    measured = list(protocol.judge(a_pair(), _maps(baseline, recognizer), baseline, setting))
     assert value_of(measured, "remaining") == pytest.approx(1)
 
 

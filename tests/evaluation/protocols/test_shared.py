@@ -11,7 +11,7 @@ from helpers.protocol_toys import SIZE, a_pair, random_pair_maps
 
 from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.protocol import MapProtocol, MethodProtocol, Setting
 from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols._shared import (
@@ -98,7 +98,7 @@ def test_what_needs_no_map_is_asked_once_for_all_methods(recognizer: Recognizer)
         a_pair(genuine=False, name="other"),
         Counting(recognizer, 0.2),
     )
-    methods = [METHODS["xssab"], FLOORS["floor_random"]]
+    methods = [METHODS["xssab"], CHANCE_BASELINES["chance_random"]]
     for protocol, first, later in ((Infidelity(), 32, 0), (PatchReplacement(), 30, 9)):
         found = []
         for judged, method, cost in (

@@ -11,7 +11,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr.registry import METHODS, Method
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.protocol import Setting
 from xfr_plugin.evaluation.protocols._shared import explained, rank_correlation
 from xfr_plugin.evaluation.protocols.stability import Stability, changed_photo, same_region, top_overlap
@@ -72,11 +72,11 @@ def test_a_turned_decision_is_not_held_against_the_map(recognizer: Recognizer) -
 
 
 def test_a_map_of_nothing_is_stable_and_pairs_get_different_changes(recognizer: Recognizer) -> None:
-    setting, floor, protocol = Setting(recognizer, 0.2), FLOORS["floor_centre"], Stability()
-    maps = explained(floor.build(recognizer, 0.2), a_pair().images(recognizer))
+    setting, baseline, protocol = Setting(recognizer, 0.2), CHANCE_BASELINES["chance_centre"], Stability()
+    maps = explained(baseline.build(recognizer, 0.2), a_pair().images(recognizer))
     drawn = set()
     for name in "abcdefghijkl":
-        measured = list(protocol.judge(a_pair(name=name), maps, floor, setting))
+        measured = list(protocol.judge(a_pair(name=name), maps, baseline, setting))
         variants = {m.variant for m in measured}
         drawn |= variants
         assert len(variants) == 2

@@ -103,8 +103,8 @@ METHODS: Registry[Method] = Registry("method", "xfr_plugin.attr", _listed)
 """Method name → method. The modules of `xfr_plugin.attr` are imported when it is first read."""
 
 
-def _described(cls: type[PairAttribution], /, *, relative_cost: float, **said: Any) -> Method:
-    return Method(cls=cls, relative_cost=relative_cost, **said)
+def _described(cls: type[PairAttribution], /, *, relative_cost: float, **fields: Any) -> Method:
+    return Method(cls=cls, relative_cost=relative_cost, **fields)
 
 
 attribution_method = METHODS.describing(_described)

@@ -25,7 +25,7 @@ from xfr_plugin.attr.amortised.model import (
 from xfr_plugin.attr.amortised.network import Answers
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
-from xfr_plugin.recognition.features import Seen, extract
+from xfr_plugin.recognition.features import FaceFeatures, extract
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.regions import FaceRegions, face_regions, named_errors, rasterize, regions_of
 
@@ -146,17 +146,17 @@ class Amortised(CompletePairAttribution):
         half = len(answers) // 2
         return answers[:half], answers[half:]
 
-    def see(self, images: Tensor, *arguments: object) -> Seen:
+    def see(self, images: Tensor, *arguments: object) -> FaceFeatures:
         """Old name of `recognition.features.extract`."""
         _warn("see", "recognition.features.extract")
         return extract(self._module, images, self.layers, *arguments)
 
     @torch.no_grad()
-    def maps_of(self, seen: Seen, labels: Sequence[RegionMap]) -> Tensor:
+    def maps_of(self, features: FaceFeatures, labels: Sequence[RegionMap]) -> Tensor:
         """Maps 2N×H×W of N probes and their references, without mirror images: what `explain_prepared` took over."""
         _warn("maps_of", "explain_prepared")
-        answers = self._answers_of([self._viewed(seen)], regions_of(labels))
-        return torch.stack([rasterize(a.regions, a.evidence) for a in answers]).to(seen.embeddings)
+        answers = self._answers_of([self._viewed(features)], regions_of(labels))
+        return torch.stack([rasterize(a.regions, a.evidence) for a in answers]).to(features.embeddings)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -176,8 +176,8 @@ class Amortised(CompletePairAttribution):
         pair, errors = _read_pair((probes.images, references.images), ()), errors and self.regions == "found"
         known = probes.regions and references.regions and [*probes.regions, *references.regions]
         regions = self._regions(pair, known)
-        seen = _seen((probes, references), self.layers)
-        views = [self._view(pair) if seen is None else self._viewed(seen)]
+        features = _features((probes, references), self.layers)
+        views = [self._view(pair) if features is None else self._viewed(features)]
         if self.mirrored or errors:
             views.append(self._view(pair, mirrored=True))
         answers = self._answers_of(views if self.mirrored else views[:1], regions)
@@ -197,8 +197,8 @@ class Amortised(CompletePairAttribution):
         found = []
         for view in views:
             for shift in ((step, 0), (-step, 0), (0, step), (0, -step)):
-                said = self._ask(view, masks.roll(shift, dims=(2, 3)), present)
-                found.append(torch.stack([a.evidence for a in self._answered(said, view, regions)]))
+                predicted = self._predict(view, masks.roll(shift, dims=(2, 3)), present)
+                found.append(torch.stack([a.evidence for a in self._answered(predicted, view, regions)]))
         return torch.stack(found)
 
     def _maps_and_evidence(self, pair: Pair) -> tuple[Tensor, Tensor]:
@@ -233,36 +233,38 @@ class Amortised(CompletePairAttribution):
         images = pair.images.flip(3) if mirrored else pair.images
         return self._viewed(extract(self._module, images, self.layers, *pair.forward_args), mirrored)
 
-    def _viewed(self, seen: Seen, mirrored: bool = False) -> _View:
+    def _viewed(self, features: FaceFeatures, mirrored: bool = False) -> _View:
         network = self._folded_network
         own = next(network.parameters())
-        maps, units = tuple(values.to(own) for values in seen.maps), seen.embeddings.to(own)
-        return _View(seen.embeddings, network.look(Seen(maps, units)), mirrored)
+        maps, units = tuple(values.to(own) for values in features.maps), features.embeddings.to(own)
+        return _View(features.embeddings, network.encode(FaceFeatures(maps, units)), mirrored)
 
     def _answers_of(self, views: Sequence[_View], regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
         masks, present = _masks(regions, views[0].units.device)
-        answers = self._ask(views[0], masks, present)
+        answers = self._predict(views[0], masks, present)
         if len(views) == 2:
-            answers = _mean(answers, self._ask(views[1], masks, present))
+            answers = _mean(answers, self._predict(views[1], masks, present))
         return self._answered(answers, views[0], regions)
 
-    def _answered(self, said: Answers, view: _View, regions: Sequence[FaceRegions]) -> list[AmortisedAnswer]:
+    def _answered(
+        self, predicted: Answers, view: _View, regions: Sequence[FaceRegions]
+    ) -> list[AmortisedAnswer]:
         units = view.units.double()
         margins = (units * units.roll(len(units) // 2, dims=0)).sum(dim=1) - self.threshold
         masks, present = _masks(regions, units.device)
-        evidence = self.network.evidence(said, (masks.sum(dim=(2, 3)) * present).double(), margins)
+        evidence = self.network.evidence(predicted, (masks.sum(dim=(2, 3)) * present).double(), margins)
         return [
-            AmortisedAnswer(regions[i], evidence[i], said[i : i + 1], float(margins[i]))
+            AmortisedAnswer(regions[i], evidence[i], predicted[i : i + 1], float(margins[i]))
             for i in range(len(regions))
         ]
 
-    def _ask(self, view: _View, masks: Tensor, present: Tensor) -> Answers:
+    def _predict(self, view: _View, masks: Tensor, present: Tensor) -> Answers:
         """Answers of every face about itself and its partner, in 64 bits; masks are of the faces as they are."""
-        units, floating = view.units.to(view.looks), masks.to(view.looks)
+        units, floating = view.units.to(view.encoded), masks.to(view.encoded)
         floating = floating.flip(3) if view.mirrored else floating
         order = torch.arange(len(masks), device=masks.device).roll(len(masks) // 2)
-        answers = self._folded_network.answer(
-            (view.looks, view.looks[order]), (units, units[order]), (floating, floating[order]), present
+        answers = self._folded_network.predict(
+            (view.encoded, view.encoded[order]), (units, units[order]), (floating, floating[order]), present
         )
         return Answers(*(getattr(answers, name).double() for name in _FIELDS))
 
@@ -272,7 +274,7 @@ class _View:
     """M faces, as they are or mirrored: their embeddings M×D, and what the network compares of them."""
 
     units: Tensor
-    looks: Tensor
+    encoded: Tensor
     mirrored: bool
 
 
@@ -284,12 +286,14 @@ def _warn(old: str, new: str) -> None:
     warnings.warn(f"Amortised.{old} is now {new}", DeprecationWarning, stacklevel=3)
 
 
-def _seen(sides: tuple[Prepared, Prepared], layers: Sequence[str]) -> Seen | None:
-    """What the recognizer saw of probes and references, if all of it is known."""
+def _features(sides: tuple[Prepared, Prepared], layers: Sequence[str]) -> FaceFeatures | None:
+    """The features of probes and references, if all of them are known."""
     units = [side.units for side in sides if side.units is not None]
     if len(units) < 2 or any(name not in side.maps for side in sides for name in layers):
         return None
-    return Seen(tuple(torch.cat([side.maps[name] for side in sides]) for name in layers), torch.cat(units))
+    return FaceFeatures(
+        tuple(torch.cat([side.maps[name] for side in sides]) for name in layers), torch.cat(units)
+    )
 
 
 def _opened(source: EvidenceSource, function: nn.Module) -> EvidenceModel:

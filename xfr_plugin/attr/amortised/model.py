@@ -1,9 +1,9 @@
 """Evidence networks with what belongs to them: files, the recognizer they were trained for, and the rule.
 
-From the answers of a network to the evidence of each region. Of a pair it is asked which story is true: one of R
+From the answers of a network to the evidence of each region. Of a pair it is asked which hypothesis is true: one of R
 regions differs, one is alike, or neither. The logits of both questions, each less that of its "none", and 0 for
-"neither", have one softmax, so that a pair has one story. With its posterior p, the part of the face A_r that a
-region covers, and the mean effect e of a story's plantings on the score,
+"neither", have one softmax, so that only one can be true. With its posterior p, the part of the face A_r that a
+region covers, and the mean effect e of the plantings of a hypothesis on the score,
 
     b_r = R A_r (p_r(alike) e(alike) − p_r(differs) e(differs)).
 
@@ -29,7 +29,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from xfr_plugin.attr.amortised.network import Answers, EvidenceNetwork, story_logits
+from xfr_plugin.attr.amortised.network import Answers, EvidenceNetwork, hypothesis_logits
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.weights import load_state_dict_into, read_metadata, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
@@ -134,7 +134,7 @@ class EvidenceModel:
         """
         present = areas > 0
         parts = areas / areas.sum(dim=1, keepdim=True)
-        differs, alike, neither = _stories(answers)
+        differs, alike, neither = _posteriors(answers)
         effect = alike * self.card.alike - differs * self.card.differs
         stands_out = effect * parts * present.sum(dim=1, keepdim=True)
         rest = (margins - stands_out.sum(dim=1))[:, None]
@@ -151,10 +151,10 @@ EvidenceSource: TypeAlias = str | os.PathLike[str] | EvidenceModel | None
 """An evidence network, its file, or None for the one that ships for the recognizer."""
 
 
-def _stories(answers: Answers) -> tuple[Tensor, Tensor, Tensor]:
+def _posteriors(answers: Answers) -> tuple[Tensor, Tensor, Tensor]:
     """Posteriors of "this region differs" N×R, "this region is alike" N×R, and neither N×1."""
     count = answers.gain.shape[1]
-    likely = story_logits(answers).softmax(dim=1)
+    likely = hypothesis_logits(answers).softmax(dim=1)
     return likely[:, :count], likely[:, count:-1], likely[:, -1:]
 
 

@@ -1,8 +1,8 @@
-"""The network of amortised evidence: from what a recognizer sees of two faces to what each region decides.
+"""The network of amortised evidence: from the features of two faces to what each region decides.
 
-It looks at the recognizer's own feature maps of both faces, one of every size, and at its embeddings; compares them
-place by place and region by region; and lets the regions compete, as only one may stand out. What it says of a
-region are four numbers: the logits of being the one region that differs, and the one that is alike (each beside
+It reads the recognizer's own feature maps of both faces, one of every size, and its embeddings; compares them
+place by place and region by region; and lets the regions compete, as only one may stand out. It predicts four numbers
+of each region: the logits of being the one region that differs, and the one that is alike (each beside
 "none of them"), and how far the score would rise with the partner's region, and fall with a stranger's.
 """
 
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin.recognition.features import Seen
+from xfr_plugin._moved import getattr_of, renamed_method
+from xfr_plugin.recognition.features import FaceFeatures
 from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
 
-__all__ = ["Answers", "EvidenceNetwork", "story_logits"]
+__all__ = ["Answers", "EvidenceNetwork", "hypothesis_logits"]
 
 GRID = 14
 """Rows and columns on which faces are compared."""
@@ -28,10 +29,12 @@ _REGIONS = len(EXCHANGED_REGIONS)
 _DROPPED, _FORGOTTEN = 0.1, 0.3
 _SCALE = 10.0  # changes of the score are about a tenth
 
+__getattr__ = getattr_of("attr.amortised.network")
+
 
 @dataclass(frozen=True)
 class Answers:
-    """What is said of N probes with R regions.
+    """What is predicted of N probes with R regions.
 
     Attributes:
         differs: logits of being the region that differs, and of "none", N×(R+1).
@@ -49,7 +52,7 @@ class Answers:
         return Answers(self.differs[some], self.alike[some], self.gain[some], self.loss[some])
 
 
-def story_logits(answers: Answers) -> Tensor:
+def hypothesis_logits(answers: Answers) -> Tensor:
     """Logits of what a pair is, N×(2R+1): each region is the one that differs, each is the one alike, or neither."""
     differs, alike = (logits[:, :-1] - logits[:, -1:] for logits in (answers.differs, answers.alike))
     return torch.cat((differs, alike, torch.zeros_like(differs[:, :1])), dim=1)
@@ -81,8 +84,10 @@ class EvidenceNetwork(nn.Module):
         self.region = nn.Linear(width, _HEADS)
         self.none = nn.Linear(width, 2)
 
-    def forward(self, probe: Seen, reference: Seen, masks: tuple[Tensor, Tensor], present: Tensor) -> Answers:
-        """Say what each region of the probes decides.
+    def forward(
+        self, probe: FaceFeatures, reference: FaceFeatures, masks: tuple[Tensor, Tensor], present: Tensor
+    ) -> Answers:
+        """Predict what each region of the probes decides.
 
         Args:
             probe: of N faces.
@@ -90,41 +95,44 @@ class EvidenceNetwork(nn.Module):
             masks: regions of probe and reference, N×R×H×W of numbers in [0, 1].
             present: which regions the probe shows, N×R.
         """
-        looks = self.look(probe), self.look(reference)
-        return self.answer(looks, (probe.embeddings, reference.embeddings), masks, present)
+        encoded = self.encode(probe), self.encode(reference)
+        return self.predict(encoded, (probe.embeddings, reference.embeddings), masks, present)
 
-    def look(self, seen: Seen) -> Tensor:
+    def encode(self, features: FaceFeatures) -> Tensor:
         """What is compared of N faces, N×C×G×G."""
-        maps = [layer(values) for layer, values in zip(self.inputs, seen.maps, strict=True)]
-        looked: Tensor = self.tower(torch.cat(maps, dim=1))
-        return looked
+        maps = [layer(values) for layer, values in zip(self.inputs, features.maps, strict=True)]
+        encoded: Tensor = self.tower(torch.cat(maps, dim=1))
+        return encoded
 
-    def answer(
+    def predict(
         self,
-        looks: tuple[Tensor, Tensor],
+        encoded: tuple[Tensor, Tensor],
         embeddings: tuple[Tensor, Tensor],
         masks: tuple[Tensor, Tensor],
         present: Tensor,
     ) -> Answers:
-        """The same as `forward`, from what was seen of probes and references."""
-        a, b = looks
+        """The same as `forward`, from the encoded probes and references."""
+        a, b = encoded
         compared = self.compare(torch.cat(((a - b).abs(), a * b, a), dim=1))
         own, other = (functional.adaptive_avg_pool2d(mask, GRID) for mask in masks)
         pa, pb, pc = _pooled(a, own), _pooled(b, other), _pooled(compared, own)
-        seen = torch.cat((pc, pa, pb, (pa - pb).abs(), pa * pb), dim=2)
-        tokens = self.token(self.drop(seen)) + self.names
+        pooled = torch.cat((pc, pa, pb, (pa - pb).abs(), pa * pb), dim=2)
+        tokens = self.token(self.drop(pooled)) + self.names
         # embeddings tell who somebody is, which helps with people that are known from training only
         whole = self.whole(self.forget(_pair_of(*embeddings)))
         hidden = torch.cat((tokens, whole[:, None]), dim=1)
         padding = torch.cat((~present, torch.zeros_like(present[:, :1])), dim=1)
         mixed = self.norm(self.mix(hidden, src_key_padding_mask=padding))
-        said = self.region(mixed[:, :-1]).float().unbind(dim=2)
+        heads = self.region(mixed[:, :-1]).float().unbind(dim=2)
         none = self.none(mixed[:, -1]).float()
         differs, alike = (
             torch.cat((logits.masked_fill(~present, -torch.inf), none[:, i : i + 1]), dim=1)
-            for i, logits in enumerate(said[:2])
+            for i, logits in enumerate(heads[:2])
         )
-        return Answers(differs, alike, said[2] / _SCALE, said[3] / _SCALE)
+        return Answers(differs, alike, heads[2] / _SCALE, heads[3] / _SCALE)
+
+    look = renamed_method("look", "encode")
+    answer = renamed_method("answer", "predict")
 
 
 class _Input(nn.Module):

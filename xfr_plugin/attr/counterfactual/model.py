@@ -1,7 +1,7 @@
 """From readings of interventions to the evidence of each region, by what known evidence taught.
 
-Two stories are told of every pair. *Dissimilar*: the faces are one person's but for one region; *similar*: two
-people's but for one region. For each story, plantings among training people (one region exchanged, or none) taught a
+There are two hypotheses about every pair. *Dissimilar*: the faces are one person's but for one region; *similar*: two
+people's but for one region. For each, plantings among training people (one region exchanged, or none) taught a
 multinomial logistic regression with few weights: nearly the same for all regions, on readings standardised by region,
 with an intercept for each region and one for "none of them".
 
@@ -13,7 +13,7 @@ planting on the score, and the part of the face A_r that the region covers, R re
 The first part orders pixels by how likely each is to lie in the region that decides, which favours small regions. The
 second lies densely on the region that stands out, whatever its size, and is nothing where none does.
 
-What is left of the margin, t = s − τ − Σ b, is not owed to one region. As far as a story finds none (q, the square
+What is left of the margin, t = s − τ − Σ b, is not owed to one region. As far as none stands out (q, the square
 of the larger of the two posteriors of "none"), it is divided by what was measured, m: in proportion to the loss of
 the score without the region, or, where t < 0, to the gain by the partner's (of a face against an embedding: by
 nobody's). The rest of it lies evenly:
@@ -31,9 +31,10 @@ from importlib import resources
 from typing import Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
+from xfr_plugin._moved import getattr_of
 from xfr_plugin.attr.counterfactual.readings import ALONE_READINGS, PAIR_READINGS
 from xfr_plugin.errors import WeightsError
 from xfr_plugin.swaps.regions import REGIONS
@@ -42,8 +43,8 @@ __all__ = [
     "READINGS",
     "CounterfactualModel",
     "Form",
-    "Story",
-    "StoryModel",
+    "Hypothesis",
+    "HypothesisModel",
     "parse_model",
     "shipped_model",
 ]
@@ -51,18 +52,20 @@ __all__ = [
 Form: TypeAlias = Literal["pair", "alone"]
 """Which readings there are: of both faces, or of a face against an embedding."""
 
-Story: TypeAlias = Literal["dissimilar", "similar"]
+Hypothesis: TypeAlias = Literal["dissimilar", "similar"]
 
 READINGS: dict[Form, tuple[str, ...]] = {"pair": PAIR_READINGS, "alone": ALONE_READINGS}
 
-_SIGNS: dict[Story, float] = {"similar": 1.0, "dissimilar": -1.0}
+_SIGNS: dict[Hypothesis, float] = {"similar": 1.0, "dissimilar": -1.0}
 _SHARPNESS = 4.0
 _STANDING_OUT = 2 / 3
 _EVEN = 1e-3  # where no intervention moves the score, evenly
 
+__getattr__ = getattr_of("attr.counterfactual.model")
 
-class StoryModel(BaseModel):
-    """One story of one form; R regions, F readings.
+
+class HypothesisModel(BaseModel):
+    """One hypothesis of one form; R regions, F readings.
 
     Attributes:
         mean: R×F, of regions that were not planted.
@@ -94,12 +97,12 @@ class StoryModel(BaseModel):
 
 
 class CounterfactualModel(BaseModel):
-    """Both stories, for both forms.
+    """Both hypotheses, for both forms.
 
     Attributes:
         format: of the document.
         regions: names, in order.
-        stories: by form and story.
+        hypotheses: by form and name.
         training: what it was fitted on, in words and numbers.
     """
 
@@ -107,7 +110,9 @@ class CounterfactualModel(BaseModel):
 
     format: Literal["xfr-counterfactual/2"] = "xfr-counterfactual/2"
     regions: tuple[str, ...] = REGIONS
-    stories: dict[Form, dict[Story, StoryModel]]
+    hypotheses: dict[Form, dict[Hypothesis, HypothesisModel]] = Field(
+        validation_alias=AliasChoices("hypotheses", "stories")  # which older files call them
+    )
     training: dict[str, str | int | float] = {}
 
     @model_validator(mode="after")
@@ -115,14 +120,14 @@ class CounterfactualModel(BaseModel):
         if self.regions != REGIONS:
             raise ValueError(f"regions must be {', '.join(REGIONS)}")
         for form, readings in READINGS.items():
-            for story in ("dissimilar", "similar"):
-                model = self.stories.get(form, {}).get(story)
+            for hypothesis in _SIGNS:
+                model = self.hypotheses.get(form, {}).get(hypothesis)
                 if model is None:
-                    raise ValueError(f"no {story} story of form {form}")
+                    raise ValueError(f"no hypothesis {hypothesis!r} of form {form}")
                 rows = {len(row) for row in (*model.mean, *model.spread, *model.weights)}
                 columns = {len(x) for x in (model.mean, model.spread, model.weights, model.bias)}
                 if rows != {len(readings)} or columns != {len(REGIONS)}:
-                    raise ValueError(f"the {story} story of form {form} has another shape")
+                    raise ValueError(f"the hypothesis {hypothesis!r} of form {form} has another shape")
         return self
 
     def evidence(self, form: Form, readings: Tensor, areas: Tensor, margin: float) -> Tensor:
@@ -139,8 +144,8 @@ class CounterfactualModel(BaseModel):
         """
         parts, present = areas / areas.sum(), areas > 0
         beyond, none = torch.zeros_like(readings[..., 0]), torch.zeros_like(readings[..., :1, 0])
-        for story, sign in _SIGNS.items():
-            model = self.stories[form][story]
+        for hypothesis, sign in _SIGNS.items():
+            model = self.hypotheses[form][hypothesis]
             logits = model.logits(readings, present)
             likely, standing_out = logits.softmax(dim=-1), (_SHARPNESS * logits).softmax(dim=-1)
             dense = standing_out[..., :-1] * parts * present.sum()

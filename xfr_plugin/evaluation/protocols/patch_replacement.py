@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
     Attributions,
@@ -159,7 +159,9 @@ class PatchReplacement(MethodProtocol):
         setting: Setting,
     ) -> NDArray[np.intp]:
         """Patches in the order in which they are restored."""
-        sign = 1 if method.name in FLOORS else self.salient_sign(pair)  # a floor has no signs of its own
+        sign = (
+            1 if method.name in CHANCE_BASELINES else self.salient_sign(pair)
+        )  # which has no signs of its own
         sums = np.bincount(grid.ravel(), weights=sign * signed.ravel().astype(np.float64))
         means = sums / np.bincount(grid.ravel())
         return salient_order(means, generator_for(setting, pair, f"{self.name}, ties"))

@@ -81,7 +81,7 @@ class Randomisation(MethodProtocol):
         return {"depths": list(self.depths), "noise": self.noise, "smoothing": self.smoothing}
 
     def salient_sign(self, pair: EvaluationPair) -> int:
-        """A floor is compared with itself, so it keeps its sign."""
+        """A chance baseline is compared with itself, so it keeps its sign."""
         return 1
 
     def judge(

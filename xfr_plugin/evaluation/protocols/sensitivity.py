@@ -53,7 +53,7 @@ class Sensitivity(MethodProtocol):
         return {"samples": self.samples, "radius": self.radius}
 
     def salient_sign(self, pair: EvaluationPair) -> int:
-        """A floor is compared with itself, so it keeps its sign."""
+        """A chance baseline is compared with itself, so it keeps its sign."""
         return 1
 
     def judge(

@@ -87,7 +87,7 @@ class Stability(MethodProtocol):
         return {"changes": list(self.changes), "count": self.count, "smoothing": self.smoothing}
 
     def salient_sign(self, pair: EvaluationPair) -> int:
-        """A floor is compared with itself, so it keeps its sign."""
+        """A chance baseline is compared with itself, so it keeps its sign."""
         return 1
 
     def judge(

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xfr_plugin.base.files import atomic_path
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.report.curves import cost_figure, curve_figure
 from xfr_plugin.evaluation.report.style import (
     SHOWN,
@@ -53,7 +53,7 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
 def ranking_figure(results: Results) -> Figure | None:
     """Methods × metrics: the mean in the cell, the rank as its colour."""
     columns = ranked_columns(results)
-    methods = [*by_mean_rank(results), *(name for name in results.methods if name in FLOORS)]
+    methods = [*by_mean_rank(results), *(name for name in results.methods if name in CHANCE_BASELINES)]
     if not columns or len(methods) < 2:
         return None
     ranks, values = np.full((2, len(methods), len(columns)), np.nan)
@@ -75,15 +75,15 @@ def ranking_figure(results: Results) -> Figure | None:
     axes.set_yticks(range(len(methods)), [method_title(method) for method in methods], fontsize=8.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    _lines_between(axes, list(columns), len(methods) - sum(method in FLOORS for method in methods))
+    _lines_between(axes, list(columns), len(methods) - sum(method in CHANCE_BASELINES for method in methods))
     axes.set_xlabel(
-        "means; blue: first among the methods, red: last. Methods by mean rank, floors below.", fontsize=8
+        "means; blue: first among the methods, red: last. Methods by mean rank, chance below.", fontsize=8
     )
     return figure
 
 
 def region_figure(results: Results, best: Sequence[str]) -> Figure | None:
-    """Pixel AUC and top-1 by planted region, of the best methods and the floors."""
+    """Pixel AUC and top-1 by planted region, of the best methods and the chance baselines."""
     rows = {
         (r.slice, r.metric, r.method): r
         for r in results.summary()
@@ -91,7 +91,7 @@ def region_figure(results: Results, best: Sequence[str]) -> Figure | None:
     }
     if not rows:
         return None
-    shown = [*best[:SHOWN], *(name for name in results.methods if name in FLOORS)]
+    shown = [*best[:SHOWN], *(name for name in results.methods if name in CHANCE_BASELINES)]
     figure = Figure(figsize=(14, 7.6), layout="constrained")
     grid = figure.subplots(2, 2, sharey="row", sharex=True)
     for line, (metric, title) in enumerate((("auc", "pixel AUC in the face"), ("top1", "top-1"))):
@@ -168,7 +168,7 @@ def _bars(
 
 
 def _lines_between(axes: Axes, columns: Sequence[Score], methods: int) -> None:
-    """White lines between protocols, and above the floors."""
+    """White lines between protocols, and above the chance baselines."""
     for place, (before, after) in enumerate(pairwise(columns)):
         if before[0] != after[0]:
             axes.axvline(place + 0.5, color="white", lw=3)

@@ -1,11 +1,11 @@
-"""Tables of an evaluation in Markdown: a row for each method, floors last, with 95 % intervals."""
+"""Tables of an evaluation in Markdown: a row for each method, chance baselines last, with 95 % intervals."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from xfr_plugin.evaluation.chance_baselines import FLOORS
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.run import COST
 from xfr_plugin.evaluation.summary import SummaryRow
@@ -59,7 +59,7 @@ def _heading(results: Results) -> str:
         f"`{run.recognizer['name']}`, threshold {run.threshold:.4g}; seed {run.seed}; regions from the {run.regions}"
         f"; xfr-plugin {run.versions['xfr-plugin']}, torch {run.versions['torch']}. "
         f"{len(pairs)} pairs ({genuine} genuine), {len(planted)} planted pairs. Means over pairs with 95 % bootstrap "
-        "intervals, in which pairs of one probe's person are drawn together. Best in bold, floors last; "
+        "intervals, in which pairs of one probe's person are drawn together. Best in bold, chance last; "
         "intervals of neighbours that overlap mean that their order is not known.",
     ]
     return "\n".join(lines)
@@ -124,7 +124,7 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
 def _leads(results: Results, lookup: Lookup, game: str) -> str:
     """How far the best method by AUC is ahead of every other on the same plantings."""
     rows = {name: lookup.row("planted", game, "", "auc", name) for name in results.methods}
-    means = {name: row.mean for name, row in rows.items() if row is not None and name not in FLOORS}
+    means = {name: row.mean for name, row in rows.items() if row is not None and name not in CHANCE_BASELINES}
     if len(means) < 2:
         return ""
     best = max(means, key=lambda name: means[name])
@@ -217,7 +217,7 @@ def _table(results: Results, columns: Sequence[Column]) -> str:
     used = [i for i in range(len(columns)) if any(cells[name][i] for name in shown)]
     if not used:
         return ""
-    best = {i: _best([cells[n][i] for n in shown if n not in FLOORS], columns[i][2]) for i in used}
+    best = {i: _best([cells[n][i] for n in shown if n not in CHANCE_BASELINES], columns[i][2]) for i in used}
     lines = [
         f"| method | {' | '.join(columns[i][0] for i in used)} |",
         "|---" * (len(used) + 1) + "|",
@@ -230,8 +230,8 @@ def _table(results: Results, columns: Sequence[Column]) -> str:
 
 def _place(name: str, row: SummaryRow | None, better: bool | None) -> tuple[bool, float]:
     if row is None:
-        return name in FLOORS, float("inf")
-    return name in FLOORS, {True: -row.mean, False: row.mean, None: 0.0}[better]
+        return name in CHANCE_BASELINES, float("inf")
+    return name in CHANCE_BASELINES, {True: -row.mean, False: row.mean, None: 0.0}[better]
 
 
 def _best(rows: Sequence[SummaryRow | None], better: bool | None) -> float | None:
@@ -249,7 +249,7 @@ def _cell(row: SummaryRow | None, best: float | None) -> str:
 
 
 def _label(name: str) -> str:
-    return f"*{FLOORS[name].title}*" if name in FLOORS else f"`{name}`"
+    return f"*{CHANCE_BASELINES[name].title}*" if name in CHANCE_BASELINES else f"`{name}`"
 
 
 def _ranked(better: Mapping[str, bool], metric: str, part: str) -> bool | None:
