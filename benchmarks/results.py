@@ -19,9 +19,9 @@ from pathlib import Path
 
 from xfr_plugin.attr import METHODS
 from xfr_plugin.evaluation import evaluate
+from xfr_plugin.evaluation.engine import Step
 from xfr_plugin.evaluation.plan import PlantedPlan
 from xfr_plugin.evaluation.protocols import PROTOCOLS
-from xfr_plugin.evaluation.run import Step
 from xfr_plugin.recognition import load_recognizer
 
 DATA = Path(os.environ.get("XFR_DATA", "../shared/data")) / "faces"

@@ -49,7 +49,7 @@ MODULES: dict[str, str] = {
     "evaluate_command": "cli.evaluate",
     "evaluation.floor_methods": "evaluation.chance_baselines",
     "evaluation.floors": "evaluation.chance_baselines",
-    "evaluation.judging": "evaluation.engine",
+    "evaluation.run": "evaluation.engine",
     "evaluation.planted": "evaluation.protocols.planted_evidence.scores",
     "evaluation.planted_protocol": "evaluation.protocols.planted_evidence.protocol",
     "evaluation.planting": "swaps.planting",

@@ -28,7 +28,7 @@ from xfr_plugin.cli.output import print_plain, working
 from xfr_plugin.errors import InputError
 
 if TYPE_CHECKING:
-    from xfr_plugin.evaluation.run import Step
+    from xfr_plugin.evaluation.engine import Step
 
 app = typer.Typer()
 

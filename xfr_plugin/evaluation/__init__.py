@@ -3,7 +3,7 @@
 from xfr_plugin import _moved
 from xfr_plugin.base.statistics import Interval, bootstrap_mean
 from xfr_plugin.evaluation.chance_baselines import average_maps, centre_prior, random_maps
-from xfr_plugin.evaluation.engine import evaluate, known_protocols
+from xfr_plugin.evaluation.judging import evaluate, known_protocols
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.evaluation.pairs import PairEntry, PairList, read_pair_list
 from xfr_plugin.evaluation.plan import REGION_PAIRS, PlantedPlan

@@ -1,226 +1,302 @@
-"""One call from faces, pairs, methods and protocols to results."""
+"""The engine: every method explains every pair once, every protocol judges, and a kill loses nothing."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from xfr_plugin._moved import renamed_arguments
+from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.attr.registry import Method
-from xfr_plugin.errors import InputError, UnknownNameError
-from xfr_plugin.evaluation.after import agreement, average_maps_judged
-from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES, ConfiguredMethod
-from xfr_plugin.evaluation.manifest import (
-    RunManifest,
-    describe_recognizer,
-    plain,
-    read_manifest,
-    versions,
-    write_manifest,
+from xfr_plugin.base.memory import measured_peak
+from xfr_plugin.errors import InputError, in_one_line
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.pairs import PairEntry, load_pair
+from xfr_plugin.evaluation.protocol import (
+    EvaluationPair,
+    MapProtocol,
+    Measurement,
+    MethodProtocol,
+    PairMaps,
+    Protocol,
+    Setting,
 )
-from xfr_plugin.evaluation.pairs import PairEntry, PairList, balanced, person_of, read_pair_list
-from xfr_plugin.evaluation.plan import PlantedPlan
-from xfr_plugin.evaluation.protocol import Protocol, Setting
-from xfr_plugin.evaluation.protocols import PROTOCOLS
-from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence
-from xfr_plugin.evaluation.results import Results, collect
-from xfr_plugin.evaluation.run import Engine, Progress
-from xfr_plugin.evaluation.store import MapCache, locked
-from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
-from xfr_plugin.explanation.comparison import MethodChoice, chosen_methods
-from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
-from xfr_plugin.explanation.verification import choose_threshold
-from xfr_plugin.faces.folder import FaceFolder, RegionSource, Split, in_split
+from xfr_plugin.evaluation.store import EmbeddingCache, Line, MapCache, Shard, records_path
+from xfr_plugin.faces.folder import FaceFolder
 
-__all__ = ["ProtocolChoice", "evaluate", "known_protocols"]
+__all__ = ["COST", "Engine", "Progress", "Step"]
 
-ProtocolChoice: TypeAlias = Sequence[str | Protocol] | Literal["all"]
-"""Names of protocols, or protocols with settings of your own; or `all`."""
+COST = "cost"
+"""Name under which time and memory are recorded, of every map that is made."""
 
-_MANIFEST = "manifest.json"
+_MEMORY_PAIRS = 2
 
 
-def known_protocols() -> dict[str, Callable[[], Protocol]]:
-    """Protocol name → maker of the protocol with its default settings."""
-    return {"planted": PlantedEvidence, **PROTOCOLS}
+class Step(NamedTuple):
+    """What has been done of a run: one method on one pair.
 
-
-@renamed_arguments({"half": "split", "floors": "chance"}, values={"select": "dev", "report": "test"})
-def evaluate(
-    faces: str | os.PathLike[str],
-    pairs: str | os.PathLike[str] | PairList,
-    out: str | os.PathLike[str],
-    *,
-    methods: MethodChoice = None,
-    protocols: ProtocolChoice = ("planted",),
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    recognizer: RecognizerSource = DEFAULT_RECOGNIZER,
-    threshold: float | None = None,
-    plan: PlantedPlan | None = None,
-    limit: int | None = None,
-    split: Split = "all",
-    regions: RegionSource = "auto",
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    chance: bool = True,
-    keep_maps: bool = True,
-    retry_failed: bool = False,
-    only_report: bool = False,
-    progress: Progress | None = None,
-) -> Results:
-    """Judge methods by protocols on pairs of aligned faces.
-
-    Everything found is written into `out` at once; the same call goes on where a killed one stopped. Methods,
-    protocols and pairs may be added to a run; anything else that would change its numbers is refused.
-
-    Args:
-        faces: folder of aligned faces, a folder for each person.
-        pairs: a file, see `read_pair_list`, or a list of pairs or people.
-        out: folder of the run.
-        methods: see `compare`.
-        protocols: see `ProtocolChoice`.
-        options: options by name of the method, then by name of the option.
-        recognizer: see `explain`.
-        threshold: see `verify`.
-        plan: which plantings are drawn where `pairs` brings none; `PlantedPlan` with this seed, if left out.
-        limit: at most so many pairs, genuine and impostor by turns; and so many plantings, if `pairs` brings them,
-            or single-region plantings a game, if they are drawn.
-        split: see `Split`.
-        regions: see `RegionSource`.
-        seed: of everything random.
-        device: see `verify`.
-        chance: judge the chance baselines too.
-        keep_maps: keep maps on disk. Agreement and average maps need them, and so do protocols that are added later.
-        retry_failed: try again what has failed.
-        only_report: compute nothing, collect what is there.
-        progress: called after each step.
-
-    Raises:
-        InputError: an argument makes no sense, a face is missing, or `out` holds another run.
-        ResultError: `out` cannot be used, or another run is at work in it.
-        WeightsError: the recognizer's weights cannot be used.
+    Attributes:
+        method: its name.
+        done: steps done, those of earlier runs included.
+        total: steps in all.
+        remaining: estimated seconds for the rest; None as long as nothing is known.
     """
-    chosen = _methods(methods, options or {}, chance)
-    judges = _protocols(protocols)
-    if split not in get_args(Split):
-        raise UnknownNameError.of("split", split, get_args(Split))
-    listed = pairs if isinstance(pairs, PairList) else read_pair_list(Path(pairs))
-    model = open_recognizer(recognizer, device)
-    setting = Setting(model, choose_threshold(model, threshold)[0], seed)
-    folder = FaceFolder(Path(faces), model.input_size, regions, _example(listed))
-    wanted = plan or PlantedPlan(seed=seed)
-    if plan is None and limit is not None:
-        wanted = wanted.model_copy(update={"count": limit})
-    planted, unplanted = (any(p.planted == kind for p in judges.values()) for kind in (True, False))
-    plantings = _plantings(listed, folder, wanted, limit, split) if planted else []
-    plain_pairs = balanced(listed.pairs, split, limit) if unplanted else []
-    if not plantings and not plain_pairs:
-        raise InputError(
-            "there is nothing to judge: the file names no pairs, or the split holds none of them"
+
+    method: str
+    done: int
+    total: int
+    remaining: float | None
+
+
+Progress: TypeAlias = Callable[[Step], None]
+
+
+@dataclass
+class Engine:
+    """Makes maps and has them judged, pair by pair, so that all methods have seen the same pairs at any time.
+
+    Attributes:
+        setting: recognizer, threshold and seed.
+        faces: where the pairs come from.
+        methods: to be judged; chance baselines are among them.
+        protocols: by name.
+        folder: of the run.
+        keep_maps: keep maps on disk, for protocols added later, agreement and average maps.
+        progress: called after each step.
+    """
+
+    setting: Setting
+    faces: FaceFolder
+    methods: Sequence[Method]
+    protocols: Mapping[str, Protocol]
+    folder: Path
+    keep_maps: bool = True
+    progress: Progress | None = None
+    _built: dict[str, PairAttribution | str] = field(default_factory=dict)
+    _shards: dict[tuple[str, str], Shard] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.maps = MapCache(self.folder / "maps" if self.keep_maps else None)
+        self.facts = Shard(self.folder / "records" / "pairs.jsonl")
+        self.embeddings = EmbeddingCache(
+            self.folder / "embeddings.npz",
+            lambda file: self.setting.embed(self.faces.pixels(file)[None])[0],
         )
-    manifest = RunManifest(
-        versions=versions(),
-        recognizer=describe_recognizer(model),
-        threshold=setting.threshold,
-        seed=seed,
-        regions="mesh" if folder.meshes else "template",
-        methods={method.name: plain({**method.options(), **_given(method)}) for method in chosen},
-        protocols={name: plain(protocol.settings()) for name, protocol in judges.items()},
-        pairs=tuple(plain_pairs),
-        plantings=tuple(plantings),
-        faces=folder.digests(file for entry in (*plain_pairs, *plantings) for file in entry.files),
+
+    def shard(self, protocol: str, method: str) -> Shard:
+        """Records of a protocol on a method."""
+        if (protocol, method) not in self._shards:
+            self._shards[protocol, method] = Shard(records_path(self.folder, protocol, method))
+        return self._shards[protocol, method]
+
+    def retry_failures(self) -> None:
+        """Forget what failed, so that it is tried again."""
+        self.facts.drop(lambda line: "error" in line)
+        for method in self.methods:
+            for protocol in (COST, *self.protocols):
+                self.shard(protocol, method.name).drop(lambda line: "error" in line)
+
+    def run(self, pairs: Sequence[PairEntry], plantings: Sequence[PairEntry]) -> None:
+        """Do what is not done yet. Plain and planted pairs take turns."""
+        order = _merged(pairs, plantings)
+        clock = _Clock(self.methods, order)
+        try:
+            for entry in order:
+                self._pair(entry, clock)
+        finally:
+            self.embeddings.save()
+
+    def _pair(self, entry: PairEntry, clock: _Clock) -> None:
+        judges = self._judges(entry)
+        todo = {
+            method.name: [name for name in judges if entry.name not in self.shard(name, method.name).lines]
+            for method in self.methods
+        }
+        pair = self._loaded(entry) if any(todo.values()) else None
+        for method in self.methods:
+            began = time.perf_counter()
+            if todo[method.name] and pair is not None:
+                self._method(method, entry, pair, judges, todo[method.name])
+                clock.worked(method.name, time.perf_counter() - began)
+            clock.passed(method.name)
+            if self.progress is not None:
+                self.progress(clock.step(method.name))
+
+    def _judges(self, entry: PairEntry) -> dict[str, Protocol]:
+        """Protocols that can say something about a pair."""
+        kind = "genuine" if entry.genuine else "impostor"
+        return {
+            name: protocol
+            for name, protocol in self.protocols.items()
+            if protocol.planted == (entry.planting is not None) and protocol.judges in ("all", kind)
+        }
+
+    def _loaded(self, entry: PairEntry) -> EvaluationPair | None:
+        """The pair, its facts noted; None if it cannot be had, which is noted too."""
+        try:
+            pair = load_pair(self.faces, entry)
+            if entry.name not in self.facts.lines:
+                self.facts.append({"pair": entry.name, "facts": self._facts_of(entry, pair)})
+        except Exception as error:  # one bad face must not end a night's run
+            if entry.name not in self.facts.lines:
+                self.facts.append({"pair": entry.name, "error": in_one_line(error)})
+            return None
+        return pair
+
+    def _facts_of(self, entry: PairEntry, pair: EvaluationPair) -> dict[str, Any]:
+        reference = self.embeddings(entry.reference)
+        clean = float(self.embeddings(entry.probe) @ reference)
+        facts: dict[str, Any] = {"genuine": entry.genuine, "score": clean}
+        if entry.planting is not None:
+            score = float(self.setting.embed(pair.probe[None])[0].cpu() @ reference)
+            facts |= entry.planting.model_dump(include={"game", "region", "control", "strength", "blending"})
+            facts |= {"planted_score": score, "moved": score - clean}
+        return facts
+
+    def _method(
+        self,
+        method: Method,
+        entry: PairEntry,
+        pair: EvaluationPair,
+        judges: Mapping[str, Protocol],
+        todo: Sequence[str],
+    ) -> None:
+        """Have a method explain a pair, if it has not, and the protocols judge it."""
+        sides = "both" if any(protocol.sides == "both" for protocol in judges.values()) else "probe"
+        maps = self._maps_of(method, entry, pair, sides)
+        for name in todo:
+            began, line = time.perf_counter(), {"pair": entry.name}
+            if isinstance(maps, str):
+                line |= {"error": maps}
+            else:
+                line |= self._judged(judges[name], method, pair, maps)
+            seconds = time.perf_counter() - began
+            self.shard(name, method.name).append({**line, "seconds": round(seconds, 4)})
+
+    def _judged(self, protocol: Protocol, method: Method, pair: EvaluationPair, maps: PairMaps) -> Line:
+        if method.name in CHANCE_BASELINES:
+            sign = np.float32(protocol.salient_sign(pair))
+            maps = (sign * maps[0], sign * maps[1])
+        try:
+            if isinstance(protocol, MapProtocol):
+                measured = list(protocol.judge(pair, maps, self.setting))
+            elif isinstance(protocol, MethodProtocol):
+                measured = list(protocol.judge(pair, maps, method, self.setting))
+            else:
+                raise InputError(f"{protocol.name} judges neither maps nor methods")
+        except Exception as error:  # a protocol may fail on a method without taking the others along
+            return {"error": in_one_line(error)}
+        return {"measured": [_plain(measurement) for measurement in measured]}
+
+    def _maps_of(self, method: Method, entry: PairEntry, pair: EvaluationPair, sides: str) -> PairMaps | str:
+        """Maps from the disk or made now; or why there are none."""
+        maps = self.maps.get(method.name, entry.name)
+        if maps is not None and (sides == "probe" or np.isfinite(maps[1]).all()):
+            return maps
+        costs = self.shard(COST, method.name)
+        device, peak = self.setting.recognizer.device, None
+        try:
+            attribution = self._attribution(method)
+            watch = len(costs.lines) < _MEMORY_PAIRS  # which takes time itself
+            with measured_peak(device) if watch else nullcontext() as memory:
+                began = time.perf_counter(), time.process_time()
+                maps = self._explained(attribution, entry, pair, sides)
+                seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+            peak = memory.extra if memory else None
+        except Exception as error:  # a method may fail without taking the others along
+            return in_one_line(error)
+        if entry.name not in costs.lines:
+            faces = 2 if sides == "both" or attribution.reads_both_faces else 1
+            costs.append(_cost(entry.name, seconds, faces, peak))
+        self.maps.put(method.name, entry.name, maps)
+        return maps
+
+    def _attribution(self, method: Method) -> PairAttribution:
+        if method.name not in self._built:
+            try:
+                built = method.build(self.setting.recognizer, self.setting.threshold)
+                self._built[method.name] = built
+            except Exception as error:  # it will fail on every pair: once is enough
+                self._built[method.name] = in_one_line(error)
+        found = self._built[method.name]
+        if isinstance(found, str):
+            raise InputError(found)
+        return found
+
+    def _explained(
+        self, attribution: PairAttribution, entry: PairEntry, pair: EvaluationPair, sides: str
+    ) -> PairMaps:
+        recognizer = self.setting.recognizer
+        probe, reference = pair.images(recognizer)
+        if sides == "both" or attribution.reads_both_faces:
+            maps = attribution.attribute((probe, reference))
+            found = _map(maps[0]), _map(maps[1])
+        else:
+            partner = self.embeddings(entry.reference)[None].to(recognizer.device, recognizer.dtype)
+            alone = _map(attribution.attribute(probe, additional_forward_args=partner))
+            found = alone, np.full_like(alone, np.nan)
+        if not (np.isfinite(found[0]).all() and (sides == "probe" or np.isfinite(found[1]).all())):
+            raise InputError("its maps hold values that are not finite")
+        return found
+
+
+class _Clock:
+    """Counts steps and estimates the time left, from the mean time of each method in this run."""
+
+    def __init__(self, methods: Sequence[Method], order: Sequence[PairEntry]) -> None:
+        self.left = {method.name: len(order) for method in methods}
+        self.total = len(order) * len(methods)
+        self.seconds: dict[str, list[float]] = {method.name: [] for method in methods}
+
+    def worked(self, method: str, seconds: float) -> None:
+        self.seconds[method].append(seconds)
+
+    def passed(self, method: str) -> None:
+        self.left[method] -= 1
+
+    def step(self, method: str) -> Step:
+        known = [name for name, seconds in self.seconds.items() if seconds]
+        remaining = None
+        if len(known) == len(self.seconds) or not any(self.left.values()):
+            remaining = sum(self.left[name] * float(np.mean(self.seconds[name][-20:])) for name in known)
+        return Step(method, self.total - sum(self.left.values()), self.total, remaining)
+
+
+def _merged(first: Sequence[PairEntry], second: Sequence[PairEntry]) -> list[PairEntry]:
+    """Two lists in one, evenly mixed."""
+    placed = [
+        ((i + 0.5) / len(part), number, i)
+        for number, part in enumerate((first, second))
+        for i in range(len(part))
+    ]
+    return [(first, second)[number][i] for _, number, i in sorted(placed)]
+
+
+def _map(maps: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    values: np.ndarray[Any, np.dtype[np.float32]] = (
+        maps[0].detach().sum(dim=0).to(torch.float32).cpu().numpy()
     )
-    place = Path(out)
-    if only_report:
-        manifest.joined(read_manifest(place / _MANIFEST))
-        return _collected(manifest, judges, chosen, folder, place, keep_maps)
-    with locked(place):
-        known = place / _MANIFEST
-        write_manifest(manifest.joined(read_manifest(known)) if known.exists() else manifest, known)
-        engine = Engine(setting, folder, chosen, judges, place, keep_maps, progress)
-        if retry_failed:
-            engine.retry_failures()
-        engine.run(plain_pairs, plantings)
-    return _collected(manifest, judges, chosen, folder, place, keep_maps)
+    return values
 
 
-def _collected(
-    manifest: RunManifest,
-    judges: Mapping[str, Protocol],
-    methods: Sequence[Method],
-    folder: FaceFolder,
-    place: Path,
-    keep_maps: bool,
-) -> Results:
-    """What is recorded, and what follows from the maps of several methods or pairs."""
-    names = [method.name for method in methods]
-    pairs, plantings = manifest.pairs, manifest.plantings
-    results = collect(place, manifest, judges, (*pairs, *plantings), names)
-    if not keep_maps:
-        return results
-    maps = MapCache(place / "maps")
-    real = [name for name in names if name not in CHANCE_BASELINES]
-    known = [entry for entry in (pairs or plantings) if entry.name in results.facts]
-    planted = [entry for entry in plantings if entry.name in results.facts]
-    more = (*agreement(known, real, maps, folder), *average_maps_judged(planted, real, maps, folder))
-    return replace(results, records=(*results.records, *more))
+def _cost(pair: str, seconds: tuple[float, float], faces: int, peak: int | None) -> Line:
+    names = ("seconds_per_face", "cpu_seconds_per_face")
+    measured: list[list[object]] = [
+        ["", name, round(value / faces, 5), None] for name, value in zip(names, seconds, strict=True)
+    ]
+    if peak is not None:
+        measured.append(["", "peak_mib", round(peak / 2**20, 1), None])
+    return {"pair": pair, "measured": measured, "seconds": round(seconds[0], 5)}
 
 
-def _methods(
-    choice: MethodChoice, options: Mapping[str, Mapping[str, Any]], chance: bool
-) -> tuple[Method, ...]:
-    chosen = chosen_methods(choice)
-    for name in options:
-        if name not in {method.name for method in chosen}:
-            raise UnknownNameError.of(
-                "method among the judged, with options,", name, [m.name for m in chosen]
-            )
-    given = tuple(
-        ConfiguredMethod.of(method, dict(options[method.name])) if method.name in options else method
-        for method in chosen
-    )
-    return (*given, *CHANCE_BASELINES.values()) if chance else given
-
-
-def _given(method: Method) -> dict[str, Any]:
-    return method.given if isinstance(method, ConfiguredMethod) else {}
-
-
-def _protocols(choice: ProtocolChoice) -> dict[str, Protocol]:
-    known = known_protocols()
-    names = list(known) if choice == "all" else choice
-    found: dict[str, Protocol] = {}
-    for item in names:
-        if isinstance(item, str) and item not in known:
-            raise UnknownNameError.of("protocol", item, known)
-        protocol = known[item]() if isinstance(item, str) else item
-        found[protocol.name] = protocol
-    if not found:
-        raise InputError("name at least one protocol, or 'all'")
-    return found
-
-
-def _example(listed: PairList) -> str | None:
-    """A file or folder by which the folder of faces is known."""
-    files = [entry.probe for entry in listed.pairs[:1]] + [entry.probe for entry in listed.plantings[:1]]
-    return next(iter((*files, *listed.people)), None)
-
-
-def _plantings(
-    listed: PairList, folder: FaceFolder, plan: PlantedPlan, limit: int | None, split: Split
-) -> list[PairEntry]:
-    """Plantings that are given, or drawn from the people."""
-    if listed.plantings:
-        kept = [
-            p
-            for p in dict.fromkeys(listed.plantings)
-            if all(in_split(person_of(file), split) for file in (p.probe, p.reference, p.donor))
-        ]
-        return [PairEntry.of(planting) for planting in kept[:limit]]
-    people = folder.photos_of(listed.people, split)
-    return [PairEntry.of(planting) for planting in plan.draw(people, folder.regions)]
+def _plain(measurement: Measurement) -> list[object]:
+    value = float(measurement.value)
+    at = None if measurement.at is None else float(measurement.at)
+    return [measurement.variant, measurement.metric, value if np.isfinite(value) else None, at]

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.manifest import RunManifest
 from xfr_plugin.evaluation.pairs import PairEntry, person_of
 from xfr_plugin.evaluation.protocol import Protocol
-from xfr_plugin.evaluation.run import COST
 from xfr_plugin.evaluation.store import Shard, records_path
 from xfr_plugin.evaluation.summary import Key, SummaryRow, clustered_means, medians
 

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.style import (
     COLOURS,
     SHOWN,
@@ -20,7 +21,6 @@ from xfr_plugin.evaluation.report.style import (
     shares_beaten,
 )
 from xfr_plugin.evaluation.results import Results
-from xfr_plugin.evaluation.run import COST
 from xfr_plugin.evaluation.summary import SummaryRow
 
 __all__ = ["cost_figure", "curve_figure"]

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.results import AGREEMENT, Results
-from xfr_plugin.evaluation.run import COST
 from xfr_plugin.evaluation.summary import SummaryRow
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 

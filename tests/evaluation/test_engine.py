@@ -43,7 +43,7 @@ from xfr_plugin.evaluation import (
     known_protocols,
 )
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
-from xfr_plugin.evaluation.run import Step
+from xfr_plugin.evaluation.engine import Step
 from xfr_plugin.evaluation.store import EmbeddingCache, MapCache, Shard, locked
 
 

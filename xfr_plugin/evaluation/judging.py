@@ -1,0 +1,226 @@
+"""One call from faces, pairs, methods and protocols to results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+
+from xfr_plugin._moved import renamed_arguments
+from xfr_plugin.attr.registry import Method
+from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.evaluation.after import agreement, average_maps_judged
+from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES, ConfiguredMethod
+from xfr_plugin.evaluation.engine import Engine, Progress
+from xfr_plugin.evaluation.manifest import (
+    RunManifest,
+    describe_recognizer,
+    plain,
+    read_manifest,
+    versions,
+    write_manifest,
+)
+from xfr_plugin.evaluation.pairs import PairEntry, PairList, balanced, person_of, read_pair_list
+from xfr_plugin.evaluation.plan import PlantedPlan
+from xfr_plugin.evaluation.protocol import Protocol, Setting
+from xfr_plugin.evaluation.protocols import PROTOCOLS
+from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence
+from xfr_plugin.evaluation.results import Results, collect
+from xfr_plugin.evaluation.store import MapCache, locked
+from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
+from xfr_plugin.explanation.comparison import MethodChoice, chosen_methods
+from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
+from xfr_plugin.explanation.verification import choose_threshold
+from xfr_plugin.faces.folder import FaceFolder, RegionSource, Split, in_split
+
+__all__ = ["ProtocolChoice", "evaluate", "known_protocols"]
+
+ProtocolChoice: TypeAlias = Sequence[str | Protocol] | Literal["all"]
+"""Names of protocols, or protocols with settings of your own; or `all`."""
+
+_MANIFEST = "manifest.json"
+
+
+def known_protocols() -> dict[str, Callable[[], Protocol]]:
+    """Protocol name → maker of the protocol with its default settings."""
+    return {"planted": PlantedEvidence, **PROTOCOLS}
+
+
+@renamed_arguments({"half": "split", "floors": "chance"}, values={"select": "dev", "report": "test"})
+def evaluate(
+    faces: str | os.PathLike[str],
+    pairs: str | os.PathLike[str] | PairList,
+    out: str | os.PathLike[str],
+    *,
+    methods: MethodChoice = None,
+    protocols: ProtocolChoice = ("planted",),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    recognizer: RecognizerSource = DEFAULT_RECOGNIZER,
+    threshold: float | None = None,
+    plan: PlantedPlan | None = None,
+    limit: int | None = None,
+    split: Split = "all",
+    regions: RegionSource = "auto",
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    chance: bool = True,
+    keep_maps: bool = True,
+    retry_failed: bool = False,
+    only_report: bool = False,
+    progress: Progress | None = None,
+) -> Results:
+    """Judge methods by protocols on pairs of aligned faces.
+
+    Everything found is written into `out` at once; the same call goes on where a killed one stopped. Methods,
+    protocols and pairs may be added to a run; anything else that would change its numbers is refused.
+
+    Args:
+        faces: folder of aligned faces, a folder for each person.
+        pairs: a file, see `read_pair_list`, or a list of pairs or people.
+        out: folder of the run.
+        methods: see `compare`.
+        protocols: see `ProtocolChoice`.
+        options: options by name of the method, then by name of the option.
+        recognizer: see `explain`.
+        threshold: see `verify`.
+        plan: which plantings are drawn where `pairs` brings none; `PlantedPlan` with this seed, if left out.
+        limit: at most so many pairs, genuine and impostor by turns; and so many plantings, if `pairs` brings them,
+            or single-region plantings a game, if they are drawn.
+        split: see `Split`.
+        regions: see `RegionSource`.
+        seed: of everything random.
+        device: see `verify`.
+        chance: judge the chance baselines too.
+        keep_maps: keep maps on disk. Agreement and average maps need them, and so do protocols that are added later.
+        retry_failed: try again what has failed.
+        only_report: compute nothing, collect what is there.
+        progress: called after each step.
+
+    Raises:
+        InputError: an argument makes no sense, a face is missing, or `out` holds another run.
+        ResultError: `out` cannot be used, or another run is at work in it.
+        WeightsError: the recognizer's weights cannot be used.
+    """
+    chosen = _methods(methods, options or {}, chance)
+    judges = _protocols(protocols)
+    if split not in get_args(Split):
+        raise UnknownNameError.of("split", split, get_args(Split))
+    listed = pairs if isinstance(pairs, PairList) else read_pair_list(Path(pairs))
+    model = open_recognizer(recognizer, device)
+    setting = Setting(model, choose_threshold(model, threshold)[0], seed)
+    folder = FaceFolder(Path(faces), model.input_size, regions, _example(listed))
+    wanted = plan or PlantedPlan(seed=seed)
+    if plan is None and limit is not None:
+        wanted = wanted.model_copy(update={"count": limit})
+    planted, unplanted = (any(p.planted == kind for p in judges.values()) for kind in (True, False))
+    plantings = _plantings(listed, folder, wanted, limit, split) if planted else []
+    plain_pairs = balanced(listed.pairs, split, limit) if unplanted else []
+    if not plantings and not plain_pairs:
+        raise InputError(
+            "there is nothing to judge: the file names no pairs, or the split holds none of them"
+        )
+    manifest = RunManifest(
+        versions=versions(),
+        recognizer=describe_recognizer(model),
+        threshold=setting.threshold,
+        seed=seed,
+        regions="mesh" if folder.meshes else "template",
+        methods={method.name: plain({**method.options(), **_given(method)}) for method in chosen},
+        protocols={name: plain(protocol.settings()) for name, protocol in judges.items()},
+        pairs=tuple(plain_pairs),
+        plantings=tuple(plantings),
+        faces=folder.digests(file for entry in (*plain_pairs, *plantings) for file in entry.files),
+    )
+    place = Path(out)
+    if only_report:
+        manifest.joined(read_manifest(place / _MANIFEST))
+        return _collected(manifest, judges, chosen, folder, place, keep_maps)
+    with locked(place):
+        known = place / _MANIFEST
+        write_manifest(manifest.joined(read_manifest(known)) if known.exists() else manifest, known)
+        engine = Engine(setting, folder, chosen, judges, place, keep_maps, progress)
+        if retry_failed:
+            engine.retry_failures()
+        engine.run(plain_pairs, plantings)
+    return _collected(manifest, judges, chosen, folder, place, keep_maps)
+
+
+def _collected(
+    manifest: RunManifest,
+    judges: Mapping[str, Protocol],
+    methods: Sequence[Method],
+    folder: FaceFolder,
+    place: Path,
+    keep_maps: bool,
+) -> Results:
+    """What is recorded, and what follows from the maps of several methods or pairs."""
+    names = [method.name for method in methods]
+    pairs, plantings = manifest.pairs, manifest.plantings
+    results = collect(place, manifest, judges, (*pairs, *plantings), names)
+    if not keep_maps:
+        return results
+    maps = MapCache(place / "maps")
+    real = [name for name in names if name not in CHANCE_BASELINES]
+    known = [entry for entry in (pairs or plantings) if entry.name in results.facts]
+    planted = [entry for entry in plantings if entry.name in results.facts]
+    more = (*agreement(known, real, maps, folder), *average_maps_judged(planted, real, maps, folder))
+    return replace(results, records=(*results.records, *more))
+
+
+def _methods(
+    choice: MethodChoice, options: Mapping[str, Mapping[str, Any]], chance: bool
+) -> tuple[Method, ...]:
+    chosen = chosen_methods(choice)
+    for name in options:
+        if name not in {method.name for method in chosen}:
+            raise UnknownNameError.of(
+                "method among the judged, with options,", name, [m.name for m in chosen]
+            )
+    given = tuple(
+        ConfiguredMethod.of(method, dict(options[method.name])) if method.name in options else method
+        for method in chosen
+    )
+    return (*given, *CHANCE_BASELINES.values()) if chance else given
+
+
+def _given(method: Method) -> dict[str, Any]:
+    return method.given if isinstance(method, ConfiguredMethod) else {}
+
+
+def _protocols(choice: ProtocolChoice) -> dict[str, Protocol]:
+    known = known_protocols()
+    names = list(known) if choice == "all" else choice
+    found: dict[str, Protocol] = {}
+    for item in names:
+        if isinstance(item, str) and item not in known:
+            raise UnknownNameError.of("protocol", item, known)
+        protocol = known[item]() if isinstance(item, str) else item
+        found[protocol.name] = protocol
+    if not found:
+        raise InputError("name at least one protocol, or 'all'")
+    return found
+
+
+def _example(listed: PairList) -> str | None:
+    """A file or folder by which the folder of faces is known."""
+    files = [entry.probe for entry in listed.pairs[:1]] + [entry.probe for entry in listed.plantings[:1]]
+    return next(iter((*files, *listed.people)), None)
+
+
+def _plantings(
+    listed: PairList, folder: FaceFolder, plan: PlantedPlan, limit: int | None, split: Split
+) -> list[PairEntry]:
+    """Plantings that are given, or drawn from the people."""
+    if listed.plantings:
+        kept = [
+            p
+            for p in dict.fromkeys(listed.plantings)
+            if all(in_split(person_of(file), split) for file in (p.probe, p.reference, p.donor))
+        ]
+        return [PairEntry.of(planting) for planting in kept[:limit]]
+    people = folder.photos_of(listed.people, split)
+    return [PairEntry.of(planting) for planting in plan.draw(people, folder.regions)]
