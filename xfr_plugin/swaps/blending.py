@@ -54,8 +54,8 @@ def blend_region(
         raise InputError(f"strength must be between 0 and 1, got {strength}")
     if blending not in ("feather", "poisson"):
         raise InputError(f"blending must be 'feather' or 'poisson', got {blending!r}")
-    masks = grown(torch.from_numpy(mask)[None])
-    faces, donors = (torch.from_numpy(x).permute(2, 0, 1)[None].double() for x in (face, donor))
+    masks = grown(torch.from_numpy(mask[None].astype(np.bool_)))
+    faces, donors = (torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float64)) for x in (face, donor))
     changes = (
         seamless_changes(faces, donors, masks, _EXACT)
         if blending == "poisson"

@@ -34,7 +34,9 @@ class FeatheredMasks:
     def __init__(self, masks: Tensor) -> None:
         height, width = masks.shape[-2:]
         rows, columns = (_blur(side, _FEATHER * height, masks.device) for side in (height, width))
-        self.weights = rows @ masks.float() @ columns.T
+        # rounded in between, as scipy.ndimage.gaussian_filter does: what was measured with it stays to the bit
+        blurred = (rows @ masks.double()).float()
+        self.weights = (blurred.double() @ columns.T).float()
         seams = (_dilated(masks, 2) & _dilated(~masks, 1)).float()
         self.seams = seams / seams.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
 
@@ -83,4 +85,4 @@ def _dilated(masks: Tensor, steps: int) -> Tensor:
 @cache
 def _blur(length: int, sigma: float, device: torch.device) -> Tensor:
     """Matrix that blurs a line of so many pixels; what lies beyond its ends mirrors what lies before them."""
-    return torch.from_numpy(gaussian_filter1d(np.eye(length), sigma, axis=0)).float().to(device)
+    return torch.from_numpy(gaussian_filter1d(np.eye(length), sigma, axis=0)).to(device)
