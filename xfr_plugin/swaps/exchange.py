@@ -28,7 +28,7 @@ __all__ = [
 
 def template_masks(size: tuple[int, int]) -> FeatheredMasks:
     """Masks of the exchanged regions on the template, R×H×W."""
-    return FeatheredMasks(regions_of([template_regions(size)])[0].grown)
+    return FeatheredMasks.of(regions_of([template_regions(size)])[0].grown)
 
 
 def region_changes(faces: Tensor, donors: Tensor, masks: FeatheredMasks) -> Tensor:
