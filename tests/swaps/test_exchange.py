@@ -34,7 +34,7 @@ def named_masks(*names: str) -> Tensor:
 @pytest.mark.parametrize("dtype", TYPES)
 def test_changes_are_those_of_the_loops(pair: tuple[Tensor, Tensor], dtype: torch.dtype, device: str) -> None:
     faces, donors = (x.to(device, dtype) for x in pair)
-    found = region_changes(faces, donors, FeatheredMasks(named_masks(*masks()).to(device)))
+    found = region_changes(faces, donors, FeatheredMasks.of(named_masks(*masks()).to(device)))
     assert found.dtype == dtype
     assert found.device == faces.device
     for row, face, donor in zip(found.double().cpu(), *(x.numpy() for x in pair), strict=True):
@@ -44,23 +44,23 @@ def test_changes_are_those_of_the_loops(pair: tuple[Tensor, Tensor], dtype: torc
 
 def test_each_face_can_have_masks_of_its_own(pair: tuple[Tensor, Tensor]) -> None:
     own = torch.stack([named_masks("inside", "corner"), named_masks("pieces", "inside")])
-    found = region_changes(*pair, FeatheredMasks(own))
+    found = region_changes(*pair, FeatheredMasks.of(own))
     for index in range(2):
         face, donor = (x[index : index + 1] for x in pair)
-        alone = region_changes(face, donor, FeatheredMasks(own[index]))[0]
+        alone = region_changes(face, donor, FeatheredMasks.of(own[index]))[0]
         torch.testing.assert_close(found[index], alone)
 
 
 def test_changes_are_linear_in_face_and_donor(pair: tuple[Tensor, Tensor]) -> None:
     faces, donors = pair
-    soft = FeatheredMasks(named_masks("inside", "corner"))
+    soft = FeatheredMasks.of(named_masks("inside", "corner"))
     mixed = region_changes(0.3 * faces + 0.7 * donors, donors, soft)
     torch.testing.assert_close(mixed, 0.3 * region_changes(faces, donors, soft))
 
 
 def test_a_product_is_one_exchange_after_another_where_regions_lie_apart(pair: tuple[Tensor, Tensor]) -> None:
     faces, donors = pair
-    soft = FeatheredMasks(named_masks("inside", "corner", "pieces"))
+    soft = FeatheredMasks.of(named_masks("inside", "corner", "pieces"))
     assert not (soft.weights > 0).sum(dim=0).gt(1).any()
     versions = torch.tensor(list(product((False, True), repeat=3)))
     found = exchange_together(faces, region_changes(faces, donors, soft), versions)
@@ -75,7 +75,7 @@ def test_where_weights_overlap_changes_are_added(pair: tuple[Tensor, Tensor]) ->
     faces, donors = pair
     overlapping = torch.zeros(2, *SIZE, dtype=torch.bool)
     overlapping[0, 10:30, 10:30] = overlapping[1, 20:40, 10:30] = True
-    soft = FeatheredMasks(overlapping)
+    soft = FeatheredMasks.of(overlapping)
     found = exchange_together(faces, region_changes(faces, donors, soft), torch.tensor([[True, True]]))
     added = sum(change(faces[0].numpy(), donors[0].numpy(), mask) for mask in overlapping.numpy())
     np.testing.assert_allclose(found[0, 0], np.clip(faces[0].numpy() + added, 0, 1), atol=1e-6)
@@ -90,7 +90,7 @@ def test_where_weights_overlap_changes_are_added(pair: tuple[Tensor, Tensor]) ->
 
 def test_nothing_exchanged_is_the_face_itself(pair: tuple[Tensor, Tensor]) -> None:
     faces, donors = pair
-    changes = region_changes(faces, donors, FeatheredMasks(named_masks("inside", "all")))
+    changes = region_changes(faces, donors, FeatheredMasks.of(named_masks("inside", "all")))
     found = exchange_together(faces, changes, torch.zeros(1, 2, dtype=torch.bool))
     assert torch.equal(found[:, 0], faces)
 

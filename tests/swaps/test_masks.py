@@ -17,14 +17,14 @@ def stacked(device: str = "cpu") -> Tensor:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_weights_are_a_gaussian_average(device: str) -> None:
-    found = FeatheredMasks(stacked(device)).weights.cpu()
+    found = FeatheredMasks.of(stacked(device)).weights.cpu()
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found, np.stack([feathered(mask) for mask in masks().values()]), atol=1e-6)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_seams_are_where_face_and_donor_meet(device: str) -> None:
-    found = FeatheredMasks(stacked(device)).seams.cpu().numpy()
+    found = FeatheredMasks.of(stacked(device)).seams.cpu().numpy()
     for mask, ring in zip(masks().values(), found, strict=True):
         expected = seam(mask).astype(np.float64)
         np.testing.assert_allclose(ring, expected / max(1, expected.sum()), atol=1e-8)
@@ -32,7 +32,7 @@ def test_seams_are_where_face_and_donor_meet(device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_what_the_crop_cuts_off_has_no_seam_there(device: str) -> None:
-    named = dict(zip(masks(), FeatheredMasks(stacked(device)).seams.cpu(), strict=True))
+    named = dict(zip(masks(), FeatheredMasks.of(stacked(device)).seams.cpu(), strict=True))
     assert not named["all"].any()
     assert not named["nothing"].any()
     corner = named["corner"] > 0
@@ -51,8 +51,8 @@ def test_two_pixels_of_112_come_along() -> None:
 
 
 def test_masks_of_each_face_are_those_of_all() -> None:
-    of_all = FeatheredMasks(stacked())
-    of_each = FeatheredMasks(stacked().expand(3, -1, *SIZE))
+    of_all = FeatheredMasks.of(stacked())
+    of_each = FeatheredMasks.of(stacked().expand(3, -1, *SIZE))
     torch.testing.assert_close(of_each.weights[1], of_all.weights)
     assert torch.equal(of_each.seams[2], of_all.seams)
 
@@ -60,7 +60,7 @@ def test_masks_of_each_face_are_those_of_all() -> None:
 def test_shared_weights_sum_to_at_most_one_and_are_left_where_they_do() -> None:
     overlapping = torch.zeros(3, *SIZE, dtype=torch.bool)
     overlapping[0, 10:30, 10:30] = overlapping[1, 20:40, 10:30] = overlapping[2, 45:50, 5:9] = True
-    each = FeatheredMasks(overlapping)
+    each = FeatheredMasks.of(overlapping)
     together = each.shared()
     whole = each.weights.sum(dim=0)
     assert float(whole.max()) > 1.9

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import blend_region, plan_plantings, read_plantings, write_plantings
 from xfr_plugin.faces import RegionMap, template_regions
+from xfr_plugin.swaps.blending import Blending
 from xfr_plugin.swaps.planting import region_parts
 
 Face = NDArray[np.float32]
@@ -64,6 +65,13 @@ def test_strength_is_the_share_of_the_donor(faces: tuple[Face, Face]) -> None:
     mask = template_regions().mask("chin")
     whole, half = (blend_region(*faces, mask, strength=s) for s in (1.0, 0.5))
     np.testing.assert_allclose(half - faces[0], (whole - faces[0]) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("blending", ["feather", "poisson"])
+def test_a_mirrored_donor_need_not_be_copied_first(faces: tuple[Face, Face], blending: Blending) -> None:
+    mask, mirrored = template_regions().mask("nose"), faces[1][:, ::-1]
+    expected = blend_region(faces[0], mirrored.copy(), mask, blending)
+    np.testing.assert_array_equal(blend_region(faces[0], mirrored, mask, blending), expected)
 
 
 def test_bad_blends_say_what_is_wrong(faces: tuple[Face, Face]) -> None:

@@ -231,7 +231,7 @@ class _Scorer:
         donor = self.images[1 - part.side] if exchanged else self.population
         found = []
         for chunk in torch.from_numpy(masks).split(_BATCH):
-            blends = exchange_regions(image, donor, FeatheredMasks(chunk.to(image.device)))[0]
+            blends = exchange_regions(image, donor, FeatheredMasks.of(chunk))[0]
             found.append(self._embed(blends) @ self.partners[part.side] - self.score)
         effects: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
         return effects

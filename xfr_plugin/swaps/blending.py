@@ -54,12 +54,12 @@ def blend_region(
         raise InputError(f"strength must be between 0 and 1, got {strength}")
     if blending not in ("feather", "poisson"):
         raise InputError(f"blending must be 'feather' or 'poisson', got {blending!r}")
-    masks = grown(torch.from_numpy(mask)[None])
-    faces, donors = (torch.from_numpy(x).permute(2, 0, 1)[None].double() for x in (face, donor))
+    masks = grown(torch.from_numpy(mask[None].astype(np.bool_)))
+    faces, donors = (torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float64)) for x in (face, donor))
     changes = (
         seamless_changes(faces, donors, masks, _EXACT)
         if blending == "poisson"
-        else region_changes(faces, donors, FeatheredMasks(masks))
+        else region_changes(faces, donors, FeatheredMasks.of(masks))
     )
     blended = (faces + strength * changes[:, 0]).clamp(0, 1)[0].permute(1, 2, 0)
     return blended.numpy().astype(np.float32)
@@ -77,7 +77,7 @@ def blend(faces: Tensor, donors: Tensor, masks: Tensor, seamless: Tensor) -> Ten
     Returns:
         N×C×H×W in [0, 1], in steps of 1/255.
     """
-    changes = region_changes(faces, donors, FeatheredMasks(masks))
+    changes = region_changes(faces, donors, FeatheredMasks.of(masks))
     if bool(seamless.any()):
         changes[seamless] = seamless_changes(faces[seamless], donors[seamless], masks[seamless], _EIGHT_BIT)
     mixed = ((faces + changes[:, 0]).clamp(0, 1) * 255).round() / 255

@@ -26,9 +26,9 @@ __all__ = [
 ]
 
 
-def template_masks(size: tuple[int, int], device: torch.device | str = "cpu") -> FeatheredMasks:
+def template_masks(size: tuple[int, int]) -> FeatheredMasks:
     """Masks of the exchanged regions on the template, R×H×W."""
-    return FeatheredMasks(regions_of([template_regions(size)])[0].grown.to(device))
+    return FeatheredMasks.of(regions_of([template_regions(size)])[0].grown)
 
 
 def region_changes(faces: Tensor, donors: Tensor, masks: FeatheredMasks) -> Tensor:
@@ -37,14 +37,15 @@ def region_changes(faces: Tensor, donors: Tensor, masks: FeatheredMasks) -> Tens
     Args:
         faces: N×C×H×W.
         donors: of the same shape.
-        masks: R of them for all faces, or for each; on the faces' device, of any type.
+        masks: R of them for all faces, or for each; on any device.
 
     Returns:
         N×R×C×H×W.
     """
     difference = faces - donors
     seams, weights = masks.seams.to(faces), masks.weights.to(faces)
-    shifts = seams.flatten(-2) @ difference.flatten(2).mT
+    pairing = "nchw,rhw->nrc" if seams.ndim == 3 else "nchw,nrhw->nrc"
+    shifts = torch.einsum(pairing, difference, seams)
     return weights[..., None, :, :] * (shifts[..., None, None] - difference[:, None])
 
 
@@ -91,7 +92,7 @@ def exchanged_embeddings(
     Yields:
         For a chunk of n pairs: unit embeddings of the faces n×D, of the donors n×D, and of the blends n×R×D.
     """
-    masks = template_masks(recognizer.input_size, recognizer.device)
+    masks = template_masks(recognizer.input_size)
     count = max(1, batch_size // len(REGIONS))
     for chunk, others in zip(faces.split(count), donors.split(count), strict=True):
         face, donor = (x.to(recognizer.device).to(recognizer.dtype) / 255 for x in (chunk, others))

@@ -5,6 +5,7 @@ At the edge of the crop nothing lies on the other side: a region that the crop c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -20,30 +21,35 @@ _FEATHER = 1.5 / 112
 _CORE = 5 / 112
 
 
+@dataclass(frozen=True)
 class FeatheredMasks:
-    """Masks that fade out over a few pixels, and their seams.
-
-    Args:
-        masks: of bools, R×H×W for all faces, or N×R×H×W with those of each face.
+    """Masks that fade out over a few pixels, and their seams: R×H×W for all faces, or N×R×H×W with those of each.
 
     Attributes:
-        weights: in [0, 1], shaped as the masks.
-        seams: likewise, the ring where face and donor meet; each sums to one, or to zero where there is no seam.
+        weights: in [0, 1].
+        seams: the ring where face and donor meet; each sums to one, or to zero where there is no seam.
     """
 
-    def __init__(self, masks: Tensor) -> None:
+    weights: Tensor
+    seams: Tensor
+
+    @classmethod
+    def of(cls, masks: Tensor) -> FeatheredMasks:
+        """Feather masks of bools."""
         height, width = masks.shape[-2:]
         rows, columns = (_blur(side, _FEATHER * height, masks.device) for side in (height, width))
-        self.weights = rows @ masks.float() @ columns.T
+        # rounded in between, as scipy.ndimage.gaussian_filter does: what was measured with it stays to the bit
+        blurred = (rows @ masks.double()).float()
         seams = (_dilated(masks, 2) & _dilated(~masks, 1)).float()
-        self.seams = seams / seams.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
+        return cls(
+            weights=(blurred.double() @ columns.T).float(),
+            seams=seams / seams.sum(dim=(-2, -1), keepdim=True).clamp_min(1),
+        )
 
     def shared(self) -> FeatheredMasks:
         """The same, of regions that are exchanged together: where several meet, weights sum to at most one."""
-        shared = object.__new__(FeatheredMasks)
-        shared.weights = self.weights / self.weights.sum(dim=-3, keepdim=True).clamp_min(1)
-        shared.seams = self.seams
-        return shared
+        whole = self.weights.sum(dim=-3, keepdim=True).clamp_min(1)
+        return FeatheredMasks(self.weights / whole, self.seams)
 
 
 def grown(masks: Tensor) -> Tensor:
@@ -83,4 +89,4 @@ def _dilated(masks: Tensor, steps: int) -> Tensor:
 @cache
 def _blur(length: int, sigma: float, device: torch.device) -> Tensor:
     """Matrix that blurs a line of so many pixels; what lies beyond its ends mirrors what lies before them."""
-    return torch.from_numpy(gaussian_filter1d(np.eye(length), sigma, axis=0)).float().to(device)
+    return torch.from_numpy(gaussian_filter1d(np.eye(length), sigma, axis=0)).to(device)

@@ -114,7 +114,7 @@ def pair_readings(
         `PAIR_READINGS`, and every face of nobody, over which they are to be averaged.
     """
     a, b = faces
-    union = FeatheredMasks((regions[0].grown | regions[1].grown).to(a.device))
+    union = FeatheredMasks.of(regions[0].grown | regions[1].grown)
     own = [comparer.rows(face[None])[0] for face in faces]
     exchanged = [
         comparer.rows(exchange_regions(face[None], other[None], union)[0]) for face, other in ((a, b), (b, a))
@@ -122,7 +122,7 @@ def pair_readings(
     nobody = comparer.rows(donors)[:, None]
     removed, planted = [], []
     for face, parts in zip(faces, regions, strict=True):
-        masks, many = FeatheredMasks(parts.grown.to(face.device)), face[None].expand_as(donors)
+        masks, many = FeatheredMasks.of(parts.grown), face[None].expand_as(donors)
         removed.append(comparer.rows(exchange_regions(many, donors, masks)))  # K×R×…
         planted.append(comparer.rows(exchange_regions(donors, many, masks)))
     score = comparer.scores(own[0][None], own[1][None])[0]
@@ -147,7 +147,7 @@ def alone_readings(
     comparer: Comparer, face: Tensor, partner: Tensor, regions: FaceRegions, donors: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Read a face against a partner of whom only the row is known; see `pair_readings`, and `ALONE_READINGS`."""
-    masks, many = FeatheredMasks(regions.grown.to(face.device)), face[None].expand_as(donors)
+    masks, many = FeatheredMasks.of(regions.grown), face[None].expand_as(donors)
     own = comparer.rows(face[None])[0]
     removed = comparer.rows(exchange_regions(many, donors, masks))
     planted = comparer.rows(exchange_regions(donors, many, masks))
