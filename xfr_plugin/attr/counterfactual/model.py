@@ -34,7 +34,6 @@ import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
-from xfr_plugin._moved import getattr_of
 from xfr_plugin.attr.counterfactual.readings import ALONE_READINGS, PAIR_READINGS
 from xfr_plugin.errors import WeightsError
 from xfr_plugin.swaps.regions import REGIONS
@@ -60,8 +59,6 @@ _SIGNS: dict[Hypothesis, float] = {"similar": 1.0, "dissimilar": -1.0}
 _SHARPNESS = 4.0
 _STANDING_OUT = 2 / 3
 _EVEN = 1e-3  # where no intervention moves the score, evenly
-
-__getattr__ = getattr_of("attr.counterfactual.model")
 
 
 class HypothesisModel(BaseModel):
