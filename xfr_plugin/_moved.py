@@ -100,6 +100,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "evaluation": {"MOVED": "swaps.planting:MIN_SCORE_CHANGE"},
     "evaluation.floor_methods": {"FLOORS": "evaluation.chance_baselines:CHANCE_BASELINES"},
+    "evaluation.planting": {"region_parts": "swaps.planting:named_regions"},
     "evaluation.planted": {
         "build_pairs": "swaps.planted_pairs:build_pairs",
         "plant": "swaps.planted_pairs:plant",
