@@ -35,7 +35,7 @@ from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.faces.lfw import LfwPair, read_mesh_regions, read_pairs
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.swaps.planting import region_parts
+from xfr_plugin.swaps.planting import named_regions
 
 Map = NDArray[np.float32]
 Maps = tuple[Map, Map]
@@ -115,9 +115,9 @@ def planted_cases(options: argparse.Namespace, recognizer: Recognizer) -> Iterat
         if abs(pairs.planted[index] - pairs.clean[index]) <= MIN_SCORE_CHANGE:
             continue
         sign = 1.0 if planting.game == "similar" else -1.0
-        parts = region_parts(planting.region)
+        names = named_regions(planting.region)
         sides = (pairs.probe_regions[index], pairs.reference_regions[index])
-        first, second = (sign * labels.mask(*parts).astype(np.float32) for labels in sides)
+        first, second = (sign * labels.mask(*names).astype(np.float32) for labels in sides)
         inputs = tuple(x[index : index + 1].float() / 255 for x in (pairs.probes, pairs.references))
         makers = {
             f"oracle, {planting.game}": partial(tuple, (first, second)),

@@ -116,8 +116,8 @@ def attributed(recognizer: Recognizer, attribute: Callable[..., Tensor]) -> Form
 
     def form(pairs: PlantedPairs) -> Maps:
         maps = []
-        for part in pairs.chunks(8):
-            probes, references = pairs.probes[part].float() / 255, pairs.references[part].float() / 255
+        for chunk in pairs.chunks(8):
+            probes, references = pairs.probes[chunk].float() / 255, pairs.references[chunk].float() / 255
             partners = recognizer.embed(references)
             maps.append(attribute(probes, additional_forward_args=partners).detach().sum(dim=1))
         return torch.cat(maps).numpy()

@@ -100,8 +100,8 @@ class Model:
         assert regional is not None
         found = []
         for start in range(0, len(first), 4096):
-            part = slice(start, start + 4096)
-            a, b = self.embeddings[first[part]], self.embeddings[second[part]]
+            chunk = slice(start, start + 4096)
+            a, b = self.embeddings[first[chunk]], self.embeddings[second[chunk]]
             level = (a * b).sum(dim=1) if own_level else self.recognizer.threshold
             found.append(regional.evidence(a, b, level, spread="typical").double().numpy())
         return 100 * np.concatenate(found) / self.areas
@@ -269,8 +269,8 @@ def kept_table(photos: Tensor, images: Tensor) -> str:
     warm = [(x[:, 0] - x[:, 2]).double().numpy() for x in (photos, images)]
     fine = [gaussian_filter(x, (0, 1.5, 1.5)) for x in light]
     fine = [x - x.mean(axis=0) for x in fine]
-    for name, parts in EXCHANGED_REGIONS.items():
-        mask = labels.mask(*parts)
+    for name, named in EXCHANGED_REGIONS.items():
+        mask = labels.mask(*named)
         brightness = correlation_cell(*(x[:, mask].mean(axis=1) for x in light), weights)
         warmth = correlation_cell(*(x[:, mask].mean(axis=1) for x in warm), weights)
         photo, image = (rows_normalised(x[:, mask]) for x in fine)
@@ -443,7 +443,7 @@ def properties(maps: Tensor) -> tuple[float, float, float]:
 def region_shares(maps: Tensor) -> tuple[Array, Array]:
     """Share of each map in each region K×R, and the regions' area shares."""
     labels = template_regions((maps.shape[1], maps.shape[2]))
-    masks = np.stack([labels.mask(*parts) for parts in EXCHANGED_REGIONS.values()]).astype(np.float64)
+    masks = np.stack([labels.mask(*names) for names in EXCHANGED_REGIONS.values()]).astype(np.float64)
     flat = maps.flatten(1).numpy()
     return flat @ masks.reshape(len(masks), -1).T, masks.mean(axis=(1, 2))
 
@@ -744,7 +744,7 @@ def map_figure(model: Model, maps: dict[str, Tensor]) -> Figure:
     panels = figure.subplots(len(rows), len(REGIONS))
     figure.subplots_adjust(left=0.14, right=0.995, top=0.95, bottom=0.01, wspace=0.05, hspace=0.18)
     labels = template_regions((channels.shape[1], channels.shape[2]))
-    outlines = [labels.mask(*parts) for parts in EXCHANGED_REGIONS.values()]
+    outlines = [labels.mask(*names) for names in EXCHANGED_REGIONS.values()]
     for number, (name, values, titles) in enumerate(rows):
         for r, axes in enumerate(panels[number]):
             density = values[r].numpy() * values[r].numel()

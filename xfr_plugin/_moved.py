@@ -83,22 +83,29 @@ MODULES: dict[str, str] = {
 """Old module → new module, below `xfr_plugin`."""
 
 NAMES: dict[str, dict[str, str]] = {
-    "attr.amortised.network": {
+    "attr.counterfactual_model": {
+        "Story": "attr.counterfactual.model:Hypothesis",
+        "StoryModel": "attr.counterfactual.model:HypothesisModel",
+    },
+    "attr.evidence_network": {
         "Seen": "recognition.features:FaceFeatures",
         "layers_by_size": "recognition.features:layers_by_size",
         "story_logits": "attr.amortised.network:hypothesis_logits",
     },
-    "attr.counterfactual.model": {
-        "Story": "attr.counterfactual.model:Hypothesis",
-        "StoryModel": "attr.counterfactual.model:HypothesisModel",
-    },
+    "claimed_regions": {"claimed_region": "explanation.salient_region:top_salient_region"},
     "cli": {name: f"cli.xfr:{name}" for name in ("app", "main")},
     "demo": {
         **{name: f"cli.demonstration:{name}" for name in ("EDITS", "invented_people", "run_demo")},
         "main": "cli.demo:demo_command",
     },
     "evaluation": {"MOVED": "swaps.planting:MIN_SCORE_CHANGE"},
-    "evaluation.chance_baselines": {"FLOORS": "evaluation.chance_baselines:CHANCE_BASELINES"},
+    "evaluation.floor_methods": {"FLOORS": "evaluation.chance_baselines:CHANCE_BASELINES"},
+    "evaluation.planting": {"region_parts": "swaps.planting:named_regions"},
+    "evaluation.planted": {
+        "build_pairs": "swaps.planted_pairs:build_pairs",
+        "plant": "swaps.planted_pairs:plant",
+        "read_face": "faces.photo:read_face",
+    },
     "explanation": {
         name: f"explanation.explanation:{name}"
         for name in (
@@ -113,8 +120,9 @@ NAMES: dict[str, dict[str, str]] = {
     "lrp.reconstruction": {
         name: f"attr.reconstruction:{name}" for name in ("ReconstructionAttributor", "SaliencyAttributor")
     },
-    "recognition.features": {"Seen": "recognition.features:FaceFeatures"},
     "reconstruction": {"fit_regional": "training.regional_fit:fit_regional"},
+    "reconstruction.exchange": {"EXCHANGED_REGIONS": "swaps.regions:EXCHANGED_REGIONS"},
+    "reconstruction.losses": {"to_input_size": "reconstruction.network:to_input_size"},
     "reconstruction_command": {
         "atlas_command": "cli.atlas:atlas_command",
         "reconstruct_command": "cli.reconstruct:reconstruct_command",
@@ -138,12 +146,14 @@ def install() -> None:
         sys.meta_path.append(_Finder())
 
 
-def getattr_of(module: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a module below `xfr_plugin` that has `NAMES`."""
+def getattr_of(module: str, moved: ModuleType | None = None) -> Callable[[str], Any]:
+    """The `__getattr__` of a module below `xfr_plugin` that has `NAMES`; `moved` is where all the others are."""
 
     def find(name: str) -> Any:
-        place = NAMES[module].get(name)
+        place = NAMES.get(module, {}).get(name)
         if place is None:
+            if moved is not None:
+                return getattr(moved, name)
             raise AttributeError(f"module '{_ROOT}.{module}' has no attribute {name!r}")
         where, _, now = place.partition(":")
         _warn(f"{_ROOT}.{module}.{name}", f"{_ROOT}.{where}.{now}")
@@ -197,14 +207,13 @@ class _Finder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         old = module.__name__.removeprefix(f"{_ROOT}.")
-        if old not in MODULES:
-            module.__dict__["__getattr__"] = getattr_of(old)
-            return
-        new = f"{_ROOT}.{MODULES[old]}"
-        _warn(module.__name__, new)
-        moved = importlib.import_module(new)
-        module.__doc__ = moved.__doc__
-        module.__dict__["__getattr__"] = lambda name: getattr(moved, name)
+        moved = None
+        if old in MODULES:
+            new = f"{_ROOT}.{MODULES[old]}"
+            _warn(module.__name__, new)
+            moved = importlib.import_module(new)
+            module.__doc__ = moved.__doc__
+        module.__dict__["__getattr__"] = getattr_of(old, moved)
 
 
 def _warn(old: str, new: str) -> None:

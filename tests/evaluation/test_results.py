@@ -240,6 +240,7 @@ def test_the_command(faces: Path, tmp_path: Path) -> None:
     assert "'--split': 'left' is not one of" in wrong.stderr
 
 
+@pytest.mark.filterwarnings("always:--:FutureWarning")
 def test_old_options_of_the_command_are_understood_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
 

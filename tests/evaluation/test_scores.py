@@ -29,7 +29,7 @@ from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvi
 from xfr_plugin.faces.lfw import image_path, read_mesh_regions, read_people
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.swaps.planted_pairs import PlantedPairs
-from xfr_plugin.swaps.planting import region_parts
+from xfr_plugin.swaps.planting import named_regions
 
 
 def test_auc_is_the_probability_of_ranking_right() -> None:
@@ -117,7 +117,7 @@ def test_a_method_that_knows_the_truth_wins_and_chance_does_not(
 ) -> None:
     signs = [1 if p.game == "similar" else -1 for p in planted.plantings]
     truths = [
-        labels.mask(*region_parts(p.region))
+        labels.mask(*named_regions(p.region))
         for p, labels in zip(planted.plantings, planted.probe_regions, strict=True)
     ]
     exact = np.stack([sign * truth for sign, truth in zip(signs, truths, strict=True)]).astype(np.float32)

@@ -90,7 +90,7 @@ def rows(values: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
 
 
 def region_masks(regions: RegionMap) -> dict[str, Mask]:
-    return {name: regions.mask(*parts) for name, parts in PARTS.items()}
+    return {name: regions.mask(*named) for name, named in PARTS.items()}
 
 
 def grown(mask: Mask) -> Mask:

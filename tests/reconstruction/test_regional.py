@@ -38,7 +38,7 @@ def units() -> tuple[Tensor, Tensor]:
 
 
 def test_parts_sum_to_the_score_and_to_two(regional: RegionalEvidence, units: tuple[Tensor, Tensor]) -> None:
-    product, own = regional.parts(*units)
+    product, own = regional.terms(*units)
     torch.testing.assert_close(product.sum(dim=1), (units[0] * units[1]).sum(dim=1))
     torch.testing.assert_close(own.sum(dim=1), torch.full((5,), 2.0, dtype=torch.float64))
 
@@ -76,7 +76,7 @@ class RegionReader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         labels = template_regions((56, 56))
-        masks = np.stack([labels.mask(*parts) for parts in EXCHANGED_REGIONS.values()]).astype(np.float64)
+        masks = np.stack([labels.mask(*names) for names in EXCHANGED_REGIONS.values()]).astype(np.float64)
         self.register_buffer("masks", torch.from_numpy(masks / masks.sum(axis=(1, 2), keepdims=True)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def test_the_fit_finds_which_channels_are_whose(fitted: tuple[Recognizer, Region
 
 def test_the_decoder_says_where_a_region_is_shown(fitted: tuple[Recognizer, RegionalEvidence]) -> None:
     labels = template_regions((56, 56))
-    masks = [torch.from_numpy(labels.mask(*parts)) for parts in EXCHANGED_REGIONS.values()]
+    masks = [torch.from_numpy(labels.mask(*names)) for names in EXCHANGED_REGIONS.values()]
     density = torch.tensor([[values[mask].mean() for mask in masks] for values in fitted[1].maps])
     assert density.argmax(dim=1).tolist() == list(range(8))
 

@@ -12,7 +12,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import blend_region, plan_plantings, read_plantings, write_plantings
 from xfr_plugin.faces import RegionMap, template_regions
 from xfr_plugin.swaps.blending import Blending
-from xfr_plugin.swaps.planting import region_parts
+from xfr_plugin.swaps.planting import named_regions
 
 Face = NDArray[np.float32]
 PEOPLE = {"nobody": []} | {f"p{i}": [f"p{i}/{k}.jpg" for k in range(1 + i % 4)] for i in range(12)}
@@ -112,7 +112,7 @@ def test_who_is_who(control: bool) -> None:
 
 
 def test_pairs_of_regions_are_planted_together() -> None:
-    assert region_parts("eyes+nose") == ("right_eye", "left_eye", "nose")
+    assert named_regions("eyes+nose") == ("right_eye", "left_eye", "nose")
     with pytest.raises(InputError, match="ear"):
         plan_plantings(PEOPLE, 2, seed=0, regions=["nose+ear"])
     with pytest.raises(InputError, match="two people"):

@@ -103,7 +103,7 @@ def test_faces_and_their_regions_move_together() -> None:
 
 def test_both_hypotheses_count_alike(task: EvidenceTask) -> None:
     """Of a network that knows nothing, the loss is that of guessing, whatever was planted how often."""
-    lesson = task._lesson(task.train_part, 24, step_generator(0, 1), 0.5)
+    lesson = task._lesson(task.training_photos, 24, step_generator(0, 1), 0.5)
     present = lesson.present
     even = torch.zeros(len(present), 9).masked_fill(
         torch.cat((~present, torch.zeros(len(present), 1, dtype=torch.bool)), dim=1), -torch.inf
@@ -126,7 +126,7 @@ def test_both_hypotheses_count_alike(task: EvidenceTask) -> None:
 
 def test_a_lesson_says_what_the_recognizer_says(task: EvidenceTask) -> None:
     """Effects and changes are differences of scores; who is genuine, and what was planted, is what was done."""
-    lesson = task._lesson(task.train_part, 24, step_generator(0, 1), 0.5)
+    lesson = task._lesson(task.training_photos, 24, step_generator(0, 1), 0.5)
     assert lesson.planted.any()
     assert lesson.genuine.any()
     assert not lesson.genuine.all()
@@ -139,15 +139,15 @@ def test_a_lesson_says_what_the_recognizer_says(task: EvidenceTask) -> None:
 
 
 def test_other_people_are_strangers_and_mates_are_other_photographs(task: EvidenceTask) -> None:
-    part = task.train_part
-    draw = task._chosen(part, 24, step_generator(0, 2))
-    same = part.person[draw.probe] == part.person[draw.reference]
+    photos = task.training_photos
+    draw = task._chosen(photos, 24, step_generator(0, 2))
+    same = photos.person[draw.probe] == photos.person[draw.reference]
     assert torch.equal(same, draw.genuine)
     assert not bool((draw.probe == draw.reference).any())
-    donors = part.person[draw.donor]
-    assert bool((donors != part.person[draw.probe])[draw.plants & draw.genuine].all())
+    donors = photos.person[draw.donor]
+    assert bool((donors != photos.person[draw.probe])[draw.plants & draw.genuine].all())
     mates = draw.plants & ~draw.genuine
-    assert bool((donors == part.person[draw.reference])[mates].all())
+    assert bool((donors == photos.person[draw.reference])[mates].all())
     assert bool((draw.donor != draw.reference)[mates].all())
 
 

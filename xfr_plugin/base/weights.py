@@ -200,5 +200,5 @@ def _plain_name(name: str) -> str:
 
 
 def _describe(missing: list[str], unknown: list[str], wrong: list[str]) -> str:
-    parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
-    return ", ".join(f"{len(keys)} keys {what} (e.g. {keys[0]})" for what, keys in parts if keys)
+    problems = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
+    return ", ".join(f"{len(keys)} keys {what} (e.g. {keys[0]})" for what, keys in problems if keys)

@@ -68,11 +68,11 @@ def decoded_changes(
     change = _jacobian(decode, embeddings)
     if response == "ablation":
         change = _ablation(decode, embeddings, replacement, batch_size)
-    parts = []
+    chunks = []
     for rows, columns in zip(faces.split(batch_size), flat.split(batch_size), strict=True):
         colours = change(rows, columns)
-        parts.append((colours if signed else colours.abs()).mean(dim=1))
-    maps = torch.cat(parts)
+        chunks.append((colours if signed else colours.abs()).mean(dim=1))
+    maps = torch.cat(chunks)
     return maps.view(*channels.shape, *maps.shape[1:])
 
 

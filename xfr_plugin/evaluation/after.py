@@ -15,7 +15,7 @@ from xfr_plugin.evaluation.results import AGREEMENT, Record
 from xfr_plugin.evaluation.store import MapCache
 from xfr_plugin.explanation.comparison import DEFAULT_SMOOTHING, map_correlations
 from xfr_plugin.faces.folder import FaceFolder
-from xfr_plugin.swaps.planting import region_parts
+from xfr_plugin.swaps.planting import named_regions
 
 __all__ = ["agreement", "average_maps_judged"]
 
@@ -68,7 +68,7 @@ def _judged(method: str, found: Sequence[tuple[PairEntry, Map]], faces: FaceFold
         labels = faces.regions(entry.probe)
         others = (total - own) / (len(scaled) - 1)
         saliency = blurred_saliency(others.astype(np.float32), entry.planting)
-        truth = labels.mask(*region_parts(entry.planting.region))
+        truth = labels.mask(*named_regions(entry.planting.region))
         value = pixel_auc(saliency, truth, labels.face)
         yield Record(entry.name, method, "planted", "average map", "auc", None, value)
 

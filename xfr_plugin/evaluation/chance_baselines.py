@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin._moved import getattr_of
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.registry import Registry
@@ -31,8 +30,6 @@ __all__ = [
 ]
 
 Maps = NDArray[np.float32]
-
-__getattr__ = getattr_of("evaluation.chance_baselines")
 
 
 def _baseline(cls: type[PairAttribution], *, name: str, title: str) -> Method:

@@ -272,9 +272,9 @@ class _Clock:
 def _merged(first: Sequence[PairEntry], second: Sequence[PairEntry]) -> list[PairEntry]:
     """Two lists in one, evenly mixed."""
     placed = [
-        ((i + 0.5) / len(part), number, i)
-        for number, part in enumerate((first, second))
-        for i in range(len(part))
+        ((i + 0.5) / len(entries), number, i)
+        for number, entries in enumerate((first, second))
+        for i in range(len(entries))
     ]
     return [(first, second)[number][i] for _, number, i in sorted(placed)]
 

@@ -97,8 +97,8 @@ class PlantedPlan(BaseModel):
 _GAMES: tuple[Game, ...] = ("dissimilar", "similar")
 
 
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
+def _seed(*values: object) -> int:
+    return int.from_bytes(hashlib.sha256("/".join(map(str, values)).encode()).digest()[:4], "big")
 
 
 def _by_turns(kinds: Iterable[Sequence[Planting]]) -> list[Planting]:

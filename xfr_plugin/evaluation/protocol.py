@@ -104,8 +104,8 @@ class Setting:
         scale = 255 if images.dtype == torch.uint8 else 1
         return torch.cat(
             [
-                self._folded.embed(part.to(self.recognizer.device).to(self.recognizer.dtype) / scale)
-                for part in images.split(self.batch_size)
+                self._folded.embed(chunk.to(self.recognizer.device).to(self.recognizer.dtype) / scale)
+                for chunk in images.split(self.batch_size)
             ]
         )
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin._moved import renamed_arguments
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.manifest import RunManifest
@@ -96,7 +97,8 @@ class Results:
             self._cache["rows"] = self._summarised()
         return self._cache["rows"]
 
-    def leads(self, method: str, protocol: str, part: str, metric: str) -> list[SummaryRow]:
+    @renamed_arguments({"part": "kind"})
+    def leads(self, method: str, protocol: str, kind: str, metric: str) -> list[SummaryRow]:
         """By how much a method's values exceed those of every other method on the same pairs, with intervals.
 
         Intervals of two methods can overlap though one is above the other on nearly every pair; these tell.
@@ -104,17 +106,17 @@ class Results:
         Args:
             method: whose lead is asked for.
             protocol: name.
-            part: slice, see `Protocol.slices`.
+            kind: of pairs, see `Protocol.slices`.
             metric: of the measurements without a variant.
         """
         values: dict[str, dict[str, float]] = {}
         for record in self.records:
             wanted = (record.protocol, record.variant, record.metric) == (protocol, "", metric)
-            if wanted and part in self._slices(record):
+            if wanted and kind in self._slices(record):
                 values.setdefault(record.method, {})[record.pair] = record.value
         own = values.pop(method, {})
         groups: dict[Key, dict[str, float]] = {
-            (part, "", metric, None, other): {pair: own[pair] - found[pair] for pair in own if pair in found}
+            (kind, "", metric, None, other): {pair: own[pair] - found[pair] for pair in own if pair in found}
             for other, found in values.items()
         }
         return clustered_means(protocol, groups, self._people())
@@ -132,8 +134,8 @@ class Results:
     def _summarised(self) -> list[SummaryRow]:
         grouped: dict[str, dict[tuple[str, str, str, float | None, str], dict[str, float]]] = {}
         for record in self.records:
-            for part in self._slices(record):
-                key = (part, record.variant, record.metric, record.at, record.method)
+            for kind in self._slices(record):
+                key = (kind, record.variant, record.metric, record.at, record.method)
                 group = grouped.setdefault(record.protocol, {}).setdefault(key, {})
                 group[record.pair] = record.value
         people = self._people()

@@ -117,9 +117,9 @@ def clustered_means(
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     rows = []
-    for part in np.array_split(np.arange(len(groups)), max(1, len(groups) // 500)):
-        means = _ratio(draws @ sums[:, part], draws @ counts[:, part])
-        rows.append(np.nanquantile(means, [0.025, 0.975], axis=0) if len(part) else np.empty((2, 0)))
+    for chunk in np.array_split(np.arange(len(groups)), max(1, len(groups) // 500)):
+        means = _ratio(draws @ sums[:, chunk], draws @ counts[:, chunk])
+        rows.append(np.nanquantile(means, [0.025, 0.975], axis=0) if len(chunk) else np.empty((2, 0)))
     low, high = np.concatenate(rows, axis=1)
     total, number = sums.sum(axis=0), counts.sum(axis=0)
     return [

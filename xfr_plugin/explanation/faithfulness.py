@@ -162,15 +162,15 @@ def check_faithfulness(
     face = (regions or template_regions(recognizer.input_size)).face
     _check_arguments(recognizer, inputs, maps, face, random_count)
     scorer = _Scorer(recognizer, inputs)
-    tested = [
-        _Part(side, claim, region, face)
+    claims = [
+        _Tested(side, claim, region, face)
         for side in range(len(scorer.images))
         for claim, region in _claims(maps[side], face)
     ]
     rows = []
-    for part in tested:
-        rng = np.random.default_rng([seed, part.side, _SIGNS[part.claim] > 0])
-        rows.append(_row(part, scorer, threshold, random_count, rng))
+    for tested in claims:
+        rng = np.random.default_rng([seed, tested.side, _SIGNS[tested.claim] > 0])
+        rows.append(_row(tested, scorer, threshold, random_count, rng))
     statistic = sum(row.z for row in rows) / math.sqrt(len(rows)) if rows else None
     return Faithfulness(
         verdict=verdict_of(statistic),
@@ -192,7 +192,7 @@ def verdict_of(statistic: float | None) -> Verdict:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Tested:
     """A claim of a map that can be tested: probe (0) or reference (1), and the region."""
 
     side: int
@@ -224,21 +224,21 @@ class _Scorer:
         self.score = float(own[0] @ self.partners[0])
 
     @torch.no_grad()
-    def effects(self, part: _Part, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def effects(self, tested: _Tested, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
         """What changing each of the regions R×H×W does to the score."""
-        image = self.images[part.side]
-        exchanged = self.change(part) == "exchanged"
-        donor = self.images[1 - part.side] if exchanged else self.population
+        image = self.images[tested.side]
+        exchanged = self.change(tested) == "exchanged"
+        donor = self.images[1 - tested.side] if exchanged else self.population
         found = []
         for chunk in torch.from_numpy(masks).split(_BATCH):
             blends = exchange_regions(image, donor, FeatheredMasks.of(chunk))[0]
-            found.append(self._embed(blends) @ self.partners[part.side] - self.score)
+            found.append(self._embed(blends) @ self.partners[tested.side] - self.score)
         effects: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
         return effects
 
-    def change(self, part: _Part) -> Literal["hidden", "exchanged"]:
+    def change(self, tested: _Tested) -> Literal["hidden", "exchanged"]:
         """What is done to a region."""
-        return "exchanged" if part.claim == "dissimilar" and len(self.images) == 2 else "hidden"
+        return "exchanged" if tested.claim == "dissimilar" and len(self.images) == 2 else "hidden"
 
     def _embed(self, images: Tensor) -> Tensor:
         self.forwards += len(images)
@@ -261,19 +261,19 @@ def _claims(saliency: Map, face: NDArray[np.bool_]) -> Iterator[tuple[Claim, NDA
 
 
 def _row(
-    part: _Part, scorer: _Scorer, threshold: float, count: int, rng: np.random.Generator
+    tested: _Tested, scorer: _Scorer, threshold: float, count: int, rng: np.random.Generator
 ) -> FaithfulnessRow:
-    masks = np.concatenate([part.region[None], random_regions(part.region, part.face, count, rng)])
-    effects = scorer.effects(part, masks)
-    foretold = -_SIGNS[part.claim] * effects
+    masks = np.concatenate([tested.region[None], random_regions(tested.region, tested.face, count, rng)])
+    effects = scorer.effects(tested, masks)
+    foretold = -_SIGNS[tested.claim] * effects
     own, others = foretold[0], foretold[1:]
     spread = max(float(others.std(ddof=1)), _NO_EFFECT)
     low, high = np.quantile(effects[1:], [0.05, 0.95])
     return FaithfulnessRow(
-        face="reference" if part.side else "probe",
-        claim=part.claim,
-        change=scorer.change(part),
-        share=float(part.region.sum() / part.face.sum()),
+        face="reference" if tested.side else "probe",
+        claim=tested.claim,
+        change=scorer.change(tested),
+        share=float(tested.region.sum() / tested.face.sum()),
         effect=float(effects[0]),
         random_mean=float(effects[1:].mean()),
         random_low=float(low),

@@ -88,8 +88,8 @@ class Outliner:
         size = (faces.shape[2], faces.shape[3])
         offset = torch.tensor(self.label_offset if as_labelled else (0.0, 0.0), dtype=torch.float64)
         found: list[FaceOutlines] = []
-        for part in faces.split(_BATCH) if len(faces) else ():
-            sketch = self._network_on(part.device)(to_frame(part))
+        for chunk in faces.split(_BATCH) if len(faces) else ():
+            sketch = self._network_on(chunk.device)(to_frame(chunk))
             plausible = (sketch.logits > 0) & (sketch.distances <= sketch.distances.new_tensor(self.reach))
             values = (
                 from_frame(sketch.points.double().cpu() + offset, size).numpy(),

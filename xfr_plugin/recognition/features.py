@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin._moved import getattr_of
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.outputs import check_units
@@ -19,8 +18,6 @@ from xfr_plugin.recognition.recognizer import Recognizer
 __all__ = ["FaceFeatures", "extract", "layers_by_size", "with_kept_maps"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
-
-__getattr__ = getattr_of("recognition.features")
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def channel_differences(
         batch_size: how many to decode at a time.
     """
     whole = decoder(embedding[None])
-    parts = ablated(embedding, value)
-    chunks = [parts[start : start + batch_size] for start in range(0, len(parts), batch_size)]
+    without = ablated(embedding, value)
+    chunks = [without[start : start + batch_size] for start in range(0, len(without), batch_size)]
     return torch.cat([(decoder(chunk) - whole).abs().mean(dim=1) for chunk in chunks])
 
 

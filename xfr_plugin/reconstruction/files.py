@@ -121,12 +121,12 @@ def _extras(state: dict[str, Tensor], card: DecoderCard, path: Path) -> dict[str
 
 
 def _regional(state: dict[str, Tensor], path: Path) -> RegionalEvidence | None:
-    parts = {name: state[key].float() for name in _REGIONAL if (key := f"regional.{name}") in state}
-    if not parts:
+    tensors = {name: state[key].float() for name in _REGIONAL if (key := f"regional.{name}") in state}
+    if not tensors:
         return None
-    if len(parts) < len(_REGIONAL):
+    if len(tensors) < len(_REGIONAL):
         raise LayoutError(f"{path.name} holds only a part of its regional evidence: get the file again")
     try:
-        return RegionalEvidence(**parts)
+        return RegionalEvidence(**tensors)
     except InputError as error:
         raise LayoutError(f"{path.name}: {error}") from error

@@ -1,4 +1,4 @@
-"""Regional evidence: the part of a score that each region of the face is answerable for, from embeddings alone.
+"""Regional evidence: the share of a score that each region of the face is answerable for, from embeddings alone.
 
 Single channels of an embedding are not local: ablating one changes the whole reconstruction. Directions are. When a
 region r of face A is exchanged for B's, the embedding moves by about W_r (b − a), with one matrix W_r for all
@@ -23,6 +23,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from xfr_plugin._moved import renamed_method
 from xfr_plugin.errors import InputError
 
 __all__ = ["MOMENTS", "RegionalEvidence", "Spread"]
@@ -76,12 +77,14 @@ class RegionalEvidence(nn.Module):
         self.register_buffer("areas", areas.float() / areas.float().sum())
         self.register_buffer("forms", _completed(self.shifts, self.areas), persistent=False)
 
-    def parts(self, probe: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    def terms(self, probe: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Products aᵀW_r b, which sum to the score, and self terms aᵀW_r a + bᵀW_r b, which sum to 2; N×R each."""
         forms = self.forms.to(probe)
         product = torch.einsum("nd,rde,ne->nr", probe, forms, reference)
         own = [torch.einsum("nd,rde,ne->nr", x, forms, x) for x in (probe, reference)]
         return product, own[0] + own[1]
+
+    parts = renamed_method("parts", "terms")
 
     def evidence(
         self,
@@ -104,7 +107,7 @@ class RegionalEvidence(nn.Module):
             spread: see `Spread`.
         """
         weight = distance / 2
-        product, own = self.parts(probe, reference)
+        product, own = self.terms(probe, reference)
         moments = self.moments.to(probe)
         at_zero = moments[:, 0] - weight * moments[:, 2]
         slope = moments[:, 1] - weight * moments[:, 3]

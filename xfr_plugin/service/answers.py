@@ -41,11 +41,11 @@ WarningCode: TypeAlias = Literal[
 """What may make an answer less reliable."""
 
 
-class _Part(BaseModel):
+class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Warned(_Part):
+class Warned(_Document):
     """A warning: its kind, whom it concerns, and a sentence."""
 
     code: WarningCode
@@ -53,7 +53,7 @@ class Warned(_Part):
     message: str
 
 
-class Decision(_Part):
+class Decision(_Document):
     """The decision on two faces.
 
     Attributes:
@@ -78,7 +78,7 @@ class Decision(_Part):
         return cls(**{name: getattr(made, name) for name in cls.model_fields})
 
 
-class FaceReasons(_Part):
+class FaceReasons(_Document):
     """What argues in one face. Only what was asked for is there.
 
     Attributes:
@@ -96,7 +96,7 @@ class FaceReasons(_Part):
     reconstruction_png: Base64 | None = None
 
 
-class Replacement(_Part):
+class Replacement(_Document):
     """The method that was asked for, and why another one answered."""
 
     asked: str
@@ -104,7 +104,7 @@ class Replacement(_Part):
     reason: str
 
 
-class ExplanationAnswer(_Part):
+class ExplanationAnswer(_Document):
     """Why the decision is as it is.
 
     Attributes:
@@ -132,7 +132,7 @@ class ExplanationAnswer(_Part):
     faithfulness: Faithfulness | None = None
 
 
-class Candidate(_Part):
+class Candidate(_Document):
     """One of the best of a gallery.
 
     Attributes:
@@ -153,7 +153,7 @@ class Candidate(_Part):
     explanation: ExplanationAnswer | None = None
 
 
-class Versions(_Part):
+class Versions(_Document):
     """What answered.
 
     Attributes:
@@ -171,7 +171,7 @@ class Versions(_Part):
     evidence_sha256: str | None = None
 
 
-class Answer(_Part):
+class Answer(_Document):
     """The answer to a request.
 
     Attributes:

@@ -56,11 +56,11 @@ Embedding: TypeAlias = list[Annotated[float, Field(allow_inf_nan=False)]] | Base
 """An embedding: D numbers, or D little-endian float32 as base64."""
 
 
-class _Part(BaseModel):
+class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class FaceInput(_Part):
+class FaceInput(_Document):
     """A face: the bytes of an image file, or a stored embedding.
 
     Attributes:
@@ -87,7 +87,7 @@ class FaceInput(_Part):
         return self
 
 
-class Gallery(_Part):
+class Gallery(_Document):
     """Stored embeddings to search.
 
     Attributes:
@@ -101,7 +101,7 @@ class Gallery(_Part):
     top: int = Field(default=5, ge=1, le=100)
 
 
-class Request(_Part):
+class Request(_Document):
     """A question about faces.
 
     Attributes:

@@ -15,7 +15,7 @@ from xfr_plugin.faces.photo import read_face
 from xfr_plugin.faces.regions import RegionMap, RegionsOf, template_regions
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.blending import blend_region
-from xfr_plugin.swaps.planting import Planting, region_parts
+from xfr_plugin.swaps.planting import Planting, named_regions
 
 __all__ = ["PlantedPairs", "as_floats", "build_pairs", "plant"]
 
@@ -94,7 +94,7 @@ def plant(
     Raises:
         InputError: the region is empty on the probe.
     """
-    mask = regions.mask(*region_parts(planting.region))
+    mask = regions.mask(*named_regions(planting.region))
     return blend_region(probe, donor, mask, planting.blending, planting.strength)
 
 

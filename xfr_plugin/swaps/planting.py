@@ -33,16 +33,16 @@ __all__ = [
     "Planting",
     "effect_of",
     "fits",
+    "named_regions",
     "plan_plantings",
     "read_plantings",
-    "region_parts",
     "write_plantings",
 ]
 
 Game: TypeAlias = Literal["dissimilar", "similar"]
 
 PLANTED_REGIONS: dict[str, tuple[str, ...]] = {
-    name: parts for name, parts in EXCHANGED_REGIONS.items() if name != "outside"
+    name: named for name, named in EXCHANGED_REGIONS.items() if name != "outside"
 }
 """What is planted, as named regions of a `RegionMap`. Two of them together are written `eyes+nose`. `outside` (hair,
 background) can be planted too, but is not, unless it is asked for."""
@@ -93,7 +93,7 @@ def effect_of(game: str, change: float) -> float:
     return change if game == "similar" else -change
 
 
-def region_parts(region: str) -> tuple[str, ...]:
+def named_regions(region: str) -> tuple[str, ...]:
     """Named regions of a planted region.
 
     Raises:
@@ -105,7 +105,7 @@ def region_parts(region: str) -> tuple[str, ...]:
             raise InputError(
                 f"cannot plant {name!r}: regions are {', '.join(EXCHANGED_REGIONS)}, joined by +"
             )
-    return tuple(part for name in names for part in EXCHANGED_REGIONS[name])
+    return tuple(named for name in names for named in EXCHANGED_REGIONS[name])
 
 
 def plan_plantings(
@@ -142,7 +142,7 @@ def plan_plantings(
         InputError: too few people with several photos, an unknown region, or none of many draws shows it.
     """
     for region in regions:
-        region_parts(region)
+        named_regions(region)
     rng = np.random.default_rng(seed)
     drawn: list[Planting] = []
     for game in games:
@@ -172,8 +172,8 @@ def plan_plantings(
 
 def fits(probe: RegionMap, donor: RegionMap, region: str) -> bool:
     """Whether a donor fits a probe: it shows the region, its face covers nearly all of it, it is turned alike."""
-    mask = probe.mask(*region_parts(region))
-    there = donor.face if "outside" not in region.split("+") else donor.mask(*region_parts(region))
+    mask = probe.mask(*named_regions(region))
+    there = donor.face if "outside" not in region.split("+") else donor.mask(*named_regions(region))
     covered = float(there[mask].mean()) >= COVERED
     return _shows(donor, region) and covered and abs(turn_of(probe) - turn_of(donor)) <= TURNED
 

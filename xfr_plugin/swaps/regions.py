@@ -93,9 +93,9 @@ def region_index(maps: Sequence[RegionMap]) -> Tensor:
     """Which of `REGIONS` each pixel belongs to, N×H×W of uint8."""
     labels = torch.stack([torch.from_numpy(regions.labels) for regions in maps])
     table = torch.zeros(len(maps[0].names), dtype=torch.uint8)
-    for index, parts in enumerate(EXCHANGED_REGIONS.values()):
-        for part in parts:
-            table[maps[0].names.index(part)] = index
+    for index, names in enumerate(EXCHANGED_REGIONS.values()):
+        for name in names:
+            table[maps[0].names.index(name)] = index
     return table[labels.long()]
 
 
@@ -120,15 +120,15 @@ def named_errors(regions: FaceRegions, errors: Tensor) -> dict[str, float]:
     """Errors of the named regions from those of R regions; regions of two sides share theirs by area."""
     areas = regions.labels.areas()
     named: dict[str, float] = {}
-    for parts, error in zip(EXCHANGED_REGIONS.values(), errors.tolist(), strict=True):
-        whole = sum(areas[part] for part in parts)
-        named |= {part: error * areas[part] / whole for part in parts if whole}
+    for names, error in zip(EXCHANGED_REGIONS.values(), errors.tolist(), strict=True):
+        whole = sum(areas[name] for name in names)
+        named |= {name: error * areas[name] / whole for name in names if whole}
     return named
 
 
 def _as_masks(regions: RegionMap, size: tuple[int, int]) -> FaceRegions:
     own, template = (
-        np.stack([labels.mask(*parts) for parts in EXCHANGED_REGIONS.values()])
+        np.stack([labels.mask(*names) for names in EXCHANGED_REGIONS.values()])
         for labels in (regions, template_regions(size))
     )
     present = np.asarray(own.any(axis=(1, 2)))

@@ -129,12 +129,12 @@ class AlignerTask(Task):
 
     def _locate(self, network: nn.Module, photos: PhotoSet, boxes: Tensor) -> Located:
         """Run the network on boxes (photo, centre, side, angle)."""
-        parts = []
+        chunks = []
         for chunk in torch.split(boxes, _CHUNK):
             images = photos.images[chunk[:, 0].long()].to(self.device).float() / 255
             frames = box_frames(chunk[:, 1:3], chunk[:, 3], chunk[:, 4]).to(self.device)
-            parts.append(network(images, frames))
-        return Located(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
+            chunks.append(network(images, frames))
+        return Located(*(torch.cat(values).cpu() for values in zip(*chunks, strict=True)))
 
     def _non_faces(self, faces: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Photos, and frames in them, of boxes that hold no face; most of them fooled the cascade."""

@@ -86,9 +86,9 @@ class Examples:
         )
 
     @staticmethod
-    def joined(parts: Sequence[Examples]) -> Examples:
+    def joined(examples: Sequence[Examples]) -> Examples:
         """All of several."""
-        return Examples(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS))
+        return Examples(*(np.concatenate([getattr(some, name) for some in examples]) for name in _FIELDS))
 
 
 def save_examples(examples: Examples, path: Path) -> None:
@@ -148,9 +148,9 @@ def train_counterfactual(
         )
         save_examples(found, kept)
     files = sorted(run.glob("*.npz"))
-    parts = {file.stem: read_examples(file) for file in files}
-    training = {f"pairs of {name}": len(part) for name, part in parts.items()}
-    model = fit_model(Examples.joined(list(parts.values())), training)
+    collected = {file.stem: read_examples(file) for file in files}
+    training = {f"pairs of {name}": len(some) for name, some in collected.items()}
+    model = fit_model(Examples.joined(list(collected.values())), training)
     if publish is not None:
         with atomic_path(publish) as temporary:
             temporary.write_text(model.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -187,12 +187,12 @@ def collect_examples(
         planted, clean = _plan(recognizer, faces, people, regions_of, hypothesis, count, seed)
         chosen += [(planting, True, effect) for planting, effect in planted]
         chosen += [(planting, False, 0.0) for planting in clean]
-    parts = []
+    read = []
     for number, (planting, is_planted, effect) in enumerate(chosen, start=1):
-        parts.append(_read(attribution, recognizer, faces, planting, is_planted, effect, regions_of))
+        read.append(_read(attribution, recognizer, faces, planting, is_planted, effect, regions_of))
         if progress is not None:
             progress(number, len(chosen))
-    return Examples.joined(parts)
+    return Examples.joined(read)
 
 
 def fit_model(
@@ -207,12 +207,12 @@ def fit_model(
     for form in READINGS:
         hypotheses[form] = {}
         for hypothesis in _HYPOTHESES:
-            part = examples.only(examples.similar == (hypothesis == "similar"))
-            missing = set(range(len(REGIONS))) - set(part.region.tolist())
-            if missing or -1 not in part.region:
+            own = examples.only(examples.similar == (hypothesis == "similar"))
+            missing = set(range(len(REGIONS))) - set(own.region.tolist())
+            if missing or -1 not in own.region:
                 what = ", ".join(REGIONS[index] for index in sorted(missing)) or "none of the regions"
                 raise InputError(f"no example of {hypothesis!r} with {what} planted: collect more")
-            hypotheses[form][hypothesis] = _fit_hypothesis(part, form)
+            hypotheses[form][hypothesis] = _fit_hypothesis(own, form)
     return CounterfactualModel(hypotheses=hypotheses, training=dict(training or {}))
 
 

@@ -84,11 +84,11 @@ class DecoderTask(Task):
         self.config = config
         self.recognizer = load_recognizer(config.recognizer)
         self.frozen = folded_recognizer(self.recognizer).requires_grad_(False)
-        train_part, held_out = split_people(
+        training, held_out = split_people(
             find_faces(config.faces, config.people), config.held_out, config.seed
         )
-        self.manifest = build_manifest(config.faces, all_files(train_part, held_out))
-        self.faces = read_faces(config.faces, train_part, self.recognizer.input_size)
+        self.manifest = build_manifest(config.faces, all_files(training, held_out))
+        self.faces = read_faces(config.faces, training, self.recognizer.input_size)
         self.embeddings = embed_with_mirror(self.recognizer, self.faces)
         validation = read_faces(config.faces, held_out, self.recognizer.input_size)
         chosen = torch.linspace(0, len(validation) - 1, min(config.validation_faces, len(validation))).long()
@@ -122,13 +122,13 @@ class DecoderTask(Task):
         wanted = torch.cat((real, mixed)).to(self.device)
         images = self.network(wanted)
         target = self._targets(indices, mirrored)
-        parts = {
+        terms = {
             "pixel": pixel_loss(images[: len(real)], target),
             "gradient": gradient_loss(images[: len(real)], target),
             "identity": identity_loss(self.frozen, self._views(images, generator), wanted),
         }
-        weights = {name: getattr(self.config, name) for name in parts}
-        return {"total": sum((weights[n] * v for n, v in parts.items()), torch.zeros(())), **parts}
+        weights = {name: getattr(self.config, name) for name in terms}
+        return {"total": sum((weights[n] * v for n, v in terms.items()), torch.zeros(())), **terms}
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Identity cosine and pixel loss on faces of held-out people."""

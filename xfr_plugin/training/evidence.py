@@ -194,15 +194,15 @@ class EvidenceTask(Task):
             person: files[: config.photos]
             for person, files in find_faces(config.faces, config.people).items()
         }
-        parts = split_people(people, config.held_out, config.seed, config.photos)
+        splits = split_people(people, config.held_out, config.seed, config.photos)
         size = self.recognizer.input_size
-        self.train_part, self.held_out = (
-            _Part(read_faces(config.faces, part, size), config.run, name)
-            for part, name in zip(parts, ("train", "held_out"), strict=True)
+        self.training_photos, self.held_out = (
+            _Photos(read_faces(config.faces, photos, size), config.run, name)
+            for photos, name in zip(splits, ("train", "held_out"), strict=True)
         )
-        self.manifest = build_manifest(config.faces, all_files(*parts))
+        self.manifest = build_manifest(config.faces, all_files(*splits))
         self.layers = layers_by_size(self.recognizer.network, torch.zeros(1, 3, *size))
-        self.examples = len(self.train_part.index)
+        self.examples = len(self.training_photos.index)
         self.device = torch.device("cpu")
 
     def build_network(self) -> EvidenceNetwork:
@@ -218,17 +218,17 @@ class EvidenceTask(Task):
         self.device = device
         self.recognizer.to(device)
         self.recognizer.to(memory_format=torch.channels_last)
-        for part in (self.train_part, self.held_out):
-            part.to(device)
-            starts = range(0, len(part.index), _CHUNK)
-            numbers = (torch.arange(start, min(start + _CHUNK, len(part.index))) for start in starts)
-            part.embeddings = torch.cat([self._embedded(part.faces(some)).cpu() for some in numbers])
+        for photos in (self.training_photos, self.held_out):
+            photos.to(device)
+            starts = range(0, len(photos.index), _CHUNK)
+            numbers = (torch.arange(start, min(start + _CHUNK, len(photos.index))) for start in starts)
+            photos.embeddings = torch.cat([self._embedded(photos.faces(some)).cpu() for some in numbers])
 
     def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Cross entropies of the hypothesis and of both questions, and the error of the changes; see `Task`."""
         del indices  # every batch is drawn anew
         count = self.config.batch_size
-        lesson = self._lesson(self.train_part, count, generator, self.config.distracted)
+        lesson = self._lesson(self.training_photos, count, generator, self.config.distracted)
         flipped = torch.rand(len(lesson.region), generator=generator) < 0.25
         answers = self._answers(self.network, lesson, flipped.to(self.device))
         hypothesis = self._hypothesis(answers, lesson)
@@ -342,12 +342,14 @@ class EvidenceTask(Task):
         return ((lesson.effect - least) / (MIN_SCORE_CHANGE - least)).clamp(0, 1.5)
 
     @torch.no_grad()
-    def _lesson(self, part: _Part, count: int, generator: torch.Generator, distracted: float) -> Lesson:
+    def _lesson(self, photos: _Photos, count: int, generator: torch.Generator, distracted: float) -> Lesson:
         with torch.autocast(self.device.type, enabled=False):  # pixels need their precision
-            return self._drawn_lesson(part, count, generator, distracted)
+            return self._drawn_lesson(photos, count, generator, distracted)
 
-    def _drawn_lesson(self, part: _Part, count: int, generator: torch.Generator, distracted: float) -> Lesson:
-        draw = self._chosen(part, count, generator)
+    def _drawn_lesson(
+        self, photos: _Photos, count: int, generator: torch.Generator, distracted: float
+    ) -> Lesson:
+        draw = self._chosen(photos, count, generator)
         count = len(draw.probe)  # fewer, where few plantings are possible
         base, controls = draw.with_controls(distracted, self.config.seamless)
         final, planted = draw.planted(base, self.config.seamless)
@@ -355,7 +357,7 @@ class EvidenceTask(Task):
         loss_of, _ = draw.asked(final, mates=False)
         mirrored = draw.coins(0.5)
         versions = draw.recoloured(torch.stack((final, base, gain_of, loss_of)))
-        references = draw.recoloured(part.faces(draw.reference)[None])
+        references = draw.recoloured(photos.faces(draw.reference)[None])
         stack = torch.cat((versions[:1], references, versions[1:]))
         stack = torch.where(mirrored[:, None, None, None], stack.flip(4), stack)
         moves = [draw.moves(self.config.jitter) for _ in range(2)]
@@ -387,14 +389,14 @@ class EvidenceTask(Task):
             torch.where(genuine, clean - before, before - clean) < self.config.least_effect,
         )
 
-    def _chosen(self, part: _Part, count: int, generator: torch.Generator) -> Draw:
+    def _chosen(self, photos: _Photos, count: int, generator: torch.Generator) -> Draw:
         """Choices of a batch: most of them plantings that move the score, as many of each game."""
-        draw = Draw(part, torch.randint(len(part.index), (6 * count,), generator=generator), generator)
+        draw = Draw(photos, torch.randint(len(photos.index), (6 * count,), generator=generator), generator)
         planted = [draw.plants & draw.genuine, draw.plants & ~draw.genuine]
         some = torch.cat([torch.nonzero(kind)[: round(1.25 * count), 0] for kind in planted])
         tried = draw.only(some)
-        faces, _ = tried.planted(part.faces(tried.probe), 0.0)
-        before, reference = (part.embeddings[numbers] for numbers in (tried.probe, tried.reference))
+        faces, _ = tried.planted(photos.faces(tried.probe), 0.0)
+        before, reference = (photos.embeddings[numbers] for numbers in (tried.probe, tried.reference))
         after = self._embedded(faces).cpu()
         effect = ((after - before) * reference).sum(dim=1) * torch.where(tried.genuine, -1, 1)
         rank = effect.clamp(max=MIN_SCORE_CHANGE) / MIN_SCORE_CHANGE + 0.4 * torch.rand(
@@ -419,7 +421,7 @@ class EvidenceTask(Task):
         return functional.normalize(embeddings.float(), dim=1)
 
 
-class _Part:
+class _Photos:
     """Faces of some people with their regions, and who is who."""
 
     def __init__(self, faces: FaceSet, run: Path, name: str) -> None:
@@ -473,11 +475,11 @@ class Draw:
 
     _FIELDS = ("probe", "reference", "genuine", "region", "donor", "plants", "question")
 
-    def __init__(self, part: _Part, probes: Tensor, generator: torch.Generator) -> None:
-        self.part, self.probe, self.generator = part, probes, generator
+    def __init__(self, photos: _Photos, probes: Tensor, generator: torch.Generator) -> None:
+        self.photos, self.probe, self.generator = photos, probes, generator
         size = len(probes)
-        self.genuine = (part.count[probes] >= 2) & (self._uniform(size) < 0.6)
-        self.reference = torch.where(self.genuine, self._mate(probes), self._stranger(probes, part.several))
+        self.genuine = (photos.count[probes] >= 2) & (self._uniform(size) < 0.6)
+        self.reference = torch.where(self.genuine, self._mate(probes), self._stranger(probes, photos.several))
         self.region = torch.randint(_COUNT, (size,), generator=generator)
         donors = torch.where(
             self.genuine[:, None],
@@ -500,8 +502,8 @@ class Draw:
     def with_controls(self, distracted: float, seamless: float) -> tuple[Tensor, Tensor]:
         """Probes with up to three regions that decide nothing; and one of these regions."""
         count = len(self.probe)
-        faces = self.part.faces(self.probe)
-        control = torch.full((count,), _NONE, device=self.part.device)
+        faces = self.photos.faces(self.probe)
+        control = torch.full((count,), _NONE, device=self.photos.device)
         busy = self._uniform(count) < distracted
         steps = self._uniform(count, _COUNT - 1).argsort(dim=1)[:, :3]
         for number in range(3):
@@ -527,10 +529,10 @@ class Draw:
 
     def clean_scores(self) -> Tensor:
         """Of the pairs, before anything was planted."""
-        return (self.part.embeddings[self.probe] * self.part.embeddings[self.reference]).sum(dim=1)
+        return (self.photos.embeddings[self.probe] * self.photos.embeddings[self.reference]).sum(dim=1)
 
     def coins(self, share: float) -> Tensor:
-        return (self._uniform(len(self.probe)) < share).to(self.part.device)
+        return (self._uniform(len(self.probe)) < share).to(self.photos.device)
 
     def moves(self, share: float) -> Tensor:
         """Small moves of a share of the faces; see `small_moves`."""
@@ -547,7 +549,7 @@ class Draw:
 
     def shaken(self, numbers: Tensor, wobble: float) -> Tensor:
         """Masks of the regions, moved by up to a pixel or two and bent, as outlines are never exact."""
-        index = self.part.index[numbers.to(self.part.device)]
+        index = self.photos.index[numbers.to(self.photos.device)]
         dx, dy = torch.randint(-2, 3, (2,), generator=self.generator).tolist()
         pixels = self._uniform(len(numbers)) * wobble * index.shape[1] / 112
         return one_hot(wobbled(index.roll((dy, dx), (1, 2)), pixels, self.generator))
@@ -556,7 +558,7 @@ class Draw:
         self, faces: Tensor, donors: Tensor, region: Tensor, wanted: Tensor, seamless: float
     ) -> tuple[Tensor, Tensor]:
         """Plant where wanted and where a donor fits: the first that does of those given, N×K."""
-        device = self.part.device
+        device = self.photos.device
         fitting = self._fits(donors, region)
         chosen = donors.gather(1, fitting.float().argmax(dim=1, keepdim=True))[:, 0]
         done = (fitting.any(dim=1) & wanted).to(device)
@@ -564,31 +566,31 @@ class Draw:
         smooth = (self._uniform(len(faces)) < seamless).to(device)
         # photographs of a person are few: moved, they are not learned by heart
         moves = small_moves(self._uniform(len(faces)) < _MOVED_DONORS, self.generator)
-        return blend(faces, warped(self.part.faces(chosen), moves), mask, smooth), done
+        return blend(faces, warped(self.photos.faces(chosen), moves), mask, smooth), done
 
     def _mask(self, region: Tensor, probe: Tensor) -> Tensor:
-        device = self.part.device
-        index = self.part.index[probe.to(device)]
+        device = self.photos.device
+        index = self.photos.index[probe.to(device)]
         return (index == region.to(device)[:, None, None])[:, None]
 
     def _fits(self, donors: Tensor, region: Tensor) -> Tensor:
         """Which donors N×K show the region, as the probe does, cover it with their face, and are turned alike."""
-        part = self.part
-        visible = (part.shown[donors, region[:, None]] >= SMALLEST) & (
-            part.shown[self.probe, region] >= SMALLEST
+        photos = self.photos
+        visible = (photos.shown[donors, region[:, None]] >= SMALLEST) & (
+            photos.shown[self.probe, region] >= SMALLEST
         )[:, None]
-        turned = (part.turn[donors] - part.turn[self.probe][:, None]).abs() <= TURNED
+        turned = (photos.turn[donors] - photos.turn[self.probe][:, None]).abs() <= TURNED
         covered = []
         for some in torch.arange(len(donors)).split(_CHUNK):
             mask = self._mask(region[some], self.probe[some])
-            index = part.index[donors[some].to(part.device)]
-            there = (index == _OUTSIDE) == (region[some] == _OUTSIDE).to(part.device)[:, None, None, None]
+            index = photos.index[donors[some].to(photos.device)]
+            there = (index == _OUTSIDE) == (region[some] == _OUTSIDE).to(photos.device)[:, None, None, None]
             covered.append((there & mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3)).clamp_min(1) >= COVERED)
         return visible & turned & torch.cat(covered).cpu()
 
     def _mate(self, numbers: Tensor) -> Tensor:
         """Another photograph of the person; the same one, where there is no other."""
-        count, first = self.part.count[numbers], self.part.first[numbers]
+        count, first = self.photos.count[numbers], self.photos.first[numbers]
         step = 1 + (self._uniform(len(numbers)) * (count - 1)).long()
         return first + (numbers - first + torch.minimum(step, count - 1)) % count
 
@@ -608,11 +610,11 @@ class Draw:
 
     def _stranger(self, numbers: Tensor, among: Tensor | None = None) -> Tensor:
         """A photograph of another person."""
-        pool = torch.arange(len(self.part.person)) if among is None else among
+        pool = torch.arange(len(self.photos.person)) if among is None else among
         found = pool[torch.randint(len(pool), (len(numbers),), generator=self.generator)]
         for _ in range(4):
             again = pool[torch.randint(len(pool), (len(numbers),), generator=self.generator)]
-            found = torch.where(self.part.person[found] == self.part.person[numbers], again, found)
+            found = torch.where(self.photos.person[found] == self.photos.person[numbers], again, found)
         return found
 
     def _uniform(self, *size: int) -> Tensor:

@@ -120,9 +120,9 @@ def embed_faces(recognizer: Recognizer, faces: FaceSet, batch_size: int = 64) ->
     return torch.cat([folded.embed(faces.batch(batch)).cpu() for batch in batches])
 
 
-def all_files(*parts: dict[str, list[str]]) -> Sequence[str]:
-    """Every file of several parts, in order."""
-    return [file for part in parts for group in part.values() for file in group]
+def all_files(*splits: dict[str, list[str]]) -> Sequence[str]:
+    """Every file of several splits, in order."""
+    return [file for split in splits for group in split.values() for file in group]
 
 
 def _read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:

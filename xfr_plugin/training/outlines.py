@@ -171,10 +171,10 @@ class OutlinesTask(Task):
         return x, y
 
     def _sketches(self, network: nn.Module, images: Tensor, frames: Tensor) -> Sketch:
-        parts = []
+        chunks = []
         for some, places in zip(images.split(_CHUNK), frames.split(_CHUNK), strict=True):
-            parts.append(network(sample_crops(some, places.to(some.device), FRAME_SIDE)))
-        return Sketch(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
+            chunks.append(network(sample_crops(some, places.to(some.device), FRAME_SIDE)))
+        return Sketch(*(torch.cat(values).cpu() for values in zip(*chunks, strict=True)))
 
     def _crops(self, indices: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Disturbed crops of faces, and then of what is none."""
@@ -267,10 +267,10 @@ def planted(faces: OutlineSet, indices: Tensor, share: float, generator: torch.G
     """Faces B×1×112×112 in [0, 1], of which a share got a region of another, and half of that another one."""
     count, device = len(indices), faces.images.device
     images = faces.images[indices.to(device)].float() / 255
-    for part in (share, share / 2):
+    for asked in (share, share / 2):
         donors = torch.randint(len(faces), (count,), generator=generator).to(device)
         region = torch.randint(len(EXCHANGED_REGIONS), (count,), generator=generator).to(device)
-        wanted = (torch.rand(count, generator=generator) < part).to(device)
+        wanted = (torch.rand(count, generator=generator) < asked).to(device)
         # bent, so that seams do not tell where the outlines are
         index = wobbled(faces.regions[indices.to(device)], torch.full((count,), _SEAMS), generator)
         masks = ((index == region[:, None, None]) & wanted[:, None, None])[:, None]

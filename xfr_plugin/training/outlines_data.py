@@ -77,7 +77,7 @@ class OutlineSet:
             raise InputError(f"no face in {folder} has a mesh")
         luma = torch.tensor(_LUMA)[:, None, None]
         grey = [
-            (part.float() * luma).sum(1, keepdim=True).round().byte() for part in found.images.split(_CHUNK)
+            (chunk.float() * luma).sum(1, keepdim=True).round().byte() for chunk in found.images.split(_CHUNK)
         ]
         points = np.stack([outlines.points[file] for file in found.files])
         regions = region_index([mesh_regions(mesh, outlines.features) for mesh in points])

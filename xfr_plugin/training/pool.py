@@ -67,7 +67,7 @@ class Pool:
 def build_pool(
     faces: FaceSet, teacher: Recognizer, config: PoolConfig, seed: int, folder: Path, progress: bool = False
 ) -> Pool:
-    """Build the pool, or read it back from `folder` if it was built there from the same parts."""
+    """Build the pool, or read it back from `folder` if it was built there from the same sources."""
     key = _key(faces, teacher, config, seed)
     images_path, targets_path = folder / f"pool-{key}-images.npy", folder / f"pool-{key}-targets.npy"
     if not (images_path.is_file() and targets_path.is_file()):
@@ -135,5 +135,5 @@ def _pool_images(faces: FaceSet, numbers: Tensor, config: PoolConfig, generator:
 
 
 def _key(faces: FaceSet, teacher: Recognizer, config: PoolConfig, seed: int) -> str:
-    parts = [faces.files, list(faces.images.shape), teacher.provenance.sha256, config.model_dump(), seed]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    sources = [faces.files, list(faces.images.shape), teacher.provenance.sha256, config.model_dump(), seed]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:12]

@@ -72,12 +72,12 @@ class DistillationTask(Task):
 
     def __init__(self, config: RecognizerConfig) -> None:
         self.config = config
-        train_part, held_out = split_people(
+        training, held_out = split_people(
             find_faces(config.faces, config.people), config.held_out, config.seed
         )
-        self.manifest = build_manifest(config.faces, all_files(train_part, held_out))
+        self.manifest = build_manifest(config.faces, all_files(training, held_out))
         self.teacher = teacher = load_recognizer(config.teacher)
-        faces = read_faces(config.faces, train_part, teacher.input_size)
+        faces = read_faces(config.faces, training, teacher.input_size)
         self.pool = build_pool(faces, teacher, config.pool, config.seed, config.run, config.progress)
         self.validation = read_faces(config.faces, held_out, teacher.input_size)
         self.truth = embed_faces(teacher, self.validation)

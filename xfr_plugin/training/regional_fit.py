@@ -52,8 +52,8 @@ def fit_regional(
     generator = torch.Generator().manual_seed(seed)
     faces, donors = _different_people(people, exchanges, generator)
     a, b, blends = (
-        torch.cat(part).float()
-        for part in zip(
+        torch.cat(units).float()
+        for units in zip(
             *exchanged_embeddings(folded_recognizer(recognizer), images[faces], images[donors]), strict=True
         )
     )
@@ -116,10 +116,10 @@ def _decoder_changes(decoder: nn.Module, faces: Tensor, donors: Tensor, shifts: 
 
 def _moments(fitted: RegionalEvidence, probes: Tensor, references: Tensor) -> Tensor:
     """Regress products and self terms of pairs on their scores; see `MOMENTS`."""
-    product, own = (part.double() for part in fitted.parts(probes, references))
+    product, own = (term.double() for term in fitted.terms(probes, references))
     scores = (probes * references).sum(dim=1).double()
     design = torch.stack((torch.ones_like(scores), scores), dim=1)
-    of_product, of_own = (torch.linalg.lstsq(design, part).solution for part in (product, own))
+    of_product, of_own = (torch.linalg.lstsq(design, term).solution for term in (product, own))
     left, right = product - design @ of_product, own - design @ of_own
     spread = torch.stack([(x * y).mean(dim=0) for x, y in ((left, left), (left, right), (right, right))])
     return torch.cat((of_product, of_own, spread)).T.float()

@@ -2,7 +2,7 @@
 
 From the answers of a network to the evidence of each region. Of a pair it is asked which hypothesis is true: one of R
 regions differs, one is alike, or neither. The logits of both questions, each less that of its "none", and 0 for
-"neither", have one softmax, so that only one can be true. With its posterior p, the part of the face A_r that a
+"neither", have one softmax, so that only one can be true. With its posterior p, the share A_r of the face that a
 region covers, and the mean effect e of the plantings of a hypothesis on the score,
 
     b_r = R A_r (p_r(alike) e(alike) − p_r(differs) e(differs)).
@@ -133,18 +133,18 @@ class EvidenceModel:
             c, N×R, which sums to the margin.
         """
         present = areas > 0
-        parts = areas / areas.sum(dim=1, keepdim=True)
+        shares = areas / areas.sum(dim=1, keepdim=True)
         differs, alike, neither = _posteriors(answers)
         effect = alike * self.card.alike - differs * self.card.differs
-        stands_out = effect * parts * present.sum(dim=1, keepdim=True)
+        stands_out = effect * shares * present.sum(dim=1, keepdim=True)
         rest = (margins - stands_out.sum(dim=1))[:, None]
         against = torch.where(rest > 0, differs, alike)
         doubt = against / against.amax(dim=1, keepdim=True).clamp_min(_EVEN)
         expected = torch.where(rest > 0, answers.loss, answers.gain).clamp_min(0) * (1 - doubt) * present
-        expected = expected + _EVEN * parts
-        share = ((neither - _NEITHER) / (1 - _NEITHER)).clamp_min(0)
+        expected = expected + _EVEN * shares
+        unsure = ((neither - _NEITHER) / (1 - _NEITHER)).clamp_min(0)
         expected = expected / expected.sum(dim=1, keepdim=True)
-        return stands_out + rest * ((1 - share) * parts + share * expected)
+        return stands_out + rest * ((1 - unsure) * shares + unsure * expected)
 
 
 EvidenceSource: TypeAlias = str | os.PathLike[str] | EvidenceModel | None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin._moved import getattr_of, renamed_method
+from xfr_plugin._moved import renamed_method
 from xfr_plugin.recognition.features import FaceFeatures
 from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
 
@@ -28,8 +28,6 @@ _HEADS = 4
 _REGIONS = len(EXCHANGED_REGIONS)
 _DROPPED, _FORGOTTEN = 0.1, 0.3
 _SCALE = 10.0  # changes of the score are about a tenth
-
-__getattr__ = getattr_of("attr.amortised.network")
 
 
 @dataclass(frozen=True)

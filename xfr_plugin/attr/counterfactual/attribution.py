@@ -240,12 +240,12 @@ class Counterfactual(PerturbationPairAttribution):
             `PAIR_READINGS` of every region, R×F, and which regions the probe shows, R.
         """
         images = torch.cat(pair)
-        parts = face_regions(images, self.regions == "found")
+        regions = face_regions(images, self.regions == "found")
         comparer = self._comparers(Pair(images, None, ()), PERTURBATIONS_PER_EVAL)(0)
         _, own, _ = pair_readings(
-            comparer, (images[0], images[1]), (parts[0], parts[1]), self._donors(images)
+            comparer, (images[0], images[1]), (regions[0], regions[1]), self._donors(images)
         )
-        return own.mean(dim=2), parts[0].present
+        return own.mean(dim=2), regions[0].present
 
     def _answers(
         self, images: tuple[Tensor, ...], target: object, arguments: object, limit: int, show_progress: bool
@@ -266,17 +266,17 @@ class Counterfactual(PerturbationPairAttribution):
         regions: Sequence[RegionMap] | None = None,
     ) -> tuple[list[RegionalAnswer], ...]:
         if regions is not None and self.regions == "found":
-            parts = regions_of(regions)
+            found = regions_of(regions)
         else:
-            parts = face_regions(pair.images, self.regions == "found")
+            found = face_regions(pair.images, self.regions == "found")
         donors = self._donors(pair.images)
         count, comparer_of = len(pair.images) // sides, self._comparers(pair, limit)
         answers: tuple[list[RegionalAnswer], ...] = tuple([] for _ in range(sides))
         with self._shown(count, show_progress) as bar:
             for index in range(count):
                 faces = [index + side * count for side in range(sides)]
-                found = self._read_one(comparer_of(index), pair, faces, parts, donors)
-                for side, answer in zip(answers, found, strict=True):
+                read = self._read_one(comparer_of(index), pair, faces, found, donors)
+                for side, answer in zip(answers, read, strict=True):
                     side.append(answer)
                 bar.update(1)
         return answers
@@ -301,9 +301,9 @@ class Counterfactual(PerturbationPairAttribution):
             )
             return [self._answer("alone", float(score), readings, own)]
         a, b = (pair.images[face] for face in faces)
-        parts = (regions[faces[0]], regions[faces[1]])
-        score, *sides = pair_readings(comparer, (a, b), parts, donors)
-        return [self._answer("pair", float(score), side, own) for side, own in zip(sides, parts, strict=True)]
+        both = (regions[faces[0]], regions[faces[1]])
+        score, *sides = pair_readings(comparer, (a, b), both, donors)
+        return [self._answer("pair", float(score), side, own) for side, own in zip(sides, both, strict=True)]
 
     def _answer(self, form: Form, score: float, readings: Tensor, regions: FaceRegions) -> RegionalAnswer:
         areas = readings.new_tensor(regions.masks.sum(axis=(1, 2)) * regions.present)

@@ -6,7 +6,7 @@ multinomial logistic regression with few weights: nearly the same for all region
 with an intercept for each region and one for "none of them".
 
 With its posterior p_r, the same sharpened, h_r ~ p_r⁴ (both over the regions and "none"), the mean effect e of such a
-planting on the score, and the part of the face A_r that the region covers, R regions:
+planting on the score, and the share A_r of the face that the region covers, R regions:
 
     b_r = f_r(similar) e(similar) − f_r(dissimilar) e(dissimilar),    f_r = p_r / 3 + 2 h_r R A_r / 3.
 
@@ -34,7 +34,6 @@ import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
-from xfr_plugin._moved import getattr_of
 from xfr_plugin.attr.counterfactual.readings import ALONE_READINGS, PAIR_READINGS
 from xfr_plugin.errors import WeightsError
 from xfr_plugin.swaps.regions import REGIONS
@@ -60,8 +59,6 @@ _SIGNS: dict[Hypothesis, float] = {"similar": 1.0, "dissimilar": -1.0}
 _SHARPNESS = 4.0
 _STANDING_OUT = 2 / 3
 _EVEN = 1e-3  # where no intervention moves the score, evenly
-
-__getattr__ = getattr_of("attr.counterfactual.model")
 
 
 class HypothesisModel(BaseModel):
@@ -142,27 +139,27 @@ class CounterfactualModel(BaseModel):
         Returns:
             c, …×R, which sums to the margin.
         """
-        parts, present = areas / areas.sum(), areas > 0
+        shares, present = areas / areas.sum(), areas > 0
         beyond, none = torch.zeros_like(readings[..., 0]), torch.zeros_like(readings[..., :1, 0])
         for hypothesis, sign in _SIGNS.items():
             model = self.hypotheses[form][hypothesis]
             logits = model.logits(readings, present)
             likely, standing_out = logits.softmax(dim=-1), (_SHARPNESS * logits).softmax(dim=-1)
-            dense = standing_out[..., :-1] * parts * present.sum()
+            dense = standing_out[..., :-1] * shares * present.sum()
             found = (1 - _STANDING_OUT) * likely[..., :-1] + _STANDING_OUT * dense
             beyond = beyond + sign * model.effect * found
             none = torch.maximum(none, likely[..., -1:])
         rest = margin - beyond.sum(dim=-1, keepdim=True)
-        measured = _measured(form, readings, rest, parts)
-        return beyond + rest * ((1 - none**2) * parts + none**2 * measured)
+        measured = _measured(form, readings, rest, shares)
+        return beyond + rest * ((1 - none**2) * shares + none**2 * measured)
 
 
-def _measured(form: Form, readings: Tensor, rest: Tensor, parts: Tensor) -> Tensor:
+def _measured(form: Form, readings: Tensor, rest: Tensor, shares: Tensor) -> Tensor:
     """How what is left is divided by what single interventions did, …×R, summing to 1."""
     names = READINGS[form]
     loss = -readings[..., names.index("removal")]
     gain = readings[..., names.index("exchange")] if "exchange" in names else -loss
-    moved = torch.where(rest > 0, loss, gain).clamp_min(0) * (parts > 0) + _EVEN * parts
+    moved = torch.where(rest > 0, loss, gain).clamp_min(0) * (shares > 0) + _EVEN * shares
     return moved / moved.sum(dim=-1, keepdim=True)
 
 

@@ -121,8 +121,8 @@ def pair_readings(
     ]
     nobody = comparer.rows(donors)[:, None]
     removed, planted = [], []
-    for face, parts in zip(faces, regions, strict=True):
-        masks, many = FeatheredMasks.of(parts.grown), face[None].expand_as(donors)
+    for face, own_regions in zip(faces, regions, strict=True):
+        masks, many = FeatheredMasks.of(own_regions.grown), face[None].expand_as(donors)
         removed.append(comparer.rows(exchange_regions(many, donors, masks)))  # K×R×…
         planted.append(comparer.rows(exchange_regions(donors, many, masks)))
     score = comparer.scores(own[0][None], own[1][None])[0]

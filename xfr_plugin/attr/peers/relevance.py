@@ -213,9 +213,9 @@ class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
         for channels, maps in channel_relevance(
             propagation, units, max(1, self.chunk_size // len(pair.images))
         ):
-            part = slice(channels.start, channels.stop)
-            grey = maps.sum(dim=2, keepdim=True) * units[:, part].T.sign()[:, :, None, None, None]
-            weighed += weigh_channel_maps(evidence[:, part], self._normalised(grey))
+            chunk = slice(channels.start, channels.stop)
+            grey = maps.sum(dim=2, keepdim=True) * units[:, chunk].T.sign()[:, :, None, None, None]
+            weighed += weigh_channel_maps(evidence[:, chunk], self._normalised(grey))
         return weighed, evidence.sum(dim=1)
 
     def _normalised(self, relevance: Tensor) -> Tensor:

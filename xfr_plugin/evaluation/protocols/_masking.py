@@ -98,7 +98,9 @@ class MaskingProtocol(MapProtocol):
             masks = hidden[kind][side][self._masked_levels()].to(images[side].device)
             stacked.append(torch.where(masks[:, None], _fill_images(images[side], fill), images[side]))
         clean, *masked = setting.embed(torch.cat(stacked)).double().split([2] + [self.steps] * len(sides))
-        curves = {key: self._with_clean(part, clean[key[1]]) for key, part in zip(sides, masked, strict=True)}
+        curves = {
+            key: self._with_clean(scores, clean[key[1]]) for key, scores in zip(sides, masked, strict=True)
+        }
         for variant in variants:
             probes, references = (curves.get((variant, side), clean[side : side + 1]) for side in (0, 1))
             yield from self._measured(pair, variant, (probes * references).sum(dim=1).tolist(), setting)
@@ -125,8 +127,8 @@ class MaskingProtocol(MapProtocol):
         return slice(1, None) if self.removes else slice(None, -1)
 
     def _with_clean(self, masked: Tensor, clean: Tensor) -> Tensor:
-        parts = (clean[None], masked) if self.removes else (masked, clean[None])
-        return torch.cat(parts)
+        ends = (clean[None], masked) if self.removes else (masked, clean[None])
+        return torch.cat(ends)
 
     def _measured(
         self,

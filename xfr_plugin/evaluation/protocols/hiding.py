@@ -19,7 +19,7 @@ from xfr_plugin.evaluation.protocols._shared import (
     smoothed,
 )
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
-from xfr_plugin.swaps.planting import region_parts
+from xfr_plugin.swaps.planting import named_regions
 
 __all__ = ["Hiding", "HidingScores", "hiding_scores"]
 
@@ -128,7 +128,7 @@ class Hiding(MapProtocol):
         planting, regions = _planted(pair).planting, pair.probe_regions
         found = hiding_scores(
             smoothed(self.salient_sign(pair) * maps[0], self.smoothing),
-            regions.mask(*region_parts(planting.region)),
+            regions.mask(*named_regions(planting.region)),
             regions.face,
             steps=self.steps,
             rng=generator_for(setting, pair, self.name),

@@ -41,9 +41,9 @@ def ranked_columns(results: Results) -> dict[Score, dict[str, float]]:
     """
     columns: dict[Score, dict[str, float]] = {}
     planted = [
-        f"{game}{part}"
+        f"{game}{kind}"
         for game in ("dissimilar", "similar")
-        for part in ("", f", moved > {MIN_SCORE_CHANGE:g}")
+        for kind in ("", f", moved > {MIN_SCORE_CHANGE:g}")
     ]
     for row in results.summary():
         protocol = results.protocols.get(row.protocol)
@@ -106,11 +106,11 @@ def method_colour(method: str, best: Sequence[str]) -> str:
 
 def column_title(results: Results, where: Score) -> str:
     """What is measured, and which way is better."""
-    protocol, part, variant, metric = where
+    protocol, kind, variant, metric = where
     arrow = "↑" if results.protocols[protocol].higher_is_better[metric] else "↓"
     return (
         ", ".join(
-            text for text in (protocol, part, variant, _METRICS.get(metric, metric.replace("_", " "))) if text
+            text for text in (protocol, kind, variant, _METRICS.get(metric, metric.replace("_", " "))) if text
         )
         + f" {arrow}"
     )

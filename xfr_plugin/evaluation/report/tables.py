@@ -24,10 +24,10 @@ class Lookup:
         self.rows = {(r.protocol, r.slice, r.variant, r.metric, r.at, r.method): r for r in results.summary()}
 
     def row(
-        self, protocol: str, part: str, variant: str, metric: str, method: str, at: float | None = None
+        self, protocol: str, kind: str, variant: str, metric: str, method: str, at: float | None = None
     ) -> SummaryRow | None:
         """The row, if there is one."""
-        return self.rows.get((protocol, part, variant, metric, at, method))
+        return self.rows.get((protocol, kind, variant, metric, at, method))
 
     def column(self, heading: str, where: tuple[str, str, str, str], better: bool | None) -> Column:
         """A column of a table: protocol, slice, variant and metric."""
@@ -37,15 +37,15 @@ class Lookup:
 def markdown(results: Results, plots: Sequence[str]) -> str:
     """All tables, with what was run, and what failed."""
     lookup = Lookup(results)
-    parts = [_heading(results)]
+    blocks = [_heading(results)]
     if "planted" in results.protocols:
-        parts += _planted(results, lookup)
+        blocks += _planted(results, lookup)
     for name, protocol in results.protocols.items():
         if name != "planted":
-            parts += _generic(results, lookup, name, protocol.title, protocol.higher_is_better)
-    parts += [_costs(results, lookup), _failures(results)]
-    parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots]
-    return "\n\n".join(part for part in parts if part) + "\n"
+            blocks += _generic(results, lookup, name, protocol.title, protocol.higher_is_better)
+    blocks += [_costs(results, lookup), _failures(results)]
+    blocks += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _heading(results: Results) -> str:
@@ -66,7 +66,7 @@ def _heading(results: Results) -> str:
 
 
 def _planted(results: Results, lookup: Lookup) -> list[str]:
-    better, parts = (
+    better, blocks = (
         results.protocols["planted"].higher_is_better,
         [f"## {results.protocols['planted'].title}"],
     )
@@ -83,10 +83,10 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
             ("average map: AUC", game, "average map", "auc"),
         ]
         columns = [
-            lookup.column(title, ("planted", part, variant, metric), _ranked(better, metric, variant or part))
-            for title, part, variant, metric in where
+            lookup.column(title, ("planted", kind, variant, metric), _ranked(better, metric, variant or kind))
+            for title, kind, variant, metric in where
         ]
-        parts += [
+        blocks += [
             f"### {game.capitalize()} game, single regions",
             _note(results, lookup, game),
             _table(results, columns),
@@ -94,8 +94,8 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
         ]
         two = f"{game}, two regions"
         columns = [
-            lookup.column(title, ("planted", part, "", metric), _ranked(better, metric, ""))
-            for title, part, metric in (
+            lookup.column(title, ("planted", kind, "", metric), _ranked(better, metric, ""))
+            for title, kind, metric in (
                 ("two regions: AUC", two, "auc"),
                 ("top-1", two, "top1"),
                 ("both", two, "both"),
@@ -113,12 +113,12 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
             lookup.column(f"{kind.removeprefix(f'{game}, ')}: AUC", ("planted", kind, "", "auc"), True)
             for kind in others
         ]
-        parts += [
+        blocks += [
             f"### {game.capitalize()} game, pairs of regions, strengths and blendings",
             _note(results, lookup, two),
             _table(results, columns),
         ]
-    return parts
+    return blocks
 
 
 def _leads(results: Results, lookup: Lookup, game: str) -> str:
@@ -130,29 +130,29 @@ def _leads(results: Results, lookup: Lookup, game: str) -> str:
     best = max(means, key=lambda name: means[name])
     moved = f"{game}, moved > {MIN_SCORE_CHANGE:g}"
     columns: list[Column] = []
-    for heading, part, metric in (
+    for heading, kind, metric in (
         ("AUC", game, "auc"),
         ("top-1", game, "top1"),
         (f"moved > {MIN_SCORE_CHANGE:g}: AUC", moved, "auc"),
         ("top-1", moved, "top1"),
     ):
-        ahead = {row.method: row for row in results.leads(best, "planted", part, metric)}
+        ahead = {row.method: row for row in results.leads(best, "planted", kind, metric)}
         columns.append((heading, ahead.get, None))
     text = f"Lead of `{best}` on the same plantings; where an interval lies above 0, it is ahead."
     return f"{text}\n\n{_table(results, columns)}"
 
 
-def _note(results: Results, lookup: Lookup, part: str) -> str:
-    rows = [r for key, r in lookup.rows.items() if key[:2] == ("planted", part) and key[3] == "chance"]
+def _note(results: Results, lookup: Lookup, kind: str) -> str:
+    rows = [r for key, r in lookup.rows.items() if key[:2] == ("planted", kind) and key[3] == "chance"]
     if not rows:
         return ""
     moved = [
-        r for key, r in lookup.rows.items() if key[:2] == ("planted", f"{part}, moved > {MIN_SCORE_CHANGE:g}")
+        r for key, r in lookup.rows.items() if key[:2] == ("planted", f"{kind}, moved > {MIN_SCORE_CHANGE:g}")
     ]
     both = [
         r.mean
         for key, r in lookup.rows.items()
-        if key[:2] == ("planted", part) and key[3] == "chance of both"
+        if key[:2] == ("planted", kind) and key[3] == "chance of both"
     ]
     text = (
         f"{max(r.number for r in rows)} plantings, of which {max((r.number for r in moved), default=0)} move the "
@@ -164,21 +164,21 @@ def _note(results: Results, lookup: Lookup, part: str) -> str:
 def _generic(
     results: Results, lookup: Lookup, name: str, title: str, better: Mapping[str, bool]
 ) -> list[str]:
-    parts = [f"## {title}"]
+    blocks = [f"## {title}"]
     groups = dict.fromkeys((key[1], key[2]) for key in lookup.rows if key[0] == name)
-    for part, variant in groups:
+    for kind, variant in groups:
         metrics = dict.fromkeys(
-            key[3] for key in lookup.rows if key[:3] == (name, part, variant) and key[4] is None
+            key[3] for key in lookup.rows if key[:3] == (name, kind, variant) and key[4] is None
         )
         columns = [
             lookup.column(
-                f"{metric}{_arrow(better, metric)}", (name, part, variant, metric), better.get(metric)
+                f"{metric}{_arrow(better, metric)}", (name, kind, variant, metric), better.get(metric)
             )
             for metric in metrics
         ]
-        heading = ", ".join(text for text in (part, variant) if text)
-        parts += [f"### {heading}" if heading else "", _table(results, columns)]
-    return parts
+        heading = ", ".join(text for text in (kind, variant) if text)
+        blocks += [f"### {heading}" if heading else "", _table(results, columns)]
+    return blocks
 
 
 def _costs(results: Results, lookup: Lookup) -> str:
@@ -252,8 +252,8 @@ def _label(name: str) -> str:
     return f"*{CHANCE_BASELINES[name].title}*" if name in CHANCE_BASELINES else f"`{name}`"
 
 
-def _ranked(better: Mapping[str, bool], metric: str, part: str) -> bool | None:
-    return None if part == "average map" or part.endswith("control") else better.get(metric)
+def _ranked(better: Mapping[str, bool], metric: str, kind: str) -> bool | None:
+    return None if kind == "average map" or kind.endswith("control") else better.get(metric)
 
 
 def _arrow(better: Mapping[str, bool], metric: str) -> str:

@@ -66,8 +66,8 @@ def face_figure(face: FaceChannels) -> Figure:
         raise InputError("the picture needs at least one channel")
     columns = max(6, len(face.channels))
     figure = Figure(figsize=(1.5 * columns + 0.8, 6.6), layout="constrained")
-    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 2))
-    _draw_face(parts[0, 0], face)
+    sections = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 2))
+    _draw_face(sections[0, 0], face)
     shown = face.maps[face.channels] * face.image[..., 0].size
     average = face.maps.mean(axis=0) * face.image[..., 0].size
     amount = Normalize(0, float(np.quantile(shown, 0.995)))
@@ -75,13 +75,13 @@ def face_figure(face: FaceChannels) -> Figure:
         (shown, _AMOUNT, amount, "density (1: even)"),
         (_log_ratio(shown, average), _MORE_OR_LESS, _ratio_norm(_MAP_RATIO), "against the\naverage channel"),
     )
-    panels = parts[1, 0].subplots(2, columns, squeeze=False)
+    panels = sections[1, 0].subplots(2, columns, squeeze=False)
     for row, (maps, colours, norm, label) in enumerate(rows):
         for axes in panels[row]:
             axes.set_axis_off()
         for axes, values in zip(panels[row], maps, strict=False):
             axes.imshow(values, cmap=colours, norm=norm)
-        bar = parts[1, 0].colorbar(
+        bar = sections[1, 0].colorbar(
             ScalarMappable(norm, colours), ax=panels[row].tolist(), fraction=0.03, pad=0.01, aspect=12
         )
         bar.set_label(label, fontsize=8)
@@ -107,8 +107,8 @@ def atlas_figure(decoder: Decoder, columns: int = 16) -> Figure:
     ratios = _log_ratio(atlas, average)
     lines = -(-len(atlas) // columns)
     figure = Figure(figsize=(0.8 * columns + 0.9, 0.95 * lines + 2.6), layout="constrained")
-    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.0, 0.95 * lines))
-    top, sheet = parts[0, 0], parts[1, 0]
+    sections = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.0, 0.95 * lines))
+    top, sheet = sections[0, 0], sections[1, 0]
     _, face, mean, _ = margins = top.subplots(1, 4, width_ratios=(1.5, 1, 1, 1.5))
     face.imshow(decoder.mean_face.permute(1, 2, 0).float().cpu().numpy())
     face.set_title("mean face", fontsize=9)
@@ -177,12 +177,12 @@ def ordered_channels(matrix: ChannelRegions) -> NDArray[np.int64]:
     return order
 
 
-def _draw_face(part: SubFigure, face: FaceChannels) -> None:
+def _draw_face(section: SubFigure, face: FaceChannels) -> None:
     pictures: list[tuple[str, NDArray[Any]]] = [("aligned face", face.image)]
     if face.reconstruction is not None:
         pictures.append(("its reconstruction", face.reconstruction))
     widths = (*([1.0] * len(pictures)), 2.6)
-    panels = part.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+    panels = section.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     for axes, (name, picture) in zip(panels, pictures, strict=False):
         axes.imshow(picture)
         axes.set_title(name, fontsize=10)

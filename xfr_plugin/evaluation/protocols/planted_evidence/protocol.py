@@ -14,7 +14,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.localisation import energy_ratio, pixel_auc, points_inside
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols.planted_evidence.scores import BLUR, blurred_saliency, candidate_masks
-from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, Planting, effect_of, region_parts
+from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, Planting, effect_of, named_regions
 
 __all__ = ["PlantedEvidence", "PlantedPair"]
 
@@ -76,7 +76,7 @@ class PlantedEvidence(MapProtocol):
         """See `MapProtocol`."""
         planting, labels = _planting(pair), pair.probe_regions
         saliency = blurred_saliency(maps[0], planting, self.blur)
-        truth, face = labels.mask(*region_parts(planting.region)), labels.face
+        truth, face = labels.mask(*named_regions(planting.region)), labels.face
         candidates, planted = candidate_masks(labels), set(planting.region.split("+"))
         ranked = _ranked(blurred_saliency(maps[0], planting, 0), candidates)
         yield Measurement("", "auc", pixel_auc(saliency, truth, face))

@@ -16,7 +16,7 @@ from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.planted_pairs import PlantedPairs, as_floats
-from xfr_plugin.swaps.planting import PLANTED_REGIONS, Planting, effect_of, region_parts
+from xfr_plugin.swaps.planting import PLANTED_REGIONS, Planting, effect_of, named_regions
 
 __all__ = ["BLUR", "MapMaker", "PlantedScore", "blurred_saliency", "candidate_masks", "maps_of", "score_maps"]
 
@@ -73,8 +73,8 @@ def maps_of(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Signed pixel maps N×H×W of all probes and of all references (sums over colours)."""
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for part in pairs.chunks(batch_size):
-        images = tuple(as_floats(x[part]).to(recognizer.device) for x in (pairs.probes, pairs.references))
+    for chunk in pairs.chunks(batch_size):
+        images = tuple(as_floats(x[chunk]).to(recognizer.device) for x in (pairs.probes, pairs.references))
         for side, maps in zip(sides, make_maps((images[0], images[1])), strict=True):
             side.append(maps.detach().sum(dim=1).float().cpu())
     return torch.cat(sides[0]).numpy(), torch.cat(sides[1]).numpy()
@@ -105,7 +105,7 @@ def blurred_saliency(
 
 def candidate_masks(labels: RegionMap) -> dict[str, NDArray[np.bool_]]:
     """Regions that compete for being the most salient: all that can be planted and are seen on this face."""
-    masks = {name: labels.mask(*parts) for name, parts in PLANTED_REGIONS.items()}
+    masks = {name: labels.mask(*named) for name, named in PLANTED_REGIONS.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
@@ -120,7 +120,7 @@ def _score(
 ) -> PlantedScore:
     planting = pairs.plantings[index]
     saliency = blurred_saliency(values, planting, blur)
-    truth, face = labels.mask(*region_parts(planting.region)), labels.face
+    truth, face = labels.mask(*named_regions(planting.region)), labels.face
     chosen = most_salient_region(saliency, candidate_masks(labels))
     return PlantedScore(
         method=method,
