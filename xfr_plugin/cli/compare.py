@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
-from xfr_plugin.cli.errors import EXIT_CODES
+from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.options import (
     DEFAULT_OUT,
     AlignmentOption,
@@ -28,7 +28,7 @@ from xfr_plugin.cli.options import (
     names,
     options_by_method,
 )
-from xfr_plugin.cli.output import print_decision, print_files, working
+from xfr_plugin.cli.output import print_decision, print_document, print_files, working
 
 app = typer.Typer()
 
@@ -80,7 +80,7 @@ def compare_command(
         )
         picture, document = comparison.save(out)
     if as_json:
-        typer.echo(document.read_text(encoding="utf-8"))
+        print_document(document.read_text(encoding="utf-8"))
         return
     console = Console()
     print_decision(console, comparison.verification)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
-from xfr_plugin.cli.errors import EXIT_STOPPED
+from xfr_plugin.cli.codes import EXIT_STOPPED, Ended
 from xfr_plugin.cli.options import (
     ArchitectureOption,
     DeviceOption,
@@ -174,7 +174,7 @@ def _progress(is_shown: bool) -> Iterator[Callable[[Step], None] | None]:
         console.print(
             "stopped; nothing is lost: the same command goes on from here, --only-report shows what is there"
         )
-        raise typer.Exit(EXIT_STOPPED) from interrupt
+        raise Ended(EXIT_STOPPED) from interrupt
 
 
 def duration(seconds: float) -> str:

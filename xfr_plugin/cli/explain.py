@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
-from xfr_plugin.cli.errors import EXIT_CODES
+from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.options import (
     DEFAULT_OUT,
     AlignmentOption,
@@ -29,7 +29,7 @@ from xfr_plugin.cli.options import (
     TokenOption,
     read_options,
 )
-from xfr_plugin.cli.output import print_decision, print_files, working
+from xfr_plugin.cli.output import print_decision, print_document, print_files, working
 
 app = typer.Typer()
 
@@ -73,7 +73,7 @@ def explain_command(
         answer = ask(server, token_file, (a, b), True, returns=returns, **asked)
         files = save_answer(answer, out)
         if as_json:
-            typer.echo(answer.model_dump_json(indent=1))
+            print_document(answer.model_dump_json(indent=1))
             return
         print_decision(Console(), answer.decision)
         print_answer(Console(), answer)
@@ -97,7 +97,7 @@ def explain_command(
         )
         picture, document = explanation.save(out)
     if as_json:
-        typer.echo(document.read_text(encoding="utf-8"))
+        print_document(document.read_text(encoding="utf-8"))
         return
     console = Console()
     print_decision(console, explanation.verification)

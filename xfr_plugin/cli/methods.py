@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from xfr_plugin.cli.options import JsonOption
+from xfr_plugin.cli.output import print_document
 
 app = typer.Typer()
 
@@ -19,6 +20,6 @@ def methods_command(as_json: JsonOption = False) -> None:
     from xfr_plugin.cli.tables import method_card, methods_table
 
     if as_json:
-        typer.echo(json.dumps([method_card(method) for method in METHODS.values()], indent=1))
+        print_document(json.dumps([method_card(method) for method in METHODS.values()], indent=1))
     else:
         Console().print(methods_table(METHODS.values()))

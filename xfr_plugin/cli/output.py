@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from xfr_plugin.explanation.verification import Verification
     from xfr_plugin.service.answers import Decision
 
-__all__ = ["print_decision", "print_files", "print_plain", "working"]
+__all__ = ["print_decision", "print_document", "print_files", "print_plain", "working"]
 
 
 def working(what: str) -> Status:
@@ -24,6 +25,12 @@ def working(what: str) -> Status:
 def print_plain(console: Console, text: str) -> None:
     """Print as it is: no colours for numbers and paths, no line breaks."""
     console.print(text, highlight=False, soft_wrap=True)
+
+
+def print_document(text: str) -> None:
+    """Print a JSON document, in ASCII where the output takes nothing else; `typer.echo` would change the encoding."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def print_decision(console: Console, decision: Verification | Decision) -> None:

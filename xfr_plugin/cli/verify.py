@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
-from xfr_plugin.cli.errors import EXIT_CODES, EXIT_MATCH, EXIT_NON_MATCH
+from xfr_plugin.cli.codes import EXIT_CODES, EXIT_MATCH, EXIT_NON_MATCH, Ended
 from xfr_plugin.cli.options import (
     AlignmentOption,
     ArchitectureOption,
@@ -22,7 +22,7 @@ from xfr_plugin.cli.options import (
     ThresholdOption,
     TokenOption,
 )
-from xfr_plugin.cli.output import print_decision
+from xfr_plugin.cli.output import print_decision, print_document
 
 app = typer.Typer()
 
@@ -51,11 +51,11 @@ def verify_command(
         asked = {"threshold": threshold, "fmr": fmr, "alignment": alignment}
         answer = ask(server, token_file, (a, b), False, **asked)
         if as_json:
-            typer.echo(answer.model_dump_json(indent=1))
+            print_document(answer.model_dump_json(indent=1))
         else:
             print_decision(Console(), answer.decision)
             print_answer(Console(), answer)
-        raise typer.Exit(EXIT_MATCH if answer.decision.match else EXIT_NON_MATCH)
+        raise Ended(EXIT_MATCH if answer.decision.match else EXIT_NON_MATCH)
     from xfr_plugin import load_recognizer, verify
 
     decision = verify(
@@ -68,7 +68,7 @@ def verify_command(
         faces=(face_a, face_b),
     )
     if as_json:
-        typer.echo(decision.model_dump_json(indent=1))
+        print_document(decision.model_dump_json(indent=1))
     else:
         print_decision(Console(), decision)
-    raise typer.Exit(EXIT_MATCH if decision.match else EXIT_NON_MATCH)
+    raise Ended(EXIT_MATCH if decision.match else EXIT_NON_MATCH)

@@ -28,17 +28,24 @@ from xfr_plugin.cli import (
     train,
     verify,
 )
-from xfr_plugin.cli.errors import EXIT_CODES, errors_as_lines
+from xfr_plugin.cli.codes import EXIT_CODES
+from xfr_plugin.cli.errors import command_ended, program_ended
 
 __all__ = ["app", "main"]
 
 
 class _Commands(TyperGroup):
-    """A group whose commands, and theirs, report our errors as one line."""
+    """A group whose commands, and theirs, end with the exit codes of `cli.codes`."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own context is click's
-        with errors_as_lines():
+        with command_ended():
             return super().invoke(ctx)
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        if not settings.get("standalone_mode", True):
+            return super().main(*args, **settings)
+        with program_ended():
+            super().main(*args, **settings)
 
 
 app = typer.Typer(
