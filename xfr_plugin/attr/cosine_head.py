@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.recognizer import Recognizer
 
@@ -134,12 +135,7 @@ class CosineHead(nn.Module):
         """Embed probes and references in one batch, in turn, see the class."""
         count = len(probe)
         both = torch.stack((probe, reference), dim=1).flatten(0, 1)
-        doubled = (
-            value.repeat_interleave(2, dim=0)
-            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
-            else value
-            for value in further
-        )
+        doubled = with_rows(further, count, lambda rows: rows.repeat_interleave(2, dim=0))
         embeddings: Tensor = self.model(both, *doubled)
         return embeddings[0::2], embeddings[1::2]
 

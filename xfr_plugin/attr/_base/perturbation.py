@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _read_pair, _refuse_target
-from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill, ScoredFaces, checked_fill, rows_of
+from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill, ScoredFaces, checked_fill
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, log_usage
+from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.folding import safely_folded
 
 __all__ = ["PERTURBATIONS_PER_EVAL", "PerturbationPairAttribution", "ScoreFunction"]
 
@@ -157,12 +159,12 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         """Function from changed images, and the images they are versions of, to unit embeddings."""
         count = len(pair.images)
         few = torch.arange(min(limit, count), device=pair.images.device)
-        sample = tuple(rows_of(value, few, count) for value in pair.forward_args)
-        function = self._folded(Pair(pair.images[: len(few)].detach(), None, sample))
+        function = safely_folded(
+            self.forward_func, pair.images[few].detach(), _picked(pair.forward_args, few, count)
+        )
 
         def embed(images: Tensor, rows: Tensor) -> Tensor:
-            arguments = (rows_of(value, rows, count) for value in pair.forward_args)
-            return functional.normalize(function(images, *arguments), dim=1)
+            return functional.normalize(function(images, *_picked(pair.forward_args, rows, count)), dim=1)
 
         return embed
 
@@ -171,14 +173,18 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         count = len(pair.images)  # arguments have a row for each image, also those of the references
 
         def score(probes: Tensor, references: Tensor, rows: Tensor) -> Tensor:
-            arguments = (rows_of(value, rows, count) for value in pair.forward_args)
-            scores = self.forward_func(probes, references, *arguments)
+            scores = self.forward_func(probes, references, *_picked(pair.forward_args, rows, count))
             found = torch.as_tensor(scores, dtype=probes.dtype, device=probes.device).detach().flatten()
             if len(found) != len(probes):
                 raise InputError(f"the score function gave {len(found)} scores for {len(probes)} pairs")
             return found
 
         return score
+
+
+def _picked(arguments: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:
+    """Arguments with those rows of what has one for each of `count` images."""
+    return with_rows(arguments, count, lambda value: value[rows.to(value.device)])
 
 
 def _read_scored(probe: Tensor, arguments: tuple[Any, ...]) -> Pair:

@@ -23,7 +23,6 @@ __all__ = [
     "checked_fill",
     "gaussian_blurred",
     "removed",
-    "rows_of",
 ]
 
 Fill: TypeAlias = Literal["black", "mean", "blur"] | float
@@ -282,12 +281,6 @@ class ScoredFaces(FaceScores):
     def _under(self, masks: Masks, which: slice, face: int) -> Tensor:
         faces = slice(face, face + 1)
         return self.changed(faces, removed(masks.draw(which, self.images), faces))
-
-
-def rows_of(value: Any, rows: Tensor, count: int) -> Any:
-    """The rows of an argument that has one for each of `count` images; any other argument as it is."""
-    is_per_image = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
-    return value[rows.to(value.device)] if is_per_image else value
 
 
 def checked_fill(fill: Fill) -> Fill:
