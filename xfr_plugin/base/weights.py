@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xfr_plugin.base.files import atomic_path, reason, shown
-from xfr_plugin.errors import ChecksumError, InputError, LayoutError, WeightsError
+from xfr_plugin.errors import ChecksumError, InputError, LayoutError, WeightsError, first_fault
 
 __all__ = [
     "METADATA_KEY",
@@ -111,9 +111,7 @@ def parse_card(card: type[Card], document: Any, source: str) -> Card:
     try:
         return card.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise WeightsError(f"{source} has a damaged card: {where}: {first['msg']}") from error
+        raise WeightsError(f"{source} has a damaged card: {first_fault(error)}") from error
 
 
 def check_layout(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

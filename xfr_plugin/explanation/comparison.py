@@ -192,29 +192,16 @@ def compare(
     Neighbouring pixels of a blurred map are alike, so the correlations come without a test of significance.
 
     Args:
-        photo_a: the probe: a path, encoded bytes, a PIL image or an array.
-        photo_b: the reference.
+        photo_a, photo_b, recognizer, threshold, fmr, detector, alignment, faces, device: see `verify`.
         methods: names, `all`, or `QUICK_METHODS` if left out.
         options: options by name of the method, then by name of the option.
-        recognizer: see `explain`.
-        threshold: see `verify`.
-        fmr: see `verify`.
-        detector: see `verify`.
-        alignment: see `verify`.
-        faces: see `verify`.
-        regions: named regions of both aligned faces; each face's own (`faces.outlines`), if left out.
+        regions: see `explain`.
         smoothing: σ of the blur before maps are correlated, as a share of the face's height; 0 for none.
-        device: see `verify`.
         progress: called before each method, see `Progress`.
         check: also test each explanation, see `explain`; neither its time nor its memory are the method's.
 
     Raises:
-        PhotoError, FaceError: a photo or its face cannot be used.
-        WeightsError: the recognizer's weights cannot be used.
-        InputError: an argument makes no sense; `UnknownNameError` for a method or option that does not exist.
-
-    Warns:
-        FaceWarning: several faces, or a tiny one.
+        UnknownNameError: a method or option does not exist; for other errors, and warnings, see `verify`.
     """
     if not 0 <= smoothing < 1:
         raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
