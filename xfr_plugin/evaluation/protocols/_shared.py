@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._base.pair import PairAttribution
+from xfr_plugin.attr._base.prepared import pixel_maps
 from xfr_plugin.attr.amortised.model import find_evidence
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.statistics import rank_correlations
@@ -32,7 +32,6 @@ __all__ = [
     "generator_for",
     "is_correct",
     "percents",
-    "pixel_maps",
     "probe_maps",
     "rank_correlation",
     "saliency_of",
@@ -191,12 +190,6 @@ def probe_maps(attribution: PairAttribution, probes: Tensor, reference: Tensor, 
     else:
         maps = attribution.attribute(probes, additional_forward_args=partner.to(probes))
     return maps
-
-
-def pixel_maps(maps: Tensor) -> NDArray[np.float32]:
-    """Signed pixel maps N×H×W, sums over the colours of maps N×3×H×W."""
-    summed: NDArray[np.float32] = maps.detach().sum(dim=1).to("cpu", torch.float32).numpy()
-    return summed
 
 
 def chosen(what: str, values: Sequence[Choice], known: Sequence[str]) -> tuple[Choice, ...]:

@@ -66,6 +66,7 @@ class Stability(MethodProtocol):
         "same_region": True,
     }
     sides: Literal["both", "probe"] = "probe"
+    options = ("changes", "count", "smoothing")
 
     def __init__(
         self,
@@ -81,14 +82,6 @@ class Stability(MethodProtocol):
             )
         self.count, self.smoothing = count, float(smoothing)
         self._attributions = Attributions()
-
-    def settings(self) -> dict[str, object]:
-        """All options."""
-        return {"changes": list(self.changes), "count": self.count, "smoothing": self.smoothing}
-
-    def salient_sign(self, pair: EvaluationPair) -> int:
-        """A chance baseline is compared with itself, so it keeps its sign."""
-        return 1
 
     def judge(
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting

@@ -41,20 +41,13 @@ class Symmetry(MethodProtocol):
         "swap_difference": False,
         "identical_negative": False,
     }
+    options = ("smoothing",)
 
     def __init__(self, *, smoothing: float = SMOOTHING) -> None:
         if not 0 <= smoothing < 1:
             raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
         self.smoothing = float(smoothing)
         self._attributions = Attributions()
-
-    def settings(self) -> dict[str, object]:
-        """All options."""
-        return {"smoothing": self.smoothing}
-
-    def salient_sign(self, pair: EvaluationPair) -> int:
-        """A chance baseline is compared with itself, so it keeps its sign."""
-        return 1
 
     def judge(
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
