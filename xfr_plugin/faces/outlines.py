@@ -119,8 +119,7 @@ def find_regions(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = Fals
     Where no outlines are found (see `FaceOutlines`), these are the template's; `find_outlines` says so.
 
     Args:
-        images: see `find_outlines`.
-        as_labelled: see `find_outlines`.
+        images, as_labelled: see `find_outlines`.
 
     Returns:
         A region map of the images' size for each.

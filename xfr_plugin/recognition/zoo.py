@@ -109,9 +109,7 @@ def load_recognizer(
             dict; or `https://…#sha256=…`, which is downloaded once and verified. Nothing is ever unpickled.
         architecture: name from `ARCHITECTURES`; found from the keys of the weights, if left out.
         input_size: height and width of the aligned face; what the card or the architecture says, if left out.
-        mean: see `Recognizer`; likewise.
-        std: see `Recognizer`; likewise.
-        channel_order: see `Recognizer`; likewise.
+        mean, std, channel_order: see `Recognizer`; likewise.
         threshold: overrides the card's threshold.
         device: where to compute.
 

@@ -39,8 +39,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
     options and the image size alone, so that maps are reproducible and the global random state is left alone.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         fill: what stands where a face is masked: `black` (0), `mean` (each face's mean colour), `blur` (the face
             blurred by a Gaussian of σ 8 pixels at 112×112), or a number.
         blur: kernel size and σ, in pixels, of a Gaussian blur of the map; None for none.
@@ -96,8 +95,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         """Attribute the score of each pair to its pixels.
 
         Args:
-            inputs: see `PairAttribution.attribute`.
-            target: see `PairAttribution.attribute`.
+            inputs, target: see `PairAttribution.attribute`.
             additional_forward_args: see `PairAttribution.attribute`, and `from_scores`.
             perturbations_per_eval: masked faces in one forward pass, at most. It bounds the memory, however many
                 pairs there are; the maps do not depend on it.

@@ -159,9 +159,7 @@ class EmbeddedFaces(FaceScores):
         images: see `FaceScores`.
         partners: unit embeddings N×D of the partners, where the references are not images.
         embed: unit embeddings K×D of faces K×C×H×W that are versions of the images `rows`.
-        fill: see `FaceScores`.
-        limit: see `FaceScores`.
-        name: see `FaceScores`.
+        fill, limit, name: see `FaceScores`.
     """
 
     def __init__(
@@ -216,9 +214,7 @@ class ScoredFaces(FaceScores):
         images: see `FaceScores`.
         references: what the N probes are compared with, where the references are not to be explained.
         score: from K probes, K references and the pairs `rows` that they belong to, K scores.
-        fill: see `FaceScores`.
-        limit: see `FaceScores`.
-        name: see `FaceScores`.
+        fill, limit, name: see `FaceScores`.
     """
 
     def __init__(

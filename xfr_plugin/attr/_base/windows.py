@@ -20,8 +20,7 @@ class WindowAttribution(PerturbationPairAttribution):
     """What a change does to the score, laid where it was made: S = −Σ_w g_w G_w / Σ G_w, averaged over sizes.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         sizes: standard deviations of the windows in pixels of 112.
         spacing: distance of window centres, in standard deviations.
 

@@ -83,8 +83,7 @@ class Counterfactual(PerturbationPairAttribution):
     faces stay faces, and what was learned from known evidence is written down in a few weights.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         regions: `found` on each face (`faces.outlines`), or of the `template`.
         donors: K, faces of nobody that regions are replaced by.
         population: other faces to take instead of synthetic ones, N×3×H×W in [0, 1], at the size of the inputs.
@@ -174,18 +173,7 @@ class Counterfactual(PerturbationPairAttribution):
     ) -> Inputs | tuple[Inputs, Tensor]:
         """Attribute the score of each pair to its pixels; see `PerturbationPairAttribution.attribute`.
 
-        Args:
-            inputs: see `PairAttribution.attribute`.
-            target: see `PairAttribution.attribute`.
-            additional_forward_args: see `PairAttribution.attribute`, and `from_scores`.
-            perturbations_per_eval: changed faces in one forward pass, at most.
-            show_progress: show a progress bar on the standard error, by pairs.
-            return_convergence_delta: also return by how much the sum of each pair's map misses its margin (N), for
-                a pair that of the face where it misses more.
-
-        Raises:
-            InputError: see `PerturbationPairAttribution.attribute`.
-            AssertionError: a target was given (Captum's own check).
+        `return_convergence_delta` is told at `CompletePairAttribution.attribute`; what is missed here is the margin.
         """
         images = inputs if isinstance(inputs, tuple) else (inputs,)
         answers = self._answers(

@@ -37,8 +37,7 @@ class Replacement(WindowAttribution):
     Ours, after counterfactual visual explanations (Goyal et al., ICML 2019, arXiv 1904.07451).
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         sizes: standard deviations of the windows in pixels of 112; some 150 forward passes a face for each donor
             with the default.
         spacing: distance of window centres, in standard deviations.

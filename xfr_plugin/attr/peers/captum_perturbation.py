@@ -109,15 +109,16 @@ class _PartsAttribution(CosineAttribution):
     def __init__(
         self,
         forward_func: Callable[..., Tensor],
-        threshold: float | None,
-        parts: Parts,
-        n_parts: int,
-        n_samples: int,
-        baseline: Baseline,
-        spread: Literal["coefficient", "share"],
-        perturbations_per_eval: int,
-        seed: int,
-        show_progress: bool,
+        threshold: float | None = None,
+        *,
+        parts: Parts = "slic",
+        n_parts: int = 50,
+        n_samples: int = 200,
+        baseline: Baseline = "mean",
+        spread: Literal["coefficient", "share"] = "coefficient",
+        perturbations_per_eval: int = 32,
+        seed: int = 0,
+        show_progress: bool = False,
     ) -> None:
         super().__init__(forward_func, threshold)
         if spread not in ("coefficient", "share"):
@@ -210,8 +211,8 @@ class PairLime(_PartsAttribution):
         show_progress: bool = False,
     ) -> None:
         super().__init__(
-            forward_func, threshold, parts, n_parts, n_samples, baseline, spread, perturbations_per_eval, seed,
-            show_progress,
+            forward_func, threshold, parts=parts, n_parts=n_parts, n_samples=n_samples, baseline=baseline,
+            spread=spread, perturbations_per_eval=perturbations_per_eval, seed=seed, show_progress=show_progress,
         )  # fmt: skip
         if alpha < 0 or kernel_width <= 0:
             raise InputError(
@@ -265,25 +266,6 @@ class PairKernelShap(_PartsAttribution):
         >>> probe_map.shape
         torch.Size([1, 3, 112, 112])
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Tensor],
-        threshold: float | None = None,
-        *,
-        parts: Parts = "slic",
-        n_parts: int = 50,
-        n_samples: int = 200,
-        baseline: Baseline = "mean",
-        spread: Literal["coefficient", "share"] = "coefficient",
-        perturbations_per_eval: int = 32,
-        seed: int = 0,
-        show_progress: bool = False,
-    ) -> None:
-        super().__init__(
-            forward_func, threshold, parts, n_parts, n_samples, baseline, spread, perturbations_per_eval, seed,
-            show_progress,
-        )  # fmt: skip
 
     def _explainer(self, head: CosineHead) -> Lime:
         return KernelShap(head)

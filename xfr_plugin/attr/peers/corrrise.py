@@ -65,8 +65,7 @@ class CorrRise(PerturbationPairAttribution):
         n_patches: patches in each mask; they may overlap.
         patch_size: side of a patch, in pixels at 112×112.
         correlation: `pearson`, or `spearman`: of the ranks of the scores, which extreme scores cannot dominate.
-        fill: see `PerturbationPairAttribution`.
-        blur: see `PerturbationPairAttribution`.
+        fill, blur: see `PerturbationPairAttribution`.
         seed: of the masks.
 
     Raises:
@@ -121,8 +120,7 @@ class CorrRise(PerturbationPairAttribution):
             probes: images N×C×H×W.
             gallery: embeddings G×D, normalised or not.
             top_k: entries to explain, 1…G.
-            perturbations_per_eval: see `attribute`.
-            show_progress: see `attribute`.
+            perturbations_per_eval, show_progress: see `attribute`.
 
         Raises:
             InputError: a gallery of another shape, `top_k` out of range, or an attribution made by `from_scores`:

@@ -42,8 +42,7 @@ class Fggb(PairAttribution):
     the published map.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         embedding: gradient of the `raw` embedding, as published, or of the `normalized` one. A function
             other than a `Recognizer` is taken as it is for `raw`.
         gradient: `absolute`, |G_k| averaged over colours, or `signed`. The sign of a gradient says whether a

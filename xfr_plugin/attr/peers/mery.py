@@ -118,11 +118,7 @@ class MinPlus(MeryAvg):
         forward_func: see `PairAttribution`.
         threshold: see `PairAttribution`. The map does not depend on it.
         rounds: number of rounds; with 1 this is `MeryAvg`.
-        strategy: see `MeryAvg`.
-        sigma: see `MeryAvg`.
-        stride: see `MeryAvg`.
-        fill: see `MeryAvg`.
-        blur: see `MeryAvg`.
+        strategy, sigma, stride, fill, blur: see `MeryAvg`.
 
     Raises:
         InputError: an unknown option.

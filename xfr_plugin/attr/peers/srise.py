@@ -51,8 +51,7 @@ class SRise(PerturbationPairAttribution):
         grid: cells along each side of the coarse grid.
         keep_probability: of a cell, between 0 and 1.
         level: what scores are compared with: `mean` (of all masked scores), `threshold`, or `none`.
-        fill: see `PerturbationPairAttribution`.
-        blur: see `PerturbationPairAttribution`.
+        fill, blur: see `PerturbationPairAttribution`.
         seed: of the masks.
 
     Raises:

@@ -41,8 +41,7 @@ class Xssab(PairAttribution):
     C), so that the sum over colours is the published map.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         arguments: `combined` (for − against), `for`, or `against` (then ≤ 0 everywhere).
         blur: kernel size and σ, in pixels, of a Gaussian blur of the map; None for none.
 

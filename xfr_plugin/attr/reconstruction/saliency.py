@@ -57,8 +57,7 @@ class ReconstructionSaliency(CompletePairAttribution):
     `source="atlas"`, since regional evidence belongs to the pair.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         decoder: see `DecoderSource`; in its own type and on its own device.
         variant: see `Variant`.
         source: maps of the `atlas` (fast: one matrix product), or of this `face`: the paper's ablations, or how
