@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._base.scoring import Fill, _fill_images, checked_fill
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
@@ -24,7 +25,6 @@ from xfr_plugin.evaluation.protocols._shared import (
     saliency_of,
     salient_order,
     side_of_threshold,
-    smoothed,
 )
 
 __all__ = ["Faces", "MaskingProtocol"]

@@ -14,13 +14,12 @@ from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.attr._base.prepared import pixel_maps
 from xfr_plugin.attr.amortised.model import find_evidence
 from xfr_plugin.attr.registry import Method
-from xfr_plugin.base.statistics import rank_correlations
+from xfr_plugin.base.statistics import SMOOTHING, map_correlations
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, PairMaps, Setting
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = [
-    "SMOOTHING",
     "Attributions",
     "LastPair",
     "Saliency",
@@ -37,11 +36,7 @@ __all__ = [
     "saliency_of",
     "salient_order",
     "side_of_threshold",
-    "smoothed",
 ]
-
-SMOOTHING = 0.04
-"""σ of the blur before maps are correlated, as a share of the face's height; what `xfr compare` uses."""
 
 Map: TypeAlias = NDArray[np.floating]
 
@@ -93,14 +88,6 @@ def salient_order(saliency: Map, rng: np.random.Generator) -> NDArray[np.intp]:
     return order
 
 
-def smoothed(values: Map, smoothing: float = SMOOTHING) -> NDArray[np.float64]:
-    """A map H×W blurred by a Gaussian, σ as a share of its height; 0 leaves it as it is."""
-    from scipy.ndimage import gaussian_filter  # takes its time to import
-
-    exact = values.astype(np.float64)
-    return exact if smoothing == 0 else np.asarray(gaussian_filter(exact, smoothing * len(exact)))
-
-
 def rank_correlation(
     first: Map, second: Map, inside: NDArray[np.bool_], smoothing: float = SMOOTHING
 ) -> float:
@@ -108,8 +95,7 @@ def rank_correlation(
 
     −1…1, NaN where a map is constant.
     """
-    blurred = [smoothed(values, smoothing)[inside] for values in (first, second)]
-    return float(rank_correlations(blurred)[0, 1])
+    return float(map_correlations([first, second], inside, smoothing)[0, 1])
 
 
 def side_of_threshold(pair: EvaluationPair) -> int:

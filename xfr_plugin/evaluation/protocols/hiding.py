@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
@@ -16,7 +17,6 @@ from xfr_plugin.evaluation.protocols._shared import (
     generator_for,
     percents,
     salient_order,
-    smoothed,
 )
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
 from xfr_plugin.swaps.planting import region_parts

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.statistics import SMOOTHING
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
-    SMOOTHING,
     build,
     explained_probe,
     generator_for,

@@ -13,18 +13,17 @@ from torch import Tensor
 
 from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.statistics import SMOOTHING, smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.localisation import most_salient_region
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
-    SMOOTHING,
     Attributions,
     chosen,
     explained_probe,
     generator_for,
     rank_correlation,
     saliency_of,
-    smoothed,
 )
 from xfr_plugin.faces.regions import RegionMap
 

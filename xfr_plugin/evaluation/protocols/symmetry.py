@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.statistics import SMOOTHING
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
-from xfr_plugin.evaluation.protocols._shared import SMOOTHING, Attributions, explained, rank_correlation
+from xfr_plugin.evaluation.protocols._shared import Attributions, explained, rank_correlation
 
 __all__ = ["Symmetry", "negative_share"]
 

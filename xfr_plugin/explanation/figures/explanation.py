@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.explanation.explanation import Explanation, error_shares, net_shares
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
@@ -41,10 +41,7 @@ DISPLAY_SIGMA = 0.02
 
 def display_map(saliency: NDArray[np.float32]) -> NDArray[np.float64]:
     """Smooth a signed map H×W for the eye (Gaussian, σ = 2 % of the height)."""
-    smooth: NDArray[np.float64] = gaussian_filter(
-        saliency.astype(np.float64), DISPLAY_SIGMA * saliency.shape[0]
-    )
-    return smooth
+    return smoothed(saliency, DISPLAY_SIGMA)
 
 
 def overlay(image: NDArray[np.uint8], values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:

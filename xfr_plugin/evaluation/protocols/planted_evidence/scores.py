@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from xfr_plugin.attr._base.prepared import pixel_maps
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -100,7 +100,7 @@ def blurred_saliency(
 ) -> NDArray[np.float64]:
     """What a signed map H×W says about the game: itself in the similar one, else its negative; blurred."""
     signed = values.astype(np.float64) if planting.game == "similar" else -values.astype(np.float64)
-    return gaussian_filter(signed, blur * len(signed)) if blur > 0 else signed
+    return smoothed(signed, blur)
 
 
 def candidate_masks(labels: RegionMap) -> dict[str, NDArray[np.bool_]]:
