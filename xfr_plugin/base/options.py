@@ -12,7 +12,7 @@ Choice = TypeVar("Choice")
 Number = TypeVar("Number", int, float)
 
 
-def checked_choice(name: str, value: Choice, *known: Choice) -> Choice:
+def checked_choice(name: str, value: Choice, *known: object) -> Choice:
     """Return an option's value if it is one of those known.
 
     Raises:

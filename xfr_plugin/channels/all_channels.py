@@ -18,6 +18,7 @@ from captum.attr import Attribution, GradientAttribution
 from torch import Tensor
 
 from xfr_plugin.base.captum import _format_additional_forward_args, compute_gradients
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.rows import has_rows, with_rows
 from xfr_plugin.channels.pullback import one_hot_cotangents, pull_back
 from xfr_plugin.errors import InputError
@@ -96,8 +97,7 @@ def iterate_channels(
     Raises:
         InputError: as `attribute_all_channels`.
     """
-    if chunk_size < 1:
-        raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
+    checked_at_least("chunk_size", chunk_size, 1)
     if not isinstance(images, Tensor) or len(images) == 0:
         raise InputError("images must be a tensor of at least one image")
     arguments = _format_additional_forward_args(additional_forward_args) or ()

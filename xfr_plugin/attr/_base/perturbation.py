@@ -14,6 +14,7 @@ from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _read_pair
 from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill, ScoredFaces, checked_fill
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, log_usage
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import safely_folded
@@ -145,8 +146,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         return pair
 
     def _faces(self, pair: Pair, limit: int, show_progress: bool) -> FaceScores:
-        if limit < 1:
-            raise InputError(f"perturbations_per_eval must be at least 1, got {limit}")
+        checked_at_least("perturbations_per_eval", limit, 1)
         name = self.get_name() if show_progress else None
         images = pair.images.detach()
         if self.scores_only:

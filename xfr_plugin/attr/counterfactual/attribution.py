@@ -24,6 +24,7 @@ from xfr_plugin.base.captum import (
     log_usage,
     progress,
 )
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.swaps.donors import synthetic_faces
@@ -117,14 +118,10 @@ class Counterfactual(PerturbationPairAttribution):
         seed: int = 0,
     ) -> None:
         super().__init__(forward_func, threshold)
-        if regions not in ("found", "template"):
-            raise InputError(f"regions must be 'found' or 'template', got {regions!r}")
-        if donors < 1:
-            raise InputError(f"donors must be at least 1, got {donors}")
         if population is not None and (population.ndim != 4 or not len(population)):
             raise InputError(f"population must be faces N×C×H×W, got shape {tuple(population.shape)}")
-        self.regions = regions
-        self.donors = donors
+        self.regions = checked_choice("regions", regions, "found", "template")
+        self.donors = checked_at_least("donors", donors, 1)
         self.population = population
         self._model = model
         self.seed = seed
@@ -240,8 +237,7 @@ class Counterfactual(PerturbationPairAttribution):
     ) -> tuple[list[RegionalAnswer], ...]:
         pair = self._read(images, _format_additional_forward_args(arguments) or ())
         _refuse_target(len(images[0]), target)
-        if limit < 1:
-            raise InputError(f"perturbations_per_eval must be at least 1, got {limit}")
+        checked_at_least("perturbations_per_eval", limit, 1)
         return self._answers_of(pair, len(images), limit, show_progress)
 
     @torch.no_grad()

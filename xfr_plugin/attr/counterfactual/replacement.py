@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.masks import GaussianMasks, checked_at_least
+from xfr_plugin.attr._base.masks import GaussianMasks
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.scoring import FaceScores
 from xfr_plugin.attr._base.windows import WindowAttribution
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.swaps.donors import synthetic_faces
 
 __all__ = ["Replacement"]
@@ -65,8 +66,7 @@ class Replacement(WindowAttribution):
         seed: int = 0,
     ) -> None:
         super().__init__(forward_func, threshold, sizes=sizes, spacing=spacing)
-        checked_at_least("donors", donors, 1)
-        self.donors = donors
+        self.donors = checked_at_least("donors", donors, 1)
         self.seed = seed
 
     def _changed_scores(self, faces: FaceScores, windows: GaussianMasks) -> Tensor:

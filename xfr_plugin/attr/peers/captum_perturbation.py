@@ -19,6 +19,7 @@ from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, fo
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.captum import SkLearnLinearModel, get_exp_kernel_similarity_function
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["PairKernelShap", "PairLime", "PairOcclusion"]
@@ -121,13 +122,11 @@ class _PartsAttribution(CosineAttribution):
         show_progress: bool = False,
     ) -> None:
         super().__init__(forward_func, threshold)
-        if spread not in ("coefficient", "share"):
-            raise InputError(f"spread must be 'coefficient' or 'share', got {spread!r}")
         self.parts = checked_parts(parts)
         self.n_parts = checked_count("n_parts", n_parts)
         self.n_samples = checked_count("n_samples", n_samples)
         self.baseline = checked_baseline(baseline)
-        self.spread = spread
+        self.spread = checked_choice("spread", spread, "coefficient", "share")
         self.perturbations_per_eval = checked_count("perturbations_per_eval", perturbations_per_eval)
         self.seed = seed
         self.show_progress = show_progress

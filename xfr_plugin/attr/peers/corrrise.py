@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr._base.caveats import LITTLE_BETTER, MASKED
-from xfr_plugin.attr._base.masks import BoxMasks, Masks, checked_at_least, random_boxes, weighted_sum
+from xfr_plugin.attr._base.masks import BoxMasks, Masks, random_boxes, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill
 from xfr_plugin.attr._base.smoothing import Blur
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["CorrRise", "GalleryMaps"]
@@ -92,15 +93,10 @@ class CorrRise(PerturbationPairAttribution):
         seed: int = 0,
     ) -> None:
         super().__init__(forward_func, threshold, fill=fill, blur=blur)
-        checked_at_least("n_masks", n_masks, 2)
-        checked_at_least("n_patches", n_patches, 1)
-        checked_at_least("patch_size", patch_size, 1)
-        if correlation not in ("pearson", "spearman"):
-            raise InputError(f"correlation must be 'pearson' or 'spearman', got {correlation!r}")
-        self.n_masks = n_masks
-        self.n_patches = n_patches
-        self.patch_size = patch_size
-        self.correlation: Correlation = correlation
+        self.n_masks = checked_at_least("n_masks", n_masks, 2)
+        self.n_patches = checked_at_least("n_patches", n_patches, 1)
+        self.patch_size = checked_at_least("patch_size", patch_size, 1)
+        self.correlation: Correlation = checked_choice("correlation", correlation, "pearson", "spearman")
         self.seed = seed
 
     def attribute_gallery(
