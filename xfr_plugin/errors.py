@@ -24,6 +24,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = [
     "ChecksumError",
@@ -111,6 +115,12 @@ class OutputError(XfrError, OSError):
 
 class FaceWarning(UserWarning):
     """The answer may be less reliable: several faces, a tiny face, an approximate alignment."""
+
+
+def first_fault(error: ValidationError, whole: str = "") -> str:
+    """The first of the faults that pydantic found, and where it is: in `whole` if in no part of it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 
 
 def in_one_line(error: Exception) -> str:

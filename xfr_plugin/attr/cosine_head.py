@@ -4,7 +4,8 @@ Captum attributes one scalar of each example. An embedding model gives D of them
 two faces. `CosineHead` closes the gap, so that every method of Captum explains a pair in one line::
 
     from captum.attr import IntegratedGradients
-    from xfr_plugin.attr import CosineHead
+    from xfr_plugin.base.options import checked_choice
+from xfr_plugin.attr import CosineHead
 
     maps = IntegratedGradients(CosineHead(model)).attribute(probe, additional_forward_args=reference_embedding)
     maps = IntegratedGradients(CosineHead(model)).attribute((probe, reference))
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.base.options import checked_choice
+from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.recognizer import Recognizer
 
@@ -73,14 +76,10 @@ class CosineHead(nn.Module):
         reference_kind: ReferenceKind = "auto",
     ) -> None:
         super().__init__()
-        if output not in ("cosine", "margin", "distance"):
-            raise InputError(f"output must be 'cosine', 'margin' or 'distance', got {output!r}")
-        if reference_kind not in ("auto", "embedding", "image"):
-            raise InputError(f"reference_kind must be 'auto', 'embedding' or 'image', got {reference_kind!r}")
         self.model = model
-        self.output = output
+        self.output = checked_choice("output", output, "cosine", "margin", "distance")
         self.threshold = _threshold_for(output, threshold, model)
-        self.reference_kind = reference_kind
+        self.reference_kind = checked_choice("reference_kind", reference_kind, "auto", "embedding", "image")
         self.register_buffer("reference", _bound(reference), persistent=False)
         # not self.train(…): that would set the modes of the model's own modules, which may differ
         self.training = isinstance(model, nn.Module) and model.training
@@ -134,12 +133,7 @@ class CosineHead(nn.Module):
         """Embed probes and references in one batch, in turn, see the class."""
         count = len(probe)
         both = torch.stack((probe, reference), dim=1).flatten(0, 1)
-        doubled = (
-            value.repeat_interleave(2, dim=0)
-            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
-            else value
-            for value in further
-        )
+        doubled = with_rows(further, count, lambda rows: rows.repeat_interleave(2, dim=0))
         embeddings: Tensor = self.model(both, *doubled)
         return embeddings[0::2], embeddings[1::2]
 

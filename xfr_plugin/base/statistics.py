@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, and rank correlations."""
+"""Means with bootstrap intervals, blurred maps, and rank correlations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["RESAMPLES", "Interval", "bootstrap_mean", "rank_correlations"]
-
+__all__ = [
+    "RESAMPLES",
+    "SMOOTHING",
+    "Interval",
+    "bootstrap_mean",
+    "map_correlations",
+    "rank_correlations",
+    "smoothed",
+]
 
 RESAMPLES = 2000
 """Draws behind an interval."""
+
+SMOOTHING = 0.04
+"""σ of the blur before maps are correlated, as a share of the face's height: 4.5 pixels of 112."""
 
 
 class Interval(BaseModel):
@@ -46,3 +56,18 @@ def rank_correlations(samples: Sequence[ArrayLike]) -> NDArray[np.float64]:
     unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=norms > 0)
     correlations: NDArray[np.float64] = np.clip(unit @ unit.T, -1, 1)
     return correlations
+
+
+def smoothed(values: NDArray[np.floating], smoothing: float = SMOOTHING) -> NDArray[np.float64]:
+    """A map H×W blurred by a Gaussian, σ as a share of its height; 0 leaves it as it is."""
+    from scipy.ndimage import gaussian_filter  # takes its time to import
+
+    exact = values.astype(np.float64)
+    return exact if smoothing == 0 else np.asarray(gaussian_filter(exact, smoothing * len(exact)))
+
+
+def map_correlations(
+    maps: Sequence[NDArray[np.floating]], inside: NDArray[np.bool_], smoothing: float = SMOOTHING
+) -> NDArray[np.float64]:
+    """Rank correlations K×K of maps H×W over the pixels of a mask, blurred first; NaN where a map is constant."""
+    return rank_correlations([smoothed(values, smoothing)[inside] for values in maps])

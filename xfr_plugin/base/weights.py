@@ -6,31 +6,42 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xfr_plugin.base.files import atomic_path, reason, shown
-from xfr_plugin.errors import ChecksumError, InputError, LayoutError, WeightsError
+from xfr_plugin.errors import ChecksumError, InputError, LayoutError, WeightsError, first_fault
 
 __all__ = [
     "METADATA_KEY",
+    "MODELS",
     "check_layout",
     "check_sha256",
+    "halved",
+    "load_halved_into",
     "load_state_dict_into",
+    "parse_card",
     "read_metadata",
     "read_weights",
     "sha256_of",
+    "shipped_documents",
     "write_weights",
 ]
 
 METADATA_KEY = "xfr"
 """The safetensors metadata entry that holds our JSON document."""
+
+MODELS = Path(__file__).parents[1] / "models"
+"""Folder of the models that ship with the package."""
+
+Card = TypeVar("Card", bound=BaseModel)
 
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
@@ -85,6 +96,24 @@ def write_weights(
         save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
 
 
+def shipped_documents(key: str) -> dict[Path, Any]:
+    """What the metadata of the models that ship with the package hold under a key, by file."""
+    found = {path: read_metadata(path) for path in sorted(MODELS.glob("*.safetensors"))}
+    return {path: metadata[key] for path, metadata in found.items() if key in metadata}
+
+
+def parse_card(card: type[Card], document: Any, source: str) -> Card:
+    """Read a card that was stored with weights; `source` names them in messages.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
+    try:
+        return card.model_validate(document)
+    except ValidationError as error:
+        raise WeightsError(f"{source} has a damaged card: {first_fault(error)}") from error
+
+
 def check_layout(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Check that `state` has the keys and shapes of `network`; `source` names the weights in messages.
 
@@ -112,6 +141,27 @@ def load_state_dict_into(network: nn.Module, state: Mapping[str, Tensor], source
     """
     check_layout(network, state, source)
     network.load_state_dict({**network.state_dict(), **state})
+
+
+def halved(network: nn.Module, is_halved: Callable[[str, Tensor], bool]) -> dict[str, Tensor]:
+    """Weights of a network for a file, those that the function chooses by name and value in 16 bits."""
+    return {
+        name: value.half() if is_halved(name, value) else value
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def load_halved_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load weights of which some have 16 bits; see `load_state_dict_into`.
+
+    Raises:
+        LayoutError: keys are missing or unknown, or shapes differ.
+        WeightsError: not all numbers are finite.
+    """
+    load_state_dict_into(network, {name: value.float() for name, value in state.items()}, source)
+    if not all(value.isfinite().all() for value in state.values()):
+        raise WeightsError(f"{source} holds numbers that are not finite: get the file again")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

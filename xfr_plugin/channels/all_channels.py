@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from captum.attr import Attribution, GradientAttribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from xfr_plugin.base.captum import _format_additional_forward_args, compute_gradients
+from xfr_plugin.base.options import checked_at_least
+from xfr_plugin.base.rows import has_rows, with_rows
 from xfr_plugin.channels.pullback import one_hot_cotangents, pull_back
 from xfr_plugin.errors import InputError
-from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
-from xfr_plugin.recognition.recognizer import Recognizer
+from xfr_plugin.recognition.folding import safely_folded
 
 __all__ = ["attribute_all_channels", "iterate_channels"]
 
@@ -96,8 +97,7 @@ def iterate_channels(
     Raises:
         InputError: as `attribute_all_channels`.
     """
-    if chunk_size < 1:
-        raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
+    checked_at_least("chunk_size", chunk_size, 1)
     if not isinstance(images, Tensor) or len(images) == 0:
         raise InputError("images must be a tensor of at least one image")
     arguments = _format_additional_forward_args(additional_forward_args) or ()
@@ -117,7 +117,7 @@ def _by_gradient(
     arguments: tuple[Any, ...],
     fold: bool,
 ) -> Iterator[tuple[range, Tensor]]:
-    function = _folded(model, images, arguments) if fold else model
+    function = safely_folded(model, images, arguments) if fold else model
     embedding, pullback = pull_back(lambda leaf: function(leaf, *arguments), images, chunk_size)
     for chunk in _chunks(_checked_channels(channels, embedding), chunk_size):
         yield chunk, pullback(_cotangents(chunk, embedding)).transpose(0, 1)
@@ -138,7 +138,7 @@ def _by_method(
     batched = copy.copy(method)
     shares = _shares_gradients(method)
     if shares and fold:
-        batched.forward_func = _folded(method.forward_func, images, arguments)
+        batched.forward_func = safely_folded(method.forward_func, images, arguments)
     for chunk in _chunks(wanted, chunk_size):
         if shares:
             batched.gradient_func = _SharedForward(chunk, len(images))
@@ -155,9 +155,13 @@ def _attribute_chunk(
 ) -> Tensor:
     """Attributions N×K×… of a chunk of channels: all images for its first channel, then for the next …"""
     count = len(images)
-    many = images.repeat(len(chunk), *(1,) * (images.ndim - 1)).requires_grad_()
-    further = tuple(_repeated(value, count, len(chunk)) for value in arguments)
-    per_image = {name: _repeated(value, count, len(chunk)) for name, value in options.items()}
+
+    def repeated(rows: Tensor) -> Tensor:
+        return rows.repeat(len(chunk), *(1,) * (rows.ndim - 1))
+
+    many = repeated(images).requires_grad_()
+    further = with_rows(arguments, count, repeated)
+    per_image = dict(zip(options, with_rows(options.values(), count, repeated), strict=True))
     if per_image.get("internal_batch_size") is not None:
         per_image["internal_batch_size"] = max(per_image["internal_batch_size"], len(many))
     elif "internal_batch_size" in inspect.signature(method.attribute).parameters:
@@ -166,11 +170,6 @@ def _attribute_chunk(
     maps = method.attribute(many, target=target, additional_forward_args=further or None, **per_image)
     by_channel: Tensor = maps.detach().unflatten(0, (len(chunk), count))
     return by_channel.transpose(0, 1)
-
-
-def _repeated(value: Any, count: int, times: int) -> Any:
-    is_per_image = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
-    return value.repeat(times, *(1,) * (value.ndim - 1)) if is_per_image else value
 
 
 class _SharedForward:
@@ -206,13 +205,13 @@ class _SharedForward:
         return (by_point.reshape(points.shape),)
 
     def _repeats(self, value: Any, rows: int) -> bool:
-        if not _has_rows(value, rows):
+        if not has_rows(value, rows):
             return True
         copies = value.detach().unflatten(0, (-1, len(self.channels), self.count))
         return bool((copies == copies[:, :1]).all())
 
     def _once(self, value: Any, rows: int) -> Any:
-        if not _has_rows(value, rows):
+        if not has_rows(value, rows):
             return value
         return value.detach().unflatten(0, (-1, len(self.channels), self.count))[:, 0].flatten(0, 1)
 
@@ -220,30 +219,6 @@ class _SharedForward:
 def _cotangents(channels: range, embedding: Tensor) -> Tensor:
     """Cotangents K×M×D that select these channels, which need not be neighbours."""
     return one_hot_cotangents(range(embedding.shape[1]), embedding)[list(channels)]
-
-
-def _has_rows(value: Any, rows: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
-
-
-def _folded(
-    model: Callable[..., Tensor], images: Tensor, arguments: tuple[Any, ...]
-) -> Callable[..., Tensor]:
-    """The model with BatchNorm folded in, if that computes the same for these images."""
-    if not isinstance(model, nn.Module):
-        return model
-    folded = folded_recognizer(model) if isinstance(model, Recognizer) else fold_batchnorm(model)
-    if folded is model:
-        return model
-    with torch.no_grad():
-        expected = model(images, *arguments)
-        try:
-            found = folded(images, *arguments)
-        except RuntimeError:  # tracing can bake a shape in
-            return model
-    tolerance = 1e-4 * float(expected.abs().max())
-    is_same = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=tolerance)
-    return folded if is_same else model
 
 
 def _checked_channels(channels: range | None, embedding: Tensor) -> range:

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.reconstruction.atlas import normalised_maps
 from xfr_plugin.reconstruction.network import to_input_size
@@ -55,10 +56,8 @@ def decoded_changes(
     Raises:
         InputError: shapes or options that make no sense.
     """
-    if response not in ("ablation", "gradient"):
-        raise InputError(f"response must be 'ablation' or 'gradient', got {response!r}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    checked_choice("response", response, "ablation", "gradient")
+    checked_at_least("batch_size", batch_size, 1)
     if embeddings.ndim != 2 or channels.ndim != 2 or len(channels) != len(embeddings):
         raise InputError(
             f"embeddings must be N×D and channels N×K, got {tuple(embeddings.shape)} and {tuple(channels.shape)}"
@@ -82,8 +81,7 @@ def sized_maps(maps: Tensor, size: tuple[int, int], norm: MapNorm = "l1") -> Ten
     Raises:
         InputError: an unknown norm.
     """
-    if norm not in ("l1", "l2", "none"):
-        raise InputError(f"norm must be 'l1', 'l2' or 'none', got {norm!r}")
+    checked_choice("norm", norm, "l1", "l2", "none")
     leading, shape = maps.shape[:-2], maps.shape[-2:]
     resized = to_input_size(maps.reshape(-1, 1, *shape), size).view(*leading, *size)
     return resized if norm == "none" else normalised_maps(resized, 1 if norm == "l1" else 2)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.channels.regions import pooled_shares, region_shares
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, template_regions
@@ -70,8 +71,7 @@ def channel_weights(embeddings: Tensor, weight: ChannelWeight = "square") -> Ten
     Raises:
         InputError: an unknown weight.
     """
-    if weight not in ("square", "absolute"):
-        raise InputError(f"weight must be 'square' or 'absolute', got {weight!r}")
+    checked_choice("weight", weight, "square", "absolute")
     magnitudes = embeddings.square() if weight == "square" else embeddings.abs()
     return magnitudes / magnitudes.sum(dim=1, keepdim=True)
 
@@ -100,8 +100,7 @@ def dwelling(
     Raises:
         InputError: shapes or options that make no sense.
     """
-    if source not in ("face", "atlas"):
-        raise InputError(f"source must be 'face' or 'atlas', got {source!r}")
+    checked_choice("source", source, "face", "atlas")
     named = regions or template_regions(decoder.card.input_size)
     atlas = pooled_shares(decoder, decoder.atlas, named)
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.base.statistics import map_correlations
 from xfr_plugin.evaluation.localisation import pixel_auc
 from xfr_plugin.evaluation.pairs import PairEntry
 from xfr_plugin.evaluation.protocol import PairMaps
 from xfr_plugin.evaluation.protocols.planted_evidence.scores import blurred_saliency
 from xfr_plugin.evaluation.results import AGREEMENT, Record
 from xfr_plugin.evaluation.store import MapCache
-from xfr_plugin.explanation.comparison import DEFAULT_SMOOTHING, map_correlations
 from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.swaps.planting import named_regions
 
@@ -80,7 +80,7 @@ def _scaled(values: Map) -> NDArray[np.float64]:
 
 def _correlated(both: Sequence[PairMaps], entry: PairEntry, faces: FaceFolder) -> NDArray[np.float64]:
     tables = [
-        map_correlations([sides[side] for sides in both], faces.regions(file).face, DEFAULT_SMOOTHING)
+        map_correlations([sides[side] for sides in both], faces.regions(file).face)
         for side, file in enumerate((entry.probe, entry.reference))
         if all(np.isfinite(sides[side]).all() for sides in both)
     ]

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from xfr_plugin.attr._base.pair import PairAttribution
+from xfr_plugin.attr._base.prepared import pixel_maps
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.memory import measured_peak
 from xfr_plugin.errors import InputError, in_one_line
@@ -237,10 +236,10 @@ class Engine:
         probe, reference = pair.images(recognizer)
         if sides == "both" or attribution.reads_both_faces:
             maps = attribution.attribute((probe, reference))
-            found = _map(maps[0]), _map(maps[1])
+            found = pixel_maps(maps[0])[0], pixel_maps(maps[1])[0]
         else:
             partner = self.embeddings(entry.reference)[None].to(recognizer.device, recognizer.dtype)
-            alone = _map(attribution.attribute(probe, additional_forward_args=partner))
+            alone = pixel_maps(attribution.attribute(probe, additional_forward_args=partner))[0]
             found = alone, np.full_like(alone, np.nan)
         if not (np.isfinite(found[0]).all() and (sides == "probe" or np.isfinite(found[1]).all())):
             raise InputError("its maps hold values that are not finite")
@@ -277,13 +276,6 @@ def _merged(first: Sequence[PairEntry], second: Sequence[PairEntry]) -> list[Pai
         for i in range(len(entries))
     ]
     return [(first, second)[number][i] for _, number, i in sorted(placed)]
-
-
-def _map(maps: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    values: np.ndarray[Any, np.dtype[np.float32]] = (
-        maps[0].detach().sum(dim=0).to(torch.float32).cpu().numpy()
-    )
-    return values
 
 
 def _cost(pair: str, seconds: tuple[float, float], faces: int, peak: int | None) -> Line:

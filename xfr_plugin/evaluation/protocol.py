@@ -121,6 +121,7 @@ class Protocol(ABC):
         sides: whose maps it looks at. If nobody looks at the reference's, methods explain the probe alone, against
             the reference's embedding, and the reference's map that is handed over is all NaN.
         planted: judges planted pairs, and no others.
+        options: attributes that change its numbers.
     """
 
     name: str
@@ -129,10 +130,12 @@ class Protocol(ABC):
     judges: Literal["genuine", "impostor", "all"] = "all"
     sides: Literal["both", "probe"] = "both"
     planted: bool = False
+    options: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, object]:
         """Everything that changes its numbers; goes into the manifest of a run, which is not resumed with another."""
-        return {}
+        values = {name: getattr(self, name) for name in self.options}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def salient_sign(self, pair: EvaluationPair) -> int:
         """Sign of the evidence that a pair is judged by: what a chance baseline without signs is multiplied with."""
@@ -162,6 +165,10 @@ class MapProtocol(Protocol):
 
 class MethodProtocol(Protocol):
     """Judges the method itself: explains changed pairs, or the pair with a changed recognizer."""
+
+    def salient_sign(self, pair: EvaluationPair) -> int:
+        """A chance baseline is compared with itself, so it keeps its sign, unless a protocol says otherwise."""
+        return 1
 
     @abstractmethod
     def judge(

@@ -33,10 +33,7 @@ class Record(NamedTuple):
         pair: name of the pair.
         method: name of the method, or of a chance baseline.
         protocol: name of the protocol.
-        variant: see `Measurement`.
-        metric: see `Measurement`.
-        at: see `Measurement`.
-        value: see `Measurement`.
+        variant, metric, at, value: see `Measurement`.
     """
 
     pair: str

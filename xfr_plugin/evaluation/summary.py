@@ -67,9 +67,7 @@ class SummaryRow(NamedTuple):
     Attributes:
         protocol: name.
         slice: group of pairs, see `Protocol.slices`.
-        variant: see `Measurement`.
-        metric: see `Measurement`.
-        at: see `Measurement`.
+        variant, metric, at: see `Measurement`.
         method: name.
         number: of pairs for which the metric is defined.
         mean: over these.

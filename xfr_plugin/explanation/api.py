@@ -87,28 +87,15 @@ def explain(
     """Decide whether two photos show the same person, and show which regions argue for it and against it.
 
     Args:
-        photo_a: the probe: a path, encoded bytes, a PIL image or an array.
-        photo_b: the reference.
-        recognizer: see `RecognizerSource`.
+        photo_a, photo_b, recognizer, threshold, fmr, detector, alignment, faces, device: see `verify`.
         method: name of an attribution method, see `attr.METHODS`; `auto`, or None, for `attr.default_method`.
         options: options of the method, by name.
-        threshold: see `verify`.
-        fmr: see `verify`.
-        detector: see `verify`.
-        alignment: see `verify`.
-        faces: see `verify`.
         regions: named regions of both aligned faces; each face's own (`faces.outlines`), if left out.
-        device: see `verify`.
         check: also test whether the score follows what the maps point at, see `faithfulness.check_faithfulness`;
             some 100 more forward passes.
 
     Raises:
-        PhotoError, FaceError: a photo or its face cannot be used.
-        WeightsError: the recognizer's weights cannot be used.
-        InputError: an argument makes no sense; `UnknownNameError` for a method or option that does not exist.
-
-    Warns:
-        FaceWarning: several faces, or a tiny one.
+        UnknownNameError: a method or option does not exist; for other errors, and warnings, see `verify`.
     """
     timings: dict[str, float] = {}
     given = dict(options or {})

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import METHODS, Method, get_method
 from xfr_plugin.base.memory import measured_peak
-from xfr_plugin.base.statistics import rank_correlations
+from xfr_plugin.base.statistics import SMOOTHING, map_correlations
 from xfr_plugin.channels.pullback import pull_back
 from xfr_plugin.errors import InputError, UnknownNameError, in_one_line
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
@@ -52,9 +52,6 @@ __all__ = [
 
 QUICK_METHODS: Sequence[str] = METHODS.names(lambda method: method.compared)
 """What `compare` runs if it is not told: one or two of each family, without the slow ones."""
-
-DEFAULT_SMOOTHING = 0.04
-"""σ of the blur before maps are correlated, as a share of the face's height: 4.5 pixels of 112."""
 
 MethodChoice = Sequence[str] | Literal["all"] | None
 """Names of methods; `all` of them; or the quick ones."""
@@ -179,7 +176,7 @@ def compare(
     alignment: Alignment = "auto",
     faces: tuple[int, int] = (0, 0),
     regions: RegionMap | None = None,
-    smoothing: float = DEFAULT_SMOOTHING,
+    smoothing: float = SMOOTHING,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
     check: bool = False,
@@ -192,29 +189,16 @@ def compare(
     Neighbouring pixels of a blurred map are alike, so the correlations come without a test of significance.
 
     Args:
-        photo_a: the probe: a path, encoded bytes, a PIL image or an array.
-        photo_b: the reference.
+        photo_a, photo_b, recognizer, threshold, fmr, detector, alignment, faces, device: see `verify`.
         methods: names, `all`, or `QUICK_METHODS` if left out.
         options: options by name of the method, then by name of the option.
-        recognizer: see `explain`.
-        threshold: see `verify`.
-        fmr: see `verify`.
-        detector: see `verify`.
-        alignment: see `verify`.
-        faces: see `verify`.
-        regions: named regions of both aligned faces; each face's own (`faces.outlines`), if left out.
+        regions: see `explain`.
         smoothing: σ of the blur before maps are correlated, as a share of the face's height; 0 for none.
-        device: see `verify`.
         progress: called before each method, see `Progress`.
         check: also test each explanation, see `explain`; neither its time nor its memory are the method's.
 
     Raises:
-        PhotoError, FaceError: a photo or its face cannot be used.
-        WeightsError: the recognizer's weights cannot be used.
-        InputError: an argument makes no sense; `UnknownNameError` for a method or option that does not exist.
-
-    Warns:
-        FaceWarning: several faces, or a tiny one.
+        UnknownNameError: a method or option does not exist; for other errors, and warnings, see `verify`.
     """
     if not 0 <= smoothing < 1:
         raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
@@ -318,13 +302,3 @@ def _result(
         labels = regions or template_regions(model.input_size)
         explanation = replace(explanation, faithfulness=check_pair(model, pair, maps, labels))
     return MethodResult(method.name, explanation, seconds, peak.extra, error)
-
-
-def map_correlations(
-    maps: list[NDArray[np.float32]], face: NDArray[np.bool_], smoothing: float
-) -> NDArray[np.float64]:
-    """Rank correlations K×K of maps H×W over the pixels of a mask, blurred first; NaN where a map is constant."""
-    from scipy.ndimage import gaussian_filter  # takes its time to import
-
-    blurred = [gaussian_filter(m.astype(np.float64), smoothing * m.shape[0])[face] for m in maps]
-    return rank_correlations(blurred)

@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from xfr_plugin.base.files import atomic_path, writing_to
-from xfr_plugin.errors import InputError, PhotoError, ResultError
 from xfr_plugin.explanation.comparison import Agreement, Comparison, MethodResult
 from xfr_plugin.explanation.document import (
     Base64,
+    Document,
     MapDocument,
     decode_image,
     decode_map,
     encode_image,
     encode_map,
+    read_saved,
+    write_both,
 )
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
@@ -27,21 +27,15 @@ from xfr_plugin.explanation.verification import Verification
 
 __all__ = ["ComparisonDocument", "read_comparison", "to_comparison_document", "write_comparison"]
 
-_DPI = 110
 
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class SideDocument(_Document):
+class SideDocument(Document):
     """One face under one method: signed map and evidence by region."""
 
     saliency: MapDocument
     regions: tuple[RegionEvidence, ...]
 
 
-class AnswerDocument(_Document):
+class AnswerDocument(Document):
     """What a method answered."""
 
     options: dict[str, Any]
@@ -51,7 +45,7 @@ class AnswerDocument(_Document):
     faithfulness: Faithfulness | None = None
 
 
-class ResultDocument(_Document):
+class ResultDocument(Document):
     """One method: its answer or its error, and what it cost; memory in bytes."""
 
     method: str
@@ -61,7 +55,7 @@ class ResultDocument(_Document):
     answer: AnswerDocument | None
 
 
-class AgreementDocument(_Document):
+class AgreementDocument(Document):
     """Rank correlations, row by row; null where undefined."""
 
     methods: tuple[str, ...]
@@ -70,7 +64,7 @@ class AgreementDocument(_Document):
     reference: list[list[float | None]]
 
 
-class ComparisonDocument(_Document):
+class ComparisonDocument(Document):
     """The JSON form of a `Comparison`."""
 
     format: Literal["xfr-comparison/1"] = "xfr-comparison/1"
@@ -88,29 +82,14 @@ def write_comparison(comparison: Comparison, folder: Path, stem: str) -> tuple[P
     """Write picture and document; see `Comparison.save`."""
     from xfr_plugin.explanation.figures.comparison import comparison_figure  # Matplotlib is slow to import
 
-    picture, document = folder / f"{stem}.png", folder / f"{stem}.json"
-    with writing_to(folder):
-        with atomic_path(picture) as temporary:
-            comparison_figure(comparison).savefig(temporary, dpi=_DPI)
-        with atomic_path(document) as temporary:
-            text = to_comparison_document(comparison).model_dump_json(indent=1)
-            temporary.write_text(text, encoding="utf-8")
-    return picture, document
+    return write_both(comparison_figure(comparison), to_comparison_document(comparison), folder / stem)
 
 
 def read_comparison(path: Path) -> Comparison:
     """Read a document; see `Comparison.load`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        return _from_document(ComparisonDocument.model_validate_json(text))
-    except FileNotFoundError as error:
-        raise ResultError(f"there is no comparison at {path}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        raise ResultError(f"{path.name} is not a saved comparison: {where}: {first['msg']}") from error
-    except (OSError, ValueError, InputError, PhotoError) as error:
-        raise ResultError(f"{path.name} is a damaged comparison ({error})") from error
+    return read_saved(
+        "comparison", path, lambda text: _from_document(ComparisonDocument.model_validate_json(text))
+    )
 
 
 def to_comparison_document(comparison: Comparison) -> ComparisonDocument:

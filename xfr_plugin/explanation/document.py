@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,18 @@ from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from xfr_plugin.base.files import atomic_path, writing_to
-from xfr_plugin.errors import InputError, PhotoError, ResultError
+from xfr_plugin.errors import InputError, PhotoError, ResultError, first_fault
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces.photo import load_photo
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = [
     "Base64",
+    "Document",
     "ExplanationDocument",
     "FaceDocument",
     "MapDocument",
@@ -30,10 +35,14 @@ __all__ = [
     "encode_image",
     "encode_map",
     "read_explanation",
+    "read_saved",
+    "write_both",
     "write_explanation",
 ]
 
 _DPI = 110
+
+Saved = TypeVar("Saved")
 
 
 def _checked_base64(text: str) -> str:
@@ -48,30 +57,30 @@ Base64 = Annotated[str, AfterValidator(_checked_base64)]
 """Text that is checked to be base64."""
 
 
-class MapDocument(BaseModel):
-    """A signed map: little-endian float32, row by row, as base64."""
+class Document(BaseModel):
+    """A document that holds what it names, and nothing else."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class MapDocument(Document):
+    """A signed map: little-endian float32, row by row, as base64."""
 
     height: int
     width: int
     float32: Base64
 
 
-class FaceDocument(BaseModel):
+class FaceDocument(Document):
     """One face: aligned crop as a base64 PNG, signed map, evidence by region."""
-
-    model_config = ConfigDict(extra="forbid")
 
     image_png: Base64
     saliency: MapDocument
     regions: tuple[RegionEvidence, ...]
 
 
-class ExplanationDocument(BaseModel):
+class ExplanationDocument(Document):
     """The JSON form of an `Explanation`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     format: Literal["xfr-explanation/1"] = "xfr-explanation/1"
     version: str
@@ -89,29 +98,46 @@ def write_explanation(explanation: Explanation, folder: Path, stem: str) -> tupl
     """Write picture and document; see `Explanation.save`."""
     from xfr_plugin.explanation.figures.explanation import explanation_figure  # Matplotlib is slow to import
 
-    picture, document = folder / f"{stem}.png", folder / f"{stem}.json"
-    with writing_to(folder):
-        with atomic_path(picture) as temporary:
-            explanation_figure(explanation).savefig(temporary, dpi=_DPI)
-        with atomic_path(document) as temporary:
-            temporary.write_text(to_document(explanation).model_dump_json(indent=1), encoding="utf-8")
-    return picture, document
+    return write_both(explanation_figure(explanation), to_document(explanation), folder / stem)
 
 
 def read_explanation(path: Path) -> Explanation:
     """Read a document; see `Explanation.load`."""
+    return read_saved(
+        "explanation", path, lambda text: _from_document(ExplanationDocument.model_validate_json(text))
+    )
+
+
+def write_both(figure: Figure, document: Document, path: Path) -> tuple[Path, Path]:
+    """Write a picture and the document beside it, each whole or not at all; `path` is theirs without a suffix.
+
+    Raises:
+        ResultError: the folder cannot be written to.
+    """
+    picture, text = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.json")
+    with writing_to(path.parent):
+        with atomic_path(picture) as temporary:
+            figure.savefig(temporary, dpi=_DPI)
+        with atomic_path(text) as temporary:
+            temporary.write_text(document.model_dump_json(indent=1), encoding="utf-8")
+    return picture, text
+
+
+def read_saved(what: str, path: Path, parse: Callable[[str], Saved]) -> Saved:
+    """Read a saved `what` from its text.
+
+    Raises:
+        ResultError: the file is missing, damaged, or no such document.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        document = ExplanationDocument.model_validate_json(text)
-        return _from_document(document)
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ResultError(f"there is no explanation at {path}") from error
+        raise ResultError(f"there is no {what} at {path}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        raise ResultError(f"{path.name} is not a saved explanation: {where}: {first['msg']}") from error
+        fault = first_fault(error, "the document")
+        raise ResultError(f"{path.name} is not a saved {what}: {fault}") from error
     except (OSError, ValueError, InputError, PhotoError) as error:
-        raise ResultError(f"{path.name} is a damaged explanation ({error})") from error
+        raise ResultError(f"{path.name} is a damaged {what} ({error})") from error
 
 
 def to_document(explanation: Explanation) -> ExplanationDocument:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.salient_region import random_regions, top_salient_region
 from xfr_plugin.faces.regions import RegionMap, template_regions
@@ -247,9 +248,7 @@ class _Scorer:
 
 def _claims(saliency: Map, face: NDArray[np.bool_]) -> Iterator[tuple[Claim, NDArray[np.bool_]]]:
     """Parts of a map that claim enough to be tested, and their regions."""
-    from scipy.ndimage import gaussian_filter  # takes its time to import
-
-    smooth = gaussian_filter(np.asarray(saliency, dtype=np.float64), _BLUR * len(face))
+    smooth = smoothed(np.asarray(saliency), _BLUR)
     total = float(np.abs(smooth[face]).sum())
     for claim, sign in _SIGNS.items():
         part = np.where(face, np.maximum(sign * smooth, 0), 0)

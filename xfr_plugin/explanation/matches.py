@@ -69,21 +69,11 @@ def match_regions(
     """Decide whether two photos show the same person, and show which regions matched, by BiLRP.
 
     Args:
-        photo_a: the probe: a path, encoded bytes, a PIL image or an array.
-        photo_b: the reference.
-        recognizer: see `xfr_plugin.verify`, as for all arguments but the next.
+        photo_a, photo_b, recognizer, threshold, fmr, detector, alignment, faces, device: see `verify`.
         composite: see `lrp.choice.composite_for`.
-        threshold: see `recognizer`.
-        fmr: see `recognizer`.
-        detector: see `recognizer`.
-        alignment: see `recognizer`.
-        faces: see `recognizer`.
-        device: see `recognizer`.
 
     Raises:
-        PhotoError, FaceError: a photo or its face cannot be used.
-        WeightsError: the recognizer's weights cannot be used.
-        InputError: an argument makes no sense; a network that has no rules.
+        InputError: the network has no rules; for other errors, and warnings, see `verify`.
     """
     model = open_recognizer(recognizer, device)
     chosen = choose_threshold(model, threshold, fmr)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin._version import __version__
-from xfr_plugin.attr._base.prepared import Prepared, StandardErrors
+from xfr_plugin.attr._base.prepared import Prepared, StandardErrors, pixel_maps
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, region_evidence
@@ -327,7 +327,7 @@ def _as_maps(maps: Tensor | None, count: int) -> Sequence[NDArray[np.float32] | 
     """Maps N×C×H×W, summed over colours, as N arrays H×W."""
     if maps is None:
         return [None] * count
-    return list(maps.sum(dim=1).float().cpu().numpy())
+    return list(pixel_maps(maps))
 
 
 def _face_explanation(

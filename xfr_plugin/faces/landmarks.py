@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from xfr_plugin.base.weights import load_state_dict_into, read_weights, write_weights
+from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box
@@ -86,11 +85,7 @@ def load_aligner(path: str | os.PathLike[str] | None = None) -> Aligner:
 
 def save_aligner(network: AlignerNetwork, path: str | os.PathLike[str], training: Mapping[str, Any]) -> None:
     """Write an aligner in half precision, with what is known about its training, whole or not at all."""
-    state = {
-        name: value.half()
-        for name, value in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    state = halved(network, lambda _name, _value: True)
     card = {
         "format": _FORMAT,
         "architecture": type(network).__name__,
@@ -114,16 +109,13 @@ def _load(path: str | os.PathLike[str]) -> Aligner:
     if not isinstance(width, int) or not 4 <= width <= 64:
         raise WeightsError(f"{name} names an impossible width ({width!r}): get the file again")
     network = AlignerNetwork(width)
-    load_state_dict_into(network, {key: value.float() for key, value in state.items()}, name)
-    if not all(value.isfinite().all() for value in state.values()):
-        raise WeightsError(f"{name} holds numbers that are not finite: get the file again")
+    load_halved_into(network, state, name)
     return Aligner(network, card)
 
 
 @cache
 def _shipped() -> Aligner:
-    with resources.as_file(resources.files("xfr_plugin") / "models" / "aligner.safetensors") as path:
-        return _load(path)
+    return _load(MODELS / "aligner.safetensors")
 
 
 def _check(photo: NDArray[np.uint8], boxes: Sequence[Box]) -> None:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.base.weights import load_state_dict_into, read_weights, write_weights
+from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, from_frame, to_frame
 from xfr_plugin.faces.regions import RegionMap, mesh_regions, template_regions
@@ -120,8 +119,7 @@ def find_regions(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = Fals
     Where no outlines are found (see `FaceOutlines`), these are the template's; `find_outlines` says so.
 
     Args:
-        images: see `find_outlines`.
-        as_labelled: see `find_outlines`.
+        images, as_labelled: see `find_outlines`.
 
     Returns:
         A region map of the images' size for each.
@@ -165,11 +163,7 @@ def save_outline_finder(
     training: Mapping[str, Any],
 ) -> None:
     """Write an outline finder, whole or not at all: weights in half precision, with what is known about it."""
-    state = {
-        name: value if name in _SHAPE_MODEL else value.half()
-        for name, value in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    state = halved(network, lambda name, _: name not in _SHAPE_MODEL)
     card = {
         "format": _FORMAT,
         "architecture": type(network).__name__,
@@ -194,9 +188,7 @@ def _load(path: str | os.PathLike[str]) -> Outliner:
         )
     with torch.random.fork_rng(devices=[]):  # a network is born with random weights
         network = OutlineFinder(*(_size(card, key, name) for key in ("points", "components", "width")))
-    load_state_dict_into(network, {key: value.float() for key, value in state.items()}, name)
-    if not all(value.isfinite().all() for value in state.values()):
-        raise WeightsError(f"{name} holds numbers that are not finite: get the file again")
+    load_halved_into(network, state, name)
     features = _checked_features(card.get("features"), network.points, name)
     return Outliner(network, features, _checked_offset(card.get("label_offset"), name), card)
 
@@ -227,8 +219,7 @@ def _checked_offset(offset: Any, name: str) -> tuple[float, float]:
 
 @cache
 def _shipped() -> Outliner:
-    with resources.as_file(resources.files("xfr_plugin") / "models" / "outlines.safetensors") as path:
-        return _load(path)
+    return _load(MODELS / "outlines.safetensors")
 
 
 def _as_batch(images: Tensor | NDArray[np.uint8]) -> Tensor:

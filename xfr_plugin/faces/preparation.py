@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfr_plugin.base.choices import Alignment
-from xfr_plugin.errors import FaceError, FaceWarning, InputError, NoFaceError
+from xfr_plugin.base.options import checked_choice
+from xfr_plugin.errors import FaceError, FaceWarning, NoFaceError
 from xfr_plugin.faces.alignment import align, fit_aligned
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.faces.detection import DetectedFace, Detector
@@ -65,8 +66,7 @@ def prepare_face(
     Warns:
         FaceWarning: several faces, or a tiny one; the same words are in `AlignedFace.notes`.
     """
-    if alignment not in ("auto", "detect", "aligned"):
-        raise InputError(f"alignment must be 'auto', 'detect' or 'aligned', got {alignment!r}")
+    checked_choice("alignment", alignment, "auto", "detect", "aligned")
     photo = load_photo(source, max_pixels)
     if alignment == "aligned" or (alignment == "auto" and photo.shape[:2] == tuple(size)):
         return AlignedFace(fit_aligned(photo, size))

@@ -10,9 +10,10 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["fingerprint", "fingerprints_kept"]
+__all__ = ["check_fingerprint", "fingerprint", "fingerprints_kept"]
 
 _KEPT: ContextVar[dict[Recognizer, str] | None] = ContextVar("fingerprints", default=None)
 
@@ -28,6 +29,25 @@ def fingerprint(recognizer: Recognizer) -> str:
     if recognizer not in kept:
         kept[recognizer] = _digest(recognizer)
     return kept[recognizer]
+
+
+def check_fingerprint(recognizer: Recognizer, what: str, name: str, sha256: str, advice: str) -> None:
+    """Make sure that a model was trained for a recognizer.
+
+    Args:
+        recognizer: that the model is to be used with.
+        what: the model, in words.
+        name: of the recognizer that it was trained for.
+        sha256: that recognizer's `fingerprint`.
+        advice: what to do if this is another one.
+
+    Raises:
+        InputError: this is another one.
+    """
+    if fingerprint(recognizer) != sha256:
+        raise InputError(
+            f"{what} was trained for recognizer {name!r}, not for this {recognizer.name!r}: {advice}"
+        )
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["fold_batchnorm", "folded_recognizer"]
+__all__ = ["fold_batchnorm", "folded_recognizer", "safely_folded"]
 
 
 def fold_batchnorm(network: nn.Module) -> nn.Module:
@@ -30,6 +33,30 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
 def folded_recognizer(recognizer: Recognizer) -> Recognizer:
     """Copy a recognizer with its network folded, see `fold_batchnorm`."""
     return recognizer.with_network(fold_batchnorm(recognizer.network))
+
+
+@torch.no_grad()
+def safely_folded(
+    function: Callable[..., Tensor], images: Tensor, arguments: Sequence[Any] = ()
+) -> Callable[..., Tensor]:
+    """A function of images with BatchNorm folded in, if it is a module and that computes the same for these."""
+    if not isinstance(function, nn.Module):
+        return function
+    folded = folded_recognizer(function) if isinstance(function, Recognizer) else fold_batchnorm(function)
+    if folded is function:
+        return function
+    expected = function(images, *arguments)
+    try:
+        found = folded(images, *arguments)
+    except RuntimeError:  # tracing can bake a shape in
+        return function
+    # tracing can also take a wrong branch, where code asks what a tensor is
+    return folded if _close(found, expected) else function
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    scale = float(expected.abs().max())
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * scale)
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.weights import (
     check_sha256,
     load_state_dict_into,
-    read_metadata,
+    parse_card,
     read_weights,
     sha256_of,
+    shipped_documents,
     write_weights,
 )
 from xfr_plugin.errors import InputError, UnknownNameError, WeightsError
@@ -109,9 +109,7 @@ def load_recognizer(
             dict; or `https://…#sha256=…`, which is downloaded once and verified. Nothing is ever unpickled.
         architecture: name from `ARCHITECTURES`; found from the keys of the weights, if left out.
         input_size: height and width of the aligned face; what the card or the architecture says, if left out.
-        mean: see `Recognizer`; likewise.
-        std: see `Recognizer`; likewise.
-        channel_order: see `Recognizer`; likewise.
+        mean, std, channel_order: see `Recognizer`; likewise.
         threshold: overrides the card's threshold.
         device: where to compute.
 
@@ -126,7 +124,7 @@ def load_recognizer(
     path, card = _locate(os.fsdecode(source))
     state, metadata = read_weights(path)
     if card is None and _CARD_KEY in metadata:
-        card = _parse_card(metadata[_CARD_KEY], path)
+        card = parse_card(RecognizerCard, metadata[_CARD_KEY], path.name)
     wanted = architecture or (card.architecture if card else None)
     found, state = fit_architecture(state, path.name, wanted)
     if card is None or found != card.architecture:
@@ -161,13 +159,11 @@ def _zoo() -> dict[str, RecognizerCard]:
 @cache
 def _embedded() -> dict[str, tuple[Path, RecognizerCard]]:
     """Weight file and card of each recognizer that ships with the package, by name."""
-    found = {}
-    for path in sorted((Path(__file__).parents[1] / "models").glob("*.safetensors")):
-        document = read_metadata(path)
-        if _CARD_KEY in document:
-            card = _parse_card(document[_CARD_KEY], path)
-            found[card.name] = (path, card)
-    return found
+    cards = (
+        (path, parse_card(RecognizerCard, document, path.name))
+        for path, document in shipped_documents(_CARD_KEY).items()
+    )
+    return {card.name: (path, card) for path, card in cards}
 
 
 def _locate(source: str) -> tuple[Path, RecognizerCard | None]:
@@ -203,15 +199,6 @@ def _locate_published(card: RecognizerCard) -> Path:
         )
     check_sha256(path, weights.sha256)
     return path
-
-
-def _parse_card(document: Any, path: Path) -> RecognizerCard:
-    try:
-        return RecognizerCard.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise WeightsError(f"{path.name} has a damaged card: {where}: {first['msg']}") from error
 
 
 def _card_for(path: Path, architecture: str) -> RecognizerCard:

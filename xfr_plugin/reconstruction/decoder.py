@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from xfr_plugin.errors import InputError
-from xfr_plugin.recognition.fingerprint import fingerprint
+from xfr_plugin.recognition.fingerprint import check_fingerprint
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 from xfr_plugin.reconstruction.network import DecoderNetwork, to_input_size
 from xfr_plugin.reconstruction.regional import RegionalEvidence
@@ -94,11 +94,10 @@ class Decoder(nn.Module):
         Raises:
             InputError: it was trained for another one.
         """
-        if fingerprint(recognizer) != self.card.recognizer_sha256:
-            raise InputError(
-                f"decoder {self.card.name!r} was trained for recognizer {self.card.recognizer!r}, not for this "
-                f"{recognizer.name!r}: train one with `xfr train decoder --recognizer …`"
-            )
+        card, advice = self.card, "train one with `xfr train decoder --recognizer …`"
+        check_fingerprint(
+            recognizer, f"decoder {card.name!r}", card.recognizer, card.recognizer_sha256, advice
+        )
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Decode normalised embeddings N×D to faces N×3×H×W in [0, 1], at the decoder's own size.

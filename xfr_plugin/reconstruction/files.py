@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from xfr_plugin.base.devices import check_device
-from xfr_plugin.base.weights import load_state_dict_into, read_metadata, read_weights, write_weights
+from xfr_plugin.base.weights import (
+    load_state_dict_into,
+    parse_card,
+    read_weights,
+    shipped_documents,
+    write_weights,
+)
 from xfr_plugin.errors import InputError, LayoutError, WeightsError
 from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -59,7 +63,9 @@ def load_decoder(
     """
     path = list_decoders().get(os.fspath(source), Path(source))
     state, metadata = read_weights(path)
-    card = _parse_card(metadata, path)
+    if _CARD_KEY not in metadata:
+        raise WeightsError(f"{path.name} holds no decoder: train one with `xfr train decoder`")
+    card = parse_card(DecoderCard, metadata[_CARD_KEY], path.name)
     network = card.build_network()
     own = {name.removeprefix(_NETWORK): v.float() for name, v in state.items() if name.startswith(_NETWORK)}
     load_state_dict_into(network, own, path.name)
@@ -80,8 +86,8 @@ def find_decoder(recognizer: Recognizer) -> Decoder:
         InputError: there is none.
     """
     wanted = fingerprint(recognizer)
-    for path in list_decoders().values():
-        if _parse_card(read_metadata(path), path).recognizer_sha256 == wanted:
+    for path, card in _shipped_cards().items():
+        if card.recognizer_sha256 == wanted:
             return load_decoder(path, device=recognizer.device)
     raise InputError(
         f"no decoder ships for recognizer {recognizer.name!r}: train one with `xfr train decoder --recognizer …` "
@@ -91,20 +97,12 @@ def find_decoder(recognizer: Recognizer) -> Decoder:
 
 def list_decoders() -> dict[str, Path]:
     """Files of the decoders that ship with the package, by name."""
-    folder = Path(__file__).parents[1] / "models"
-    files = {path: read_metadata(path) for path in sorted(folder.glob("*.safetensors"))}
-    return {_parse_card(m, path).name: path for path, m in files.items() if _CARD_KEY in m}
+    return {card.name: path for path, card in _shipped_cards().items()}
 
 
-def _parse_card(metadata: dict[str, Any], path: Path) -> DecoderCard:
-    if _CARD_KEY not in metadata:
-        raise WeightsError(f"{path.name} holds no decoder: train one with `xfr train decoder`")
-    try:
-        return DecoderCard.model_validate(metadata[_CARD_KEY])
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise WeightsError(f"{path.name} has a damaged card: {where}: {first['msg']}") from error
+def _shipped_cards() -> dict[Path, DecoderCard]:
+    documents = shipped_documents(_CARD_KEY)
+    return {path: parse_card(DecoderCard, document, path.name) for path, document in documents.items()}
 
 
 def _extras(state: dict[str, Tensor], card: DecoderCard, path: Path) -> dict[str, Tensor]:

@@ -88,8 +88,7 @@ class Client:
         """Decide whether two faces are one person's.
 
         Args:
-            probe: see `Face`.
-            reference: see `Face`.
+            probe, reference: see `Face`.
             **options: other fields of a request, see `service.Request`.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from xfr_plugin.attr.registry import METHODS
-from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.errors import InputError, UnknownNameError, first_fault
 
 __all__ = ["QUICK", "Deployment", "Limits", "read_deployment"]
 
@@ -106,6 +106,4 @@ def read_deployment(settings: Mapping[str, Any] | None) -> Deployment:
     try:
         return Deployment.model_validate(dict(settings or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the deployment"
-        raise InputError(f"deployment: {where}: {first['msg']}") from error
+        raise InputError(f"deployment: {first_fault(error, 'the deployment')}") from error

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.swaps.exchange import region_changes
 from xfr_plugin.swaps.masks import FeatheredMasks, grown
@@ -52,8 +53,7 @@ def blend_region(
         raise InputError("the region to be replaced is empty on this face")
     if not 0 <= strength <= 1:
         raise InputError(f"strength must be between 0 and 1, got {strength}")
-    if blending not in ("feather", "poisson"):
-        raise InputError(f"blending must be 'feather' or 'poisson', got {blending!r}")
+    checked_choice("blending", blending, "feather", "poisson")
     masks = grown(torch.from_numpy(mask[None].astype(np.bool_)))
     faces, donors = (torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float64)) for x in (face, donor))
     changes = (

@@ -131,8 +131,7 @@ def plan_plantings(
         games: which games.
         regions: keys of `PLANTED_REGIONS`, or several joined by `+`.
         control: draw controls instead.
-        strength: see `Planting`.
-        blending: see `Planting`.
+        strength, blending: see `Planting`.
         regions_of: regions of each face; if given, only faces are drawn that show enough of the region (a turned
             or bearded face may hide its chin): `SMALLEST` of the crop's area.
         matched: draw only donors that fit the probe, see `fits`; otherwise a donor that is turned another way may

@@ -165,13 +165,12 @@ def train_aligner(config: AlignerConfig) -> Outcome:
     outcome = train(task, config)
     network = outcome.network
     assert isinstance(network, AlignerNetwork)
-    figures = {name.removeprefix("val/"): v for name, v in outcome.best.items() if name.startswith("val/")}
     training = {
         "seed": config.seed,
         "photographs": len(task.train_photos),
         "held-out photographs": len(task.held_out_photos),
         "data": task.manifest.digest,
-        "held-out figures": figures,
+        "held-out figures": outcome.figures,
     }
     save_aligner(network, config.out or config.run / "aligner.safetensors", training)
     return outcome

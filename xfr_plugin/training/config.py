@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from xfr_plugin.errors import InputError
+from xfr_plugin.errors import InputError, first_fault
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -113,12 +113,9 @@ def make_config(kind: type[Config], values: Mapping[str, Any], source: str) -> C
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        known = (
-            f"; known keys are {', '.join(kind.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        )
-        raise InputError(f"{source}: {where}: {first['msg']}{known}") from error
+        is_unknown = error.errors()[0]["type"] == "extra_forbidden"
+        known = f"; known keys are {', '.join(kind.model_fields)}" if is_unknown else ""
+        raise InputError(f"{source}: {first_fault(error)}{known}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -223,9 +223,7 @@ def train_outlines(config: OutlinesConfig) -> Outcome:
         "faces": len(task.train_faces),
         "held-out faces": len(task.held_out_faces),
         "data": task.manifest.digest,
-        "held-out figures": {
-            k.removeprefix("val/"): v for k, v in outcome.best.items() if k.startswith("val/")
-        },
+        "held-out figures": outcome.figures,
     }
     task.to(torch.device("cpu"))
     offset = task.label_offset(network)

@@ -72,6 +72,11 @@ class Outcome:
     records: list[Record]
     stopped_early: bool
 
+    @property
+    def figures(self) -> Record:
+        """What the best validation measured, by name."""
+        return {k.removeprefix("val/"): v for k, v in self.best.items() if k.startswith("val/")}
+
 
 def learning_rate_at(step: int, steps: int, config: EngineConfig) -> float:
     """Learning rate of step `step` (from 0) of `steps`: linear warm-up, then half a cosine."""

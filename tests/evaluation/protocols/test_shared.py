@@ -15,7 +15,6 @@ from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.protocol import MapProtocol, MethodProtocol, Setting
 from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols._shared import (
-    SMOOTHING,
     Attributions,
     chosen,
     curve_mean,
@@ -26,7 +25,7 @@ from xfr_plugin.evaluation.protocols._shared import (
 )
 from xfr_plugin.evaluation.protocols.infidelity import Infidelity
 from xfr_plugin.evaluation.protocols.patch_replacement import PatchReplacement
-from xfr_plugin.explanation.comparison import DEFAULT_SMOOTHING, rank_agreement
+from xfr_plugin.explanation.comparison import rank_agreement
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces.regions import template_regions
@@ -56,7 +55,6 @@ def test_rank_correlation_is_that_of_compare() -> None:
         Explanation(verification, FaceExplanation(image, side, ()), FaceExplanation(image, side, ()), "m")
         for side in maps
     ]
-    assert SMOOTHING == DEFAULT_SMOOTHING
     for smoothing in (0.0, 0.04):
         expected = rank_agreement(explanations, face, smoothing).probe[0, 1]
         assert rank_correlation(maps[0], maps[1], face.face, smoothing) == pytest.approx(expected, abs=1e-12)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.attr._base.smoothing import blurred
-from xfr_plugin.errors import InputError
+from xfr_plugin.base.options import checked_choice
 
 __all__ = ["Baseline", "baseline_images", "checked_baseline"]
 
@@ -23,9 +23,7 @@ def checked_baseline(baseline: Baseline) -> Baseline:
     Raises:
         InputError: an unknown baseline.
     """
-    if baseline not in get_args(Baseline):
-        raise InputError(f"baseline must be one of {', '.join(get_args(Baseline))}, got {baseline!r}")
-    return baseline
+    return checked_choice("baseline", baseline, *get_args(Baseline))
 
 
 def baseline_images(images: Tensor, baseline: Baseline) -> Tensor:

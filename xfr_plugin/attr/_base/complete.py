@@ -51,9 +51,7 @@ class CompletePairAttribution(PairAttribution):
         """Attribute the score of each pair to its pixels; see `PairAttribution.attribute`.
 
         Args:
-            inputs: see `PairAttribution.attribute`.
-            target: see `PairAttribution.attribute`.
-            additional_forward_args: see `PairAttribution.attribute`.
+            inputs, target, additional_forward_args: see `PairAttribution.attribute`.
             return_convergence_delta: also return by how much the sum of each pair's map misses its evidence (N),
                 for a pair that of the face where it misses more.
 

@@ -14,14 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.errors import InputError
-
 __all__ = [
     "BoxMasks",
     "GaussianMasks",
     "GridMasks",
     "Masks",
-    "checked_at_least",
     "gaussian_lattice",
     "random_boxes",
     "random_grids",
@@ -193,16 +190,6 @@ def ranges(count: int, at_once: int) -> Iterator[slice]:
     """Consecutive slices of at most `at_once` of `count` things."""
     for start in range(0, count, at_once):
         yield slice(start, min(start + at_once, count))
-
-
-def checked_at_least(what: str, value: float, least: float) -> None:
-    """Refuse an option that is too small.
-
-    Raises:
-        InputError: the value is below the least that makes sense.
-    """
-    if not value >= least:
-        raise InputError(f"{what} must be at least {least}, got {value}")
 
 
 def _spans(starts: Tensor, length: int, side: int) -> Tensor:

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 import torch
 from captum.attr import Attribution
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr._base.prepared import Explained, Prepared, StandardErrors
 from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, _select_targets, log_usage
+from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
-from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
+from xfr_plugin.recognition.folding import safely_folded
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["Pair", "PairAttribution"]
@@ -167,31 +168,14 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
             raw: do not normalise; a recognizer is asked for its embedding before normalisation.
             folded: differentiate a copy with BatchNorm folded in; pays from some ten backward passes on.
         """
-        function = self._folded(pair) if folded else self.forward_func
+        function = self.forward_func
+        if folded:
+            function = safely_folded(function, pair.images, pair.forward_args)
         if raw and isinstance(function, Recognizer):
             function = function.features
         if raw:
             return lambda images: function(images, *pair.forward_args)
         return lambda images: functional.normalize(function(images, *pair.forward_args), dim=1)
-
-    def _folded(self, pair: Pair) -> Callable[..., Tensor]:
-        """The forward function with BatchNorm folded in, if that computes the same for this pair."""
-        function: Callable[..., Tensor] = self.forward_func
-        if not isinstance(function, nn.Module):
-            return function
-        copy: nn.Module = (
-            folded_recognizer(function) if isinstance(function, Recognizer) else fold_batchnorm(function)
-        )
-        if copy is function:
-            return function
-        with torch.no_grad():
-            expected = function(pair.images, *pair.forward_args)
-            try:
-                found = copy(pair.images, *pair.forward_args)
-            except RuntimeError:  # tracing can bake a shape in
-                return function
-        # tracing can also take a wrong branch, where code asks what a tensor is
-        return copy if _close(found, expected) else function
 
 
 def _read_inputs(inputs: Tensor | tuple[Tensor, ...], target: object, arguments: object | None) -> Pair:
@@ -217,11 +201,6 @@ def _refuse_target(count: int, target: object) -> None:
         raise AssertionError("a pair has one score: leave the target out") from error
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    scale = float(expected.abs().max())
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * scale)
-
-
 def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:
     if not 1 <= len(images) <= 2 or not all(isinstance(image, Tensor) for image in images):
         raise InputError("inputs must be a probe, or a tuple of probe and reference, as tensors")
@@ -232,7 +211,9 @@ def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:
         if images[0].shape != images[1].shape:
             shapes = f"{tuple(images[0].shape)} and {tuple(images[1].shape)}"
             raise InputError(f"probe and reference must have equal shapes, got {shapes}")
-        return Pair(torch.cat(images), None, tuple(_twice(value, count) for value in arguments))
+        return Pair(
+            torch.cat(images), None, with_rows(arguments, count, lambda rows: torch.cat((rows, rows)))
+        )
     if not arguments or not isinstance(arguments[0], Tensor):
         raise InputError(
             "a probe alone needs its reference embedding (N×D) as the first of additional_forward_args"
@@ -241,9 +222,3 @@ def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:
     if reference.ndim != 2 or reference.shape[0] not in (1, count):
         raise InputError(f"the reference embedding must be {count}×D or D, got {tuple(reference.shape)}")
     return Pair(images[0], functional.normalize(reference, dim=1), arguments[1:])
-
-
-def _twice(value: Any, count: int) -> Any:
-    """Repeat an argument that has a row for each pair, for probe and reference."""
-    is_per_pair = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
-    return torch.cat((value, value)) if is_per_pair else value

@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _read_pair, _refuse_target
-from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill, ScoredFaces, checked_fill, rows_of
+from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill, ScoredFaces, checked_fill
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, log_usage
+from xfr_plugin.base.options import checked_at_least
+from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.folding import safely_folded
 
 __all__ = ["PERTURBATIONS_PER_EVAL", "PerturbationPairAttribution", "ScoreFunction"]
 
@@ -37,8 +40,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
     options and the image size alone, so that maps are reproducible and the global random state is left alone.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         fill: what stands where a face is masked: `black` (0), `mean` (each face's mean colour), `blur` (the face
             blurred by a Gaussian of σ 8 pixels at 112×112), or a number.
         blur: kernel size and σ, in pixels, of a Gaussian blur of the map; None for none.
@@ -94,8 +96,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         """Attribute the score of each pair to its pixels.
 
         Args:
-            inputs: see `PairAttribution.attribute`.
-            target: see `PairAttribution.attribute`.
+            inputs, target: see `PairAttribution.attribute`.
             additional_forward_args: see `PairAttribution.attribute`, and `from_scores`.
             perturbations_per_eval: masked faces in one forward pass, at most. It bounds the memory, however many
                 pairs there are; the maps do not depend on it.
@@ -145,8 +146,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         return pair
 
     def _faces(self, pair: Pair, limit: int, show_progress: bool) -> FaceScores:
-        if limit < 1:
-            raise InputError(f"perturbations_per_eval must be at least 1, got {limit}")
+        checked_at_least("perturbations_per_eval", limit, 1)
         name = self.get_name() if show_progress else None
         images = pair.images.detach()
         if self.scores_only:
@@ -157,12 +157,12 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         """Function from changed images, and the images they are versions of, to unit embeddings."""
         count = len(pair.images)
         few = torch.arange(min(limit, count), device=pair.images.device)
-        sample = tuple(rows_of(value, few, count) for value in pair.forward_args)
-        function = self._folded(Pair(pair.images[: len(few)].detach(), None, sample))
+        function = safely_folded(
+            self.forward_func, pair.images[few].detach(), _picked(pair.forward_args, few, count)
+        )
 
         def embed(images: Tensor, rows: Tensor) -> Tensor:
-            arguments = (rows_of(value, rows, count) for value in pair.forward_args)
-            return functional.normalize(function(images, *arguments), dim=1)
+            return functional.normalize(function(images, *_picked(pair.forward_args, rows, count)), dim=1)
 
         return embed
 
@@ -171,14 +171,18 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         count = len(pair.images)  # arguments have a row for each image, also those of the references
 
         def score(probes: Tensor, references: Tensor, rows: Tensor) -> Tensor:
-            arguments = (rows_of(value, rows, count) for value in pair.forward_args)
-            scores = self.forward_func(probes, references, *arguments)
+            scores = self.forward_func(probes, references, *_picked(pair.forward_args, rows, count))
             found = torch.as_tensor(scores, dtype=probes.dtype, device=probes.device).detach().flatten()
             if len(found) != len(probes):
                 raise InputError(f"the score function gave {len(found)} scores for {len(probes)} pairs")
             return found
 
         return score
+
+
+def _picked(arguments: tuple[Any, ...], rows: Tensor, count: int) -> tuple[Any, ...]:
+    """Arguments with those rows of what has one for each of `count` images."""
+    return with_rows(arguments, count, lambda value: value[rows.to(value.device)])
 
 
 def _read_scored(probe: Tensor, arguments: tuple[Any, ...]) -> Pair:

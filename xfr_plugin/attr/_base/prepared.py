@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.faces.regions import RegionMap
 
-__all__ = ["Explained", "Prepared", "StandardErrors"]
+__all__ = ["Explained", "Prepared", "StandardErrors", "pixel_maps"]
 
 StandardErrors: TypeAlias = tuple[Mapping[str, float], Mapping[str, float]]
 """Standard errors of the evidence by named region, of a probe and its reference."""
@@ -47,3 +50,9 @@ class Explained:
     probes: Tensor | None
     references: Tensor | None
     errors: Sequence[StandardErrors] | None = None
+
+
+def pixel_maps(maps: Tensor) -> NDArray[np.float32]:
+    """Maps of pixels N×H×W, the sums over the colours of maps N×C×H×W."""
+    summed: NDArray[np.float32] = maps.detach().sum(dim=1).to("cpu", torch.float32).numpy()
+    return summed

@@ -23,7 +23,6 @@ __all__ = [
     "checked_fill",
     "gaussian_blurred",
     "removed",
-    "rows_of",
 ]
 
 Fill: TypeAlias = Literal["black", "mean", "blur"] | float
@@ -160,9 +159,7 @@ class EmbeddedFaces(FaceScores):
         images: see `FaceScores`.
         partners: unit embeddings N×D of the partners, where the references are not images.
         embed: unit embeddings K×D of faces K×C×H×W that are versions of the images `rows`.
-        fill: see `FaceScores`.
-        limit: see `FaceScores`.
-        name: see `FaceScores`.
+        fill, limit, name: see `FaceScores`.
     """
 
     def __init__(
@@ -217,9 +214,7 @@ class ScoredFaces(FaceScores):
         images: see `FaceScores`.
         references: what the N probes are compared with, where the references are not to be explained.
         score: from K probes, K references and the pairs `rows` that they belong to, K scores.
-        fill: see `FaceScores`.
-        limit: see `FaceScores`.
-        name: see `FaceScores`.
+        fill, limit, name: see `FaceScores`.
     """
 
     def __init__(
@@ -282,12 +277,6 @@ class ScoredFaces(FaceScores):
     def _under(self, masks: Masks, which: slice, face: int) -> Tensor:
         faces = slice(face, face + 1)
         return self.changed(faces, removed(masks.draw(which, self.images), faces))
-
-
-def rows_of(value: Any, rows: Tensor, count: int) -> Any:
-    """The rows of an argument that has one for each of `count` images; any other argument as it is."""
-    is_per_image = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count
-    return value[rows.to(value.device)] if is_per_image else value
 
 
 def checked_fill(fill: Fill) -> Fill:

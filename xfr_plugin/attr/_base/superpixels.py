@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import template_regions
 
@@ -25,8 +26,7 @@ def checked_parts(parts: Parts) -> Parts:
     Raises:
         InputError: an unknown kind.
     """
-    if parts not in ("slic", "regions"):
-        raise InputError(f"parts must be 'slic' or 'regions', got {parts!r}")
+    checked_choice("parts", parts, "slic", "regions")
     return parts
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.masks import GaussianMasks, checked_at_least, gaussian_lattice, weighted_sum
+from xfr_plugin.attr._base.masks import GaussianMasks, gaussian_lattice, weighted_sum
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.errors import InputError
 
 __all__ = ["WindowAttribution"]
@@ -20,8 +21,7 @@ class WindowAttribution(PerturbationPairAttribution):
     """What a change does to the score, laid where it was made: S = −Σ_w g_w G_w / Σ G_w, averaged over sizes.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         sizes: standard deviations of the windows in pixels of 112.
         spacing: distance of window centres, in standard deviations.
 

@@ -23,6 +23,7 @@ from xfr_plugin.attr.amortised.model import (
     load_evidence,
 )
 from xfr_plugin.attr.amortised.network import Answers
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.features import FaceFeatures, extract
@@ -118,13 +119,11 @@ class Amortised(CompletePairAttribution):
         mirrored: bool = True,
     ) -> None:
         super().__init__(forward_func, threshold)
-        if regions not in ("found", "template"):
-            raise InputError(f"regions must be 'found' or 'template', got {regions!r}")
         if not isinstance(forward_func, nn.Module):
             raise InputError(
                 "amortised evidence reads feature maps: pass a Recognizer or another torch module"
             )
-        self.regions = regions
+        self.regions = checked_choice("regions", regions, "found", "template")
         self.mirrored = mirrored
         self.network = _opened(network, forward_func)
         self._module = forward_func

@@ -23,17 +23,24 @@ import copy
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from xfr_plugin.attr.amortised.network import Answers, EvidenceNetwork, hypothesis_logits
 from xfr_plugin.base.devices import check_device
-from xfr_plugin.base.weights import load_state_dict_into, read_metadata, read_weights, write_weights
+from xfr_plugin.base.weights import (
+    halved,
+    load_halved_into,
+    parse_card,
+    read_weights,
+    shipped_documents,
+    write_weights,
+)
 from xfr_plugin.errors import InputError, WeightsError
-from xfr_plugin.recognition.fingerprint import fingerprint
+from xfr_plugin.recognition.fingerprint import check_fingerprint, fingerprint
 from xfr_plugin.recognition.folding import fold_batchnorm
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 
@@ -115,11 +122,11 @@ class EvidenceModel:
         Raises:
             InputError: it was trained for another one.
         """
-        if fingerprint(recognizer) != self.card.recognizer_sha256:
-            raise InputError(
-                f"this evidence network was trained for recognizer {self.card.recognizer!r}, not for this "
-                f"{recognizer.name!r}: train one with `xfr train evidence --recognizer …`, or use 'counterfactual'"
-            )
+        advice = "train one with `xfr train evidence --recognizer …`, or use 'counterfactual'"
+        card = self.card
+        check_fingerprint(
+            recognizer, "this evidence network", card.recognizer, card.recognizer_sha256, advice
+        )
 
     def evidence(self, answers: Answers, areas: Tensor, margins: Tensor) -> Tensor:
         """What each region contributes to the margin; see the module.
@@ -164,11 +171,7 @@ def save_evidence(model: EvidenceModel, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the suffix is not `.safetensors`.
     """
-    state = {
-        name: value.half() if value.ndim > 1 else value
-        for name, value in model.network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    state = halved(model.network, lambda _, value: value.ndim > 1)
     write_weights(path, state, {_CARD_KEY: model.card.model_dump(mode="json")})
 
 
@@ -190,12 +193,12 @@ def load_evidence(
     """
     path = Path(source)
     state, metadata = read_weights(path)
-    card = _parse_card(metadata, path)
+    if _CARD_KEY not in metadata:
+        raise WeightsError(f"{path.name} holds no evidence network: train one with `xfr train evidence`")
+    card = parse_card(EvidenceCard, metadata[_CARD_KEY], path.name)
     with torch.random.fork_rng(devices=[]):  # a network is born with random weights
         network = card.build_network()
-    load_state_dict_into(network, {name: value.float() for name, value in state.items()}, path.name)
-    if not all(value.isfinite().all() for value in state.values()):
-        raise WeightsError(f"{path.name} holds numbers that are not finite: get the file again")
+    load_halved_into(network, state, path.name)
     model = EvidenceModel(network.to(check_device(device)), card)
     if recognizer is not None:
         model.check_recognizer(recognizer)
@@ -204,8 +207,10 @@ def load_evidence(
 
 def evidence_file(recognizer: Recognizer) -> Path | None:
     """File of the evidence network that ships for this recognizer, if one does."""
-    files = {path: read_metadata(path) for path in sorted(_folder().glob("*_evidence.safetensors"))}
-    cards = {path: _parse_card(metadata, path) for path, metadata in files.items()}
+    cards = {
+        path: parse_card(EvidenceCard, document, path.name)
+        for path, document in shipped_documents(_CARD_KEY).items()
+    }
     if not any(card.recognizer == recognizer.name for card in cards.values()):
         return None
     wanted = fingerprint(recognizer)
@@ -225,18 +230,3 @@ def find_evidence(recognizer: Recognizer) -> EvidenceModel:
             "one with `xfr train evidence --recognizer …` and pass it as network=…"
         )
     return load_evidence(path, device=recognizer.device)
-
-
-def _folder() -> Path:
-    return Path(__file__).parents[2] / "models"
-
-
-def _parse_card(metadata: dict[str, Any], path: Path) -> EvidenceCard:
-    if _CARD_KEY not in metadata:
-        raise WeightsError(f"{path.name} holds no evidence network: train one with `xfr train evidence`")
-    try:
-        return EvidenceCard.model_validate(metadata[_CARD_KEY])
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise WeightsError(f"{path.name} has a damaged card: {where}: {first['msg']}") from error

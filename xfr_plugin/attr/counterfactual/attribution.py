@@ -24,6 +24,7 @@ from xfr_plugin.base.captum import (
     log_usage,
     progress,
 )
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.swaps.donors import synthetic_faces
@@ -83,8 +84,7 @@ class Counterfactual(PerturbationPairAttribution):
     faces stay faces, and what was learned from known evidence is written down in a few weights.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         regions: `found` on each face (`faces.outlines`), or of the `template`.
         donors: K, faces of nobody that regions are replaced by.
         population: other faces to take instead of synthetic ones, N×3×H×W in [0, 1], at the size of the inputs.
@@ -118,14 +118,10 @@ class Counterfactual(PerturbationPairAttribution):
         seed: int = 0,
     ) -> None:
         super().__init__(forward_func, threshold)
-        if regions not in ("found", "template"):
-            raise InputError(f"regions must be 'found' or 'template', got {regions!r}")
-        if donors < 1:
-            raise InputError(f"donors must be at least 1, got {donors}")
         if population is not None and (population.ndim != 4 or not len(population)):
             raise InputError(f"population must be faces N×C×H×W, got shape {tuple(population.shape)}")
-        self.regions = regions
-        self.donors = donors
+        self.regions = checked_choice("regions", regions, "found", "template")
+        self.donors = checked_at_least("donors", donors, 1)
         self.population = population
         self._model = model
         self.seed = seed
@@ -174,18 +170,7 @@ class Counterfactual(PerturbationPairAttribution):
     ) -> Inputs | tuple[Inputs, Tensor]:
         """Attribute the score of each pair to its pixels; see `PerturbationPairAttribution.attribute`.
 
-        Args:
-            inputs: see `PairAttribution.attribute`.
-            target: see `PairAttribution.attribute`.
-            additional_forward_args: see `PairAttribution.attribute`, and `from_scores`.
-            perturbations_per_eval: changed faces in one forward pass, at most.
-            show_progress: show a progress bar on the standard error, by pairs.
-            return_convergence_delta: also return by how much the sum of each pair's map misses its margin (N), for
-                a pair that of the face where it misses more.
-
-        Raises:
-            InputError: see `PerturbationPairAttribution.attribute`.
-            AssertionError: a target was given (Captum's own check).
+        `return_convergence_delta` is told at `CompletePairAttribution.attribute`; what is missed here is the margin.
         """
         images = inputs if isinstance(inputs, tuple) else (inputs,)
         answers = self._answers(
@@ -252,8 +237,7 @@ class Counterfactual(PerturbationPairAttribution):
     ) -> tuple[list[RegionalAnswer], ...]:
         pair = self._read(images, _format_additional_forward_args(arguments) or ())
         _refuse_target(len(images[0]), target)
-        if limit < 1:
-            raise InputError(f"perturbations_per_eval must be at least 1, got {limit}")
+        checked_at_least("perturbations_per_eval", limit, 1)
         return self._answers_of(pair, len(images), limit, show_progress)
 
     @torch.no_grad()

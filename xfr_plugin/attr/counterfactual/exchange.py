@@ -38,8 +38,7 @@ class Exchange(WindowAttribution):
     Ours, after counterfactual visual explanations (Goyal et al., ICML 2019, arXiv 1904.07451).
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         sizes: standard deviations of the windows in pixels of 112; some 400 forward passes a face with the default.
         spacing: distance of window centres, in standard deviations.
 

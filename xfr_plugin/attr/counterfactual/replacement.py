@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.masks import GaussianMasks, checked_at_least
+from xfr_plugin.attr._base.masks import GaussianMasks
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.scoring import FaceScores
 from xfr_plugin.attr._base.windows import WindowAttribution
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.swaps.donors import synthetic_faces
 
 __all__ = ["Replacement"]
@@ -37,8 +38,7 @@ class Replacement(WindowAttribution):
     Ours, after counterfactual visual explanations (Goyal et al., ICML 2019, arXiv 1904.07451).
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         sizes: standard deviations of the windows in pixels of 112; some 150 forward passes a face for each donor
             with the default.
         spacing: distance of window centres, in standard deviations.
@@ -66,8 +66,7 @@ class Replacement(WindowAttribution):
         seed: int = 0,
     ) -> None:
         super().__init__(forward_func, threshold, sizes=sizes, spacing=spacing)
-        checked_at_least("donors", donors, 1)
-        self.donors = donors
+        self.donors = checked_at_least("donors", donors, 1)
         self.seed = seed
 
     def _changed_scores(self, faces: FaceScores, windows: GaussianMasks) -> Tensor:

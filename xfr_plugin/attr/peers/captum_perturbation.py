@@ -19,6 +19,7 @@ from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, fo
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.captum import SkLearnLinearModel, get_exp_kernel_similarity_function
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["PairKernelShap", "PairLime", "PairOcclusion"]
@@ -109,24 +110,23 @@ class _PartsAttribution(CosineAttribution):
     def __init__(
         self,
         forward_func: Callable[..., Tensor],
-        threshold: float | None,
-        parts: Parts,
-        n_parts: int,
-        n_samples: int,
-        baseline: Baseline,
-        spread: Literal["coefficient", "share"],
-        perturbations_per_eval: int,
-        seed: int,
-        show_progress: bool,
+        threshold: float | None = None,
+        *,
+        parts: Parts = "slic",
+        n_parts: int = 50,
+        n_samples: int = 200,
+        baseline: Baseline = "mean",
+        spread: Literal["coefficient", "share"] = "coefficient",
+        perturbations_per_eval: int = 32,
+        seed: int = 0,
+        show_progress: bool = False,
     ) -> None:
         super().__init__(forward_func, threshold)
-        if spread not in ("coefficient", "share"):
-            raise InputError(f"spread must be 'coefficient' or 'share', got {spread!r}")
         self.parts = checked_parts(parts)
         self.n_parts = checked_count("n_parts", n_parts)
         self.n_samples = checked_count("n_samples", n_samples)
         self.baseline = checked_baseline(baseline)
-        self.spread = spread
+        self.spread = checked_choice("spread", spread, "coefficient", "share")
         self.perturbations_per_eval = checked_count("perturbations_per_eval", perturbations_per_eval)
         self.seed = seed
         self.show_progress = show_progress
@@ -210,8 +210,8 @@ class PairLime(_PartsAttribution):
         show_progress: bool = False,
     ) -> None:
         super().__init__(
-            forward_func, threshold, parts, n_parts, n_samples, baseline, spread, perturbations_per_eval, seed,
-            show_progress,
+            forward_func, threshold, parts=parts, n_parts=n_parts, n_samples=n_samples, baseline=baseline,
+            spread=spread, perturbations_per_eval=perturbations_per_eval, seed=seed, show_progress=show_progress,
         )  # fmt: skip
         if alpha < 0 or kernel_width <= 0:
             raise InputError(
@@ -265,25 +265,6 @@ class PairKernelShap(_PartsAttribution):
         >>> probe_map.shape
         torch.Size([1, 3, 112, 112])
     """
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Tensor],
-        threshold: float | None = None,
-        *,
-        parts: Parts = "slic",
-        n_parts: int = 50,
-        n_samples: int = 200,
-        baseline: Baseline = "mean",
-        spread: Literal["coefficient", "share"] = "coefficient",
-        perturbations_per_eval: int = 32,
-        seed: int = 0,
-        show_progress: bool = False,
-    ) -> None:
-        super().__init__(
-            forward_func, threshold, parts, n_parts, n_samples, baseline, spread, perturbations_per_eval, seed,
-            show_progress,
-        )  # fmt: skip
 
     def _explainer(self, head: CosineHead) -> Lime:
         return KernelShap(head)

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr._base.caveats import LITTLE_BETTER, MASKED
-from xfr_plugin.attr._base.masks import BoxMasks, Masks, checked_at_least, random_boxes, weighted_sum
+from xfr_plugin.attr._base.masks import BoxMasks, Masks, random_boxes, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill
 from xfr_plugin.attr._base.smoothing import Blur
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["CorrRise", "GalleryMaps"]
@@ -65,8 +66,7 @@ class CorrRise(PerturbationPairAttribution):
         n_patches: patches in each mask; they may overlap.
         patch_size: side of a patch, in pixels at 112×112.
         correlation: `pearson`, or `spearman`: of the ranks of the scores, which extreme scores cannot dominate.
-        fill: see `PerturbationPairAttribution`.
-        blur: see `PerturbationPairAttribution`.
+        fill, blur: see `PerturbationPairAttribution`.
         seed: of the masks.
 
     Raises:
@@ -93,15 +93,10 @@ class CorrRise(PerturbationPairAttribution):
         seed: int = 0,
     ) -> None:
         super().__init__(forward_func, threshold, fill=fill, blur=blur)
-        checked_at_least("n_masks", n_masks, 2)
-        checked_at_least("n_patches", n_patches, 1)
-        checked_at_least("patch_size", patch_size, 1)
-        if correlation not in ("pearson", "spearman"):
-            raise InputError(f"correlation must be 'pearson' or 'spearman', got {correlation!r}")
-        self.n_masks = n_masks
-        self.n_patches = n_patches
-        self.patch_size = patch_size
-        self.correlation: Correlation = correlation
+        self.n_masks = checked_at_least("n_masks", n_masks, 2)
+        self.n_patches = checked_at_least("n_patches", n_patches, 1)
+        self.patch_size = checked_at_least("patch_size", patch_size, 1)
+        self.correlation: Correlation = checked_choice("correlation", correlation, "pearson", "spearman")
         self.seed = seed
 
     def attribute_gallery(
@@ -121,8 +116,7 @@ class CorrRise(PerturbationPairAttribution):
             probes: images N×C×H×W.
             gallery: embeddings G×D, normalised or not.
             top_k: entries to explain, 1…G.
-            perturbations_per_eval: see `attribute`.
-            show_progress: see `attribute`.
+            perturbations_per_eval, show_progress: see `attribute`.
 
         Raises:
             InputError: a gallery of another shape, `top_k` out of range, or an attribution made by `from_scores`:

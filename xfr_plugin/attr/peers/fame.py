@@ -14,6 +14,7 @@ from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.attr.peers.gradcam import Arguments
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["Fame"]
@@ -76,12 +77,10 @@ class Fame(CosineAttribution):
         super().__init__(forward_func, threshold)
         if step_size <= 0:
             raise InputError(f"step_size must be positive, got {step_size}")
-        if arguments not in ("combined", "for", "against"):
-            raise InputError(f"arguments must be 'combined', 'for' or 'against', got {arguments!r}")
         self.steps = checked_count("steps", steps)
         self.step_size = float(step_size)
         self.clip = bool(clip)
-        self.arguments = arguments
+        self.arguments = checked_choice("arguments", arguments, "combined", "for", "against")
         self.blur = checked_blur(blur)
         self.batch_size = checked_count("batch_size", batch_size)
 

@@ -13,9 +13,9 @@ from xfr_plugin.attr._base.caveats import TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
 from xfr_plugin.channels.pullback import channel_gradients, pull_back
-from xfr_plugin.errors import InputError
 
 __all__ = ["Fggb"]
 
@@ -42,8 +42,7 @@ class Fggb(PairAttribution):
     the published map.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         embedding: gradient of the `raw` embedding, as published, or of the `normalized` one. A function
             other than a `Recognizer` is taken as it is for `raw`.
         gradient: `absolute`, |G_k| averaged over colours, or `signed`. The sign of a gradient says whether a
@@ -76,19 +75,11 @@ class Fggb(PairAttribution):
         chunk_size: int = 16,
     ) -> None:
         super().__init__(forward_func, threshold)
-        if embedding not in ("raw", "normalized"):
-            raise InputError(f"embedding must be 'raw' or 'normalized', got {embedding!r}")
-        if gradient not in ("signed", "absolute"):
-            raise InputError(f"gradient must be 'signed' or 'absolute', got {gradient!r}")
-        if level not in ("threshold", "score"):
-            raise InputError(f"level must be 'threshold' or 'score', got {level!r}")
-        if chunk_size < 1:
-            raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
-        self.embedding = embedding
-        self.gradient = gradient
-        self.level: EvidenceLevel = level
+        self.embedding = checked_choice("embedding", embedding, "raw", "normalized")
+        self.gradient = checked_choice("gradient", gradient, "signed", "absolute")
+        self.level: EvidenceLevel = checked_choice("level", level, "threshold", "score")
         self.blur = checked_blur(blur)
-        self.chunk_size = chunk_size
+        self.chunk_size = checked_at_least("chunk_size", chunk_size, 1)
 
     def _attribute_pair(self, pair: Pair) -> Tensor:
         function = self._embed(pair, raw=self.embedding == "raw", folded=True)

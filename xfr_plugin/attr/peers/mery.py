@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.attr._base.caveats import MASKED, TOO_FEW
-from xfr_plugin.attr._base.masks import GaussianMasks, checked_at_least, gaussian_lattice, weighted_sum
+from xfr_plugin.attr._base.masks import GaussianMasks, gaussian_lattice, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores, Fill
 from xfr_plugin.attr._base.smoothing import Blur
-from xfr_plugin.errors import InputError
+from xfr_plugin.base.options import checked_at_least, checked_choice
 
 __all__ = ["MeryAvg", "MinPlus"]
 
@@ -72,13 +72,9 @@ class MeryAvg(PerturbationPairAttribution):
         blur: Blur | None = None,
     ) -> None:
         super().__init__(forward_func, threshold, fill=fill, blur=blur)
-        if strategy not in ("both", "removal", "aggregation"):
-            raise InputError(f"strategy must be 'both', 'removal' or 'aggregation', got {strategy!r}")
-        checked_at_least("sigma", sigma, 0.1)
-        checked_at_least("stride", stride, 1)
-        self.strategy: Strategy = strategy
-        self.sigma = sigma
-        self.stride = stride
+        self.strategy: Strategy = checked_choice("strategy", strategy, "both", "removal", "aggregation")
+        self.sigma = checked_at_least("sigma", sigma, 0.1)
+        self.stride = checked_at_least("stride", stride, 1)
 
     def _maps(self, faces: FaceScores) -> Tensor:
         regions = gaussian_lattice(self.sigma, self.stride, faces.shape)
@@ -118,11 +114,7 @@ class MinPlus(MeryAvg):
         forward_func: see `PairAttribution`.
         threshold: see `PairAttribution`. The map does not depend on it.
         rounds: number of rounds; with 1 this is `MeryAvg`.
-        strategy: see `MeryAvg`.
-        sigma: see `MeryAvg`.
-        stride: see `MeryAvg`.
-        fill: see `MeryAvg`.
-        blur: see `MeryAvg`.
+        strategy, sigma, stride, fill, blur: see `MeryAvg`.
 
     Raises:
         InputError: an unknown option.
@@ -148,8 +140,7 @@ class MinPlus(MeryAvg):
         super().__init__(
             forward_func, threshold, strategy=strategy, sigma=sigma, stride=stride, fill=fill, blur=blur
         )
-        checked_at_least("rounds", rounds, 1)
-        self.rounds = rounds
+        self.rounds = checked_at_least("rounds", rounds, 1)
 
     def _changes(self, faces: FaceScores, regions: GaussianMasks, adding: bool) -> Tensor:
         path = _Path(faces, regions, adding)

@@ -8,11 +8,12 @@ from typing import Literal
 from torch import Tensor
 
 from xfr_plugin.attr._base.caveats import MASKED, TOO_FEW
-from xfr_plugin.attr._base.masks import checked_at_least, random_grids, weighted_sum
+from xfr_plugin.attr._base.masks import random_grids, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores, Fill
 from xfr_plugin.attr._base.smoothing import Blur
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["SRise"]
@@ -51,8 +52,7 @@ class SRise(PerturbationPairAttribution):
         grid: cells along each side of the coarse grid.
         keep_probability: of a cell, between 0 and 1.
         level: what scores are compared with: `mean` (of all masked scores), `threshold`, or `none`.
-        fill: see `PerturbationPairAttribution`.
-        blur: see `PerturbationPairAttribution`.
+        fill, blur: see `PerturbationPairAttribution`.
         seed: of the masks.
 
     Raises:
@@ -79,16 +79,12 @@ class SRise(PerturbationPairAttribution):
         seed: int = 0,
     ) -> None:
         super().__init__(forward_func, threshold, fill=fill, blur=blur)
-        checked_at_least("n_masks", n_masks, 2)
-        checked_at_least("grid", grid, 1)
         if not 0 < keep_probability < 1:
             raise InputError(f"keep_probability must be between 0 and 1, got {keep_probability}")
-        if level not in ("mean", "threshold", "none"):
-            raise InputError(f"level must be 'mean', 'threshold' or 'none', got {level!r}")
-        self.n_masks = n_masks
-        self.grid = grid
+        self.n_masks = checked_at_least("n_masks", n_masks, 2)
+        self.grid = checked_at_least("grid", grid, 1)
         self.keep_probability = keep_probability
-        self.level: Level = level
+        self.level: Level = checked_choice("level", level, "mean", "threshold", "none")
         self.seed = seed
 
     def _maps(self, faces: FaceScores) -> Tensor:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.attr._base.caveats import MASKED, TOO_FEW
-from xfr_plugin.attr._base.masks import BoxMasks, checked_at_least, systematic_boxes, weighted_sum
+from xfr_plugin.attr._base.masks import BoxMasks, systematic_boxes, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores, Fill, gaussian_blurred
 from xfr_plugin.attr._base.smoothing import Blur
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["XFace"]
@@ -75,8 +76,6 @@ class XFace(PerturbationPairAttribution):
         blur: Blur | Literal["stride"] | None = "stride",
     ) -> None:
         super().__init__(forward_func, threshold, fill=fill, blur=None if isinstance(blur, str) else blur)
-        if pairing not in ("clean", "same", "all"):
-            raise InputError(f"pairing must be 'clean', 'same' or 'all', got {pairing!r}")
         if isinstance(blur, str) and blur != "stride":
             raise InputError(
                 f"blur must be 'stride', (odd kernel size, positive sigma) or None, got {blur!r}"
@@ -85,10 +84,9 @@ class XFace(PerturbationPairAttribution):
             raise InputError("patch_sizes must name at least one size")
         for size in patch_sizes:
             checked_at_least("patch_sizes", size, 1)
-        checked_at_least("stride", stride, 1)
-        self.pairing: Pairing = pairing
+        self.pairing: Pairing = checked_choice("pairing", pairing, "clean", "same", "all")
         self.patch_sizes = tuple(patch_sizes)
-        self.stride = stride
+        self.stride = checked_at_least("stride", stride, 1)
         self.blurs_by_stride = blur == "stride"
 
     def _maps(self, faces: FaceScores) -> Tensor:

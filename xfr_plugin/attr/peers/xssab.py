@@ -12,9 +12,9 @@ from xfr_plugin.attr._base.caveats import LITTLE_BETTER
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.channels.evidence import channel_evidence
 from xfr_plugin.channels.pullback import pull_back
-from xfr_plugin.errors import InputError
 
 __all__ = ["Xssab"]
 
@@ -41,8 +41,7 @@ class Xssab(PairAttribution):
     C), so that the sum over colours is the published map.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         arguments: `combined` (for − against), `for`, or `against` (then ≤ 0 everywhere).
         blur: kernel size and σ, in pixels, of a Gaussian blur of the map; None for none.
 
@@ -65,9 +64,7 @@ class Xssab(PairAttribution):
         blur: Blur | None = None,
     ) -> None:
         super().__init__(forward_func, threshold)
-        if arguments not in ("combined", "for", "against"):
-            raise InputError(f"arguments must be 'combined', 'for' or 'against', got {arguments!r}")
-        self.arguments = arguments
+        self.arguments = checked_choice("arguments", arguments, "combined", "for", "against")
         self.blur = checked_blur(blur)
 
     def _attribute_pair(self, pair: Pair) -> Tensor:

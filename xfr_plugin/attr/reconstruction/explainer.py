@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, _select_targets, log_usage
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.channels.decoded import MapNorm, Response, decoded_changes, sized_maps
 from xfr_plugin.channels.dwelling import Dwelling, dwelling
 from xfr_plugin.errors import InputError
@@ -96,23 +97,17 @@ class ReconstructionExplainer(Attribution):  # type: ignore[misc]  # Captum is n
         batch_size: int = 64,
     ) -> None:
         super().__init__(forward_func)
-        _check("ablation", ablation, ("zero", "mean", "partner"))
-        _check("response", response, ("ablation", "gradient"))
-        _check("norm", norm, ("l1", "l2", "none"))
-        _check("source", source, ("face", "atlas"))
         if response == "gradient" and ablation != "zero":
             raise InputError("response='gradient' replaces nothing: leave ablation out")
         if source == "atlas" and (signed or ablation != "zero" or response != "ablation"):
             raise InputError("the atlas holds magnitudes by zero ablation: use source='face' for other maps")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.decoder = open_decoder(decoder, forward_func)
-        self.ablation: Ablation = ablation
-        self.response: Response = response
-        self.norm: MapNorm = norm
-        self.source = source
+        self.ablation: Ablation = checked_choice("ablation", ablation, "zero", "mean", "partner")
+        self.response: Response = checked_choice("response", response, "ablation", "gradient")
+        self.norm: MapNorm = checked_choice("norm", norm, "l1", "l2", "none")
+        self.source = checked_choice("source", source, "face", "atlas")
         self.signed = signed
-        self.batch_size = batch_size
+        self.batch_size = checked_at_least("batch_size", batch_size, 1)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -322,11 +317,6 @@ class ReconstructionExplainer(Attribution):  # type: ignore[misc]  # Captum is n
 
     def _atlas(self, size: tuple[int, int]) -> Tensor:
         return sized_maps(self.decoder.atlas, size, self.norm)
-
-
-def _check(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
 
 
 def open_decoder(decoder: DecoderSource, function: Callable[..., Tensor]) -> Decoder:

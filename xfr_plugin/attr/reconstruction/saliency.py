@@ -14,6 +14,7 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.prepared import Explained, Prepared
 from xfr_plugin.attr.reconstruction.explainer import Ablation, DecoderSource, open_decoder
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.channels.decoded import decoded_changes, sized_maps
 from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
 from xfr_plugin.errors import InputError
@@ -57,8 +58,7 @@ class ReconstructionSaliency(CompletePairAttribution):
     `source="atlas"`, since regional evidence belongs to the pair.
 
     Args:
-        forward_func: see `PairAttribution`.
-        threshold: see `PairAttribution`.
+        forward_func, threshold: see `PairAttribution`.
         decoder: see `DecoderSource`; in its own type and on its own device.
         variant: see `Variant`.
         source: maps of the `atlas` (fast: one matrix product), or of this `face`: the paper's ablations, or how
@@ -113,36 +113,24 @@ class ReconstructionSaliency(CompletePairAttribution):
         batch_size: int = 64,
     ) -> None:
         super().__init__(forward_func, threshold)
-        for name, value, known in (
-            ("variant", variant, ("regional", "paper")),
-            ("source", source, ("atlas", "face")),
-            ("level", level, ("threshold", "score")),
-            ("spread", spread, ("even", "typical")),
-            ("ablation", ablation, ("zero", "mean", "partner")),
-            ("norm", norm, ("l1", "l2")),
-        ):
-            if value not in known:
-                raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        self.variant: Variant = checked_choice("variant", variant, "regional", "paper")
         if distance is not None and not 0 <= distance <= 1:
             raise InputError(f"distance must be between 0 (product) and 1 (distance), got {distance}")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         self.decoder = open_decoder(decoder, forward_func)
         if variant == "regional" and self.decoder.regional is None:
             raise InputError(
                 f"decoder {self.decoder.card.name!r} has no regional evidence: measure it with "
                 "`xfr train regions`, or use variant='paper'"
             )
-        self.variant: Variant = variant
-        self.source = source
-        self.level: EvidenceLevel = level
+        self.source = checked_choice("source", source, "atlas", "face")
+        self.level: EvidenceLevel = checked_choice("level", level, "threshold", "score")
         self.distance = (0.3 if variant == "regional" else 0.0) if distance is None else float(distance)
         self.standardised = standardised
-        self.spread: Spread = spread
-        self.ablation: Ablation = ablation
+        self.spread: Spread = checked_choice("spread", spread, "even", "typical")
+        self.ablation: Ablation = checked_choice("ablation", ablation, "zero", "mean", "partner")
         self.centred = centred
-        self.norm: Literal["l1", "l2"] = norm
-        self.batch_size = batch_size
+        self.norm: Literal["l1", "l2"] = checked_choice("norm", norm, "l1", "l2")
+        self.batch_size = checked_at_least("batch_size", batch_size, 1)
         self._sized: tuple[object, Tensor] | None = None
 
     def has_convergence_delta(self) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._base.scoring import Fill, _fill_images, checked_fill
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
@@ -24,7 +25,6 @@ from xfr_plugin.evaluation.protocols._shared import (
     saliency_of,
     salient_order,
     side_of_threshold,
-    smoothed,
 )
 
 __all__ = ["Faces", "MaskingProtocol"]
@@ -56,6 +56,7 @@ class MaskingProtocol(MapProtocol):
         InputError: an unknown option.
     """
 
+    options = ("faces", "fills", "saliencies", "steps", "smoothing")
     removes: bool
 
     def __init__(
@@ -76,16 +77,6 @@ class MaskingProtocol(MapProtocol):
             raise InputError(f"steps ≥ 1 and smoothing in 0 … 1 are needed, got {steps} and {smoothing:g}")
         self.steps, self.smoothing = steps, float(smoothing)
         self.sides = "probe" if self.faces == ("probe",) else "both"
-
-    def settings(self) -> dict[str, object]:
-        """All options."""
-        return {
-            "faces": list(self.faces),
-            "fills": list(self.fills),
-            "saliencies": list(self.saliencies),
-            "steps": self.steps,
-            "smoothing": self.smoothing,
-        }
 
     def judge(self, pair: EvaluationPair, maps: PairMaps, setting: Setting) -> Iterator[Measurement]:
         """Mask and verify; 2 + `steps` forwards for each face masked in each variant."""

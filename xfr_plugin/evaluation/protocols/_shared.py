@@ -7,20 +7,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._base.pair import PairAttribution
+from xfr_plugin.attr._base.prepared import pixel_maps
 from xfr_plugin.attr.amortised.model import find_evidence
 from xfr_plugin.attr.registry import Method
-from xfr_plugin.base.statistics import rank_correlations
+from xfr_plugin.base.statistics import SMOOTHING, map_correlations
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, PairMaps, Setting
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = [
-    "SMOOTHING",
     "Attributions",
     "LastPair",
     "Saliency",
@@ -32,17 +31,12 @@ __all__ = [
     "generator_for",
     "is_correct",
     "percents",
-    "pixel_maps",
     "probe_maps",
     "rank_correlation",
     "saliency_of",
     "salient_order",
     "side_of_threshold",
-    "smoothed",
 ]
-
-SMOOTHING = 0.04
-"""σ of the blur before maps are correlated, as a share of the face's height; what `xfr compare` uses."""
 
 Map: TypeAlias = NDArray[np.floating]
 
@@ -94,14 +88,6 @@ def salient_order(saliency: Map, rng: np.random.Generator) -> NDArray[np.intp]:
     return order
 
 
-def smoothed(values: Map, smoothing: float = SMOOTHING) -> NDArray[np.float64]:
-    """A map H×W blurred by a Gaussian, σ as a share of its height; 0 leaves it as it is."""
-    from scipy.ndimage import gaussian_filter  # takes its time to import
-
-    exact = values.astype(np.float64)
-    return exact if smoothing == 0 else np.asarray(gaussian_filter(exact, smoothing * len(exact)))
-
-
 def rank_correlation(
     first: Map, second: Map, inside: NDArray[np.bool_], smoothing: float = SMOOTHING
 ) -> float:
@@ -109,8 +95,7 @@ def rank_correlation(
 
     −1…1, NaN where a map is constant.
     """
-    blurred = [smoothed(values, smoothing)[inside] for values in (first, second)]
-    return float(rank_correlations(blurred)[0, 1])
+    return float(map_correlations([first, second], inside, smoothing)[0, 1])
 
 
 def side_of_threshold(pair: EvaluationPair) -> int:
@@ -191,12 +176,6 @@ def probe_maps(attribution: PairAttribution, probes: Tensor, reference: Tensor, 
     else:
         maps = attribution.attribute(probes, additional_forward_args=partner.to(probes))
     return maps
-
-
-def pixel_maps(maps: Tensor) -> NDArray[np.float32]:
-    """Signed pixel maps N×H×W, sums over the colours of maps N×3×H×W."""
-    summed: NDArray[np.float32] = maps.detach().sum(dim=1).to("cpu", torch.float32).numpy()
-    return summed
 
 
 def chosen(what: str, values: Sequence[Choice], known: Sequence[str]) -> tuple[Choice, ...]:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
@@ -16,7 +17,6 @@ from xfr_plugin.evaluation.protocols._shared import (
     generator_for,
     percents,
     salient_order,
-    smoothed,
 )
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
 from xfr_plugin.swaps.planting import named_regions
@@ -109,15 +109,12 @@ class Hiding(MapProtocol):
     higher_is_better: ClassVar[dict[str, bool]] = {"iou_at_area": True, "covered_auc": True}
     sides: Literal["both", "probe"] = "probe"
     planted = True
+    options = ("steps", "smoothing")
 
     def __init__(self, *, steps: int = 20, smoothing: float = 0.04) -> None:
         if steps < 1 or not 0 <= smoothing < 1:
             raise InputError(f"steps ≥ 1 and smoothing in 0 … 1 are needed, got {steps} and {smoothing:g}")
         self.steps, self.smoothing = steps, float(smoothing)
-
-    def settings(self) -> dict[str, object]:
-        """All options."""
-        return {"steps": self.steps, "smoothing": self.smoothing}
 
     def salient_sign(self, pair: EvaluationPair) -> int:
         """In the dissimilar game, what argues against a match is salient."""

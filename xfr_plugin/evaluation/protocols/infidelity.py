@@ -51,6 +51,7 @@ class Infidelity(MapProtocol):
     title = "Infidelity"
     higher_is_better: ClassVar[dict[str, bool]] = {"unexplained": False, "alignment": True}
     sides: Literal["both", "probe"] = "probe"
+    options = ("samples", "squares", "fill")
 
     def __init__(
         self, *, samples: int = 30, squares: Sequence[float] = (1 / 7, 2 / 7, 3 / 7), fill: Fill = "blur"
@@ -59,10 +60,6 @@ class Infidelity(MapProtocol):
             raise InputError(f"samples ≥ 1 and squares in 0 … 1 are needed, got {samples} and {squares!r}")
         self.samples, self.squares, self.fill = samples, tuple(squares), checked_fill(fill)
         self._shared: LastPair[_Hidden] = LastPair()
-
-    def settings(self) -> dict[str, object]:
-        """All options."""
-        return {"samples": self.samples, "squares": list(self.squares), "fill": self.fill}
 
     def judge(self, pair: EvaluationPair, maps: PairMaps, setting: Setting) -> Iterator[Measurement]:
         """Hide squares and compare."""

@@ -75,6 +75,7 @@ class PatchReplacement(MethodProtocol):
         "found": True,
     }
     sides: Literal["both", "probe"] = "probe"
+    options = ("patch", "share", "steps", "orders")
 
     def __init__(
         self,
@@ -97,13 +98,7 @@ class PatchReplacement(MethodProtocol):
     def settings(self) -> dict[str, object]:
         """All options; the donors by their checksum."""
         digest = hashlib.sha256(b"".join(donor.cpu().numpy().tobytes() for donor in self.donors))
-        return {
-            "patch": self.patch,
-            "share": self.share,
-            "steps": self.steps,
-            "orders": self.orders,
-            "donors": digest.hexdigest()[:16] if self.donors else None,
-        }
+        return {**super().settings(), "donors": digest.hexdigest()[:16] if self.donors else None}
 
     def salient_sign(self, pair: EvaluationPair) -> int:
         """What is foreign argues for a match in an impostor pair, and against one in a genuine pair."""

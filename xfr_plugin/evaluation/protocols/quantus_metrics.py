@@ -44,6 +44,7 @@ class QuantusMetrics(MapProtocol):
     title = "Quantus"
     higher_is_better: ClassVar[dict[str, bool]] = {"faithfulness_correlation": True}
     sides: Literal["both", "probe"] = "probe"
+    options = ("metrics", "runs", "subset")
 
     def __init__(
         self,
@@ -60,12 +61,7 @@ class QuantusMetrics(MapProtocol):
 
     def settings(self) -> dict[str, object]:
         """All options, and the version of Quantus."""
-        return {
-            "metrics": list(self.metrics),
-            "runs": self.runs,
-            "subset": self.subset,
-            "quantus": self._quantus.__version__,
-        }
+        return {**super().settings(), "quantus": self._quantus.__version__}
 
     def judge(self, pair: EvaluationPair, maps: PairMaps, setting: Setting) -> Iterator[Measurement]:
         """Let Quantus judge."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.options import checked_choice
+from xfr_plugin.base.statistics import SMOOTHING
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
-    SMOOTHING,
     build,
     explained_probe,
     generator_for,
@@ -60,6 +62,7 @@ class Randomisation(MethodProtocol):
     title = "Parameter randomisation"
     higher_is_better: ClassVar[dict[str, bool]] = {"remaining": False}
     sides: Literal["both", "probe"] = "probe"
+    options = ("depths", "noise", "smoothing")
 
     def __init__(
         self,
@@ -70,19 +73,10 @@ class Randomisation(MethodProtocol):
     ) -> None:
         if not depths or not all(0 < depth <= 1 for depth in depths):
             raise InputError(f"depths are shares of the layers, above 0 and up to 1, got {depths!r}")
-        if noise not in get_args(Noise):
-            raise InputError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
+        checked_choice("noise", noise, *get_args(Noise))
         if not 0 <= smoothing < 1:
             raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
         self.depths, self.noise, self.smoothing = tuple(sorted(set(depths))), noise, float(smoothing)
-
-    def settings(self) -> dict[str, object]:
-        """All options."""
-        return {"depths": list(self.depths), "noise": self.noise, "smoothing": self.smoothing}
-
-    def salient_sign(self, pair: EvaluationPair) -> int:
-        """A chance baseline is compared with itself, so it keeps its sign."""
-        return 1
 
     def judge(
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
@@ -125,12 +119,10 @@ def layers_from_output(network: nn.Module, inputs: Tensor) -> list[nn.Module]:
         if not any(module is known for known in called):
             called.append(module)
 
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(note))
         network(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return (called if len(called) == len(layers) else layers)[::-1]
 
 
@@ -159,12 +151,10 @@ def embed_anew(recognizer: Recognizer, images: Tensor, layers: Sequence[nn.Modul
         mean.fill_(inputs[0].mean())
         variance.fill_(inputs[0].var(correction=0))
 
-    hooks = [layer.register_forward_pre_hook(measure) for layer in layers if _has_statistics(layer)]
-    try:
+    with ExitStack() as hooks:
+        for layer in filter(_has_statistics, layers):
+            hooks.enter_context(layer.register_forward_pre_hook(measure))
         embeddings: Tensor = recognizer(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return embeddings
 
 

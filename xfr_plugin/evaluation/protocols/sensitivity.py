@@ -39,6 +39,7 @@ class Sensitivity(MethodProtocol):
     title = "Sensitivity"
     higher_is_better: ClassVar[dict[str, bool]] = {"sensitivity_max": False}
     sides: Literal["both", "probe"] = "probe"
+    options = ("samples", "radius")
 
     def __init__(self, *, samples: int = 2, radius: float = 0.02, at_once: int = 2) -> None:
         if samples < 1 or not 0 < radius < 1 or at_once < 1:
@@ -47,14 +48,6 @@ class Sensitivity(MethodProtocol):
             )
         self.samples, self.radius, self.at_once = samples, float(radius), at_once
         self._attributions = Attributions()
-
-    def settings(self) -> dict[str, object]:
-        """All options that change the numbers."""
-        return {"samples": self.samples, "radius": self.radius}
-
-    def salient_sign(self, pair: EvaluationPair) -> int:
-        """A chance baseline is compared with itself, so it keeps its sign."""
-        return 1
 
     def judge(
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting

@@ -13,18 +13,17 @@ from torch import Tensor
 
 from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.statistics import SMOOTHING, smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.localisation import most_salient_region
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
-    SMOOTHING,
     Attributions,
     chosen,
     explained_probe,
     generator_for,
     rank_correlation,
     saliency_of,
-    smoothed,
 )
 from xfr_plugin.faces.regions import RegionMap
 
@@ -66,6 +65,7 @@ class Stability(MethodProtocol):
         "same_region": True,
     }
     sides: Literal["both", "probe"] = "probe"
+    options = ("changes", "count", "smoothing")
 
     def __init__(
         self,
@@ -81,14 +81,6 @@ class Stability(MethodProtocol):
             )
         self.count, self.smoothing = count, float(smoothing)
         self._attributions = Attributions()
-
-    def settings(self) -> dict[str, object]:
-        """All options."""
-        return {"changes": list(self.changes), "count": self.count, "smoothing": self.smoothing}
-
-    def salient_sign(self, pair: EvaluationPair) -> int:
-        """A chance baseline is compared with itself, so it keeps its sign."""
-        return 1
 
     def judge(
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting

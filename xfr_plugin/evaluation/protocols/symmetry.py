@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.statistics import SMOOTHING
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
-from xfr_plugin.evaluation.protocols._shared import SMOOTHING, Attributions, explained, rank_correlation
+from xfr_plugin.evaluation.protocols._shared import Attributions, explained, rank_correlation
 
 __all__ = ["Symmetry", "negative_share"]
 
@@ -41,20 +42,13 @@ class Symmetry(MethodProtocol):
         "swap_difference": False,
         "identical_negative": False,
     }
+    options = ("smoothing",)
 
     def __init__(self, *, smoothing: float = SMOOTHING) -> None:
         if not 0 <= smoothing < 1:
             raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
         self.smoothing = float(smoothing)
         self._attributions = Attributions()
-
-    def settings(self) -> dict[str, object]:
-        """All options."""
-        return {"smoothing": self.smoothing}
-
-    def salient_sign(self, pair: EvaluationPair) -> int:
-        """A chance baseline is compared with itself, so it keeps its sign."""
-        return 1
 
     def judge(
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting

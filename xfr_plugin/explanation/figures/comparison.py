@@ -19,6 +19,7 @@ from xfr_plugin.explanation.figures.explanation import (
     AGAINST_COLOUR,
     DISPLAY_SIGMA,
     FOR_COLOUR,
+    decision_title,
     display_map,
     full_colour_scale,
     overlay,
@@ -182,9 +183,7 @@ def _seconds(value: float) -> str:
 
 
 def _draw_words(page: _Page, comparison: Comparison) -> None:
-    decision, height = comparison.verification, page.height
-    verdict, sign = ("MATCH", "≥") if decision.match else ("NO MATCH", "<")
-    title = f"{verdict}: score {decision.score:.3f} {sign} threshold {decision.threshold:.3f}"
+    title, height = decision_title(comparison.verification), page.height
     left, top, bottom = _EDGE / _WIDTH, 1 - 0.16 / height, 0.12 / height
     page.figure.text(left, top, title, fontsize=15, fontweight="bold", va="top")
     caption = textwrap.fill(_caption(comparison), 225)

@@ -13,15 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.explanation.explanation import Explanation, error_shares, net_shares
 from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.verification import Verification
 
 __all__ = [
     "AGAINST_COLOUR",
     "DISPLAY_SIGMA",
     "FOR_COLOUR",
+    "decision_title",
     "display_map",
     "explanation_figure",
     "full_colour_scale",
@@ -39,10 +41,7 @@ DISPLAY_SIGMA = 0.02
 
 def display_map(saliency: NDArray[np.float32]) -> NDArray[np.float64]:
     """Smooth a signed map H×W for the eye (Gaussian, σ = 2 % of the height)."""
-    smooth: NDArray[np.float64] = gaussian_filter(
-        saliency.astype(np.float64), DISPLAY_SIGMA * saliency.shape[0]
-    )
-    return smooth
+    return smoothed(saliency, DISPLAY_SIGMA)
 
 
 def overlay(image: NDArray[np.uint8], values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
@@ -65,6 +64,12 @@ def full_colour_scale(maps: Sequence[NDArray[np.float64]]) -> float:
     return float(np.quantile(np.abs(np.stack([values.ravel() for values in maps])), 0.995))
 
 
+def decision_title(decision: Verification) -> str:
+    """The decision in one line."""
+    verdict, sign = ("MATCH", "≥") if decision.match else ("NO MATCH", "<")
+    return f"{verdict}: score {decision.score:.3f} {sign} threshold {decision.threshold:.3f}"
+
+
 def explanation_figure(explanation: Explanation) -> Figure:
     """Draw an explanation; a figure of 12×8.4 inches that needs no display."""
     figure = Figure(figsize=(12, 8.4), layout="constrained")
@@ -77,14 +82,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
         below = grid[2, :].subgridspec(1, 2, width_ratios=(2.4, 1))
         _draw_regions(figure.add_subplot(below[0]), explanation)
         _draw_check(figure.add_subplot(below[1]), explanation.faithfulness)
-    decision = explanation.verification
-    verdict = "MATCH" if decision.match else "NO MATCH"
-    sign = "≥" if decision.match else "<"
-    figure.suptitle(
-        f"{verdict}: score {decision.score:.3f} {sign} threshold {decision.threshold:.3f}",
-        fontsize=15,
-        fontweight="bold",
-    )
+    figure.suptitle(decision_title(explanation.verification), fontsize=15, fontweight="bold")
     figure.supxlabel(_caption(explanation), fontsize=8, color="0.3", wrap=True)
     return figure
 

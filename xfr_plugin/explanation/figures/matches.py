@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from xfr_plugin.base.files import atomic_path, writing_to
-from xfr_plugin.explanation.figures.explanation import AGAINST_COLOUR, FOR_COLOUR
+from xfr_plugin.explanation.figures.explanation import AGAINST_COLOUR, FOR_COLOUR, decision_title
 
 if TYPE_CHECKING:  # Zennit is slow to import
     from xfr_plugin.explanation.matches import RegionMatches
@@ -79,14 +79,7 @@ def matches_figure(matches: RegionMatches) -> Figure:
         _draw_face(axes[side], matches, side, name)
     _draw_lines(figure, axes, matches)
     _draw_matrix(figure, figure.add_subplot(grid[1, :]), matches)
-    decision = matches.verification
-    verdict = "MATCH" if decision.match else "NO MATCH"
-    sign = "≥" if decision.match else "<"
-    figure.suptitle(
-        f"{verdict}: score {decision.score:.3f} {sign} threshold {decision.threshold:.3f}",
-        fontsize=15,
-        fontweight="bold",
-    )
+    figure.suptitle(decision_title(matches.verification), fontsize=15, fontweight="bold")
     figure.supxlabel(_caption(matches), fontsize=8, color="0.3", wrap=True)
     return figure
 

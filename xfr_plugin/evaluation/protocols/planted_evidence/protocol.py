@@ -60,13 +60,10 @@ class PlantedEvidence(MapProtocol):
     }
     sides: Literal["both", "probe"] = "probe"
     planted = True
+    options = ("blur",)
 
     def __init__(self, blur: float = BLUR) -> None:
         self.blur = blur
-
-    def settings(self) -> dict[str, object]:
-        """See `Protocol`."""
-        return {"blur": self.blur}
 
     def salient_sign(self, pair: EvaluationPair) -> int:
         """In the dissimilar game, what argues against is salient."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from xfr_plugin.attr._base.prepared import pixel_maps
+from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -72,12 +72,12 @@ def maps_of(
     make_maps: MapMaker, pairs: PlantedPairs, recognizer: Recognizer, batch_size: int = 8
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Signed pixel maps N×H×W of all probes and of all references (sums over colours)."""
-    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    sides: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
     for chunk in pairs.chunks(batch_size):
         images = tuple(as_floats(x[chunk]).to(recognizer.device) for x in (pairs.probes, pairs.references))
         for side, maps in zip(sides, make_maps((images[0], images[1])), strict=True):
-            side.append(maps.detach().sum(dim=1).float().cpu())
-    return torch.cat(sides[0]).numpy(), torch.cat(sides[1]).numpy()
+            side.append(pixel_maps(maps))
+    return np.concatenate(sides[0]), np.concatenate(sides[1])
 
 
 def score_maps(
@@ -100,7 +100,7 @@ def blurred_saliency(
 ) -> NDArray[np.float64]:
     """What a signed map H×W says about the game: itself in the similar one, else its negative; blurred."""
     signed = values.astype(np.float64) if planting.game == "similar" else -values.astype(np.float64)
-    return gaussian_filter(signed, blur * len(signed)) if blur > 0 else signed
+    return smoothed(signed, blur)
 
 
 def candidate_masks(labels: RegionMap) -> dict[str, NDArray[np.bool_]]:

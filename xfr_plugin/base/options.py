@@ -1,0 +1,35 @@
+"""Checks of options: what is returned can be used."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from xfr_plugin.errors import InputError
+
+__all__ = ["checked_at_least", "checked_choice"]
+
+Choice = TypeVar("Choice")
+Number = TypeVar("Number", int, float)
+
+
+def checked_choice(name: str, value: Choice, *known: object) -> Choice:
+    """Return an option's value if it is one of those known.
+
+    Raises:
+        InputError: it is another.
+    """
+    if value not in known:
+        *others, last = map(repr, known)
+        raise InputError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
+    return value
+
+
+def checked_at_least(name: str, value: Number, least: Number) -> Number:
+    """Return an option's value if it is large enough.
+
+    Raises:
+        InputError: it is below the least that makes sense.
+    """
+    if not value >= least:
+        raise InputError(f"{name} must be at least {least}, got {value}")
+    return value
