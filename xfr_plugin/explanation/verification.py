@@ -64,13 +64,16 @@ def choose_threshold(
         fmr: a false match rate (0…1) that the recognizer is calibrated for.
 
     Raises:
-        InputError: both are given, the threshold is no cosine, or the recognizer has none of its own.
+        InputError: both are given, the threshold is no cosine, the recognizer has none of its own, or it fails its
+            self-test.
     """
     if threshold is not None and fmr is not None:
         raise InputError("give either a threshold or an FMR, not both")
     if threshold is not None:
         if not -1 <= threshold <= 1:
             raise InputError(f"the threshold is a cosine between −1 and 1, got {threshold:g}")
+        if not recognizer.tested:  # one without a threshold of its own decides for the first time
+            recognizer.self_test()
         return float(threshold), "given"
     if fmr is not None:
         chosen = recognizer.threshold_at(fmr)

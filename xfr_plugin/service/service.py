@@ -24,6 +24,7 @@ from xfr_plugin.explanation.verification import choose_threshold
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.fingerprint import fingerprint, fingerprints_kept
+from xfr_plugin.recognition.self_test import faces_of_nobody
 from xfr_plugin.reconstruction import Decoder, find_decoder, load_decoder
 from xfr_plugin.service.answers import Answer, Reply, Versions
 from xfr_plugin.service.batch import Batch, Clock
@@ -203,7 +204,7 @@ def _decoder(settings: Deployment, recognizer: Recognizer) -> Decoder | None:
 @torch.no_grad()
 def _measure(recognizer: Recognizer, runs: int = 5) -> tuple[float, int]:
     """Time of a forward pass of a pair, the least of some (the first ones allocate), and length of an embedding."""
-    images = torch.zeros(2, 3, *recognizer.input_size, device=recognizer.device, dtype=recognizer.dtype)
+    images = faces_of_nobody(recognizer.input_size)[:2].to(recognizer.device, recognizer.dtype)
     seconds, dim = [], 0
     for _ in range(runs):
         start = time.perf_counter()
