@@ -36,7 +36,7 @@ def write_faces(folder: Path, photos: int = 3) -> None:
             Image.fromarray(pixels).save(folder / person / f"{number}.png")
 
 
-def pair_list(count: int = 40) -> PairList:
+def pair_list(count: int = 24) -> PairList:
     rng, pairs = np.random.default_rng(1), {}
     while len(pairs) < count:
         first, second = (PEOPLE[i] for i in rng.choice(len(PEOPLE), 2, replace=False))
