@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
+
+from xfr_plugin.base.documents import Document
 
 __all__ = [
     "RESAMPLES",
@@ -25,10 +26,8 @@ SMOOTHING = 0.04
 """σ of the blur before maps are correlated, as a share of the face's height: 4.5 pixels of 112."""
 
 
-class Interval(BaseModel):
+class Interval(Document):
     """A mean with its 95 % bootstrap interval."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: float
     low: float

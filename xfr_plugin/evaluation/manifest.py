@@ -9,9 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from xfr_plugin._version import __version__
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.evaluation.pairs import PairEntry
@@ -24,7 +25,7 @@ _FORMAT = "xfr-evaluation/1"
 _PACKAGES = ("torch", "captum", "zennit", "numpy", "scipy", "scikit-image")
 
 
-class RunManifest(BaseModel):
+class RunManifest(Document):
     """A run, so that it can be resumed, and rerun by others.
 
     Methods, protocols and pairs may be added to a run; what is there may not change.
@@ -42,8 +43,6 @@ class RunManifest(BaseModel):
         plantings: planted pairs, in their order.
         faces: checksum of each file.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str = _FORMAT
     versions: dict[str, str]

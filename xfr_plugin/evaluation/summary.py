@@ -7,15 +7,15 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.statistics import RESAMPLES, Interval, bootstrap_mean
 from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore
 
 __all__ = ["PlantedSummary", "SummaryRow", "clustered_means", "medians", "summarise"]
 
 
-class PlantedSummary(BaseModel):
+class PlantedSummary(Document):
     """Scores of one method in one game.
 
     Attributes:
@@ -27,8 +27,6 @@ class PlantedSummary(BaseModel):
         energy: energy ratio.
         pointing: share of maps whose highest pixel is in the region.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
     game: str

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ValidationError
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.errors import InputError, PhotoError, ResultError, first_fault
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Base64",
-    "Document",
     "ExplanationDocument",
     "FaceDocument",
     "MapDocument",
@@ -55,12 +55,6 @@ def _checked_base64(text: str) -> str:
 
 Base64 = Annotated[str, AfterValidator(_checked_base64)]
 """Text that is checked to be base64."""
-
-
-class Document(BaseModel):
-    """A document that holds what it names, and nothing else."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class MapDocument(Document):

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
@@ -16,10 +17,8 @@ from xfr_plugin.errors import InputError
 __all__ = ["Manifest", "build_manifest", "read_manifest"]
 
 
-class Manifest(BaseModel):
+class Manifest(Document):
     """Files of a data set (paths relative to its root, in order) and their SHA-256."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     files: dict[str, str]
 
