@@ -16,6 +16,7 @@ __all__ = [
     "bootstrap_mean",
     "map_correlations",
     "rank_correlations",
+    "ratio",
     "smoothed",
 ]
 
@@ -52,7 +53,7 @@ def rank_correlations(samples: Sequence[ArrayLike]) -> NDArray[np.float64]:
     ranks = rankdata(np.asarray(samples), axis=1)
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=norms > 0)
+    unit = ratio(centred, norms)
     correlations: NDArray[np.float64] = np.clip(unit @ unit.T, -1, 1)
     return correlations
 
@@ -70,3 +71,9 @@ def map_correlations(
 ) -> NDArray[np.float64]:
     """Rank correlations K×K of maps H×W over the pixels of a mask, blurred first; NaN where a map is constant."""
     return rank_correlations([smoothed(values, smoothing)[inside] for values in maps])
+
+
+def ratio(values: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values over positive numbers, broadcast to their shape; NaN where these are none."""
+    divisors = np.broadcast_to(by, values.shape)
+    return np.divide(values, divisors, out=np.full_like(values, np.nan), where=divisors > 0)
