@@ -13,7 +13,7 @@ from pydantic import ValidationError, field_validator
 
 from xfr_plugin._version import __version__
 from xfr_plugin.base.documents import Document
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.evaluation.pairs import PairEntry
 from xfr_plugin.evaluation.store import OLD_NAMES
@@ -129,8 +129,7 @@ def read_manifest(path: Path) -> RunManifest:
 
 def write_manifest(manifest: RunManifest, path: Path) -> None:
     """Write a manifest, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    write_text(path, manifest.model_dump_json(indent=1))
 
 
 def _compare(what: str, before: object, now: object) -> None:

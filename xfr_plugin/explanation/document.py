@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import AfterValidator, ValidationError
 
 from xfr_plugin.base.documents import Document
-from xfr_plugin.base.files import atomic_path, writing_to
+from xfr_plugin.base.files import atomic_path, write_text, writing_to
 from xfr_plugin.errors import InputError, PhotoError, ResultError, first_fault
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
@@ -112,8 +112,7 @@ def write_both(figure: Figure, document: Document, path: Path) -> tuple[Path, Pa
     with writing_to(path.parent):
         with atomic_path(picture) as temporary:
             figure.savefig(temporary, dpi=_DPI)
-        with atomic_path(text) as temporary:
-            temporary.write_text(document.model_dump_json(indent=1), encoding="utf-8")
+        write_text(text, document.model_dump_json(indent=1))
     return picture, text
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field
 
 from xfr_plugin.base.documents import Document
-from xfr_plugin.base.files import atomic_path, writing_to
+from xfr_plugin.base.files import write_text, writing_to
 from xfr_plugin.errors import InputError
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.metrics import COUNTERS, GAUGES
@@ -132,8 +132,7 @@ def write_model_store(folder: Path, name: str, deployment: Deployment, workers: 
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
-            with atomic_path(folder / file) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(folder / file, text)
 
 
 def metrics_config() -> str:

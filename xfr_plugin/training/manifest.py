@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from xfr_plugin.base.documents import Document
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import write_text
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
 
@@ -29,8 +29,7 @@ class Manifest(Document):
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON, whole or not at all."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=0), encoding="utf-8")
+        write_text(path, self.model_dump_json(indent=0))
 
 
 def build_manifest(root: Path, files: Iterable[str]) -> Manifest:
