@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from xfr_plugin.attr.registry import METHODS
+from xfr_plugin.attr.registry import METHODS, get_method
 from xfr_plugin.base.documents import Document
-from xfr_plugin.errors import InputError, UnknownNameError, first_fault
+from xfr_plugin.errors import InputError, first_fault
 
 __all__ = ["QUICK", "Deployment", "Limits", "read_deployment"]
 
@@ -85,8 +85,7 @@ class Deployment(Document):
     @model_validator(mode="after")
     def _known(self) -> Deployment:
         for name in self.methods:
-            if name not in METHODS:
-                raise UnknownNameError.of("method", name, METHODS)
+            get_method(name)  # or it is an error
         if self.method is not None and self.method not in self.methods:
             raise ValueError(f"the default method {self.method!r} is not among the allowed ones")
         if self.threshold is not None and self.fmr is not None:
