@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xfr_plugin.base.documents import Document
+from xfr_plugin.errors import InputError
 
 __all__ = [
     "RESAMPLES",
     "SMOOTHING",
     "Interval",
     "bootstrap_mean",
+    "checked_smoothing",
     "map_correlations",
     "rank_correlations",
     "ratio",
@@ -56,6 +58,17 @@ def rank_correlations(samples: Sequence[ArrayLike]) -> NDArray[np.float64]:
     unit = ratio(centred, norms)
     correlations: NDArray[np.float64] = np.clip(unit @ unit.T, -1, 1)
     return correlations
+
+
+def checked_smoothing(smoothing: float) -> float:
+    """Return a σ that `smoothed` takes.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not 0 <= smoothing < 1:
+        raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
+    return float(smoothing)
 
 
 def smoothed(values: NDArray[np.floating], smoothing: float = SMOOTHING) -> NDArray[np.float64]:
