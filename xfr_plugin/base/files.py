@@ -15,7 +15,7 @@ from pathlib import Path
 
 from xfr_plugin.errors import InputError, OutputError, ResultError
 
-__all__ = ["atomic_path", "make_folder", "read_text", "reason", "shown", "writing_to"]
+__all__ = ["atomic_path", "make_folder", "read_text", "reason", "shown", "write_text", "writing_to"]
 
 _LONGEST_SHOWN = 120
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -49,6 +49,16 @@ def _move(temporary: Path, path: Path) -> None:
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{shown(path)} cannot be written: {reason(error)}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: see `atomic_path`.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
+
+from xfr_plugin.base.documents import Document
+from xfr_plugin.errors import InputError
 
 __all__ = [
     "RESAMPLES",
     "SMOOTHING",
     "Interval",
     "bootstrap_mean",
+    "checked_smoothing",
     "map_correlations",
     "rank_correlations",
+    "ratio",
     "smoothed",
 ]
 
@@ -25,10 +29,8 @@ SMOOTHING = 0.04
 """σ of the blur before maps are correlated, as a share of the face's height: 4.5 pixels of 112."""
 
 
-class Interval(BaseModel):
+class Interval(Document):
     """A mean with its 95 % bootstrap interval."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: float
     low: float
@@ -53,9 +55,20 @@ def rank_correlations(samples: Sequence[ArrayLike]) -> NDArray[np.float64]:
     ranks = rankdata(np.asarray(samples), axis=1)
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=norms > 0)
+    unit = ratio(centred, norms)
     correlations: NDArray[np.float64] = np.clip(unit @ unit.T, -1, 1)
     return correlations
+
+
+def checked_smoothing(smoothing: float) -> float:
+    """Return a σ that `smoothed` takes.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not 0 <= smoothing < 1:
+        raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
+    return float(smoothing)
 
 
 def smoothed(values: NDArray[np.floating], smoothing: float = SMOOTHING) -> NDArray[np.float64]:
@@ -71,3 +84,9 @@ def map_correlations(
 ) -> NDArray[np.float64]:
     """Rank correlations K×K of maps H×W over the pixels of a mask, blurred first; NaN where a map is constant."""
     return rank_correlations([smoothed(values, smoothing)[inside] for values in maps])
+
+
+def ratio(values: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values over positive numbers, broadcast to their shape; NaN where these are none."""
+    divisors = np.broadcast_to(by, values.shape)
+    return np.divide(values, divisors, out=np.full_like(values, np.nan), where=divisors > 0)

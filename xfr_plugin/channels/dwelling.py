@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.base.options import checked_choice
+from xfr_plugin.base.statistics import ratio
 from xfr_plugin.channels.regions import pooled_shares, region_shares
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, template_regions
@@ -47,8 +48,7 @@ class Dwelling:
     @property
     def ratio(self) -> NDArray[np.float64]:
         """Shares over what the average person has, N×R: above 1, the embedding dwells on the region."""
-        by = np.broadcast_to(self.expected, self.shares.shape)
-        return np.divide(self.shares, by, out=np.full_like(self.shares, np.nan), where=by > 0)
+        return ratio(self.shares, self.expected)
 
     @property
     def rank(self) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.statistics import ratio
 from xfr_plugin.channels.decoded import Response, decoded_changes
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.regions import RegionMap, template_regions
@@ -75,12 +76,12 @@ class ChannelRegions:
     @property
     def density(self) -> NDArray[np.float64]:
         """Shares over areas, D×R: 1 is what a map without structure has. NaN for a region without area."""
-        return _ratio(self.shares, self.areas)
+        return ratio(self.shares, self.areas)
 
     @property
     def lift(self) -> NDArray[np.float64]:
         """Shares over the average channel's, D×R: 1 is what any channel has. NaN where no channel has any."""
-        return _ratio(self.shares, self.average)
+        return ratio(self.shares, self.average)
 
     def intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lower and upper ends of the confidence intervals of `lift`, each D×R.
@@ -99,7 +100,7 @@ class ChannelRegions:
         count, channels = people.shape[:2]
         average = people.mean(axis=1, keepdims=True)
         residuals = people - self.lift * average
-        errors = _ratio(residuals.std(axis=0, ddof=1) / np.sqrt(count), self.average)
+        errors = ratio(residuals.std(axis=0, ddof=1) / np.sqrt(count), self.average)
         reach = stats.t.ppf(1 - (1 - self.confidence) / (2 * channels), count - 1) * errors
         return self.lift - reach, self.lift + reach
 
@@ -257,9 +258,3 @@ def pooled_shares(decoder: Decoder, maps: Tensor, regions: RegionMap) -> NDArray
     sums = (maps.detach().double().cpu().flatten(1) @ weights.T).numpy()
     shares: NDArray[np.float64] = sums / np.maximum(sums.sum(axis=1, keepdims=True), np.finfo(float).tiny)
     return shares
-
-
-def _ratio(values: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(
-        values, by, out=np.full_like(values, np.nan), where=np.broadcast_to(by > 0, values.shape)
-    )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import write_text
 
 app = typer.Typer()
 
@@ -24,6 +24,5 @@ def schemas_command(
 
     out.mkdir(parents=True, exist_ok=True)
     for name, schema in json_schemas().items():
-        with atomic_path(out / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
+        write_text(out / f"{name}.json", json.dumps(schema, indent=1) + "\n")
     typer.echo(str(out))

@@ -9,10 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from xfr_plugin._version import __version__
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.documents import Document
+from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.evaluation.pairs import PairEntry
 from xfr_plugin.evaluation.store import OLD_NAMES
@@ -24,7 +25,7 @@ _FORMAT = "xfr-evaluation/1"
 _PACKAGES = ("torch", "captum", "zennit", "numpy", "scipy", "scikit-image")
 
 
-class RunManifest(BaseModel):
+class RunManifest(Document):
     """A run, so that it can be resumed, and rerun by others.
 
     Methods, protocols and pairs may be added to a run; what is there may not change.
@@ -42,8 +43,6 @@ class RunManifest(BaseModel):
         plantings: planted pairs, in their order.
         faces: checksum of each file.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str = _FORMAT
     versions: dict[str, str]
@@ -130,8 +129,7 @@ def read_manifest(path: Path) -> RunManifest:
 
 def write_manifest(manifest: RunManifest, path: Path) -> None:
     """Write a manifest, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    write_text(path, manifest.model_dump_json(indent=1))
 
 
 def _compare(what: str, before: object, now: object) -> None:

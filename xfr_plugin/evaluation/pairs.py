@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
@@ -20,7 +19,7 @@ from xfr_plugin.swaps.planting import Planting, read_plantings
 __all__ = ["PairEntry", "PairList", "balanced", "load_pair", "person_of", "read_pair_list"]
 
 
-class PairEntry(BaseModel):
+class PairEntry(Document):
     """A pair of a run, by its files.
 
     Attributes:
@@ -29,8 +28,6 @@ class PairEntry(BaseModel):
         genuine: whether both show one person (before anything was planted).
         planting: what is planted into the probe, if anything.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     probe: str
     reference: str
@@ -63,10 +60,8 @@ class PairEntry(BaseModel):
         return (self.probe, self.reference, *([self.planting.donor] if self.planting else []))
 
 
-class PairList(BaseModel):
+class PairList(Document):
     """What a file of pairs holds: pairs, people to draw plantings from, or plantings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pairs: tuple[PairEntry, ...] = ()
     people: tuple[str, ...] = ()

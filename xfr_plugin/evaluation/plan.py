@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, zip_longest
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.faces.regions import RegionsOf
 from xfr_plugin.swaps.blending import Blending
 from xfr_plugin.swaps.planting import PLANTED_REGIONS, Game, Planting, plan_plantings
@@ -18,7 +19,7 @@ REGION_PAIRS = tuple("+".join(two) for two in combinations(PLANTED_REGIONS, 2))
 """Every two planted regions."""
 
 
-class PlantedPlan(BaseModel):
+class PlantedPlan(Document):
     """How many plantings of which kind are drawn, for each game. The same plan draws the same from the same people.
 
     Kinds other than the first have a third of its number each. Weaker plantings are the first ones again, with the
@@ -34,8 +35,6 @@ class PlantedPlan(BaseModel):
         blendings: how seams are made.
         seed: of the draw.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     count: int = Field(default=105, ge=1)
     pairs: bool = True

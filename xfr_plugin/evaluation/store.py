@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import atomic_path, write_text
 from xfr_plugin.errors import ResultError
 from xfr_plugin.evaluation.protocol import PairMaps
 
@@ -79,9 +79,8 @@ class Shard:
         if len(kept) == len(self.lines):
             return
         self.lines = kept
-        with atomic_path(self.path) as temporary:
-            texts = [json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in kept.values()]
-            temporary.write_text("".join(texts), encoding="utf-8")
+        texts = [json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in kept.values()]
+        write_text(self.path, "".join(texts))
 
 
 def records_path(folder: Path, protocol: str, method: str) -> Path:

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
-from xfr_plugin.base.statistics import RESAMPLES, Interval, bootstrap_mean
+from xfr_plugin.base.documents import Document
+from xfr_plugin.base.statistics import RESAMPLES, Interval, bootstrap_mean, ratio
 from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore
 
 __all__ = ["PlantedSummary", "SummaryRow", "clustered_means", "medians", "summarise"]
 
 
-class PlantedSummary(BaseModel):
+class PlantedSummary(Document):
     """Scores of one method in one game.
 
     Attributes:
@@ -27,8 +26,6 @@ class PlantedSummary(BaseModel):
         energy: energy ratio.
         pointing: share of maps whose highest pixel is in the region.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
     game: str
@@ -116,7 +113,7 @@ def clustered_means(
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     rows = []
     for chunk in np.array_split(np.arange(len(groups)), max(1, len(groups) // 500)):
-        means = _ratio(draws @ sums[:, chunk], draws @ counts[:, chunk])
+        means = ratio(draws @ sums[:, chunk], draws @ counts[:, chunk])
         rows.append(np.nanquantile(means, [0.025, 0.975], axis=0) if len(chunk) else np.empty((2, 0)))
     low, high = np.concatenate(rows, axis=1)
     total, number = sums.sum(axis=0), counts.sum(axis=0)
@@ -139,9 +136,3 @@ def medians(
         low, high = np.quantile(drawn, [0.025, 0.975])
         rows.append(SummaryRow(protocol, *key, len(array), float(np.median(array)), float(low), float(high)))
     return rows
-
-
-def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means; where a draw holds no pair of the group, NaN."""
-    result: NDArray[np.float64] = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-    return result

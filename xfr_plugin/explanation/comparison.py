@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import METHODS, Method, get_method
 from xfr_plugin.base.memory import measured_peak
-from xfr_plugin.base.statistics import SMOOTHING, map_correlations
+from xfr_plugin.base.statistics import SMOOTHING, checked_smoothing, map_correlations
 from xfr_plugin.channels.pullback import pull_back
 from xfr_plugin.errors import InputError, UnknownNameError, in_one_line
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
@@ -200,8 +200,7 @@ def compare(
     Raises:
         UnknownNameError: a method or option does not exist; for other errors, and warnings, see `verify`.
     """
-    if not 0 <= smoothing < 1:
-        raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
+    checked_smoothing(smoothing)
     chosen, given = chosen_methods(methods), dict(options or {})
     _check_options(chosen, given)
     timings: dict[str, float] = {}

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.explanation.comparison import Agreement, Comparison, MethodResult
 from xfr_plugin.explanation.document import (
     Base64,
-    Document,
     MapDocument,
     decode_image,
     decode_map,

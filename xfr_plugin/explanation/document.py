@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ValidationError
 
-from xfr_plugin.base.files import atomic_path, writing_to
+from xfr_plugin.base.documents import Document
+from xfr_plugin.base.files import atomic_path, write_text, writing_to
 from xfr_plugin.errors import InputError, PhotoError, ResultError, first_fault
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Base64",
-    "Document",
     "ExplanationDocument",
     "FaceDocument",
     "MapDocument",
@@ -55,12 +55,6 @@ def _checked_base64(text: str) -> str:
 
 Base64 = Annotated[str, AfterValidator(_checked_base64)]
 """Text that is checked to be base64."""
-
-
-class Document(BaseModel):
-    """A document that holds what it names, and nothing else."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class MapDocument(Document):
@@ -118,8 +112,7 @@ def write_both(figure: Figure, document: Document, path: Path) -> tuple[Path, Pa
     with writing_to(path.parent):
         with atomic_path(picture) as temporary:
             figure.savefig(temporary, dpi=_DPI)
-        with atomic_path(text) as temporary:
-            temporary.write_text(document.model_dump_json(indent=1), encoding="utf-8")
+        write_text(text, document.model_dump_json(indent=1))
     return picture, text
 
 

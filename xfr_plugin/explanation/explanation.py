@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-class RegionEvidence(BaseModel):
+class RegionEvidence(Document):
     """Evidence of one named region of a face, in the units of the method.
 
     Attributes:
@@ -38,8 +39,6 @@ class RegionEvidence(BaseModel):
         dissimilar: sum of its negative part, as a positive number.
         error: standard error of the evidence, from resampling; None where the method has none.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     region: str
     pixels: int

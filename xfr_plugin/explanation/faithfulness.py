@@ -15,10 +15,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.salient_region import random_regions, top_salient_region
@@ -75,7 +76,7 @@ _NO_EFFECT = 1e-6  # of a cosine: what rounding does
 _SIGNS: dict[Claim, int] = {"similar": 1, "dissimilar": -1}
 
 
-class FaithfulnessRow(BaseModel):
+class FaithfulnessRow(Document):
     """One part of the maps: one face, one claim.
 
     Attributes:
@@ -94,8 +95,6 @@ class FaithfulnessRow(BaseModel):
         reverses: changing the map's region reverses the decision.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     face: Literal["probe", "reference"]
     claim: Claim
     change: Literal["hidden", "exchanged"]
@@ -109,7 +108,7 @@ class FaithfulnessRow(BaseModel):
     reverses: bool
 
 
-class Faithfulness(BaseModel):
+class Faithfulness(Document):
     """What became of an explanation's claims when they were tested.
 
     Attributes:
@@ -120,8 +119,6 @@ class Faithfulness(BaseModel):
         seed: of the random regions.
         forwards: images that were embedded.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     verdict: Verdict
     statistic: float | None

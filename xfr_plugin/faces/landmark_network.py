@@ -20,7 +20,16 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 from xfr_plugin._moved import renamed_method
 from xfr_plugin.faces.alignment import ARCFACE_TEMPLATE
 
-__all__ = ["AlignerNetwork", "Located", "box_frames", "from_crop", "sample_crops", "to_crop"]
+__all__ = [
+    "AlignerNetwork",
+    "Located",
+    "box_frames",
+    "convolution",
+    "from_crop",
+    "sample_crops",
+    "standardised",
+    "to_crop",
+]
 
 CROP_SIZE = 64
 """Side of the crops that both steps see, in pixels."""
@@ -81,7 +90,7 @@ class AlignerNetwork(nn.Module):
 
     def locate(self, step: nn.Module, crops: Tensor, frames: Tensor) -> Located:
         """Run one step on its crops (B×1×64×64) and place its landmarks in the image."""
-        points, logits = step(_standardised(crops))
+        points, logits = step(standardised(crops))
         placed = from_crop(points, frames)
         eye_distances = (placed[:, 1] - placed[:, 0]).detach().norm(dim=1)
         return Located(placed + eye_distances[:, None, None] * self.label_offset, logits)
@@ -114,10 +123,12 @@ class _HeatmapNetwork(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv(1, width // 2, stride=2), _conv(width // 2, width, stride=2))
+        self.stem = nn.Sequential(
+            convolution(1, width // 2, stride=2), convolution(width // 2, width, stride=2)
+        )
         self.high = _Residual(width)
-        self.middle = nn.Sequential(_conv(width, 2 * width, stride=2), _Residual(2 * width))
-        self.low = nn.Sequential(_conv(2 * width, 3 * width, stride=2), _Residual(3 * width))
+        self.middle = nn.Sequential(convolution(width, 2 * width, stride=2), _Residual(2 * width))
+        self.low = nn.Sequential(convolution(2 * width, 3 * width, stride=2), _Residual(3 * width))
         self.from_high = nn.Conv2d(width, width, 1)
         self.from_middle = nn.Conv2d(2 * width, width, 1)
         self.from_low = nn.Conv2d(3 * width, width, 1)
@@ -137,7 +148,7 @@ class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv(channels, channels),
+            convolution(channels, channels),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
@@ -187,7 +198,7 @@ def sample_crops(images: Tensor, frames: Tensor, size: int = CROP_SIZE) -> Tenso
     return grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _standardised(crops: Tensor) -> Tensor:
+def standardised(crops: Tensor) -> Tensor:
     """Take brightness and contrast out of each crop."""
     mean = crops.mean((1, 2, 3), keepdim=True)
     spread = crops.std((1, 2, 3), keepdim=True)
@@ -207,7 +218,8 @@ def _enlarged(x: Tensor, like: Tensor) -> Tensor:
     return interpolate(x, size=like.shape[2:], mode="nearest")
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A 3×3 convolution, BatchNorm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+from xfr_plugin.faces.landmark_network import convolution, standardised
+
 __all__ = ["FRAME_SIDE", "OutlineFinder", "Sketch", "from_frame", "to_frame"]
 
 FRAME_SIDE = 112
@@ -55,13 +57,13 @@ class OutlineFinder(nn.Module):
         self.register_buffer("basis", torch.zeros(components, points, 2))
         self.register_buffer("reach", torch.tensor(2.0))
         self.features = nn.Sequential(
-            _conv(1, width, 2),
-            _conv(width, 2 * width, 2),
-            _conv(2 * width, 2 * width),
-            _conv(2 * width, 4 * width, 2),
-            _conv(4 * width, 4 * width),
-            _conv(4 * width, 4 * width, 2),
-            _conv(4 * width, 4 * width),
+            convolution(1, width, 2),
+            convolution(width, 2 * width, 2),
+            convolution(2 * width, 2 * width),
+            convolution(2 * width, 4 * width, 2),
+            convolution(4 * width, 4 * width),
+            convolution(4 * width, 4 * width, 2),
+            convolution(4 * width, 4 * width),
             nn.Conv2d(4 * width, 2 * width, 1, bias=False),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
@@ -72,7 +74,7 @@ class OutlineFinder(nn.Module):
 
     def forward(self, crops: Tensor) -> Sketch:
         """Sketch aligned faces; `crops` are grey, B×1×112×112, on any linear scale."""
-        features = self.hidden(self.features(_standardised(crops)).flatten(1))
+        features = self.hidden(self.features(standardised(crops)).flatten(1))
         coefficients = self.coefficients(features)
         points = self.mean + torch.einsum("bc,ckd->bkd", coefficients, self.basis)
         return Sketch(points, coefficients.square().mean(1).sqrt(), self.score(features).squeeze(1))
@@ -103,16 +105,3 @@ def from_frame(points: Tensor, size: tuple[int, int]) -> Tensor:
 def _margin(size: tuple[int, int]) -> int:
     """Column of the crop at which the middle square begins; negative, if it begins before."""
     return (size[1] - size[0]) // 2
-
-
-def _standardised(crops: Tensor) -> Tensor:
-    """Take brightness and contrast out of each crop."""
-    mean = crops.mean((1, 2, 3), keepdim=True)
-    spread = crops.std((1, 2, 3), keepdim=True)
-    return (crops - mean) / (spread + 1e-3 + 0.02 * mean.abs())
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )

@@ -6,32 +6,33 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import metrics
 
 __all__ = ["Calibration", "OperatingPoint", "calibrate"]
 
 
-class OperatingPoint(BaseModel):
+class OperatingPoint(Document):
     """A threshold and the error rates (0…1) observed at it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     threshold: float
     fmr: float = Field(ge=0, le=1)
     fnmr: float = Field(ge=0, le=1)
 
 
-class Calibration(BaseModel):
+class Calibration(Document):
     """Thresholds of a recognizer, measured on a stated data set, and its score → likelihood-ratio map.
 
     The log-likelihood ratio of a score s is `llr_slope · s + llr_intercept` (natural logarithm): positive
     values speak for "same person". The map is a logistic regression with both classes weighted equally.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     dataset: str
     genuine_pairs: int = Field(gt=0)

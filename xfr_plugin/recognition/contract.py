@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 
 __all__ = ["ChannelOrder", "InputContract", "Size", "check_pixels", "check_threshold", "input_contract"]
@@ -25,7 +26,7 @@ Size: TypeAlias = tuple[_Side, _Side]
 _TOLERANCE = 0.05
 
 
-class InputContract(BaseModel):
+class InputContract(Document):
     """What a recognizer takes: faces on ArcFace's template, as RGB in 0…1; and what it makes of them.
 
     Attributes:
@@ -36,7 +37,7 @@ class InputContract(BaseModel):
         template: where the five landmarks lie, see `faces.template`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     input_size: Size = (112, 112)
     mean: tuple[_Mean, _Mean, _Mean] = (0.5, 0.5, 0.5)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.replicas import in_evaluation, replica, unwrapped
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.calibration import Calibration
@@ -25,10 +25,8 @@ from xfr_plugin.recognition.self_test import SelfTest, self_test
 __all__ = ["ChannelOrder", "Provenance", "Recognizer"]
 
 
-class Provenance(BaseModel):
+class Provenance(Document):
     """Where a network comes from. Shown with every explanation, so that a figure can be traced."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = "given by the caller"
     licence: str = "unknown"

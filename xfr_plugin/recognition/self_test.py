@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError, in_one_line
 from xfr_plugin.recognition.outputs import check_units
@@ -46,10 +46,8 @@ _OTHER_SETTINGS = ((0.5, 0.5), (0.0, 1.0), (0.0, 1 / 255), (0.5, 1 / 255))
 _OTHER_SIZES = ((112, 112), (160, 160), (160, 120))
 
 
-class SelfTest(BaseModel):
+class SelfTest(Document):
     """Cosines of the pairs of eight different faces of nobody, and of one with itself in another batch."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     least: float
     mean: float

@@ -14,10 +14,11 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from xfr_plugin.base.devices import check_device
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.weights import (
     check_sha256,
     load_state_dict_into,
@@ -48,10 +49,8 @@ __all__ = [
 _CARD_KEY = "recognizer"
 
 
-class WeightFile(BaseModel):
+class WeightFile(Document):
     """A published weight file: its name under `XFR_DATA/weights` and in the cache, and its origin."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str
     url: str | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.fingerprint import check_fingerprint
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
@@ -14,7 +15,7 @@ from xfr_plugin.reconstruction.regional import RegionalEvidence
 __all__ = ["Decoder", "DecoderCard"]
 
 
-class DecoderCard(BaseModel):
+class DecoderCard(Document):
     """Everything about a decoder but its weights. `figures` are measurements, by name.
 
     Attributes:
@@ -29,8 +30,6 @@ class DecoderCard(BaseModel):
         figures: measurements by name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     recognizer: str
     recognizer_sha256: str
@@ -39,7 +38,7 @@ class DecoderCard(BaseModel):
     output_size: tuple[int, int] = (56, 56)
     widths: tuple[int, int, int] = (128, 64, 32)
     provenance: Provenance = Provenance()
-    figures: dict[str, float | str] = {}
+    figures: dict[str, float | str] = Field(default={})
 
     def build_network(self) -> DecoderNetwork:
         """Build the network, with untrained weights."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.explanation.document import Base64, MapDocument
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
@@ -41,11 +42,7 @@ WarningCode: TypeAlias = Literal[
 """What may make an answer less reliable."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Warned(_Document):
+class Warned(Document):
     """A warning: its kind, whom it concerns, and a sentence."""
 
     code: WarningCode
@@ -53,7 +50,7 @@ class Warned(_Document):
     message: str
 
 
-class Decision(_Document):
+class Decision(Document):
     """The decision on two faces.
 
     Attributes:
@@ -78,7 +75,7 @@ class Decision(_Document):
         return cls(**{name: getattr(made, name) for name in cls.model_fields})
 
 
-class FaceReasons(_Document):
+class FaceReasons(Document):
     """What argues in one face. Only what was asked for is there.
 
     Attributes:
@@ -96,7 +93,7 @@ class FaceReasons(_Document):
     reconstruction_png: Base64 | None = None
 
 
-class Replacement(_Document):
+class Replacement(Document):
     """The method that was asked for, and why another one answered."""
 
     asked: str
@@ -104,7 +101,7 @@ class Replacement(_Document):
     reason: str
 
 
-class ExplanationAnswer(_Document):
+class ExplanationAnswer(Document):
     """Why the decision is as it is.
 
     Attributes:
@@ -132,7 +129,7 @@ class ExplanationAnswer(_Document):
     faithfulness: Faithfulness | None = None
 
 
-class Candidate(_Document):
+class Candidate(Document):
     """One of the best of a gallery.
 
     Attributes:
@@ -153,7 +150,7 @@ class Candidate(_Document):
     explanation: ExplanationAnswer | None = None
 
 
-class Versions(_Document):
+class Versions(Document):
     """What answered.
 
     Attributes:
@@ -171,7 +168,7 @@ class Versions(_Document):
     evidence_sha256: str | None = None
 
 
-class Answer(_Document):
+class Answer(Document):
     """The answer to a request.
 
     Attributes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from xfr_plugin.attr.registry import METHODS
-from xfr_plugin.errors import InputError, UnknownNameError, first_fault
+from xfr_plugin.attr.registry import METHODS, get_method
+from xfr_plugin.base.documents import Document
+from xfr_plugin.errors import InputError, first_fault
 
 __all__ = ["QUICK", "Deployment", "Limits", "read_deployment"]
 
@@ -16,7 +17,7 @@ QUICK: Sequence[str] = METHODS.names(lambda method: method.quick)
 """Methods that answer within some ten forward passes: what is allowed unless the operator says otherwise."""
 
 
-class Limits(BaseModel):
+class Limits(Document):
     """Bounds of a single request. What exceeds them is refused before it costs anything.
 
     Attributes:
@@ -29,8 +30,6 @@ class Limits(BaseModel):
         deadline_ms: longest time that a request may ask for; and the one of requests that ask for none, if set.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     json_bytes: int = Field(default=16 << 20, gt=0)
     image_bytes: int = Field(default=6 << 20, gt=0)
     pixels: int = Field(default=24_000_000, gt=0)
@@ -40,7 +39,7 @@ class Limits(BaseModel):
     deadline_ms: int | None = Field(default=None, ge=1)
 
 
-class Deployment(BaseModel):
+class Deployment(Document):
     """A deployment of the service.
 
     Attributes:
@@ -60,8 +59,6 @@ class Deployment(BaseModel):
         limits: of a request.
         threads: of a worker's computations.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     recognizer: str = "xfr_compact128"
     architecture: str | None = None
@@ -88,8 +85,7 @@ class Deployment(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> Deployment:
         for name in self.methods:
-            if name not in METHODS:
-                raise UnknownNameError.of("method", name, METHODS)
+            get_method(name)  # or it is an error
         if self.method is not None and self.method not in self.methods:
             raise ValueError(f"the default method {self.method!r} is not among the allowed ones")
         if self.threshold is not None and self.fmr is not None:

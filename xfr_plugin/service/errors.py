@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import (
     FaceError,
     InputError,
@@ -45,7 +46,7 @@ _LONGEST = 200
 _MOST_PROBLEMS = 10
 
 
-class Problem(BaseModel):
+class Problem(Document):
     """One thing that is wrong in a request.
 
     Attributes:
@@ -53,13 +54,11 @@ class Problem(BaseModel):
         what: what is wrong with it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     where: str
     what: str
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(Document):
     """The body of an answer that is an error.
 
     Attributes:
@@ -71,14 +70,12 @@ class ErrorBody(BaseModel):
         problems: the fields that are wrong, for `malformed`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format: Literal["xfr-error/1"] = "xfr-error/1"
     id: str | None = None
     code: ErrorCode
     status: int = Field(ge=400, le=599)
     message: str
-    problems: list[Problem] = []
+    problems: list[Problem] = Field(default=[])
 
 
 class ServiceError(XfrError):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from xfr_plugin.explanation.document import encode_image, encode_map
@@ -105,10 +103,7 @@ def _reasons(
 
 
 def _png(likeness: Tensor) -> str:
-    buffer = io.BytesIO()
-    pixels = _to_uint8(likeness.permute(1, 2, 0).double().cpu().numpy())
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return encode_image(_to_uint8(likeness.permute(1, 2, 0).double().cpu().numpy()))
 
 
 def _strongest(name: str, table: RegionTable, sign: int) -> str | None:

@@ -7,7 +7,6 @@ import binascii
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -17,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 from xfr_plugin.service.errors import from_validation
 
@@ -56,11 +56,11 @@ Embedding: TypeAlias = list[Annotated[float, Field(allow_inf_nan=False)]] | Base
 """An embedding: D numbers, or D little-endian float32 as base64."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class _Request(Document):
+    model_config = ConfigDict(strict=True)
 
 
-class FaceInput(_Document):
+class FaceInput(_Request):
     """A face: the bytes of an image file, or a stored embedding.
 
     Attributes:
@@ -87,7 +87,7 @@ class FaceInput(_Document):
         return self
 
 
-class Gallery(_Document):
+class Gallery(_Request):
     """Stored embeddings to search.
 
     Attributes:
@@ -101,7 +101,7 @@ class Gallery(_Document):
     top: int = Field(default=5, ge=1, le=100)
 
 
-class Request(_Document):
+class Request(_Request):
     """A question about faces.
 
     Attributes:

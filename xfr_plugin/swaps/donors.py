@@ -13,7 +13,7 @@ from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.reconstruction.files import list_decoders, load_decoder
 from xfr_plugin.reconstruction.network import to_input_size
 
-__all__ = ["population_face", "synthetic_faces"]
+__all__ = ["as_images", "population_face", "synthetic_faces"]
 
 _SOURCE = "xfr_compact128_decoder"
 
@@ -57,3 +57,10 @@ def synthetic_faces(count: int, size: tuple[int, int] = (112, 112), seed: int = 
     pixels = (faces.permute(0, 2, 3, 1) * 255 + 0.5).byte().numpy()
     fitted = torch.stack([torch.from_numpy(fit_aligned(face, size)) for face in pixels])
     return fitted.permute(0, 3, 1, 2).float() / 255
+
+
+def as_images(faces: Tensor, images: Tensor) -> Tensor:
+    """Faces in the type and on the device of images N×C×H×W, grey where these are not RGB."""
+    faces, channels = faces.to(images), images.shape[1]
+    is_same = faces.shape[1] == channels
+    return faces if is_same else faces.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)

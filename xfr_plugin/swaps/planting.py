@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.documents import Document
+from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, RegionsOf
 from xfr_plugin.swaps.blending import Blending
@@ -59,7 +60,7 @@ _TRIES = 5000
 _FORMAT = "xfr-plantings/1"
 
 
-class Planting(BaseModel):
+class Planting(Document):
     """One planted pair; files are relative to the folder of faces.
 
     Attributes:
@@ -72,8 +73,6 @@ class Planting(BaseModel):
         strength: share of the donor in the region, 0…1.
         blending: how the seam is made.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     game: Game
     region: str
@@ -233,8 +232,7 @@ class _Draw:
 def write_plantings(plantings: Sequence[Planting], path: Path) -> None:
     """Write a manifest that others can rerun (JSON), whole or not at all."""
     document = {"format": _FORMAT, "plantings": [planting.model_dump() for planting in plantings]}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    write_text(path, json.dumps(document, indent=1))
 
 
 def read_plantings(path: Path) -> list[Planting]:

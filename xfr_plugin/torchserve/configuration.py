@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from xfr_plugin.base.files import atomic_path, writing_to
+from xfr_plugin.base.documents import Document
+from xfr_plugin.base.files import write_text, writing_to
 from xfr_plugin.errors import InputError
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.metrics import COUNTERS, GAUGES
@@ -26,7 +27,7 @@ __all__ = [
 _DIMENSIONS = ["Kind", "ModelName", "Level"]
 
 
-class Workers(BaseModel):
+class Workers(Document):
     """How TorchServe runs the models; times as its `model-config.yaml` has them.
 
     Attributes:
@@ -35,8 +36,6 @@ class Workers(BaseModel):
         batch_delay_ms: how long it waits for more of them.
         response_timeout_s: after which a worker that has not answered is replaced.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     workers: int = Field(default=2, ge=1)
     batch_size: int = Field(default=4, ge=1)
@@ -133,8 +132,7 @@ def write_model_store(folder: Path, name: str, deployment: Deployment, workers: 
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
-            with atomic_path(folder / file) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(folder / file, text)
 
 
 def metrics_config() -> str:

@@ -87,10 +87,6 @@ class AlignerTask(Task):
         """Build the network with its initial weights."""
         return AlignerNetwork(self.config.width)
 
-    def to(self, device: torch.device) -> None:
-        """Remember where the network is."""
-        self.device = device
-
     def losses(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Landmark errors of both steps in eye distances, and the cross entropy of the face score."""
         photos, network = self.train_photos, self.network

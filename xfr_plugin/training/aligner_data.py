@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from xfr_plugin.base.files import atomic_path
-from xfr_plugin.errors import InputError, PhotoFormatError
+from xfr_plugin.base.files import write_text
+from xfr_plugin.errors import InputError
 from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box
 from xfr_plugin.faces.windows import Candidate, find_boxes
+from xfr_plugin.training.faces_data import read_pixels
 
 __all__ = ["BOX_MEAN", "BOX_SPREAD", "PhotoSet", "box_offset", "read_photos"]
 
@@ -77,7 +77,7 @@ def read_photos(
     unlabelled = [file for file in files if file not in landmarks]
     if unlabelled:
         raise InputError(f"{len(unlabelled)} photographs have no landmarks, e.g. {unlabelled[0]}")
-    images = [_read_grey(folder / file) for file in files]
+    images = [read_pixels(folder / file, "L") for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             raise InputError(f"photographs must have one size: {file} differs from {files[0]}")
@@ -114,8 +114,7 @@ def _find_or_read_boxes(
         stored = json.loads(path.read_text(encoding="utf-8"))
     else:
         stored = {file: [_rows(image), _rows(image[::-1, ::-1])] for file, image in images.items()}
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(stored), encoding="utf-8")
+        write_text(path, json.dumps(stored))
     if not isinstance(stored, dict) or not images.keys() <= stored.keys():
         raise InputError(f"{path} holds the boxes of other photographs: delete it")
     return [(_candidates(stored[file][0]), _candidates(stored[file][1])) for file in images]
@@ -151,11 +150,3 @@ def _is_face(candidate: Candidate, landmarks: Landmarks) -> bool:
 def _centre_and_side(candidate: Candidate) -> tuple[float, float, float]:
     box = candidate.box
     return box.x + box.width / 2 - 0.5, box.y + box.height / 2 - 0.5, box.width
-
-
-def _read_grey(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("L"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise PhotoFormatError(f"{path} is damaged or no image: remove it or get it again") from error

@@ -11,9 +11,11 @@ import math
 from functools import cache
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+
+from xfr_plugin.base.documents import Document
 
 __all__ = ["AugmentConfig", "augment", "blur", "colour", "compress", "mirror", "move", "occlude", "uniform"]
 
@@ -30,7 +32,7 @@ _QUANTISATION = (  # the luminance table of the JPEG standard (ITU-T T.81, annex
 )
 
 
-class AugmentConfig(BaseModel):
+class AugmentConfig(Document):
     """How often and how much images are changed.
 
     Attributes:
@@ -47,8 +49,6 @@ class AugmentConfig(BaseModel):
         occlude: probability of a filled rectangle.
         occlusion: greatest side of the rectangle as a share of the image's.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mirror: float = Field(default=0.5, ge=0, le=1)
     move: float = Field(default=0.8, ge=0, le=1)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError, first_fault
 
 if sys.version_info >= (3, 11):
@@ -20,7 +21,7 @@ else:
 __all__ = ["EngineConfig", "load_config", "make_config"]
 
 
-class EngineConfig(BaseModel):
+class EngineConfig(Document):
     """What every training needs. Trainings add their own fields by inheriting.
 
     Attributes:
@@ -44,8 +45,6 @@ class EngineConfig(BaseModel):
         mixed_precision: compute in 16 bits on CUDA devices; without effect elsewhere.
         progress: show progress bars on standard error.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     may_change: ClassVar[frozenset[str]] = frozenset(
         [

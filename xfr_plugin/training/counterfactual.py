@@ -25,7 +25,7 @@ from xfr_plugin.attr.counterfactual.model import (
     HypothesisModel,
 )
 from xfr_plugin.attr.counterfactual.readings import PAIR_READINGS
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import atomic_path, write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.faces.regions import RegionsOf
@@ -77,13 +77,7 @@ class Examples:
 
     def only(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Examples:
         """Some of the examples."""
-        return Examples(
-            self.readings[keep],
-            self.present[keep],
-            self.region[keep],
-            self.similar[keep],
-            self.effect[keep],
-        )
+        return Examples(*(getattr(self, name)[keep] for name in _FIELDS))
 
     @staticmethod
     def joined(examples: Sequence[Examples]) -> Examples:
@@ -152,8 +146,7 @@ def train_counterfactual(
     training = {f"pairs of {name}": len(some) for name, some in collected.items()}
     model = fit_model(Examples.joined(list(collected.values())), training)
     if publish is not None:
-        with atomic_path(publish) as temporary:
-            temporary.write_text(model.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_text(publish, model.model_dump_json(indent=1) + "\n")
     return model
 
 

@@ -95,7 +95,6 @@ class DecoderTask(Task):
         self.validation = validation.batch(chosen)
         self.validation_embeddings = self.frozen.embed(self.validation)
         self.examples = len(self.faces)
-        self.device = torch.device("cpu")
 
     @property
     def output_size(self) -> tuple[int, int]:

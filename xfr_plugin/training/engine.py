@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 from torch import Tensor, nn
 
 from xfr_plugin.base.devices import check_device
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import atomic_path, write_text
 from xfr_plugin.base.weights import load_state_dict_into, read_weights, write_weights
 from xfr_plugin.errors import InputError
 from xfr_plugin.training.checkpoint import (
@@ -112,8 +112,7 @@ class _Loop:
     def _start_folder(self) -> None:
         self.task.manifest.write(self.folder / "manifest.json")
         document = self.config.model_dump(mode="json", exclude={"run"})
-        with atomic_path(self.folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
+        write_text(self.folder / "config.json", json.dumps(document, indent=2))
 
     def checkpoint(self) -> None:
         state = {

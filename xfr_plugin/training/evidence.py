@@ -203,7 +203,6 @@ class EvidenceTask(Task):
         self.manifest = build_manifest(config.faces, all_files(*splits))
         self.layers = layers_by_size(self.recognizer.network, torch.zeros(1, 3, *size))
         self.examples = len(self.training_photos.index)
-        self.device = torch.device("cpu")
 
     def build_network(self) -> EvidenceNetwork:
         """Build the network."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from xfr_plugin.faces.lfw import read_people
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["FaceSet", "all_files", "embed_faces", "find_faces", "read_faces", "split_people"]
+__all__ = ["FaceSet", "all_files", "embed_faces", "find_faces", "read_faces", "read_pixels", "split_people"]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -108,7 +109,7 @@ def read_faces(folder: Path, faces: dict[str, list[str]], size: tuple[int, int] 
     people = np.repeat(np.arange(len(faces)), [len(group) for group in faces.values()])
     images = torch.empty((len(files), 3, *size), dtype=torch.uint8)
     for image, file in zip(images, files, strict=True):
-        image.copy_(torch.from_numpy(_read(folder / file, size)).permute(2, 0, 1))
+        image.copy_(torch.from_numpy(fit_aligned(read_pixels(folder / file, "RGB"), size)).permute(2, 0, 1))
     return FaceSet(images, people, files)
 
 
@@ -125,10 +126,14 @@ def all_files(*splits: dict[str, list[str]]) -> Sequence[str]:
     return [file for split in splits for group in split.values() for file in group]
 
 
-def _read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+def read_pixels(path: Path, mode: Literal["RGB", "L"]) -> NDArray[np.uint8]:
+    """Pixels of a photo in colour, H×W×3, or grey, H×W.
+
+    Raises:
+        PhotoFormatError: the file is damaged or no image.
+    """
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+            return np.array(image.convert(mode))
     except (OSError, UnidentifiedImageError) as error:
         raise PhotoFormatError(f"{path} is damaged or no image: remove it or get it again") from error
-    return fit_aligned(pixels, size)

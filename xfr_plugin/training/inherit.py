@@ -45,7 +45,6 @@ class FrontTask(Task):
         self.examples = len(images)
         chosen = torch.linspace(0, len(validation) - 1, min(128, len(validation))).long()
         self.validation = validation.batch(chosen)
-        self.device = torch.device("cpu")
 
     def build_network(self) -> nn.Module:
         """The front of an untrained student."""

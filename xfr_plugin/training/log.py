@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import write_text
 
 __all__ = ["Record", "curve_figure", "read_log", "write_log"]
 
@@ -18,8 +18,7 @@ Record = dict[str, Any]
 
 def write_log(path: Path, records: list[Record]) -> None:
     """Write the whole log, so that a resumed run never holds lines of what was lost in between."""
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def read_log(path: Path) -> list[Record]:

@@ -7,19 +7,18 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.documents import Document
+from xfr_plugin.base.files import write_text
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
 
 __all__ = ["Manifest", "build_manifest", "read_manifest"]
 
 
-class Manifest(BaseModel):
+class Manifest(Document):
     """Files of a data set (paths relative to its root, in order) and their SHA-256."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     files: dict[str, str]
 
@@ -30,8 +29,7 @@ class Manifest(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the manifest as JSON, whole or not at all."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=0), encoding="utf-8")
+        write_text(path, self.model_dump_json(indent=0))
 
 
 def build_manifest(root: Path, files: Iterable[str]) -> Manifest:

@@ -105,7 +105,6 @@ class OutlinesTask(Task):
         self.order = mirror_order(self.train_faces.points)
         self.examples = len(self.train_faces)
         files = [f"lfw112/{file}" for file in all_files(train_people, held_out)]
-        self.device = torch.device("cpu")
         self.manifest = build_manifest(root, ["mesh468_aligned.npz", "regions.json", config.people, *files])
 
     def build_network(self) -> OutlineFinder:

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -33,7 +34,7 @@ __all__ = ["Pool", "PoolConfig", "build_pool", "mix_faces"]
 _CHUNK = 64
 
 
-class PoolConfig(BaseModel):
+class PoolConfig(Document):
     """What the pool holds beside every training face and its mirror image.
 
     Attributes:
@@ -43,8 +44,6 @@ class PoolConfig(BaseModel):
         scale: greatest relative change of size.
         shift: greatest shift as a share of the side.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mixes: int = Field(default=4, ge=0)
     mixed: float = Field(default=0.7, ge=0, le=1)

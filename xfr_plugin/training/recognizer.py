@@ -82,7 +82,6 @@ class DistillationTask(Task):
         self.validation = read_faces(config.faces, held_out, teacher.input_size)
         self.truth = embed_faces(teacher, self.validation)
         self.examples = len(self.pool)
-        self.device = torch.device("cpu")
 
     def build_network(self) -> nn.Module:
         """Build the student; train its front first, unless told otherwise."""

@@ -25,6 +25,7 @@ class Task(ABC):
         metric: name of the validation figure by which the best weights are chosen.
         maximise: whether a higher metric is better.
         manifest: the files that were used.
+        device: where the losses are computed.
     """
 
     network: nn.Module
@@ -32,6 +33,7 @@ class Task(ABC):
     metric: str
     maximise: bool = True
     manifest: Manifest = Manifest(files={})
+    device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def build_network(self) -> nn.Module:
@@ -53,7 +55,7 @@ class Task(ABC):
 
     def to(self, device: torch.device) -> None:
         """Move what the losses need; the network is moved by the engine."""
-        del device
+        self.device = device
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ class WindowAttribution(PerturbationPairAttribution):
         forward_func: Callable[..., Tensor],
         threshold: float | None = None,
         *,
-        sizes: Sequence[float],
-        spacing: float,
+        sizes: Sequence[float] = (6, 9, 14),
+        spacing: float = 1.25,
     ) -> None:
         super().__init__(forward_func, threshold)
         if not sizes:

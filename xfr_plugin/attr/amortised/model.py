@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from xfr_plugin.attr.amortised.network import Answers, EvidenceNetwork, hypothesis_logits
 from xfr_plugin.base.devices import check_device
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.weights import (
     halved,
     load_halved_into,
@@ -59,7 +60,7 @@ _NEITHER = 0.3
 _EVEN = 1e-3  # where no change of the score is expected, evenly
 
 
-class EvidenceCard(BaseModel):
+class EvidenceCard(Document):
     """Everything about an evidence network but its weights.
 
     Attributes:
@@ -74,7 +75,7 @@ class EvidenceCard(BaseModel):
         figures: measurements by name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     recognizer: str
     recognizer_sha256: str
@@ -84,7 +85,7 @@ class EvidenceCard(BaseModel):
     differs: float = Field(gt=0, le=2)
     alike: float = Field(gt=0, le=2)
     provenance: Provenance = Provenance()
-    figures: dict[str, float | str] = {}
+    figures: dict[str, float | str] = Field(default={})
 
     def build_network(self) -> EvidenceNetwork:
         """Build the network, with untrained weights."""

@@ -27,7 +27,7 @@ from xfr_plugin.base.captum import (
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
-from xfr_plugin.swaps.donors import synthetic_faces
+from xfr_plugin.swaps.donors import as_images, synthetic_faces
 from xfr_plugin.swaps.regions import FaceRegions, face_regions, named_errors, rasterize, regions_of
 
 __all__ = ["Counterfactual", "RegionalAnswer"]
@@ -335,18 +335,12 @@ class Counterfactual(PerturbationPairAttribution):
             raise InputError(
                 f"the population's faces are {tuple(faces.shape[2:])} pixels, the inputs {size}: resize them"
             )
-        faces = faces.to(images)
-        return faces if faces.shape[1] == images.shape[1] else _in_channels(faces, images.shape[1])
+        return as_images(faces, images)
 
     def _shown(self, count: int, show_progress: bool) -> Any:
         return (
             progress(desc=f"{self.get_name()} attribution", total=count) if show_progress else NullProgress()
         )
-
-
-def _in_channels(faces: Tensor, channels: int) -> Tensor:
-    """Grey faces for images that are not RGB."""
-    return faces.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
 
 
 def _stacked(answers: tuple[list[RegionalAnswer], ...], images: tuple[Tensor, ...]) -> list[Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from torch import Tensor
 
 from xfr_plugin.attr._base.masks import GaussianMasks
@@ -52,16 +50,6 @@ class Exchange(WindowAttribution):
     """
 
     reads_both_faces = True
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Tensor],
-        threshold: float | None = None,
-        *,
-        sizes: Sequence[float] = (6, 9, 14),
-        spacing: float = 1.25,
-    ) -> None:
-        super().__init__(forward_func, threshold, sizes=sizes, spacing=spacing)
 
     def _changed_scores(self, faces: FaceScores, windows: GaussianMasks) -> Tensor:
         if not faces.paired:

@@ -31,10 +31,11 @@ from importlib import resources
 from typing import Literal, TypeAlias
 
 import torch
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from xfr_plugin.attr.counterfactual.readings import ALONE_READINGS, PAIR_READINGS
+from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import WeightsError
 from xfr_plugin.swaps.regions import REGIONS
 
@@ -61,7 +62,7 @@ _STANDING_OUT = 2 / 3
 _EVEN = 1e-3  # where no intervention moves the score, evenly
 
 
-class HypothesisModel(BaseModel):
+class HypothesisModel(Document):
     """One hypothesis of one form; R regions, F readings.
 
     Attributes:
@@ -73,7 +74,7 @@ class HypothesisModel(BaseModel):
         effect: ≥ 0, change of the score by a planting, mean of the regions' means.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     mean: tuple[tuple[float, ...], ...]
     spread: tuple[tuple[float, ...], ...]
@@ -93,7 +94,7 @@ class HypothesisModel(BaseModel):
         return torch.cat((logits, none), dim=-1)
 
 
-class CounterfactualModel(BaseModel):
+class CounterfactualModel(Document):
     """Both hypotheses, for both forms.
 
     Attributes:
@@ -103,14 +104,14 @@ class CounterfactualModel(BaseModel):
         training: what it was fitted on, in words and numbers.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     format: Literal["xfr-counterfactual/2"] = "xfr-counterfactual/2"
     regions: tuple[str, ...] = REGIONS
     hypotheses: dict[Form, dict[Hypothesis, HypothesisModel]] = Field(
         validation_alias=AliasChoices("hypotheses", "stories")  # which older files call them
     )
-    training: dict[str, str | int | float] = {}
+    training: dict[str, str | int | float] = Field(default={})
 
     @model_validator(mode="after")
     def _check_shapes(self) -> CounterfactualModel:

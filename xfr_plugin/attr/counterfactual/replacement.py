@@ -12,7 +12,7 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.scoring import FaceScores
 from xfr_plugin.attr._base.windows import WindowAttribution
 from xfr_plugin.base.options import checked_at_least
-from xfr_plugin.swaps.donors import synthetic_faces
+from xfr_plugin.swaps.donors import as_images, synthetic_faces
 
 __all__ = ["Replacement"]
 
@@ -70,9 +70,6 @@ class Replacement(WindowAttribution):
         self.seed = seed
 
     def _changed_scores(self, faces: FaceScores, windows: GaussianMasks) -> Tensor:
-        channels = faces.images.shape[1]
-        donors = synthetic_faces(self.donors, faces.shape, self.seed).to(faces.images)
-        if channels != 3:
-            donors = donors.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+        donors = as_images(synthetic_faces(self.donors, faces.shape, self.seed), faces.images)
         scores = [faces.scores_with(donor.expand_as(faces.images), windows) for donor in donors]
         return torch.stack(scores).mean(dim=0)

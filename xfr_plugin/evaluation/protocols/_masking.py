@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._base.scoring import Fill, _fill_images, checked_fill
-from xfr_plugin.base.statistics import smoothed
+from xfr_plugin.base.options import checked_at_least
+from xfr_plugin.base.statistics import checked_smoothing, smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
@@ -73,9 +74,8 @@ class MaskingProtocol(MapProtocol):
         if isinstance(fills, str) or not fills:
             raise InputError(f"fills must be a sequence of at least one fill, got {fills!r}")
         self.fills = tuple(dict.fromkeys(checked_fill(fill) for fill in fills))
-        if steps < 1 or not 0 <= smoothing < 1:
-            raise InputError(f"steps ≥ 1 and smoothing in 0 … 1 are needed, got {steps} and {smoothing:g}")
-        self.steps, self.smoothing = steps, float(smoothing)
+        self.steps = checked_at_least("steps", steps, 1)
+        self.smoothing = checked_smoothing(smoothing)
         self.sides = "probe" if self.faces == ("probe",) else "both"
 
     def judge(self, pair: EvaluationPair, maps: PairMaps, setting: Setting) -> Iterator[Measurement]:

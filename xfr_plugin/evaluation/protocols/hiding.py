@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xfr_plugin.base.statistics import smoothed
+from xfr_plugin.base.options import checked_at_least
+from xfr_plugin.base.statistics import checked_smoothing, smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
@@ -112,9 +113,8 @@ class Hiding(MapProtocol):
     options = ("steps", "smoothing")
 
     def __init__(self, *, steps: int = 20, smoothing: float = 0.04) -> None:
-        if steps < 1 or not 0 <= smoothing < 1:
-            raise InputError(f"steps ≥ 1 and smoothing in 0 … 1 are needed, got {steps} and {smoothing:g}")
-        self.steps, self.smoothing = steps, float(smoothing)
+        self.steps = checked_at_least("steps", steps, 1)
+        self.smoothing = checked_smoothing(smoothing)
 
     def salient_sign(self, pair: EvaluationPair) -> int:
         """In the dissimilar game, what argues against a match is salient."""

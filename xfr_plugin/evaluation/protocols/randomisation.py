@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.options import checked_choice
-from xfr_plugin.base.statistics import SMOOTHING
+from xfr_plugin.base.statistics import SMOOTHING, checked_smoothing
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
@@ -73,10 +73,8 @@ class Randomisation(MethodProtocol):
     ) -> None:
         if not depths or not all(0 < depth <= 1 for depth in depths):
             raise InputError(f"depths are shares of the layers, above 0 and up to 1, got {depths!r}")
-        checked_choice("noise", noise, *get_args(Noise))
-        if not 0 <= smoothing < 1:
-            raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
-        self.depths, self.noise, self.smoothing = tuple(sorted(set(depths))), noise, float(smoothing)
+        self.noise: Noise = checked_choice("noise", noise, *get_args(Noise))
+        self.depths, self.smoothing = tuple(sorted(set(depths))), checked_smoothing(smoothing)
 
     def judge(
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfr_plugin.attr.registry import Method
-from xfr_plugin.base.statistics import SMOOTHING
-from xfr_plugin.errors import InputError
+from xfr_plugin.base.statistics import SMOOTHING, checked_smoothing
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import Attributions, explained, rank_correlation
 
@@ -45,9 +44,7 @@ class Symmetry(MethodProtocol):
     options = ("smoothing",)
 
     def __init__(self, *, smoothing: float = SMOOTHING) -> None:
-        if not 0 <= smoothing < 1:
-            raise InputError(f"smoothing is a share of the face's height, 0 … 1, got {smoothing:g}")
-        self.smoothing = float(smoothing)
+        self.smoothing = checked_smoothing(smoothing)
         self._attributions = Attributions()
 
     def judge(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import atomic_path, write_text
 from xfr_plugin.errors import ResultError
 from xfr_plugin.evaluation.report.plots import draw_plots
 from xfr_plugin.evaluation.report.tables import markdown
@@ -33,8 +33,7 @@ def write_results(results: Results, folder: Path) -> list[Path]:
     try:
         plots = draw_plots(results, folder)
         document = folder / "results.md"
-        with atomic_path(document) as temporary:
-            temporary.write_text(markdown(results, [path.name for path in plots]), encoding="utf-8")
+        write_text(document, markdown(results, [path.name for path in plots]))
         tables = [
             _write_csv(folder / "results.csv", Record._fields, results.records),
             _write_csv(folder / "summary.csv", SummaryRow._fields, results.summary()),

@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from xfr_plugin.attr._base.prepared import pixel_maps
+from xfr_plugin.base.documents import Document
 from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.faces.regions import RegionMap
@@ -27,7 +27,7 @@ BLUR = 5 / 112
 """Maps are blurred before they are scored, so that grain and patch size do not decide: σ as a share of the height."""
 
 
-class PlantedScore(BaseModel):
+class PlantedScore(Document):
     """How one map of one planted pair did.
 
     Attributes:
@@ -45,8 +45,6 @@ class PlantedScore(BaseModel):
         energy: see `localisation.energy_ratio`.
         pointing: see `localisation.points_inside`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str
     index: int
