@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xfr_plugin.base.files import atomic_path
+from xfr_plugin.cli.output import print_lines
 
 app = typer.Typer()
 
@@ -26,4 +27,4 @@ def schemas_command(
     for name, schema in json_schemas().items():
         with atomic_path(out / f"{name}.json") as temporary:
             temporary.write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
-    typer.echo(str(out))
+    print_lines(str(out))
