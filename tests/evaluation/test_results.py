@@ -13,12 +13,15 @@ import pytest
 from helpers.evaluation_faces import PEOPLE, judge, pair_list, small_recognizer, write_faces
 from typer.testing import CliRunner
 
+from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.cli.evaluate import duration
 from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import MapProtocol, PlantedPlan, Results, read_pair_list, write_plantings
 from xfr_plugin.evaluation.pairs import balanced
 from xfr_plugin.evaluation.report.curves import cost_figure
+from xfr_plugin.evaluation.report.tables import markdown
+from xfr_plugin.evaluation.results import Failure
 from xfr_plugin.evaluation.summary import clustered_means, medians
 from xfr_plugin.faces import RegionMap, template_regions
 from xfr_plugin.faces.folder import in_split
@@ -281,3 +284,25 @@ def test_the_snippets_of_the_page(
     exec(second, space)
     results = judge(faces, tmp_path / "own", protocols=[space["Concentration"]()], limit=2)
     assert all(0.1 <= record.value <= 1 for record in results.records if record.protocol == "concentration")
+
+
+@pytest.mark.parametrize(
+    "text", ["a | b", "`x` | y", "line\nbreak | c", "<script>", "[x](y)", "*b* _i_ ~s~", "$m$", "\\|"]
+)
+def test_text_of_others_stays_in_its_cell(results: Results, text: str) -> None:
+    named = results.manifest.model_copy(update={"recognizer": {"name": text}})
+    failures = (Failure("pair", text, text, text),)
+    page = markdown(replace(results, manifest=named, failures=failures), [])
+    (row,) = [
+        line for line in page.splitlines() if line.endswith("|") and line.count(markdown_text(text)) == 3
+    ]
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 5  # those of the table
+    assert not re.search(r"(?<!\\)[<`*$\[]", row)
+    heading = page.split("# Evaluation\n\n")[1].splitlines()[0]
+    assert heading.startswith(f"{code_span(text)}, threshold")
+
+
+def test_code_spans_hold_backticks() -> None:
+    assert code_span("a`b") == "`` a`b ``"
+    assert code_span("``") == "``` `` ```"
+    assert code_span("plain_name") == "`plain_name`"

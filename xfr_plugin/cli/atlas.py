@@ -11,6 +11,7 @@ import typer
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.cli.options import DEFAULT_OUT, DecoderOption, DeviceOption, OutOption, RecognizerOption
+from xfr_plugin.cli.output import print_lines
 from xfr_plugin.cli.reconstruct import DPI, open_explainer
 from xfr_plugin.errors import InputError
 
@@ -47,10 +48,10 @@ def atlas_command(
         for name, figure in pictures.items():
             with atomic_path(out / name) as temporary:
                 figure.savefig(temporary, dpi=DPI)
-            typer.echo(f"picture: {out / name}")
+            print_lines(f"picture: {out / name}")
         table = out / "channel_regions.csv"
         write_channel_table(matrix, table)
-    typer.echo(f"table:   {table}")
+    print_lines(f"table:   {table}")
 
 
 def write_channel_table(matrix: ChannelRegions, path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.cli.options import (
@@ -20,7 +19,7 @@ from xfr_plugin.cli.options import (
     RecognizerOption,
     ThresholdOption,
 )
-from xfr_plugin.cli.output import print_plain
+from xfr_plugin.cli.output import print_lines, terminal
 
 app = typer.Typer()
 
@@ -53,8 +52,8 @@ def bilrp_command(
         alignment=alignment,
     )
     picture, table = write_matches(matches, out)
-    console, decision = Console(), matches.verification
+    decision = matches.verification
     verdict = "MATCH" if decision.match else "NO MATCH"
-    print_plain(console, f"{verdict}  score {decision.score:.4f}, threshold {decision.threshold:.4f}")
-    console.print(matches_table(matches))
-    print_plain(console, f"picture: {picture}\ntable:   {table}")
+    print_lines(f"{verdict}  score {decision.score:.4f}, threshold {decision.threshold:.4f}")
+    terminal().print(matches_table(matches))
+    print_lines(f"picture: {picture}", f"table:   {table}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.cli.codes import EXIT_CODES
@@ -28,7 +28,7 @@ from xfr_plugin.cli.options import (
     names,
     options_by_method,
 )
-from xfr_plugin.cli.output import print_decision, print_document, print_files, working
+from xfr_plugin.cli.output import print_decision, print_document, print_files, terminal, working
 
 app = typer.Typer()
 
@@ -75,20 +75,19 @@ def compare_command(
             fmr=fmr,
             alignment=alignment,
             faces=(face_a, face_b),
-            progress=lambda name, number, count: status.update(f"{name} ({number} of {count}) …"),
+            progress=lambda name, number, count: status.update(Text(f"{name} ({number} of {count}) …")),
             check=check,
         )
         picture, document = comparison.save(out)
     if as_json:
         print_document(document.read_text(encoding="utf-8"))
         return
-    console = Console()
-    print_decision(console, comparison.verification)
+    console = terminal()
+    print_decision(comparison.verification)
     console.print(comparison_table(comparison))
     console.print(
         "agrees: median rank correlation with the other methods. Most for and against: the region with the most "
         "net evidence, in % of all evidence in the face, probe | reference; large regions hold much. Methods that "
-        "agree can be wrong together.",
-        highlight=False,
+        "agree can be wrong together."
     )
-    print_files(console, comparison.notes, picture, document)
+    print_files(comparison.notes, picture, document)

@@ -7,11 +7,10 @@ import warnings
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.cli.options import OutOption, RecognizerOption
-from xfr_plugin.cli.output import print_plain, working
+from xfr_plugin.cli.output import print_lines, working
 from xfr_plugin.errors import FaceWarning
 
 app = typer.Typer()
@@ -31,6 +30,6 @@ def demo_command(
         warnings.simplefilter("ignore", FaceWarning)  # the pictures say the same
         pictures = run_demo(out, model)
     lines = [f"recognizer {model.name}: {model.provenance.source} ({model.provenance.licence})"]
-    lines += [f"{result}\n    {picture}" for result, picture in pictures]
+    lines += [line for result, picture in pictures for line in (result, f"    {picture}")]
     lines += [f"done in {time.perf_counter() - start:.0f} s; the pictures are in {out}"]
-    print_plain(Console(), "\n".join(lines))
+    print_lines(*lines)

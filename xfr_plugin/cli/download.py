@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from xfr_plugin.cli.output import print_lines
 from xfr_plugin.errors import InputError
 
 app = typer.Typer()
@@ -20,4 +21,4 @@ def download_command(name: Annotated[str, typer.Argument(help="Name of a recogni
     weights = zoo_card(name).weights
     if weights is None or weights.url is None:
         raise InputError(f"the weights of {name} have no public address")
-    typer.echo(str(download_weights(weights.url, weights.sha256, weights.file, progress=True)))
+    print_lines(str(download_weights(weights.url, weights.sha256, weights.file, progress=True)))

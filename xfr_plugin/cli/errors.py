@@ -20,6 +20,7 @@ from typing import TextIO
 import typer
 
 from xfr_plugin.base.files import reason
+from xfr_plugin.base.text import printable
 from xfr_plugin.cli.codes import (
     EXIT_BAD_INPUT,
     EXIT_CLOSED_PIPE,
@@ -109,7 +110,8 @@ def _failed(error: BaseException) -> Ended:
         if isinstance(cause, OSError) and cause.filename is None and cause.errno in _OF_OUTPUT:
             return _unwritten(cause)
     if os.environ.get("XFR_TRACEBACK"):
-        _say("".join(traceback.format_exception(error)))
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            _say(line)
     text = " ".join(str(error).split())
     _say(
         f"xfr: error: {type(error).__name__}: {text} (not foreseen: XFR_TRACEBACK=1 shows where it came from)"
@@ -147,7 +149,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 def _say(line: str) -> None:
     """Write a line to stderr; where that cannot be written to, there is nobody to tell."""
     try:
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
     except (OSError, ValueError):
         _discard(sys.stderr)
 

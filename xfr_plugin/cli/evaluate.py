@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
@@ -24,7 +23,7 @@ from xfr_plugin.cli.options import (
     names,
     options_by_method,
 )
-from xfr_plugin.cli.output import print_plain, working
+from xfr_plugin.cli.output import print_lines, terminal, working
 from xfr_plugin.errors import InputError
 
 if TYPE_CHECKING:
@@ -137,21 +136,19 @@ def evaluate_command(
             only_report=only_report,
             progress=progress,
         )
-    console = Console()
     with working("tables and plots"):
         written = results.save(out)
-    for path in written:
-        print_plain(console, str(path))
+    print_lines(*map(str, written))
     if results.failures:
-        console.print(f"{len(results.failures)} judgements could not be made: see {out / 'failures.csv'}")
+        print_lines(f"{len(results.failures)} judgements could not be made: see {out / 'failures.csv'}")
 
 
 @contextmanager
 def _progress(is_shown: bool) -> Iterator[Callable[[Step], None] | None]:
     """A bar where somebody looks, a line now and then elsewhere; an interrupted run says how to go on."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -165,7 +162,7 @@ def _progress(is_shown: bool) -> Iterator[Callable[[Step], None] | None]:
         left = "" if step.remaining is None else f"about {duration(step.remaining)} left"
         bar.update(task, description=step.method, completed=step.done, total=step.total, left=left)
         if not console.is_terminal and (step.done % _EVERY == 0 or step.done == step.total):
-            console.print(f"{step.done} of {step.total} {left}", highlight=False)
+            console.print(f"{step.done} of {step.total} {left}")
 
     try:
         with bar:

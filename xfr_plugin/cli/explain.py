@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.cli.codes import EXIT_CODES
@@ -29,7 +28,14 @@ from xfr_plugin.cli.options import (
     TokenOption,
     read_options,
 )
-from xfr_plugin.cli.output import print_decision, print_document, print_files, working
+from xfr_plugin.cli.output import (
+    print_decision,
+    print_document,
+    print_files,
+    print_lines,
+    terminal,
+    working,
+)
 
 app = typer.Typer()
 
@@ -75,9 +81,9 @@ def explain_command(
         if as_json:
             print_document(answer.model_dump_json(indent=1))
             return
-        print_decision(Console(), answer.decision)
-        print_answer(Console(), answer)
-        typer.echo(f"written:  {', '.join(map(str, files))}")
+        print_decision(answer.decision)
+        print_answer(answer)
+        print_lines(f"written:  {', '.join(map(str, files))}")
         return
     from xfr_plugin import explain, load_recognizer
     from xfr_plugin.cli.tables import faithfulness_table, region_table
@@ -99,9 +105,9 @@ def explain_command(
     if as_json:
         print_document(document.read_text(encoding="utf-8"))
         return
-    console = Console()
-    print_decision(console, explanation.verification)
+    console = terminal()
+    print_decision(explanation.verification)
     console.print(region_table(explanation))
     if explanation.faithfulness is not None:
         console.print(faithfulness_table(explanation.faithfulness))
-    print_files(console, explanation.notes, picture, document)
+    print_files(explanation.notes, picture, document)

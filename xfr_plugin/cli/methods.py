@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import typer
-from rich.console import Console
 
 from xfr_plugin.cli.options import JsonOption
-from xfr_plugin.cli.output import print_document
+from xfr_plugin.cli.output import print_document, terminal
 
 app = typer.Typer()
 
@@ -22,4 +21,4 @@ def methods_command(as_json: JsonOption = False) -> None:
     if as_json:
         print_document(json.dumps([method_card(method) for method in METHODS.values()], indent=1))
     else:
-        Console().print(methods_table(METHODS.values()))
+        terminal().print(methods_table(METHODS.values()))

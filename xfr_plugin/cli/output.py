@@ -1,30 +1,47 @@
-"""What several commands print: decisions, files, and that work goes on."""
+"""What several commands print: decisions, files, and that work goes on; all text from outside as it is."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
+
+from xfr_plugin.base.text import printable
 
 if TYPE_CHECKING:
     from xfr_plugin.explanation.verification import Verification
     from xfr_plugin.service.answers import Decision
 
-__all__ = ["print_decision", "print_document", "print_files", "print_plain", "working"]
+__all__ = ["print_decision", "print_document", "print_files", "print_lines", "terminal", "working"]
+
+
+class _Terminal(Console):
+    """A console on which strings are text: no markup, no emoji, no control characters. `Text` has styles."""
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **settings)
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """The only way to make a console here."""
+    return _Terminal(markup=False, emoji=False, highlight=False, stderr=stderr)
 
 
 def working(what: str) -> Status:
     """Show that work goes on, where somebody looks, as long as the block runs."""
-    return Console(stderr=True).status(f"{what} …")
+    return terminal(stderr=True).status(Text(f"{what} …"))
 
 
-def print_plain(console: Console, text: str) -> None:
-    """Print as it is: no colours for numbers and paths, no line breaks."""
-    console.print(text, highlight=False, soft_wrap=True)
+def print_lines(*lines: str | Text) -> None:
+    """Print lines, each on one however long it is."""
+    console = terminal()
+    for line in lines:
+        console.print(printable(line) if isinstance(line, str) else line, soft_wrap=True)
 
 
 def print_document(text: str) -> None:
@@ -33,19 +50,17 @@ def print_document(text: str) -> None:
     sys.stdout.flush()
 
 
-def print_decision(console: Console, decision: Verification | Decision) -> None:
+def print_decision(decision: Verification | Decision) -> None:
     """Print verdict, score and threshold."""
-    verdict = "[bold blue]MATCH[/]" if decision.match else "[bold red]NO MATCH[/]"
+    verdict = Text("MATCH", "bold blue") if decision.match else Text("NO MATCH", "bold red")
     sign = "≥" if decision.match else "<"
-    print_plain(
-        console,
-        f"{verdict}  score {decision.score:.4f} {sign} threshold {decision.threshold:.4f} "
-        f"({decision.threshold_source}), margin {decision.margin:+.4f}",
+    words = (
+        f"  score {decision.score:.4f} {sign} threshold {decision.threshold:.4f} "
+        f"({decision.threshold_source}), margin {decision.margin:+.4f}"
     )
+    print_lines(Text.assemble(verdict, printable(words)))
 
 
-def print_files(console: Console, notes: Iterable[str], picture: Path, document: Path) -> None:
+def print_files(notes: Iterable[str], picture: Path, document: Path) -> None:
     """Print what may make an answer less reliable, and where it was written."""
-    for note in notes:
-        print_plain(console, f"note: {note}")
-    print_plain(console, f"picture:  {picture}\ndocument: {document}")
+    print_lines(*(f"note: {note}" for note in notes), f"picture:  {picture}", f"document: {document}")

@@ -16,6 +16,7 @@ from xfr_plugin.cli.options import (
     ThresholdOption,
     names,
 )
+from xfr_plugin.cli.output import print_lines
 from xfr_plugin.errors import InputError
 
 app = typer.Typer()
@@ -87,6 +88,6 @@ def package_command(
     )
     archive = build_archive(plan, out)
     write_model_store(out, name, deployment, plan.workers)
-    typer.echo(
-        f"{archive} ({archive.stat().st_size / 2**20:.1f} MiB)\nstart it: xfr serve --model-store {out}"
+    print_lines(
+        f"{archive} ({archive.stat().st_size / 2**20:.1f} MiB)", f"start it: xfr serve --model-store {out}"
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
+
+from xfr_plugin.cli.output import terminal
 
 app = typer.Typer()
 
@@ -24,4 +25,4 @@ def recognizers_command() -> None:
         table.add_row(
             name, card.architecture, size, threshold, card.provenance.licence, card.provenance.source
         )
-    Console().print(table)
+    terminal().print(table)

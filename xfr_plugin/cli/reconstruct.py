@@ -17,6 +17,7 @@ from xfr_plugin.cli.options import (
     OutOption,
     RecognizerOption,
 )
+from xfr_plugin.cli.output import print_lines
 
 if TYPE_CHECKING:
     from xfr_plugin.attr import ReconstructionExplainer
@@ -78,7 +79,7 @@ def reconstruct_command(
             "warning: the picture holds a likeness decoded from the embedding; treat it as personal data",
             err=True,
         )
-    typer.echo(f"picture: {picture}")
+    print_lines(f"picture: {picture}")
 
 
 def open_explainer(

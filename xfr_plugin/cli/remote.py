@@ -6,12 +6,11 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.base.files import atomic_path, writing_to
-from xfr_plugin.cli.output import print_plain
+from xfr_plugin.cli.output import print_lines, terminal
 from xfr_plugin.errors import InputError, PhotoNotFoundError
 
 if TYPE_CHECKING:
@@ -76,15 +75,14 @@ def save_answer(answer: Answer, folder: Path) -> list[Path]:
     return [folder / file for file in files]
 
 
-def print_answer(console: Console, answer: Answer) -> None:
+def print_answer(answer: Answer) -> None:
     """The reasons of an answer, and its warnings."""
     if answer.explanation is not None:
-        console.print(_regions(answer.explanation))
-        for sentence in answer.explanation.words or ():
-            print_plain(console, sentence)
+        terminal().print(_regions(answer.explanation))
+        print_lines(*(answer.explanation.words or ()))
     for warned in answer.warnings:
         whose = f"{warned.face}: " if warned.face else ""
-        print_plain(console, f"note: {whose}{warned.message}")
+        print_lines(f"note: {whose}{warned.message}")
 
 
 def _regions(explanation: ExplanationAnswer) -> Table:

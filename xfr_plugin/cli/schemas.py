@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from xfr_plugin.base.files import write_text
+from xfr_plugin.cli.output import print_lines
 
 app = typer.Typer()
 
@@ -25,4 +26,4 @@ def schemas_command(
     out.mkdir(parents=True, exist_ok=True)
     for name, schema in json_schemas().items():
         write_text(out / f"{name}.json", json.dumps(schema, indent=1) + "\n")
-    typer.echo(str(out))
+    print_lines(str(out))

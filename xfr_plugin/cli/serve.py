@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from xfr_plugin.cli.output import print_lines, terminal
 from xfr_plugin.cli.package import DEFAULT_STORE
 from xfr_plugin.errors import InputError
 
@@ -35,23 +35,23 @@ def serve_command(
 
     ports = free_ports() if port == 0 else Ports(port, port + 1, port + 2, grpc_port, grpc_port + 1)
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     try:
         with start_server(model_store, run_dir, host=host, ports=ports) as server:
             with console.status("starting …"):
                 server.wait(timeout)
-            typer.echo(
-                f"ready:  {server.url} (gRPC {host}:{ports.grpc}, management {server.management_url})\n"
-                f"token:  {server.key_file} (inference)\n"
-                f"logs:   {server.run_dir / 'logs'}\n"
-                f"try it: {_curl(server.url, server.model, server.key_file)}\n"
-                "stop:   Ctrl-C"
+            print_lines(
+                f"ready:  {server.url} (gRPC {host}:{ports.grpc}, management {server.management_url})",
+                f"token:  {server.key_file} (inference)",
+                f"logs:   {server.run_dir / 'logs'}",
+                f"try it: {_curl(server.url, server.model, server.key_file)}",
+                "stop:   Ctrl-C",
             )
             while server.process.poll() is None:
                 time.sleep(0.2)
             raise InputError(f"the server stopped by itself: see {server.run_dir}")
     except KeyboardInterrupt:
-        typer.echo("stopped")
+        print_lines("stopped")
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

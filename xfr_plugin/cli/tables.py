@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.text import printable
 from xfr_plugin.explanation.comparison import Comparison, MethodResult
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence, net_shares
 from xfr_plugin.explanation.faithfulness import Faithfulness
@@ -27,11 +28,11 @@ def methods_table(methods: Iterable[Method]) -> Table:
         show_lines=True,
     )
     for method in methods:
-        options = escape(", ".join(f"{name}={_value(value)}" for name, value in method.options().items()))
-        source = f"{method.paper} ({method.year})"
+        options = ", ".join(f"{name}={_value(value)}" for name, value in method.options().items())
+        source = f"\n{method.paper} ({method.year})\n"
         table.add_row(
-            f"[bold]{method.name}[/]",
-            f"[bold]{escape(method.title)}[/]\n{escape(source)}\n[cyan]{options}[/]",
+            Text(method.name, "bold"),
+            Text.assemble((method.title, "bold"), source, (options, "cyan")),
             method.needs,
             method.cost,
         )
@@ -75,7 +76,7 @@ def faithfulness_table(found: Faithfulness) -> Table:
         Column("random", justify="right", no_wrap=True),
         Column("their 5–95 %", justify="right", no_wrap=True),
         Column("z", justify="right", no_wrap=True),
-        title=f"does the score follow? [bold]{found.verdict}[/] ({statistic})",
+        title=Text.assemble("does the score follow? ", (found.verdict, "bold"), f" ({statistic})"),
     )
     for row in found.rows:
         table.add_row(
@@ -111,9 +112,9 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
-def _answer(comparison: Comparison, result: MethodResult) -> tuple[str, ...]:
+def _answer(comparison: Comparison, result: MethodResult) -> tuple[str | Text, ...]:
     if result.explanation is None:
-        return "", f"[red]no answer: {escape(result.error or '')}[/]", ""
+        return "", Text(f"no answer: {printable(result.error or '')}", "red"), ""
     agreement = comparison.agreement.with_others(result.method)
     sides = (result.explanation.probe, result.explanation.reference)
     return (

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.cli.options import DeviceOption, RecognizerOption, SeedOption
+from xfr_plugin.cli.output import print_lines, terminal
 
 if TYPE_CHECKING:
     from xfr_plugin.training.engine import Outcome
@@ -73,7 +73,7 @@ def recognizer(
         from xfr_plugin.training.publish import publish_recognizer
 
         figures = publish_recognizer(settings, publish, publish.stem).figures
-        Console().print({name: value for name, value in figures.items() if isinstance(value, float)})
+        print_lines(str({name: value for name, value in figures.items() if isinstance(value, float)}))
 
 
 @app.command()
@@ -160,7 +160,7 @@ def regions(
 
     model = load_recognizer(recognizer, device=device)
     add_regional_evidence(decoder, model, faces, out, exchanges=exchanges, seed=seed)
-    Console().print(f"decoder with regional evidence: {out}", soft_wrap=True)
+    print_lines(f"decoder with regional evidence: {out}")
 
 
 @app.command()
@@ -182,7 +182,7 @@ def counterfactual(
     from xfr_plugin.training.counterfactual import train_counterfactual
 
     model = load_recognizer(recognizer, device=device)
-    with Progress(console=Console(stderr=True)) as bar:
+    with Progress(console=terminal(stderr=True)) as bar:
         task = bar.add_task("examples", total=None)
         fitted = train_counterfactual(
             model,
@@ -193,7 +193,7 @@ def counterfactual(
             publish=publish,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    Console().print(dict(fitted.training))
+    print_lines(str(dict(fitted.training)))
 
 
 @app.command()
@@ -223,14 +223,13 @@ def evidence(
 
 def _report(outcome: Outcome, run: Path) -> None:
     """Print the best validation as a table, and where everything is."""
-    console = Console()
     table = Table(title=f"best of {len(outcome.records)} validations")
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in outcome.best.items():
         table.add_row(name, _shown(value))
-    console.print(table)
-    console.print(f"weights, log and curves: {run}", soft_wrap=True)
+    terminal().print(table)
+    print_lines(f"weights, log and curves: {run}")
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.cli.codes import EXIT_CODES, EXIT_MATCH, EXIT_NON_MATCH, Ended
@@ -53,8 +52,8 @@ def verify_command(
         if as_json:
             print_document(answer.model_dump_json(indent=1))
         else:
-            print_decision(Console(), answer.decision)
-            print_answer(Console(), answer)
+            print_decision(answer.decision)
+            print_answer(answer)
         raise Ended(EXIT_MATCH if answer.decision.match else EXIT_NON_MATCH)
     from xfr_plugin import load_recognizer, verify
 
@@ -70,5 +69,5 @@ def verify_command(
     if as_json:
         print_document(decision.model_dump_json(indent=1))
     else:
-        print_decision(Console(), decision)
+        print_decision(decision)
     raise Ended(EXIT_MATCH if decision.match else EXIT_NON_MATCH)

@@ -169,7 +169,7 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[str, float,
             for angle in (0, 180, 60, 120, 240, 300, 90, 270):
                 dx, dy = radius * np.cos(np.radians(angle)), radius * np.sin(np.radians(angle))
                 label = axes.annotate(
-                    name, (x, y), (dx, dy), textcoords="offset points", fontsize=8, va="center",
+                    name, (x, y), (dx, dy), textcoords="offset points", fontsize=8, va="center", parse_math=False,
                     ha="left" if dx > 3 else "right" if dx < -3 else "center",
                     arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6"} if radius > 14 else None,
                 )  # fmt: skip
@@ -186,7 +186,7 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[str, float,
                 break
         _, _, dx, dy, radius, box = min(choices, key=lambda choice: choice[:2])
         axes.annotate(
-            name, (x, y), (dx, dy), textcoords="offset points", fontsize=8, va="center",
+            name, (x, y), (dx, dy), textcoords="offset points", fontsize=8, va="center", parse_math=False,
             ha="left" if dx > 3 else "right" if dx < -3 else "center",
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6"} if radius > 14 else None,
         )  # fmt: skip

@@ -25,6 +25,7 @@ from xfr_plugin.evaluation.report.style import (
 )
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.summary import SummaryRow
+from xfr_plugin.explanation.figures.lettering import as_written
 from xfr_plugin.swaps.planting import PLANTED_REGIONS
 
 __all__ = ["agreement_figure", "draw_plots", "ranking_figure", "region_figure"]
@@ -45,7 +46,7 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
     for name, figure in figures.items():
         if figure is not None:
             with atomic_path(folder / name) as temporary:
-                figure.savefig(temporary, dpi=120, format="png")
+                as_written(figure).savefig(temporary, dpi=120, format="png")
             paths.append(folder / name)
     return paths
 

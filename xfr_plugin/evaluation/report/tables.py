@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.results import AGREEMENT, Results
@@ -56,8 +57,8 @@ def _heading(results: Results) -> str:
     lines = [
         "# Evaluation",
         "",
-        f"`{run.recognizer['name']}`, threshold {run.threshold:.4g}; seed {run.seed}; regions from the {run.regions}"
-        f"; xfr-plugin {run.versions['xfr-plugin']}, torch {run.versions['torch']}. "
+        f"{code_span(str(run.recognizer['name']))}, threshold {run.threshold:.4g}; seed {run.seed}; "
+        f"regions from the {run.regions}; xfr-plugin {run.versions['xfr-plugin']}, torch {run.versions['torch']}. "
         f"{len(pairs)} pairs ({genuine} genuine), {len(planted)} planted pairs. Means over pairs with 95 % bootstrap "
         "intervals, in which pairs of one probe's person are drawn together. Best in bold, chance last; "
         "intervals of neighbours that overlap mean that their order is not known.",
@@ -138,7 +139,7 @@ def _leads(results: Results, lookup: Lookup, game: str) -> str:
     ):
         ahead = {row.method: row for row in results.leads(best, "planted", kind, metric)}
         columns.append((heading, ahead.get, None))
-    text = f"Lead of `{best}` on the same plantings; where an interval lies above 0, it is ahead."
+    text = f"Lead of {code_span(best)} on the same plantings; where an interval lies above 0, it is ahead."
     return f"{text}\n\n{_table(results, columns)}"
 
 
@@ -164,7 +165,7 @@ def _note(results: Results, lookup: Lookup, kind: str) -> str:
 def _generic(
     results: Results, lookup: Lookup, name: str, title: str, better: Mapping[str, bool]
 ) -> list[str]:
-    blocks = [f"## {title}"]
+    blocks = [f"## {markdown_text(title)}"]
     groups = dict.fromkeys((key[1], key[2]) for key in lookup.rows if key[0] == name)
     for kind, variant in groups:
         metrics = dict.fromkeys(
@@ -177,7 +178,7 @@ def _generic(
             for metric in metrics
         ]
         heading = ", ".join(text for text in (kind, variant) if text)
-        blocks += [f"### {heading}" if heading else "", _table(results, columns)]
+        blocks += [f"### {markdown_text(heading)}" if heading else "", _table(results, columns)]
     return blocks
 
 
@@ -201,7 +202,7 @@ def _failures(results: Results) -> str:
         return "No method failed on any pair."
     counts = Counter((f.method or "(pair)", f.protocol, f.error) for f in results.failures)
     lines = [
-        f"| {method} | {protocol} | {count} | {error.replace('|', '/')[:160]} |"
+        f"| {markdown_text(method)} | {markdown_text(protocol)} | {count} | {markdown_text(error[:160])} |"
         for (method, protocol, error), count in counts.most_common(40)
     ]
     head = "| method | protocol | pairs | why |\n|---|---|---|---|\n"
@@ -219,7 +220,7 @@ def _table(results: Results, columns: Sequence[Column]) -> str:
         return ""
     best = {i: _best([cells[n][i] for n in shown if n not in CHANCE_BASELINES], columns[i][2]) for i in used}
     lines = [
-        f"| method | {' | '.join(columns[i][0] for i in used)} |",
+        f"| method | {' | '.join(markdown_text(columns[i][0]) for i in used)} |",
         "|---" * (len(used) + 1) + "|",
     ]
     for name in sorted(shown, key=lambda name: _place(name, cells[name][used[0]], columns[used[0]][2])):
@@ -249,7 +250,7 @@ def _cell(row: SummaryRow | None, best: float | None) -> str:
 
 
 def _label(name: str) -> str:
-    return f"*{CHANCE_BASELINES[name].title}*" if name in CHANCE_BASELINES else f"`{name}`"
+    return f"*{CHANCE_BASELINES[name].title}*" if name in CHANCE_BASELINES else code_span(name)
 
 
 def _ranked(better: Mapping[str, bool], metric: str, kind: str) -> bool | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from xfr_plugin.channels.dwelling import Dwelling
 from xfr_plugin.channels.regions import ChannelRegions
 from xfr_plugin.errors import InputError
+from xfr_plugin.explanation.figures.lettering import as_written
 from xfr_plugin.reconstruction.decoder import Decoder
 
 __all__ = ["FaceChannels", "atlas_figure", "face_figure", "ordered_channels", "region_figure"]
@@ -89,7 +90,7 @@ def face_figure(face: FaceChannels) -> Figure:
         if row == 1:
             _label_ratios(bar.ax, _MAP_RATIO)
     for axes, channel, value in zip(panels[0], face.channels, face.values, strict=False):
-        axes.set_title(f"channel {channel}\n$e_k$ = {value:+.2f}", fontsize=8)
+        axes.set_title(f"channel {channel}\ne = {value:+.2f}", fontsize=8)
     figure.suptitle(face.title, fontsize=12)
     figure.supxlabel(
         "The channels whose ablation changes the decoded face most. A map shows where the decoder paints a channel,"
@@ -97,7 +98,7 @@ def face_figure(face: FaceChannels) -> Figure:
         fontsize=8,
         color="0.3",
     )
-    return figure
+    return as_written(figure)
 
 
 def atlas_figure(decoder: Decoder, columns: int = 16) -> Figure:
@@ -127,7 +128,7 @@ def atlas_figure(decoder: Decoder, columns: int = 16) -> Figure:
     bar.set_label("channel's map over the average channel's", fontsize=8)
     _label_ratios(bar.ax, _MAP_RATIO)
     figure.suptitle(f"Channel atlas of {decoder.card.name}", fontsize=12)
-    return figure
+    return as_written(figure)
 
 
 def region_figure(matrix: ChannelRegions, title: str = "Channels by region") -> Figure:
@@ -166,7 +167,7 @@ def region_figure(matrix: ChannelRegions, title: str = "Channels by region") -> 
     bar.set_label("share over the\naverage channel's", fontsize=8)
     _label_ratios(bar.ax, _REGION_RATIO)
     figure.suptitle(title, fontsize=12)
-    return figure
+    return as_written(figure)
 
 
 def ordered_channels(matrix: ChannelRegions) -> NDArray[np.int64]:

@@ -24,6 +24,7 @@ from xfr_plugin.explanation.figures.explanation import (
     full_colour_scale,
     overlay,
 )
+from xfr_plugin.explanation.figures.lettering import as_written
 
 __all__ = ["comparison_figure"]
 
@@ -70,7 +71,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     if explained:
         _draw_tables(page, grid + _TABLE_TITLE, comparison)
     _draw_words(page, comparison)
-    return page.figure
+    return as_written(page.figure)
 
 
 def _image_size(comparison: Comparison, cell: float) -> tuple[float, float]:

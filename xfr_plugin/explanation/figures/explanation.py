@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.explanation.explanation import Explanation, error_shares, net_shares
 from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.figures.lettering import as_written
 from xfr_plugin.explanation.verification import Verification
 
 __all__ = [
@@ -84,7 +85,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
         _draw_check(figure.add_subplot(below[1]), explanation.faithfulness)
     figure.suptitle(decision_title(explanation.verification), fontsize=15, fontweight="bold")
     figure.supxlabel(_caption(explanation), fontsize=8, color="0.3", wrap=True)
-    return figure
+    return as_written(figure)
 
 
 def _draw_faces(figure: Figure, grid: GridSpec, explanation: Explanation) -> None:

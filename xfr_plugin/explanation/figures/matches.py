@@ -17,6 +17,7 @@ from rich.table import Table
 
 from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.explanation.figures.explanation import AGAINST_COLOUR, FOR_COLOUR, decision_title
+from xfr_plugin.explanation.figures.lettering import as_written
 
 if TYPE_CHECKING:  # Zennit is slow to import
     from xfr_plugin.explanation.matches import RegionMatches
@@ -81,7 +82,7 @@ def matches_figure(matches: RegionMatches) -> Figure:
     _draw_matrix(figure, figure.add_subplot(grid[1, :]), matches)
     figure.suptitle(decision_title(matches.verification), fontsize=15, fontweight="bold")
     figure.supxlabel(_caption(matches), fontsize=8, color="0.3", wrap=True)
-    return figure
+    return as_written(figure)
 
 
 def _draw_face(axes: Axes, matches: RegionMatches, side: int, name: str) -> None:

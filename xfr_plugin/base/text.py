@@ -1,0 +1,36 @@
+"""Text that comes from outside (paths, names, messages), shown as the text that it is.
+
+A terminal, a picture and a Markdown page each read signs of their own into it: control characters, `[b]`, `:smile:`,
+`$…$`, `|`.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["code_span", "markdown_text", "printable"]
+
+_JOINERS = "\u200c\u200d"
+"""Invisible, and needed to write Persian and several Indic languages."""
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&])")
+
+
+def printable(text: str) -> str:
+    """One line of text: line breaks, control characters, marks that turn the direction of writing, and halves of
+    surrogate pairs are written as Python escapes them."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign in _JOINERS else ascii(sign)[1:-1] for sign in text)
+
+
+def markdown_text(text: str) -> str:
+    """Text for a Markdown page or a cell of its tables, in which every sign stands for itself."""
+    return _MARKDOWN.sub(r"\\\1", printable(text))
+
+
+def code_span(text: str) -> str:
+    """Text as code in Markdown; in a table too, where `|` would end the cell."""
+    line = printable(text).replace("|", r"\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
