@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import fx, nn
 
+from xfr_plugin.base.tracing import PrivateTracer
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["SHAPE_METHODS", "own_graph", "whole_graphs"]
@@ -29,7 +30,7 @@ SHAPE_METHODS = frozenset((*_MOVING, *_COPYING, "size", "dim", "chunk", "split")
 """Tensor methods that move values about, or ask for sizes: relevance follows the gradient."""
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(PrivateTracer):
     """Reads a module's forward function; modules for which `is_leaf` holds are not looked into."""
 
     def __init__(self, whole: bool) -> None:
@@ -50,13 +51,15 @@ def own_graph(module: nn.Module, whole: bool = False) -> Iterator[fx.Graph]:
     Raises:
         Exception: whatever tracing raises; forward functions whose flow depends on values cannot be read.
     """
-    before = set(module.__dict__)
+    tracer = _Tracer(whole)
+    graph = tracer.trace(module)
+    constants = {name: tracer.root.__dict__[name] for name in tracer.root.__dict__.keys() - module.__dict__}
+    module.__dict__.update(constants)
     try:
-        yield _Tracer(whole).trace(module)
+        yield graph
     finally:
-        for name in set(module.__dict__) - before:
-            if name.startswith("_tensor_constant"):
-                del module.__dict__[name]
+        for name in constants:
+            del module.__dict__[name]
 
 
 def whole_graphs(root: nn.Module) -> Iterator[tuple[nn.Module, fx.Graph]]:

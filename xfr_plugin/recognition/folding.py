@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from xfr_plugin.base.tracing import PrivateTracer
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["fold_batchnorm", "folded_recognizer", "safely_folded"]
@@ -24,7 +25,9 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
     if network.training or any(_has_hooks(module) for module in network.modules()):
         return network
     try:
-        folded: nn.Module = fuse(network)
+        tracer = PrivateTracer()
+        graph = tracer.trace(network)
+        folded: nn.Module = fuse(fx.GraphModule(tracer.root, graph), no_trace=True)
     except Exception:  # tracing foreign code can fail in any way, and folding is only a matter of speed
         return network
     return folded.to(memory_format=torch.channels_last)
