@@ -7,7 +7,6 @@ limit of small replacements, of |∂D/∂e_k|.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.base.options import checked_at_least, checked_choice
+from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.errors import InputError
 from xfr_plugin.reconstruction.atlas import normalised_maps
 from xfr_plugin.reconstruction.network import to_input_size
@@ -116,10 +116,7 @@ def _jacobian(decode: Decode, embeddings: Tensor) -> Change:
         points = embeddings[rows]
         directions = torch.zeros_like(points)
         directions[torch.arange(len(rows), device=rows.device), columns] = 1
-        with warnings.catch_warnings():
-            # what torch itself loads at the first call
-            warnings.filterwarnings("ignore", "`torch.jit", category=FutureWarning)
-            warnings.filterwarnings("ignore", "`torch.jit", category=DeprecationWarning)
+        with ignoring(FutureWarning, DeprecationWarning):  # of what torch itself loads at the first call
             # faces are decoded each on its own, so one forward-mode pass serves a whole batch of directions
             result: Tensor = torch.func.jvp(decode, (points,), (directions,))[1]
         return result.detach()

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, from_frame, to_frame
@@ -186,7 +187,7 @@ def _load(path: str | os.PathLike[str]) -> Outliner:
         raise WeightsError(
             f"{name} is no outline finder that this version reads: train one with `xfr train outlines`"
         )
-    with torch.random.fork_rng(devices=[]):  # a network is born with random weights
+    with seeded(0):  # a network is born with random weights
         network = OutlineFinder(*(_size(card, key, name) for key in ("points", "components", "width")))
     load_halved_into(network, state, name)
     features = _checked_features(card.get("features"), network.points, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xfr_plugin.base.files import reason, shown
+from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.errors import (
     InputError,
     PhotoError,
@@ -93,11 +93,9 @@ def _from_stream(stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: 
 
 def _decoded(stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: int) -> NDArray[np.uint8]:
     try:
-        with warnings.catch_warnings():
-            # the limit is enforced below, before decoding; damaged EXIF is not worth a warning
-            warnings.simplefilter("ignore")
-            with Image.open(stream, formats=_FORMATS) as image:
-                return _from_pil(image, name, max_pixels)
+        # the limit is enforced below, before decoding; damaged EXIF is not worth a warning
+        with ignoring(Warning), Image.open(stream, formats=_FORMATS) as image:
+            return _from_pil(image, name, max_pixels)
     except Image.DecompressionBombError as error:
         raise PhotoTooLargeError(f"{name} has far too many pixels (limit {max_pixels:,})") from error
     except PhotoError:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import warnings
 import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.errors import FaceWarning, XfrError
 from xfr_plugin.faces import AlignedFace, Alignment, Detector, prepare_face
 from xfr_plugin.service.deployment import Limits
@@ -60,8 +60,7 @@ def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face:
     """
     check_image(data, settings.limits)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FaceWarning)  # the same words are in the face's notes
+        with ignoring(FaceWarning):  # the same words are in the face's notes
             return prepare_face(
                 data,
                 settings.size,

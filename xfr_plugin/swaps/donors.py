@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import read_weights
 from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.reconstruction.files import list_decoders, load_decoder
@@ -48,7 +49,7 @@ def synthetic_faces(count: int, size: tuple[int, int] = (112, 112), seed: int = 
     Returns:
         N×3×H×W in [0, 1].
     """
-    with torch.random.fork_rng(devices=[]):  # networks are born with random weights
+    with seeded(0):  # networks are born with random weights
         decoder = load_decoder(_SOURCE)
     mean = decoder.mean_embedding
     drawn = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(seed)) / len(mean) ** 0.5

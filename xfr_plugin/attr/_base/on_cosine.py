@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch import Tensor
 
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
 
-__all__ = ["CosineAttribution", "checked_count", "forked_rng"]
+__all__ = ["CosineAttribution", "checked_count"]
 
 
 class CosineAttribution(PairAttribution):
@@ -28,7 +28,8 @@ class CosineAttribution(PairAttribution):
     def _attribute_pair(self, pair: Pair) -> Tensor:
         with torch.no_grad():
             partners = pair.partners_of(self._embed(pair)(pair.images))
-        head = _PartnerHead(self.forward_func, reference_kind="embedding")
+        # a replica: Captum hooks the layers that it looks at, and other threads may use them meanwhile
+        head = replica(_PartnerHead(self.forward_func, reference_kind="embedding"))
         maps = [self._maps(head, *batch) for batch in _batches(pair, partners, self._batch_size())]
         return torch.cat(maps).to(pair.images)
 
@@ -70,14 +71,6 @@ def _rows_of(value: Any, rows: slice, count: int) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value[rows] if value.ndim > 0 and len(value) == count else _Whole(value)
-
-
-@contextmanager
-def forked_rng(seed: int) -> Iterator[None]:
-    """Random numbers from a seed; the global generators are as before afterwards."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def checked_count(name: str, value: int) -> int:

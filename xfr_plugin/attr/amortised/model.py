@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import copy
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,6 +31,7 @@ from torch import Tensor
 from xfr_plugin.attr.amortised.network import Answers, EvidenceNetwork, hypothesis_logits
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.documents import Document
+from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import (
     halved,
     load_halved_into,
@@ -103,18 +103,22 @@ class EvidenceModel:
     def __init__(self, network: EvidenceNetwork, card: EvidenceCard) -> None:
         self.network = network.eval().requires_grad_(False)
         self.card = card
+        self._folded: EvidenceNetwork | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that are read, in the recognizer's network."""
         return tuple(name for name, _ in self.card.layers)
 
-    @cached_property
+    @property
     def folded(self) -> EvidenceNetwork:
         """The same function with BatchNorm folded into convolutions, which takes less time on a CPU."""
+        if self._folded is not None:
+            return self._folded
         network = copy.deepcopy(self.network)
         for name in ("tower", "compare"):
             setattr(network, name, fold_batchnorm(network.get_submodule(name)))
+        self._folded = network
         return network
 
     def check_recognizer(self, recognizer: Recognizer) -> None:
@@ -197,7 +201,7 @@ def load_evidence(
     if _CARD_KEY not in metadata:
         raise WeightsError(f"{path.name} holds no evidence network: train one with `xfr train evidence`")
     card = parse_card(EvidenceCard, metadata[_CARD_KEY], path.name)
-    with torch.random.fork_rng(devices=[]):  # a network is born with random weights
+    with seeded(0):  # a network is born with random weights
         network = card.build_network()
     load_halved_into(network, state, path.name)
     model = EvidenceModel(network.to(check_device(device)), card)

@@ -6,7 +6,6 @@ both faces, each against the other's embedding, bounded memory, and random numbe
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -16,9 +15,11 @@ from torch import Tensor, nn
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
 from xfr_plugin.attr._base.caveats import AGAINST_BASELINE, LITTLE_BETTER, TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
-from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
+from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr._base.rectified import rectified_copy
 from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.base.quiet import ignoring
+from xfr_plugin.base.randomness import seeded
 from xfr_plugin.errors import InputError
 
 __all__ = ["PairDeepLift", "PairInputXGradient", "PairIntegratedGradients", "PairSmoothGrad"]
@@ -214,7 +215,7 @@ class PairSmoothGrad(CosineAttribution):
         self.seed = seed
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
-        with forked_rng(self.seed):
+        with seeded(self.seed):
             maps: Tensor = NoiseTunnel(Saliency(head)).attribute(
                 images,
                 nt_type=self.noise_type,
@@ -240,7 +241,7 @@ class PairSmoothGrad(CosineAttribution):
 class PairDeepLift(CosineAttribution):
     """DeepLift, rescale rule (Shrikumar et al., ICML 2017, arXiv 1704.02685), of the cosine.
 
-    Runs on a copy of the network, in which ReLU6 and PReLU are rewritten with ReLU, since Captum would silently
+    Runs on a replica of the network, in which ReLU6 and PReLU are rewritten with ReLU, since Captum would silently
     take their plain gradient. The normalisation of the embedding is taken by its gradient, so the maps do not sum
     exactly to the difference of the scores.
 
@@ -283,8 +284,7 @@ class PairDeepLift(CosineAttribution):
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
         if not isinstance(self.forward_func, nn.Module):
             raise InputError("DeepLift changes the layers of a network: give it a module, not a function")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Setting forward, backward hooks", UserWarning)  # on a copy
+        with ignoring(UserWarning):  # of Captum, that it sets hooks: on a replica
             try:
                 maps: Tensor = DeepLift(rectified_copy(head)).attribute(
                     images,

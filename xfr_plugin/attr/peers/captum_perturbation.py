@@ -15,11 +15,12 @@ from torch import Tensor
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
 from xfr_plugin.attr._base.caveats import MASKED, SAMPLED, TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
-from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count, forked_rng
+from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.captum import SkLearnLinearModel, get_exp_kernel_similarity_function
 from xfr_plugin.base.options import checked_choice
+from xfr_plugin.base.randomness import seeded
 from xfr_plugin.errors import InputError
 
 __all__ = ["PairKernelShap", "PairLime", "PairOcclusion"]
@@ -136,7 +137,7 @@ class _PartsAttribution(CosineAttribution):
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
         mask = face_parts(images[0], self.parts, self.n_parts)
-        with forked_rng(self.seed):
+        with seeded(self.seed):
             coefficients = self._explainer(head).attribute(
                 images.detach(),
                 baselines=baseline_images(images.detach(), self.baseline),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -14,6 +16,8 @@ from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurem
 from xfr_plugin.evaluation.protocols._shared import chosen, generator_for
 
 __all__ = ["QuantusMetric", "QuantusMetrics"]
+
+_DRAWS = threading.Lock()
 
 QuantusMetric: TypeAlias = Literal["sparseness", "complexity", "faithfulness_correlation"]
 """`sparseness`: Gini index of the map (Chalasani et al., 2020), 0 … 1. `complexity`: entropy of the map's shares
@@ -68,11 +72,9 @@ class QuantusMetrics(MapProtocol):
         probe, reference = pair.images(setting.recognizer)
         model = _Score(setting, reference) if "faithfulness_correlation" in self.metrics else nn.Identity()
         drawn = int(generator_for(setting, pair, self.name).integers(2**32))
-        before = np.random.get_state()  # noqa: NPY002  # Quantus draws from the global state
-        try:
-            np.random.seed(drawn)  # noqa: NPY002  # as above
-            for metric in self.metrics:
-                (value,) = self._metric(metric, maps[0].size)(
+        with _global_draws(drawn):
+            found = [
+                self._metric(metric, maps[0].size)(
                     model=model.eval(),
                     x_batch=probe.cpu().numpy(),
                     y_batch=np.zeros(1, dtype=int),
@@ -80,9 +82,10 @@ class QuantusMetrics(MapProtocol):
                     softmax=False,
                     device=str(probe.device),
                 )
-                yield Measurement("", metric, float(value))
-        finally:
-            np.random.set_state(before)  # noqa: NPY002  # as above
+                for metric in self.metrics
+            ]
+        for metric, (value,) in zip(self.metrics, found, strict=True):
+            yield Measurement("", metric, float(value))
 
     def _metric(self, metric: QuantusMetric, pixels: int) -> Any:
         options: dict[str, Any] = {"disable_warnings": True, "normalise": False, "return_aggregate": False}
@@ -94,6 +97,18 @@ class QuantusMetrics(MapProtocol):
         return self._quantus.FaithfulnessCorrelation(
             nr_runs=self.runs, subset_size=size, perturb_baseline=0.0, **options
         )
+
+
+@contextmanager
+def _global_draws(seed: int) -> Iterator[None]:
+    """Seed numpy's global state, from which Quantus draws, for one thread at a time."""
+    with _DRAWS:
+        before = np.random.get_state()  # noqa: NPY002  # see above
+        try:
+            np.random.seed(seed)  # noqa: NPY002  # see above
+            yield
+        finally:
+            np.random.set_state(before)  # noqa: NPY002  # see above
 
 
 class _Score(nn.Module):
