@@ -59,7 +59,7 @@ def test_atlas_serves_too(recognizer: Recognizer, decoder: Decoder, pair: Images
     torch.testing.assert_close(attributor(pair[0], picked)[1], atlas.attribute(pair[0], [5, 0, 2]))
 
 
-def test_composite_is_registered_for_the_call_only(
+def test_a_composite_is_registered_with_a_replica_only(
     recognizer: Recognizer, decoder: Decoder, pair: Images
 ) -> None:
     composite = EpsilonPlus()
@@ -67,10 +67,13 @@ def test_composite_is_registered_for_the_call_only(
     plain = ReconstructionAttributor(recognizer, decoder=decoder)(pair[0])
     result = attributor(pair[0])
     torch.testing.assert_close(result, plain)
-    with attributor:
-        assert composite.handles
+    with attributor as own:
+        assert own.composite.handles
+        assert own.model is not recognizer
+        torch.testing.assert_close(own(pair[0]), plain)
         torch.testing.assert_close(attributor(pair[0]), plain)
-    assert not composite.handles
+        assert not composite.handles
+    assert not own.composite.handles
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in recognizer.modules())
 
 

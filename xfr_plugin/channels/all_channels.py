@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from captum.attr import Attribution, GradientAttribution
-from torch import Tensor
+from torch import Tensor, nn
 
 from xfr_plugin.base.captum import _format_additional_forward_args, compute_gradients
 from xfr_plugin.base.options import checked_at_least
+from xfr_plugin.base.replicas import replica
 from xfr_plugin.base.rows import has_rows, with_rows
 from xfr_plugin.channels.pullback import one_hot_cotangents, pull_back
 from xfr_plugin.errors import InputError
@@ -135,7 +136,7 @@ def _by_method(
     with torch.no_grad():
         embedding = method.forward_func(images, *arguments)
     wanted = _checked_channels(channels, embedding)
-    batched = copy.copy(method)
+    batched = _on_replica(method)
     shares = _shares_gradients(method)
     if shares and fold:
         batched.forward_func = safely_folded(method.forward_func, images, arguments)
@@ -143,6 +144,16 @@ def _by_method(
         if shares:
             batched.gradient_func = _SharedForward(chunk, len(images))
         yield chunk, _attribute_chunk(batched, images, chunk, arguments, options)
+
+
+def _on_replica(method: Attribution) -> Attribution:
+    """A copy of a method with a replica of its network, whose layers Captum may hook while others use them."""
+    own, holder = copy.copy(method), nn.Module()
+    if isinstance(method.forward_func, nn.Module):
+        holder.network = method.forward_func
+    holder.__dict__["attributes"] = dict(method.__dict__)
+    own.__dict__.update(replica(holder).__dict__["attributes"])
+    return own
 
 
 def _shares_gradients(method: Attribution) -> bool:

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from zennit.attribution import Attributor
 
 from xfr_plugin.channels.evidence import channel_similarity
 from xfr_plugin.errors import InputError
+from xfr_plugin.lrp.private import AttrOutput, PrivateAttributor
 from xfr_plugin.lrp.propagation import Propagation, check_embeddings, differentiable, propagate
 
 __all__ = [
@@ -31,17 +31,13 @@ __all__ = [
     "unit_embeddings",
 ]
 
-AttrOutput: TypeAlias = Tensor | Callable[[Tensor], Tensor]
-"""Relevance that the output starts with, M×D, or a function from the output to it."""
 
-
-class EmbeddingAttributor(Attributor):  # type: ignore[misc]  # Zennit is not typed
-    """Base of our attributors: Zennit's contract, with everything undone after an error too.
+class EmbeddingAttributor(PrivateAttributor):
+    """Base of our attributors, see also `PrivateAttributor`.
 
     Args:
         model: maps images M×C×H×W to embeddings M×D, example by example.
-        composite: Zennit composite that is registered with the model in `with` statements and calls; None for the
-            plain gradient.
+        composite: Zennit composite, of whose rules a copy is used; None for the plain gradient.
         attr_output: relevance of the output; the class says what it is, if left out.
     """
 
@@ -56,26 +52,15 @@ class EmbeddingAttributor(Attributor):  # type: ignore[misc]  # Zennit is not ty
         """Relevance of the output where none is given."""
         return output
 
-    def __enter__(self) -> Any:
-        try:
-            return super().__enter__()
-        except BaseException:
-            self.composite.remove()  # a composite can fail half-way, with canonizers already applied
-            raise
-
     @contextmanager
     def propagation(self, input: Tensor) -> Iterator[Propagation]:
-        """Register the composite, unless it is, and give the propagation of relevance for these images.
+        """Give the propagation of relevance for these images.
 
         Raises:
             InputError: the model does not return embeddings.
         """
-        if self.composite is not None and not self.composite.handles:
-            with self, self.propagation(input) as propagation:
-                yield propagation
-            return
-        with differentiable():
-            yield propagate(self.model, input, self.composite)
+        with self._with_rules() as own, differentiable():
+            yield propagate(own.model, input, own.composite)
 
 
 class CosineRelevance(EmbeddingAttributor):

@@ -9,6 +9,7 @@ from zennit.core import Composite, Hook
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.lrp.functional import functions_without_rule
+from xfr_plugin.lrp.private import with_rules
 
 __all__ = ["ModuleRule", "coverage"]
 
@@ -31,20 +32,15 @@ class ModuleRule:
 def coverage(network: nn.Module, composite: Composite) -> list[ModuleRule]:
     """List every module that computes something, and the rule that a composite gives it.
 
-    The composite is applied and removed again. What `FaceCanonizer` adds while it is applied (sums, gates) is listed
-    as well. Containers are left out, unless they have a rule.
+    The composite is applied to a replica. What `FaceCanonizer` adds while it is applied (sums, gates) is listed as
+    well. Containers are left out, unless they have a rule.
 
     Raises:
         InputError: a module, or a function in a forward function, would silently keep its plain gradient.
     """
-    try:
-        with composite.context(network):
-            modules = list(network.named_modules())
-            rules = [(name, module, _rule(module)) for name, module in modules]
-            functions = functions_without_rule(network)
-    except BaseException:
-        composite.remove()
-        raise
+    with with_rules(network, composite) as (twin, _):
+        rules = [(name, module, _rule(module)) for name, module in twin.named_modules()]
+        functions = functions_without_rule(twin)
     bare = [
         (name or "the network", module) for name, module, rule in rules if rule is None and _computes(module)
     ]

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from xfr_plugin.errors import InputError, UnknownNameError
 
-__all__ = ["find_layer", "last_spatial_layer"]
+__all__ = ["Tapped", "find_layer", "last_spatial_layer"]
 
 
 def find_layer(
@@ -38,7 +38,7 @@ def find_layer(
     named = dict(function.named_modules())
     if name not in named:
         raise UnknownNameError.of("layer", name, named)
-    with _watched() as seen, torch.no_grad():
+    with _watched(function) as seen, torch.no_grad():
         function(images, *arguments)
     if not any(module is named[name] and _is_spatial(output) for module, output in seen):
         raise InputError(
@@ -54,7 +54,7 @@ def last_spatial_layer(function: Callable[..., Tensor], images: Tensor, *argumen
     Raises:
         InputError: there is none, as in a network without convolutions or a scripted one.
     """
-    with _watched() as seen, torch.no_grad():
+    with _watched(function) as seen, torch.no_grad():
         function(images, *arguments)
     for module, output in reversed(seen):
         if _is_spatial(output) and next(module.children(), None) is None:
@@ -64,12 +64,41 @@ def last_spatial_layer(function: Callable[..., Tensor], images: Tensor, *argumen
     )
 
 
+class Tapped(nn.Module):
+    """A function, and a `layer` of this object's own that stands for one which the function uses.
+
+    Whoever hooks `layer` sees and changes what passes there in this thread, and hooks no layer that others use.
+
+    Args:
+        function: whatever uses the layer.
+        used: the layer.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], used: nn.Module) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+        self._function, self._used = function, [used]  # in a list: it is no part of this module
+
+    def forward(self, *arguments: Any) -> Tensor:
+        """Call the function."""
+        thread = threading.get_ident()
+
+        def tap(module: nn.Module, inputs: object, output: object) -> object:
+            return self.layer(output) if threading.get_ident() == thread else None
+
+        handle = self._used[0].register_forward_hook(tap)
+        try:
+            return self._function(*arguments)
+        finally:
+            handle.remove()
+
+
 def _is_spatial(output: object) -> bool:
     return isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1
 
 
 @contextmanager
-def _watched() -> Iterator[list[tuple[nn.Module, object]]]:
+def _watched(function: Callable[..., Tensor]) -> Iterator[list[tuple[nn.Module, object]]]:
     """Modules that run in this thread, with their outputs, in order; also those inside plain functions."""
     seen: list[tuple[nn.Module, object]] = []
     thread = threading.get_ident()
@@ -78,8 +107,12 @@ def _watched() -> Iterator[list[tuple[nn.Module, object]]]:
         if threading.get_ident() == thread:
             seen.append((module, output))
 
-    handle = register_module_forward_hook(note)
+    parts = list(function.modules()) if isinstance(function, nn.Module) else []
+    is_plain = len(parts) < 2  # a function, or a head on one, whose modules only a hook of all modules sees
+    hooking = [register_module_forward_hook] if is_plain else [part.register_forward_hook for part in parts]
+    handles = [hook(note) for hook in hooking]
     try:
         yield seen
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -11,13 +11,13 @@ pre-activation blocks, its share would be lost: every activation gets a tensor o
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
 from xfr_plugin.base.captum import SUPPORTED_NON_LINEAR
+from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
 
 __all__ = ["rectified_copy"]
@@ -60,13 +60,13 @@ class _Prelu(nn.Module):
 
 
 def rectified_copy(network: Network) -> Network:
-    """Copy a network, of the same function, with activations that Captum's DeepLift handles.
+    """A replica of a network, of the same function, with activations that Captum's DeepLift handles.
 
     Raises:
         InputError: an activation for which there is no rescale rule (GELU, SiLU, attention …). Activations that
             are called as functions cannot be seen; DeepLift takes their plain gradient.
     """
-    network = copy.deepcopy(network)
+    network = replica(network)
     for name, module in list(network.named_modules()):
         if type(module) in (nn.ReLU6, nn.PReLU, *SUPPORTED_NON_LINEAR):
             parent, _, child = name.rpartition(".")

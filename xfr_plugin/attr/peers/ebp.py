@@ -131,19 +131,22 @@ class Ebp(RelevanceAttribution):
     @contextmanager
     def _propagated(self, pair: Pair) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
         """Unit embeddings M×D, and the function from relevance M×D to maps M×C×H×W."""
+        from xfr_plugin.lrp.private import with_rules  # Zennit is slow to import
+
         network, images = self._network(pair)
-        try:
-            with torch.inference_mode(False), torch.enable_grad(), self._composite.context(network):
-                leaf = images.detach().clone().requires_grad_()
-                embeddings = network(leaf)
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            with_rules(network, self._composite) as (twin, _),
+        ):
+            leaf = images.detach().clone().requires_grad_()
+            embeddings = twin(leaf)
 
-                def propagate(relevance: Tensor) -> Tensor:
-                    (maps,) = torch.autograd.grad(embeddings, leaf, relevance, retain_graph=True)
-                    return self._as_rgb(maps.detach())
+            def propagate(relevance: Tensor) -> Tensor:
+                (maps,) = torch.autograd.grad(embeddings, leaf, relevance, retain_graph=True)
+                return self._as_rgb(maps.detach())
 
-                yield functional.normalize(embeddings.detach(), dim=1), propagate
-        finally:
-            self._composite.remove()  # also where registering it failed half-way
+            yield functional.normalize(embeddings.detach(), dim=1), propagate
 
 
 def _mean_embedding(non_mates: Tensor | Sequence[Sequence[float]]) -> Tensor:

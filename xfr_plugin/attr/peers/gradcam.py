@@ -21,7 +21,7 @@ from captum.attr import LayerActivation, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.caveats import COARSE, LITTLE_BETTER, TOO_FEW
-from xfr_plugin.attr._base.layers import find_layer
+from xfr_plugin.attr._base.layers import Tapped, find_layer
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr.cosine_head import CosineHead
@@ -62,7 +62,11 @@ class _Cam(CosineAttribution):
         name = self.layer if self.layer is None else f"model.{self.layer}"
         first = (value[:1] if isinstance(value, Tensor) else value for value in arguments)
         layer = find_layer(head, name, images[:1], *first)
-        similar, dissimilar = self._cams(head, layer, images, arguments)
+        function: nn.Module = head
+        if not isinstance(self.forward_func, nn.Module):
+            function = Tapped(head, layer)
+            layer = function.layer
+        similar, dissimilar = self._cams(function, layer, images, arguments)
         signed = {"combined": similar - dissimilar, "for": similar, "against": -dissimilar}[self.arguments]
         size = (images.shape[2], images.shape[3])
         large: Tensor = LayerAttribution.interpolate(signed.detach(), size, "bilinear")
@@ -70,7 +74,7 @@ class _Cam(CosineAttribution):
 
     @abstractmethod
     def _cams(
-        self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
+        self, head: nn.Module, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
         """Rectified maps M×1×h×w of the score and of the negated score."""
 
@@ -121,7 +125,7 @@ class GradCam(_Cam):
         super().__init__(forward_func, threshold, layer, arguments, batch_size)
 
     def _cams(
-        self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
+        self, head: nn.Module, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
         signed = LayerGradCam(head, layer).attribute(images, additional_forward_args=arguments)
         return signed.relu(), (-signed).relu()
@@ -181,7 +185,7 @@ class GradCamPlusPlus(_Cam):
         self.places = places
 
     def _cams(
-        self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
+        self, head: nn.Module, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
         (gradients,), (activations,) = compute_layer_gradients_and_eval(
             head, layer, images, additional_forward_args=arguments
@@ -259,7 +263,7 @@ class ScoreCam(_Cam):
 
     @torch.no_grad()
     def _cams(
-        self, head: CosineHead, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
+        self, head: nn.Module, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
         activations = LayerActivation(head, layer).attribute(images, additional_forward_args=arguments)
         activations = self._kept(activations)

@@ -26,9 +26,8 @@ __all__ = ["ChannelRelevanceSaliency", "LrpSaliency", "RelevanceAttribution"]
 class RelevanceAttribution(PairAttribution):
     """Base of the pair attributions by relevance.
 
-    Relevance is propagated to the input of the network, past a recognizer's preprocessing. While maps are computed
-    the composite's hooks and canonizers change the network; they are undone at the end, also after an error.
-    Meanwhile no other thread may use it.
+    Relevance is propagated to the input of the network, past a recognizer's preprocessing. The composite's hooks and
+    canonizers go to a replica of the network.
 
     Args:
         forward_func: a `Recognizer` or another module; rules are given to its submodules.

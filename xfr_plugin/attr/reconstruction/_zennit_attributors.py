@@ -1,27 +1,28 @@
 """The two reconstruction classes for those who work with Zennit's attributors.
 
 The maps are those of `attr.ReconstructionExplainer` and `attr.ReconstructionSaliency`; nothing is propagated
-backwards. A composite is registered for the time of the call, as Zennit does, and only matters if it changes what the
+backwards. A composite is registered for the time of the call, and only matters if it changes what the
 model computes.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from zennit.attribution import Attributor
 
 from xfr_plugin.attr.reconstruction.explainer import DecoderSource, ReconstructionExplainer
 from xfr_plugin.attr.reconstruction.saliency import ReconstructionSaliency
 from xfr_plugin.errors import InputError
+from xfr_plugin.lrp.private import PrivateAttributor
 
 __all__ = ["ReconstructionAttributor", "SaliencyAttributor"]
 
 
-class ReconstructionAttributor(Attributor):  # type: ignore[misc]  # Zennit is not typed
+class ReconstructionAttributor(PrivateAttributor):
     """Σ_k w_k M_k for each face, where M_k is the decoder's map of channel k.
 
     A call returns `(output, attribution)`: the embeddings N×D as the model gives them, and maps of the input's shape,
@@ -76,7 +77,7 @@ class ReconstructionAttributor(Attributor):  # type: ignore[misc]  # Zennit is n
         return output, (grey / input.shape[1]).expand_as(input).contiguous()
 
 
-class SaliencyAttributor(Attributor):  # type: ignore[misc]  # Zennit is not typed
+class SaliencyAttributor(PrivateAttributor):
     """Similarity saliency of faces against their partners, see `attr.ReconstructionSaliency`.
 
     A call returns `(output, attribution)`: the embeddings N×D as the model gives them, and signed maps of the input's
@@ -116,5 +117,7 @@ class SaliencyAttributor(Attributor):  # type: ignore[misc]  # Zennit is not typ
         """
         output: Tensor = self.model(input)
         partners = torch.as_tensor(attr_output_fn(output)).to(output)
-        maps: Tensor = self.saliency.attribute(input, additional_forward_args=partners)
+        saliency = copy.copy(self.saliency)
+        saliency.forward_func = self.model  # with the composite
+        maps: Tensor = saliency.attribute(input, additional_forward_args=partners)
         return output, maps
