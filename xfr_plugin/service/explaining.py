@@ -9,7 +9,6 @@ from xfr_plugin.attr.registry import get_method
 from xfr_plugin.explanation.pipeline import FacePair, PairMaps, attribute_pairs
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder
-from xfr_plugin.service.guard import NETWORKS
 
 __all__ = ["Explainers"]
 
@@ -49,8 +48,7 @@ class Explainers:
         """Layers of the recognizer's network whose feature maps these methods will ask for."""
         for method in methods:
             if method not in self._layers:
-                with NETWORKS.exclusive():  # some trace networks when they are built, or for the first time
-                    self._layers[method] = self._attribution(method, 0.0).layers
+                self._layers[method] = self._attribution(method, 0.0).layers
         return tuple(dict.fromkeys(layer for method in methods for layer in self._layers[method]))
 
     def maps(self, method: str, pairs: list[FacePair]) -> list[PairMaps]:
@@ -68,9 +66,8 @@ class Explainers:
         for places in groups.values():
             for start in range(0, len(places), _AT_ONCE):
                 chunk = places[start : start + _AT_ONCE]
-                with NETWORKS.exclusive() if entry.cls.changes_networks else NETWORKS.shared():
-                    attribution = self._attribution(method, pairs[chunk[0]].verification.threshold)
-                    maps = attribute_pairs(attribution, [pairs[place] for place in chunk])
+                attribution = self._attribution(method, pairs[chunk[0]].verification.threshold)
+                maps = attribute_pairs(attribution, [pairs[place] for place in chunk])
                 found.update(zip(chunk, maps, strict=True))
         return [found[place] for place in range(len(pairs))]
 

@@ -48,7 +48,6 @@ from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.explaining import Explainers
 from xfr_plugin.service.gallery import contrast, rank
-from xfr_plugin.service.guard import NETWORKS
 from xfr_plugin.service.quality import decision_warnings, face_warnings
 from xfr_plugin.service.rendering import embedding_text, face_reasons, sentences
 from xfr_plugin.service.requests import FaceInput, Request
@@ -180,9 +179,7 @@ def decide_together(models: Models, batch: list[Opened]) -> list[Decided]:
     embedded: list[Face] = []
     if aligned:
         methods = {method for opened in batch if (method := opened.task.method)}
-        layers = models.explainers.layers(methods)
-        with NETWORKS.shared():
-            embedded = embed_faces(models.recognizer, aligned, layers)
+        embedded = embed_faces(models.recognizer, aligned, models.explainers.layers(methods))
     spent, remaining = time.perf_counter() - start, iter(embedded)
     decided = []
     for opened in batch:
@@ -221,8 +218,7 @@ def explain_together(models: Models, batch: list[Decided]) -> list[Decided]:
     if method is None:
         return batch
     start = time.perf_counter()
-    with NETWORKS.shared():  # the outline finder is a network too
-        pairs = find_pair_regions([pair for decided in batch for pair in decided.pairs])
+    pairs = find_pair_regions([pair for decided in batch for pair in decided.pairs])
     found_regions = time.perf_counter()
     maps = iter(models.explainers.maps(method, pairs))
     end = time.perf_counter()
@@ -376,7 +372,7 @@ def _explanation(models: Models, task: Task, pair: FacePair, maps: PairMaps) -> 
         words = sentences(pair.verification, tables, entry.name, entry.caveat)
     checked = None
     if request.wants("faithfulness"):
-        with NETWORKS.exclusive(), clock.timed("check"):
+        with clock.timed("check"):
             checked = check_pair(models.recognizer, pair, maps)
     return ExplanationAnswer(
         method=entry.name,
@@ -400,5 +396,4 @@ def _likenesses(models: Models, pair: FacePair) -> dict[str, Tensor]:
             "unusable", "no decoder is deployed for this recognizer: there are no reconstructions"
         )
     units = torch.stack([face.unit for face in pair.faces]).to(models.decoder.mean_embedding)
-    with NETWORKS.shared():
-        return dict(zip(SIDES, models.decoder.faces(units), strict=True))
+    return dict(zip(SIDES, models.decoder.faces(units), strict=True))

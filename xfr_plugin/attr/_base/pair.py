@@ -66,9 +66,6 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
     """Whether the pixels of the reference are read, so that a probe against an embedding is explained less well, or
     not at all."""
 
-    changes_networks = True
-    """Whether networks are hooked, traced or changed meanwhile, so that other threads must not use them."""
-
     @classmethod
     def available_for(cls, recognizer: Recognizer) -> bool:
         """Whether all that the method needs ships for a recognizer; always, unless a class says otherwise."""

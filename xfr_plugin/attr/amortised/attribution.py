@@ -102,7 +102,6 @@ class Amortised(CompletePairAttribution):
     """
 
     reads_both_faces = True
-    changes_networks = False
 
     @classmethod
     def available_for(cls, recognizer: Recognizer) -> bool:
@@ -127,7 +126,7 @@ class Amortised(CompletePairAttribution):
         self.mirrored = mirrored
         self.network = _opened(network, forward_func)
         self._module = forward_func
-        self._folded_network = self.network.folded  # made by tracing, so not while others compute
+        self._folded_network = self.network.folded
 
     def regional(
         self, inputs: tuple[Tensor, Tensor], additional_forward_args: tuple[object, ...] = ()

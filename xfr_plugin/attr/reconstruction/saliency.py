@@ -85,8 +85,6 @@ class ReconstructionSaliency(CompletePairAttribution):
         True
     """
 
-    changes_networks = False
-
     @classmethod
     def available_for(cls, recognizer: Recognizer) -> bool:
         """Whether a decoder with regional evidence ships for a recognizer."""
