@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.base.documents import Document
+from xfr_plugin.base.forks import compute_in_forks
 from xfr_plugin.base.replicas import in_evaluation, replica, unwrapped
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.calibration import Calibration
@@ -88,6 +89,7 @@ class Recognizer(nn.Module):
         self._threshold = check_threshold(threshold)
         if calibration is not None:
             check_threshold(calibration.threshold, "the calibration's threshold")
+        compute_in_forks()
         network = unwrapped(network).eval()
         self.network = giving_embeddings(network, self.input_size)
         self.name = name or type(network).__name__
