@@ -11,6 +11,7 @@
      │    └── PhotoTooLargeError  more pixels or bytes than the limit
      ├── FaceError                a photo whose faces cannot be used
      │    └── NoFaceError         no face found
+     ├── ExplanationError         a pair that a method cannot explain: its maps would be no evidence
      ├── WeightsError             a weight file that cannot be used
      │    ├── ChecksumError       the file is not the one that was published
      │    └── LayoutError         the weights belong to another architecture
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChecksumError",
+    "ExplanationError",
     "FaceError",
     "FaceWarning",
     "InputError",
@@ -93,6 +95,10 @@ class NoFaceError(FaceError):
     """No face was found in the photo."""
 
 
+class ExplanationError(XfrError):
+    """A method cannot explain a pair: its map is not finite, or no gradient reaches the pixels."""
+
+
 class WeightsError(XfrError):
     """A weight file cannot be used."""
 
@@ -126,4 +132,4 @@ def first_fault(error: ValidationError, whole: str = "") -> str:
 def in_one_line(error: Exception) -> str:
     """An error as one line: the message of ours, and for any other its type too."""
     text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, (InputError, ExplanationError)) else f"{type(error).__name__}: {text}"

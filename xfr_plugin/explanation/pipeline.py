@@ -27,6 +27,7 @@ from xfr_plugin.base.devices import check_device
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, region_evidence
 from xfr_plugin.explanation.faithfulness import Faithfulness, check_faithfulness
+from xfr_plugin.explanation.gate import explained
 from xfr_plugin.explanation.verification import Verification, decide
 from xfr_plugin.faces import AlignedFace, Alignment, Detector, PhotoSource, RegionMap, prepare_face
 from xfr_plugin.faces.outlines import find_regions
@@ -228,18 +229,21 @@ def attribute_pairs(
 ) -> list[PairMaps]:
     """Explain pairs in the same passes; all of them must have an image on the same sides.
 
+    Maps that are no more than rounding come back as zeros, see `explanation.gate`.
+
     Args:
         attribution: that explains.
         pairs: at least one.
         errors: also say how sure the evidence by region is, where the method can.
 
     Raises:
+        ExplanationError: what the method made of them is no evidence.
         InputError: the method cannot explain such pairs.
     """
     probes, references = (
         _prepared(faces, attribution.layers) for faces in zip(*(pair.faces for pair in pairs), strict=True)
     )
-    found = attribution.explain_prepared(probes, references, errors=errors)
+    found = explained(attribution, probes, references, errors=errors)
     maps = (_as_maps(side, len(pairs)) for side in (found.probes, found.references))
     known = found.errors or (None,) * len(pairs)
     return [PairMaps(sides, own) for sides, own in zip(zip(*maps, strict=True), known, strict=True)]
@@ -275,7 +279,7 @@ def explanation_of(
         method=method.name,
         options={**method.options(), **options},
         timings=dict(timings),
-        notes=(*pair.notes(), f"{method.name}: {method.caveat}"),
+        notes=(*pair.notes(), *_nothing(method, maps), f"{method.name}: {method.caveat}"),
         version=__version__,
     )
 
@@ -328,6 +332,19 @@ def _as_maps(maps: Tensor | None, count: int) -> Sequence[NDArray[np.float32] | 
     if maps is None:
         return [None] * count
     return list(pixel_maps(maps))
+
+
+def _nothing(method: Method, maps: PairMaps) -> tuple[str, ...]:
+    empty = [
+        side
+        for side, values in zip(SIDES, maps.sides, strict=True)
+        if values is not None and not values.any()
+    ]
+    if not empty:
+        return ()
+    return (
+        f"{method.name}: nothing to explain in the {' and the '.join(empty)}: the map is zero within rounding",
+    )
 
 
 def _face_explanation(

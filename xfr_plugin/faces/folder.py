@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.base.files import reason, shown
-from xfr_plugin.errors import InputError
+from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.lfw import read_mesh_regions
 from xfr_plugin.faces.photo import read_face
 from xfr_plugin.faces.regions import RegionsOf, template_regions
@@ -31,12 +31,19 @@ RegionSource: TypeAlias = Literal["auto", "mesh", "template"]
 """Where named regions come from: face meshes beside the faces, the template, or meshes where there are any."""
 
 
+_PARITY = {"dev": 0, "test": 1, "all": None}
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def in_split(person: str, split: Split) -> bool:
-    """Whether a person belongs to a split; see `Split`."""
-    wanted = {"dev": 0, "test": 1}.get(split)
+    """Whether a person belongs to a split; see `Split`.
+
+    Raises:
+        UnknownNameError: no such split.
+    """
+    if split not in _PARITY:
+        raise UnknownNameError.of("split", split, _PARITY)
+    wanted = _PARITY[split]
     return wanted is None or hashlib.sha256(person.encode()).digest()[0] % 2 == wanted
 
 

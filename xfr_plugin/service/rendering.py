@@ -73,6 +73,8 @@ def sentences(
     ]
     for name, table in zip(SIDES, tables, strict=True):
         if table:
+            if not any(region.similar or region.dissimilar for region in table):
+                lines.append(f"There is nothing to explain in the {name}: its map is zero within rounding.")
             lines += [sentence for sign in (1, -1) if (sentence := _strongest(name, table, sign))]
     return (*lines, f"{method}: {caveat}.")
 

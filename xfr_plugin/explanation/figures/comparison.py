@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from xfr_plugin.explanation.comparison import Comparison, MethodResult
-from xfr_plugin.explanation.explanation import Explanation, net_shares
+from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, net_shares
 from xfr_plugin.explanation.figures.explanation import (
     AGAINST_COLOUR,
     DISPLAY_SIGMA,
@@ -127,11 +127,15 @@ def _draw_regions(axes: Axes, explanations: list[Explanation]) -> None:
         for region in explanations[0].probe.regions
     ]
     shares = np.stack(
-        [np.stack([net_shares(e.probe), net_shares(e.reference)], axis=1) for e in explanations]
+        [np.stack([_shares_or_none(face) for face in (e.probe, e.reference)], axis=1) for e in explanations]
     )
     values = shares.reshape(len(explanations), -1)
     _draw_matrix(
-        axes, values, lambda share: f"{round(share)}", _EVIDENCE, max(float(np.abs(values).max()), 1.0)
+        axes,
+        values,
+        lambda share: f"{round(share)}",
+        _EVIDENCE,
+        max(float(np.abs(np.nan_to_num(values)).max()), 1.0),
     )
     axes.set_yticks(range(len(explanations)), [e.method for e in explanations])
     axes.set_xticks(2 * np.arange(len(names)) + 0.5, names)
@@ -142,6 +146,12 @@ def _draw_regions(axes: Axes, explanations: list[Explanation]) -> None:
         fontsize=9,
         loc="left",
     )
+
+
+def _shares_or_none(face: FaceExplanation) -> NDArray[np.float64]:
+    """Net shares; NaN, which is left grey, where there was nothing to explain."""
+    shares = net_shares(face)
+    return shares if face.saliency.any() else np.full_like(shares, np.nan)
 
 
 def _draw_agreement(axes: Axes, comparison: Comparison) -> None:

@@ -150,10 +150,11 @@ def _draw_regions(axes: Axes, explanation: Explanation) -> None:
             xerr=None if np.isnan(errors).all() else errors,
             error_kw={"ecolor": "black", "elinewidth": 0.8, "capsize": 1.5},
         )
-        axes.bar_label(bars, [f"{share:+.1f} %" for share in shares], fontsize=7, padding=2)
+        if face.saliency.any():
+            axes.bar_label(bars, [f"{share:+.1f} %" for share in shares], fontsize=7, padding=2)
         axes.barh(0, 0, color="0.5", hatch=hatch, edgecolor="white", label=label)
     axes.axvline(0, color="black", lw=0.8)
-    axes.set(yticks=places, yticklabels=names, xlim=(-1.18 * reach, 1.18 * reach))
+    axes.set(yticks=places, yticklabels=names, xlim=(-1.18 * reach, 1.18 * reach) if reach else (-1, 1))
     axes.tick_params(labelsize=9)
     axes.invert_yaxis()
     axes.legend(fontsize=8, loc="lower right")
