@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, template_regions
 from xfr_plugin.lrp.attributors import AttrOutput, EmbeddingAttributor, unit_embeddings
@@ -85,20 +86,14 @@ class BiLRP(EmbeddingAttributor):
             raise InputError(
                 f"projections must be at least 1, or None for the exact result, got {projections}"
             )
-        if chunk_size < 1:
-            raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
-        if normalization not in ("none", "l1"):
-            raise InputError(f"normalization must be 'none' or 'l1', got {normalization!r}")
-        if part not in ("all", "specific"):
-            raise InputError(f"part must be 'all' or 'specific', got {part!r}")
         if normalization == "l1" and projections is not None:
             raise InputError("normalization='l1' needs every channel: leave projections out")
-        self.normalization = normalization
-        self.part = part
+        self.normalization = checked_choice("normalization", normalization, "none", "l1")
+        self.part = checked_choice("part", part, "all", "specific")
         self.regions = regions
         self.projections = projections
         self.seed = seed
-        self.chunk_size = chunk_size
+        self.chunk_size = checked_at_least("chunk_size", chunk_size, 1)
 
     @staticmethod
     def default_attr_output(output: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.errors import InputError
 from xfr_plugin.lrp.attributors import AttrOutput, EmbeddingAttributor
 from xfr_plugin.lrp.propagation import channel_relevance
@@ -52,10 +53,8 @@ class ChannelRelevance(EmbeddingAttributor):
         super().__init__(model, composite, attr_output)
         if channels is not None and (channels.step != 1 or channels.start < 0 or not len(channels)):
             raise InputError(f"channels must be a range with step 1, such as range(0, 16), got {channels}")
-        if chunk_size < 1:
-            raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
         self.channels = channels
-        self.chunk_size = chunk_size
+        self.chunk_size = checked_at_least("chunk_size", chunk_size, 1)
 
     def forward(self, input: Tensor, attr_output_fn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Propagate each channel's relevance; called by `__call__`, with the composite registered.

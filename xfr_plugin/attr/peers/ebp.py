@@ -15,6 +15,7 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.smoothing import Blur, blurred
 from xfr_plugin.attr.peers.relevance import RelevanceAttribution
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.channels.evidence import channel_similarity
 from xfr_plugin.errors import InputError
 
@@ -84,14 +85,10 @@ class Ebp(RelevanceAttribution):
         composite: str = "auto",
         blur: Blur | None = None,
     ) -> None:
-        if contrast not in ("none", "contrastive", "truncated"):
-            raise InputError(f"contrast must be 'none', 'contrastive' or 'truncated', got {contrast!r}")
-        if arguments not in ("combined", "for", "against"):
-            raise InputError(f"arguments must be 'combined', 'for' or 'against', got {arguments!r}")
         if not 0 <= truncation < 1:
             raise InputError(f"truncation must be at least 0 and below 1, got {truncation}")
-        self.contrast = contrast
-        self.arguments = arguments
+        self.contrast = checked_choice("contrast", contrast, "none", "contrastive", "truncated")
+        self.arguments = checked_choice("arguments", arguments, "combined", "for", "against")
         self.non_mate = None if non_mates is None else _mean_embedding(non_mates)
         self.truncation = truncation
         excitation = "excitation_backprop_face" if composite == "auto" else composite

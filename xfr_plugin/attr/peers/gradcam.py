@@ -26,6 +26,7 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.captum import compute_layer_gradients_and_eval
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["Arguments", "GradCam", "GradCamPlusPlus", "ScoreCam"]
@@ -46,10 +47,8 @@ class _Cam(CosineAttribution):
         batch_size: int,
     ) -> None:
         super().__init__(forward_func, threshold)
-        if arguments not in ("combined", "for", "against"):
-            raise InputError(f"arguments must be 'combined', 'for' or 'against', got {arguments!r}")
         self.layer = layer
-        self.arguments = arguments
+        self.arguments = checked_choice("arguments", arguments, "combined", "for", "against")
         self.batch_size = checked_count("batch_size", batch_size)
 
     def _batch_size(self) -> int:
@@ -180,9 +179,7 @@ class GradCamPlusPlus(_Cam):
         batch_size: int = 32,
     ) -> None:
         super().__init__(forward_func, threshold, layer, arguments, batch_size)
-        if places not in ("positive", "all"):
-            raise InputError(f"places must be 'positive' or 'all', got {places!r}")
-        self.places = places
+        self.places = checked_choice("places", places, "positive", "all")
 
     def _cams(
         self, head: nn.Module, layer: nn.Module, images: Tensor, arguments: tuple[Any, ...]
@@ -253,9 +250,7 @@ class ScoreCam(_Cam):
         batch_size: int = 32,
     ) -> None:
         super().__init__(forward_func, threshold, layer, arguments, batch_size)
-        if weights not in ("softmax", "increase"):
-            raise InputError(f"weights must be 'softmax' or 'increase', got {weights!r}")
-        self.weights = weights
+        self.weights = checked_choice("weights", weights, "softmax", "increase")
         self.max_channels = None if max_channels is None else checked_count("max_channels", max_channels)
 
     def _batch_size(self) -> int:

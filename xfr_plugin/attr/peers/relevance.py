@@ -13,6 +13,7 @@ from xfr_plugin.attr._base.complete import CompletePairAttribution
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
+from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -174,19 +175,11 @@ class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
         blur: Blur | None = None,
         chunk_size: int = 16,
     ) -> None:
-        if part not in ("absolute", "positive", "signed"):
-            raise InputError(f"part must be 'absolute', 'positive' or 'signed', got {part!r}")
-        if normalization not in ("l1", "l2"):
-            raise InputError(f"normalization must be 'l1' or 'l2', got {normalization!r}")
-        if level not in ("threshold", "score"):
-            raise InputError(f"level must be 'threshold' or 'score', got {level!r}")
-        if chunk_size < 1:
-            raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
         super().__init__(forward_func, threshold, composite, blur)
-        self.part = part
-        self.normalization = normalization
-        self.level: EvidenceLevel = level
-        self.chunk_size = chunk_size
+        self.part = checked_choice("part", part, "absolute", "positive", "signed")
+        self.normalization = checked_choice("normalization", normalization, "l1", "l2")
+        self.level: EvidenceLevel = checked_choice("level", level, "threshold", "score")
+        self.chunk_size = checked_at_least("chunk_size", chunk_size, 1)
 
     def has_convergence_delta(self) -> bool:
         """Whether the maps should sum to the evidence: with `l1`, and maps that are not signed."""
