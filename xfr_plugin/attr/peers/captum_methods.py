@@ -18,6 +18,7 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
 from xfr_plugin.attr._base.rectified import rectified_copy
 from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.errors import InputError
@@ -203,14 +204,12 @@ class PairSmoothGrad(CosineAttribution):
         super().__init__(forward_func, threshold)
         if noise_type not in _NOISE_TYPES:
             raise InputError(f"noise_type must be one of {', '.join(_NOISE_TYPES)}, got {noise_type!r}")
-        if gradient not in ("signed", "absolute"):
-            raise InputError(f"gradient must be 'signed' or 'absolute', got {gradient!r}")
         if noise <= 0:
             raise InputError(f"noise must be positive, got {noise}")
         self.n_samples = checked_count("n_samples", n_samples)
         self.noise = float(noise)
         self.noise_type = noise_type
-        self.gradient = gradient
+        self.gradient = checked_choice("gradient", gradient, "signed", "absolute")
         self.samples_per_batch = checked_count("samples_per_batch", samples_per_batch)
         self.seed = seed
 
