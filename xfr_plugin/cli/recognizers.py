@@ -16,13 +16,19 @@ def recognizers_command() -> None:
     from xfr_plugin.recognition import list_recognizers, zoo_card
 
     table = Table(
-        Column("name", no_wrap=True), "architecture", "input", "threshold (EER)", "licence", "source"
+        Column("name", no_wrap=True),
+        Column("takes", no_wrap=True),
+        "threshold (EER)",
+        Column("licence, source", overflow="fold"),
+        show_lines=True,
     )
     for name in list_recognizers():
         card = zoo_card(name)
         threshold = f"{card.calibration.threshold:.3f}" if card.calibration else "not calibrated"
-        size = "×".join(map(str, card.input_size))
         table.add_row(
-            name, card.architecture, size, threshold, card.provenance.licence, card.provenance.source
+            f"{name}\narchitecture {card.architecture}",
+            card.description.replace(", ", "\n"),
+            threshold,
+            f"{card.provenance.licence}\n{card.provenance.source}",
         )
     terminal().print(table)
