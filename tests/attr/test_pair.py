@@ -24,7 +24,8 @@ from xfr_plugin.attr import (
 from xfr_plugin.attr.peers.relevance import RelevanceAttribution
 from xfr_plugin.channels.evidence import channel_evidence, channel_similarity
 from xfr_plugin.errors import InputError, UnknownNameError
-from xfr_plugin.recognition import Recognizer
+from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.self_test import faces_of_nobody
 
 Images = tuple[torch.Tensor, torch.Tensor]
 CLASSES = [method.cls for method in METHODS.values()]
@@ -203,3 +204,18 @@ def test_unknown_options_are_refused(
 ) -> None:
     with pytest.raises(InputError):
         cls(recognizer, 0.2, **options)
+
+
+@pytest.mark.parametrize("name", ["xssab", "lrp", "integrated_gradients", "gradcam", "counterfactual"])
+def test_inference_mode_of_the_caller_changes_nothing(name: str) -> None:
+    recognizer, method = load_recognizer("xfr_compact128"), METHODS[name]
+    attribution = method.build(recognizer, 0.2, **method.trial_options)
+    probe, reference = (face[None] for face in faces_of_nobody()[:2])
+    embedding = recognizer.embed(reference)
+    expected = attribution.attribute((probe, reference)), attribution.attribute(probe, None, embedding)
+    with torch.inference_mode():
+        found = (
+            attribution.attribute((probe.clone(), reference.clone())),
+            attribution.attribute(probe.clone(), None, embedding.clone()),
+        )
+    torch.testing.assert_close(found, expected)

@@ -29,6 +29,7 @@ from xfr_plugin.recognition.fingerprint import fingerprints_kept
 __all__ = ["DEFAULT_RECOGNIZER", "RecognizerSource", "explain", "verify"]
 
 
+@torch.inference_mode(False)
 def verify(
     photo_a: PhotoSource,
     photo_b: PhotoSource,
@@ -68,6 +69,7 @@ def verify(
     return pair.verification
 
 
+@torch.inference_mode(False)
 def explain(
     photo_a: PhotoSource,
     photo_b: PhotoSource,

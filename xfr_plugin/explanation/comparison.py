@@ -163,6 +163,7 @@ class Comparison:
         return read_comparison(Path(path))
 
 
+@torch.inference_mode(False)
 def compare(
     photo_a: PhotoSource,
     photo_b: PhotoSource,

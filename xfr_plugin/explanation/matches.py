@@ -53,6 +53,7 @@ class RegionMatches:
     notes: tuple[str, ...] = ()
 
 
+@torch.inference_mode(False)
 def match_regions(
     photo_a: PhotoSource,
     photo_b: PhotoSource,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Literal, overload
 
+import torch
 from torch import Tensor
 
 from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _like_inputs, _read_inputs
@@ -60,8 +61,8 @@ class CompletePairAttribution(PairAttribution):
         """
         if return_convergence_delta and not self.has_convergence_delta():
             raise InputError(f"with these options the maps of {self.get_name()} have no convergence delta")
-        pair = _read_inputs(inputs, target, additional_forward_args)
-        maps, evidence = self._maps_and_evidence(pair)
+        with torch.inference_mode(False):  # a caller's own inference mode knows no gradients
+            maps, evidence = self._maps_and_evidence(_read_inputs(inputs, target, additional_forward_args))
         output = _like_inputs(maps, inputs)
         if not return_convergence_delta:
             return output

@@ -87,8 +87,11 @@ class Method:
         for option in options:
             if option not in self.options():
                 raise UnknownNameError.of(f"option of {self.name}", option, self.options())
+        import torch  # the list of methods does without
+
         try:
-            return self.cls(recognizer, threshold, **options)
+            with torch.inference_mode(False):  # or what is loaded for the method would know no gradients
+                return self.cls(recognizer, threshold, **options)
         except TypeError as error:
             raise InputError(f"{self.name} does not accept these options: {error}") from error
 

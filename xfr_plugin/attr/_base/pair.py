@@ -112,8 +112,9 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
             InputError: inputs of other shapes, or a probe without a reference embedding.
             AssertionError: a target was given (Captum's own check).
         """
-        maps = self._attribute_pair(_read_inputs(inputs, target, additional_forward_args))
-        return _like_inputs(maps, inputs)
+        with torch.inference_mode(False):  # a caller's own inference mode knows no gradients
+            maps = self._attribute_pair(_read_inputs(inputs, target, additional_forward_args))
+            return _like_inputs(maps, inputs)
 
     def explain_prepared(self, probes: Prepared, references: Prepared, *, errors: bool = False) -> Explained:
         """Attribute the scores of pairs of which something is known already.
@@ -218,4 +219,5 @@ def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:
     reference = torch.atleast_2d(arguments[0].detach())
     if reference.ndim != 2 or reference.shape[0] not in (1, count):
         raise InputError(f"the reference embedding must be {count}×D or D, got {tuple(reference.shape)}")
-    return Pair(images[0], functional.normalize(reference, dim=1), arguments[1:])
+    probe = images[0].clone() if images[0].is_inference() else images[0]
+    return Pair(probe, functional.normalize(reference, dim=1), arguments[1:])
