@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from xfr_plugin.explanation.quality import measure
 from xfr_plugin.faces.photo import load_photo
-from xfr_plugin.service.quality import measure
 
 
 def main() -> None:

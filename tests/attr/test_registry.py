@@ -33,6 +33,8 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.service import Deployment, ExplanationService, parse_request
 
+pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # made-up faces are poor
+
 NAME = "score_gradient"
 
 

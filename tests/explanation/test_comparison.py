@@ -23,6 +23,8 @@ from xfr_plugin.errors import InputError, ResultError, UnknownNameError
 from xfr_plugin.explanation.comparison import QUICK_METHODS, chosen_methods
 from xfr_plugin.faces import template_regions
 
+pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # made-up faces are poor
+
 Photo = NDArray[np.uint8]
 OPTIONS = {"fggb": {"level": "score"}}
 

@@ -22,6 +22,8 @@ from xfr_plugin.explanation.verification import choose_threshold
 from xfr_plugin.faces import ARCFACE_TEMPLATE, Box, DetectedFace, template_regions
 from xfr_plugin.recognition import calibrate
 
+pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # made-up faces are poor
+
 Photo = NDArray[np.uint8]
 
 
@@ -68,7 +70,9 @@ def test_explanation_says_how_it_was_made(explanation: Explanation) -> None:
     assert explanation.method == "fggb"
     assert explanation.options["gradient"] == "absolute"
     assert set(explanation.timings) == {"load", "faces", "verify", "explain"}
-    aligned, caveat = explanation.notes
+    *quality, threshold, aligned, caveat = explanation.notes
+    assert {note.split(": the face is ")[0] for note in quality} == {"probe", "reference"}  # dull ones
+    assert threshold == "the threshold was not calibrated: its error rates are unknown"
     assert aligned == "probe and reference taken as already aligned"
     assert caveat.startswith("fggb: it was judged on too few pairs")
     assert explanation.version == xfr_plugin.__version__

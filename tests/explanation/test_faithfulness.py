@@ -33,6 +33,8 @@ from xfr_plugin.explanation.salient_region import random_regions, top_salient_re
 from xfr_plugin.faces import template_regions
 from xfr_plugin.swaps.donors import population_face
 
+pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # made-up faces are poor
+
 SIZE = (56, 48)
 Photo = NDArray[np.uint8]
 Map = NDArray[np.float64]

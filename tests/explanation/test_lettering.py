@@ -19,6 +19,8 @@ from xfr_plugin.explanation.figures.lettering import as_written
 from xfr_plugin.faces import RegionMap
 from xfr_plugin.recognition import Recognizer
 
+pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # made-up faces are poor
+
 NAMES = (r"$\badcommand$", "$a_b$", r"price \$5", "$^$", r"\frac{1}{2} $x", "$$")
 
 

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from xfr_plugin._version import __version__
 from xfr_plugin.cli import (
+    align,
     atlas,
     bilrp,
     compare,
@@ -59,7 +60,7 @@ app = typer.Typer(
 )
 for _module in (verify, explain, compare, bilrp, methods, recognizers, download, reconstruct, atlas):
     app.add_typer(_module.app)
-for _module in (evaluate, demo, package, serve, schemas):
+for _module in (align, evaluate, demo, package, serve, schemas):
     app.add_typer(_module.app)
 app.add_typer(train.app, name="train")
 

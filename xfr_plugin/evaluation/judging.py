@@ -30,6 +30,7 @@ from xfr_plugin.evaluation.protocol import Protocol, Setting
 from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence
 from xfr_plugin.evaluation.results import Results, collect
+from xfr_plugin.evaluation.scenes import warn_of_scenes
 from xfr_plugin.evaluation.store import MapCache, locked
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.comparison import MethodChoice, chosen_methods
@@ -104,6 +105,9 @@ def evaluate(
         InputError: an argument makes no sense, a face is missing, or `out` holds another run.
         ResultError: `out` cannot be used, or another run is at work in it.
         WeightsError: the recognizer's weights cannot be used.
+
+    Warns:
+        FaceWarning: the faces look like photographs, not like aligned crops.
     """
     chosen = _methods(methods, options or {}, chance)
     judges = _protocols(protocols)
@@ -123,6 +127,8 @@ def evaluate(
         raise InputError(
             "there is nothing to judge: the file names no pairs, or the split holds none of them"
         )
+    if not only_report:
+        warn_of_scenes(folder, (file for entry in (*plain_pairs, *plantings) for file in entry.files))
     manifest = RunManifest(
         versions=versions(),
         recognizer=describe_recognizer(model),

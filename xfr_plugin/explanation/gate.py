@@ -6,14 +6,18 @@ rounding. Captum's users, who call `attribute` themselves, see maps as they are.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.attr._base.prepared import Explained, Prepared
 from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.errors import ExplanationError
 from xfr_plugin.recognition import Recognizer
+
+if TYPE_CHECKING:  # Captum is slow to import
+    from xfr_plugin.attr._base.pair import PairAttribution
 
 __all__ = ["explained", "rounding_limit"]
 

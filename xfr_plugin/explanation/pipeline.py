@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,10 +25,18 @@ from torch import Tensor
 from xfr_plugin._version import __version__
 from xfr_plugin.attr._base.prepared import Prepared, StandardErrors, pixel_maps
 from xfr_plugin.base.devices import check_device
-from xfr_plugin.errors import InputError
+from xfr_plugin.base.files import shown
+from xfr_plugin.errors import FaceError, FaceWarning, InputError, PhotoError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, region_evidence
 from xfr_plugin.explanation.faithfulness import Faithfulness, check_faithfulness
 from xfr_plugin.explanation.gate import explained
+from xfr_plugin.explanation.quality import (
+    MISALIGNED,
+    Caution,
+    decision_cautions,
+    face_cautions,
+    misalignment,
+)
 from xfr_plugin.explanation.verification import Verification, decide
 from xfr_plugin.faces import AlignedFace, Alignment, Detector, PhotoSource, RegionMap, prepare_face
 from xfr_plugin.faces.outlines import find_regions
@@ -92,10 +101,12 @@ class FacePair:
     Attributes:
         faces: probe and reference.
         verification: the decision.
+        doubts: what may make the decision less reliable, whatever the photos are.
     """
 
     faces: tuple[Face, Face]
     verification: Verification
+    doubts: tuple[Caution, ...] = ()
 
     @property
     def images(self) -> Tensor:
@@ -108,11 +119,16 @@ class FacePair:
         probe, reference = (face.aligned.image for face in self.faces if face.aligned is not None)
         return probe, reference
 
-    def notes(self) -> tuple[str, ...]:
-        """What may make the answer less reliable, in words."""
+    def cautions(self) -> tuple[Caution, ...]:
+        """What may make the answer less reliable."""
         named = [(name, face.aligned) for name, face in zip(SIDES, self.faces, strict=True) if face.aligned]
-        notes = [f"{name}: {note}" for name, aligned in named for note in aligned.notes]
-        taken = [name for name, aligned in named if aligned.detected is None]
+        return (*(caution for name, face in named for caution in face_cautions(name, face)), *self.doubts)
+
+    def notes(self) -> tuple[str, ...]:
+        """The same in words, and shorter of crops."""
+        cautions = self.cautions()
+        notes = [str(caution) for caution in cautions if caution.code != "taken_as_aligned"]
+        taken = [caution.face or "" for caution in cautions if caution.code == "taken_as_aligned"]
         if taken:
             notes.append(f"{' and '.join(taken)} taken as already aligned")
         return tuple(notes)
@@ -166,16 +182,64 @@ def open_pair(
         threshold: see `decide_pair`.
         timings: to which the seconds of `faces` and `verify` are added.
         layers: see `embed_faces`.
+
+    Raises:
+        PhotoError, FaceError: a photo or its face cannot be used; the message begins with which.
+
+    Warns:
+        FaceWarning: see `quality`; of crops that were not called aligned, too.
     """
     timings = {} if timings is None else timings
     with timed(timings, "faces"):
-        aligned = [
-            prepare_face(photo, recognizer.input_size, detector=detector, alignment=alignment, face=face)
-            for photo, face in zip(photos, faces, strict=True)
-        ]
+        aligned = []
+        for side, photo, face in zip(SIDES, photos, faces, strict=True):
+            with _naming(side, photo):
+                aligned.append(
+                    prepare_face(
+                        photo, recognizer.input_size, detector=detector, alignment=alignment, face=face
+                    )
+                )
     with timed(timings, "verify"):
         probe, reference = embed_faces(recognizer, aligned, layers)
-        return decide_pair(recognizer, (probe, reference), threshold)
+        pair = decide_pair(recognizer, (probe, reference), threshold)
+    _warn(pair.cautions(), photos, aligned, alignment)
+    return pair
+
+
+@contextmanager
+def _naming(side: Side, photo: PhotoSource) -> Iterator[None]:
+    """Say which photo it is that cannot be used."""
+    try:
+        yield
+    except (PhotoError, FaceError) as error:
+        ours = next(kind for kind in type(error).__mro__ if kind.__module__ == PhotoError.__module__)
+        raise ours(f"{_named(side, photo, isinstance(error, FaceError))}: {error}") from error
+
+
+def _named(side: Side, photo: PhotoSource, with_path: bool = True) -> str:
+    if with_path and isinstance(photo, (str, os.PathLike)):
+        return f"{side} {shown(photo)}"
+    return side
+
+
+def _warn(
+    cautions: Sequence[Caution],
+    photos: Sequence[PhotoSource],
+    aligned: Sequence[AlignedFace],
+    alignment: Alignment,
+) -> None:
+    """Warn of what `prepare_face` did not; of a crop only if nobody called it one, and it seems to be none."""
+    for caution in cautions:
+        place = SIDES.index(caution.face or "probe")
+        name = "" if caution.face is None else f"{_named(caution.face, photos[place])}: "
+        if caution.code in ("low_quality", "near_threshold"):
+            warnings.warn(f"{name}{caution.message}", FaceWarning, stacklevel=4)
+        elif caution.code == "taken_as_aligned" and alignment == "auto":
+            distance = misalignment(aligned[place].image)
+            if distance is None or distance > MISALIGNED:
+                where = "no face is found in it" if distance is None else "its face lies elsewhere"
+                words = f"{name}{caution.message} for its size, but {where}: say whether it is one"
+                warnings.warn(f"{words} (alignment 'detect' or 'aligned')", FaceWarning, stacklevel=4)
 
 
 def embed_faces(
@@ -208,7 +272,8 @@ def decide_pair(
     """
     if score is None:
         score = float(faces[0].unit.double() @ faces[1].unit.double())
-    return FacePair(faces, decide(recognizer, score, *threshold))
+    made = decide(recognizer, score, *threshold)
+    return FacePair(faces, made, tuple(decision_cautions(made, recognizer)))
 
 
 def find_pair_regions(pairs: Sequence[FacePair]) -> list[FacePair]:

@@ -1,0 +1,125 @@
+"""What may make an answer less reliable, with a code: the same for the local calls and for the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.faces import AlignedFace
+from xfr_plugin.faces.alignment import template
+from xfr_plugin.faces.cascade import CascadeDetector
+from xfr_plugin.recognition import Recognizer
+
+if TYPE_CHECKING:
+    from xfr_plugin.explanation.pipeline import Side
+
+__all__ = [
+    "DARKEST",
+    "FLATTEST",
+    "MISALIGNED",
+    "NEAR",
+    "SMOOTHEST",
+    "Caution",
+    "CautionCode",
+    "decision_cautions",
+    "face_cautions",
+    "measure",
+    "misalignment",
+]
+
+CautionCode: TypeAlias = Literal[
+    "several_faces", "tiny_face", "low_quality", "taken_as_aligned", "near_threshold", "out_of_calibration"
+]
+
+DARKEST, FLATTEST, SMOOTHEST = 69.0, 20.0, 7.1
+"""Least brightness, contrast and sharpness without a caution, 0…255: the 0.5 % quantiles of the aligned LFW
+photographs of the training people, 112×112 (`benchmarks/serving_quality.py`). Occlusion was not measured, so that
+there is no caution of it."""
+
+NEAR = 0.03
+"""Distance from the threshold (cosine) within which small changes of a photo reverse a decision."""
+
+
+MISALIGNED = 0.25
+"""Mean distance of a crop's landmarks from where alignment puts them, in distances between the eyes, from which on it
+is no aligned crop. 60 aligned crops of LFW have .03 … .16, 60 of its photographs .33 … .49."""
+
+
+@dataclass(frozen=True)
+class Caution:
+    """Something that may make an answer less reliable.
+
+    Attributes:
+        code: its kind.
+        message: a sentence.
+        face: whom it concerns; None for the decision.
+    """
+
+    code: CautionCode
+    message: str
+    face: Side | None = None
+
+    def __str__(self) -> str:
+        return self.message if self.face is None else f"{self.face}: {self.message}"
+
+
+def measure(image: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Brightness (mean), contrast (standard deviation) and sharpness (that of the Laplacian) of the middle of an
+    aligned face, H×W×3; all in grey levels, 0…255."""
+    from scipy.ndimage import laplace  # takes its time to import
+
+    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    rows, columns = (slice(side // 4, side - side // 8) for side in grey.shape)
+    middle = grey[rows, columns]
+    return float(middle.mean()), float(middle.std()), float(laplace(middle).std())
+
+
+def misalignment(image: NDArray[np.uint8]) -> float | None:
+    """How far the face in a crop H×W×3 lies from where alignment puts it, see `MISALIGNED`; None if none is found."""
+    found = CascadeDetector()(image)
+    if not found:
+        return None
+    largest = max(found, key=lambda face: face.box.area)
+    expected = template((image.shape[0], image.shape[1]))
+    distances = np.linalg.norm(np.asarray(largest.landmarks) - expected, axis=1)
+    return float(distances.mean() / np.linalg.norm(expected[1] - expected[0]))
+
+
+def face_cautions(name: Side, face: AlignedFace) -> list[Caution]:
+    """Cautions about a face: what its preparation noted, and how it looks."""
+    found = [Caution(_code(note), note, name) for note in face.notes]
+    if face.detected is None:
+        found.append(Caution("taken_as_aligned", "the image was taken as an aligned crop", name))
+    brightness, contrast, sharpness = measure(face.image)
+    for word, value, least in (
+        ("dark", brightness, DARKEST),
+        ("without contrast", contrast, FLATTEST),
+        ("blurred", sharpness, SMOOTHEST),
+    ):
+        if value < least:
+            message = f"the face is {word}: {value:.0f} grey levels, fewer than in 199 of 200 photographs"
+            found.append(Caution("low_quality", message, name))
+    return found
+
+
+def decision_cautions(decision: Verification, recognizer: Recognizer) -> list[Caution]:
+    """Cautions about a decision. Of a threshold that was given by hand nobody knows the error rates."""
+    found = []
+    if abs(decision.margin) < NEAR:
+        message = (
+            f"the score is within {NEAR:g} of the threshold: small changes of a photo reverse the decision"
+        )
+        found.append(Caution("near_threshold", message))
+    if recognizer.calibration is None or decision.threshold_source == "given":
+        found.append(
+            Caution("out_of_calibration", "the threshold was not calibrated: its error rates are unknown")
+        )
+    return found
+
+
+def _code(note: str) -> CautionCode:
+    return "tiny_face" if "tiny" in note else "several_faces"
