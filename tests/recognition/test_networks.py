@@ -126,6 +126,7 @@ def test_unknown_architecture() -> None:
         build_network("iresnet5")
 
 
+@pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # the made-up face is dull
 def test_an_architecture_is_its_file_and_its_test(tmp_path: Path, face_photo: NDArray[np.uint8]) -> None:
     """The file of docs/contributing.md: its weights are recognised, loaded and explained; nothing else names it.
 
