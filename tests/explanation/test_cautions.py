@@ -78,6 +78,12 @@ def test_poor_faces_are_named(model: Recognizer, crop: Photo, change: object, wo
     assert any(note.startswith(f"probe: the face is {word}") for note in notes)
 
 
+def test_warnings_of_several_faces_say_which_photo(model: Recognizer, crop: Photo, astronaut: Photo) -> None:
+    two = np.concatenate([astronaut, astronaut], axis=1)
+    (words,) = said(model, crop, two)
+    assert words.startswith("reference: 2 faces in the photo")
+
+
 def test_a_score_near_the_threshold_is_said_aloud(model: Recognizer, crop: Photo) -> None:
     near = said(model, crop, crop, threshold=0.98)
     assert near == [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xfr_plugin.base.files import atomic_path, make_folder
+from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.output import print_lines
 from xfr_plugin.errors import FaceError, FaceWarning, InputError, XfrError
@@ -74,8 +74,7 @@ def _align(photo: Path, target: Path, size: tuple[int, int], face: int) -> tuple
     from xfr_plugin.faces import prepare_face
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FaceWarning)  # the same words are in the summary
+        with ignoring(FaceWarning):  # the same words are in the summary
             aligned = prepare_face(photo, size, alignment="detect", face=face)
         _write(aligned, target)
     except XfrError as error:

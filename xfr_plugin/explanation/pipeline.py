@@ -26,6 +26,7 @@ from xfr_plugin._version import __version__
 from xfr_plugin.attr._base.prepared import Prepared, StandardErrors, pixel_maps
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.files import shown
+from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.errors import FaceError, FaceWarning, InputError, PhotoError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, region_evidence
 from xfr_plugin.explanation.faithfulness import Faithfulness, check_faithfulness
@@ -193,7 +194,7 @@ def open_pair(
     with timed(timings, "faces"):
         aligned = []
         for side, photo, face in zip(SIDES, photos, faces, strict=True):
-            with _naming(side, photo):
+            with _naming(side, photo), ignoring(FaceWarning):  # they are raised below, and say which photo
                 aligned.append(
                     prepare_face(
                         photo, recognizer.input_size, detector=detector, alignment=alignment, face=face
@@ -228,13 +229,13 @@ def _warn(
     aligned: Sequence[AlignedFace],
     alignment: Alignment,
 ) -> None:
-    """Warn of what `prepare_face` did not; of a crop only if nobody called it one, and it seems to be none."""
+    """Warn of all but thresholds; of a crop only if nobody called it one, and it seems to be none."""
     for caution in cautions:
         place = SIDES.index(caution.face or "probe")
         name = "" if caution.face is None else f"{_named(caution.face, photos[place])}: "
-        if caution.code in ("low_quality", "near_threshold"):
+        if caution.code not in ("taken_as_aligned", "out_of_calibration"):
             warnings.warn(f"{name}{caution.message}", FaceWarning, stacklevel=4)
-        elif caution.code == "taken_as_aligned" and alignment == "auto":
+        if caution.code == "taken_as_aligned" and alignment == "auto":
             distance = misalignment(aligned[place].image)
             if distance is None or distance > MISALIGNED:
                 where = "no face is found in it" if distance is None else "its face lies elsewhere"
