@@ -10,7 +10,18 @@ import pytest
 import xfr_plugin
 from xfr_plugin import attr, errors
 
-MODULES = ["faces", "recognition", "attr", "report", "channels"]
+MODULES = [
+    "attr",
+    "channels",
+    "evaluation",
+    "faces",
+    "lrp",
+    "recognition",
+    "reconstruction",
+    "service",
+    "torchserve",
+    "training",
+]
 
 
 def test_top_level_names() -> None:

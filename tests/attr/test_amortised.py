@@ -275,7 +275,7 @@ def test_shipped_networks_point_at_planted_regions(name: str, faces_root: Path) 
     """Of people that it was not trained on; docs/results.md has the figures of many more."""
     recognizer = load_recognizer(name)
     folder = FaceFolder(faces_root / "lfw112", recognizer.input_size)
-    people = folder.photos_of(read_people(faces_root / "peopleDevTest.txt"), "select")
+    people = folder.photos_of(read_people(faces_root / "peopleDevTest.txt"), "dev")
     plan = PlantedPlan(count=28, pairs=False, strengths=(), controls=False, seed=5)
     plantings = plan.draw(people, folder.regions)
     pairs = build_pairs(recognizer, folder.folder, plantings, folder.regions)
