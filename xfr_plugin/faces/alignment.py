@@ -118,7 +118,10 @@ def fit_aligned(face: Image, size: tuple[int, int]) -> Image:
         face = np.pad(face, ((0, 0), (margin // 2, margin - margin // 2), (0, 0)))
     start = (face.shape[1] - wanted) // 2
     cut = face[:, start : start + wanted]
-    return _to_uint8(resize(cut, size, order=1, anti_aliasing=size[0] < height))
+    shrinks = size[0] < height
+    # colour by colour, as each is held in 64 bits at the photo's size
+    channels = [resize(channel, size, order=1, anti_aliasing=shrinks) for channel in np.moveaxis(cut, 2, 0)]
+    return _to_uint8(np.stack(channels, axis=2))
 
 
 def _blur(scale: float) -> float:
