@@ -1,5 +1,7 @@
 """Brightness, contrast and sharpness of aligned LFW faces: from which values on a photograph is unusual.
 
+And how far faces lie from where alignment puts them, in aligned crops and in photographs taken for crops.
+
 python benchmarks/serving_quality.py --data ../shared/data
 """
 
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xfr_plugin.explanation.quality import measure
+from xfr_plugin.explanation.quality import measure, misalignment
+from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.faces.photo import load_photo
 
 
@@ -18,6 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument(
+        "--placed", type=int, default=200, help="crops and photographs whose faces are placed"
+    )
     options = parser.parse_args()
     faces = options.data / "faces"
     lines = (faces / "peopleDevTrain.txt").read_text(encoding="utf-8").splitlines()[1:]
@@ -28,6 +34,15 @@ def main() -> None:
     for name, values in zip(("brightness", "contrast", "sharpness"), found.T, strict=True):
         low, middle = np.quantile(values, [0.005, 0.5])
         print(f"{name:10} 0.5 % quantile {low:6.1f}   median {middle:6.1f}")
+    every = max(1, len(files) // options.placed)
+    photographs = sorted((faces / "lfw250").rglob("*.jpg"))[: options.placed]
+    for name, chosen in (("crops", files[::every][: options.placed]), ("photographs", photographs)):
+        distances = [misalignment(fit_aligned(load_photo(file), (112, 112))) for file in chosen]
+        known = np.array([value for value in distances if value is not None])
+        spread = " ".join(f"{value:.2f}" for value in np.quantile(known, [0, 0.01, 0.5, 0.99, 1]))
+        print(
+            f"misalignment of {name}: {spread} (least, 1 %, median, 99 %, most); {len(known)} of {len(chosen)} found"
+        )
 
 
 if __name__ == "__main__":
