@@ -20,7 +20,7 @@ from xfr_plugin.channels import (
 )
 from xfr_plugin.channels.dwelling import channel_weights
 from xfr_plugin.errors import InputError, UnknownNameError
-from xfr_plugin.faces.regions import RegionMap, template_regions
+from xfr_plugin.faces.regions import REGION_NAMES, RegionMap, template_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.reconstruction import Decoder, find_decoder, normalised_maps
 
@@ -114,7 +114,7 @@ def test_intervals_hold_for_all_channels_at_once() -> None:
 def test_spread_is_over_people(decoder: Decoder, units: Tensor) -> None:
     matrix = channel_regions(decoder, units)
     assert matrix.people is not None
-    assert matrix.people.shape == (5, 6, 11)
+    assert matrix.people.shape == (5, 6, len(REGION_NAMES))
     np.testing.assert_allclose(matrix.spread(0.5)[0], np.median(matrix.people, axis=0))
     np.testing.assert_allclose(matrix.deviation(), np.std(matrix.people, axis=0, ddof=1))
 
@@ -164,7 +164,7 @@ def test_dwelling_divides_the_embedding_among_regions(decoder: Decoder, units: T
     people = looped_shares(decoder, units, regions)
     found = dwelling(decoder, units[:2], units[2:], weight=weight)
     magnitudes = units.numpy() ** 2 if weight == "square" else np.abs(units.numpy())
-    expected = np.zeros((5, 11))
+    expected = np.zeros((5, len(REGION_NAMES)))
     for person in range(5):
         for channel in range(6):
             part = magnitudes[person, channel] / magnitudes[person].sum()
@@ -172,7 +172,10 @@ def test_dwelling_divides_the_embedding_among_regions(decoder: Decoder, units: T
     np.testing.assert_allclose(found.shares, expected[:2])
     np.testing.assert_allclose(found.people, expected[2:])
     np.testing.assert_allclose(found.expected, expected[2:].mean(axis=0))
-    np.testing.assert_allclose(found.ratio, expected[:2] / expected[2:].mean(axis=0))
+    shown = np.array(list(regions.areas().values())) > 0
+    average = expected[2:].mean(axis=0)[shown]
+    np.testing.assert_allclose(found.ratio[:, shown], expected[:2, shown] / average)
+    assert np.isnan(found.ratio[:, ~shown]).all()
     np.testing.assert_allclose(found.shares.sum(axis=1), 1)
 
 

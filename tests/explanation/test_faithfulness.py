@@ -40,7 +40,7 @@ Photo = NDArray[np.uint8]
 Map = NDArray[np.float64]
 
 
-SHARED = template_regions(SIZE).mask("left_eye", "left_brow", "right_eye", "right_brow")
+SHARED = template_regions(SIZE).mask("left_eye", "right_eye")
 DIFFERENT = template_regions(SIZE).mask("mouth", "chin")
 TRUE = SHARED * 1.0 - DIFFERENT
 

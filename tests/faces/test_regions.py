@@ -18,6 +18,7 @@ from xfr_plugin.faces import (
     template,
     template_regions,
 )
+from xfr_plugin.faces.regions import MESH_FEATURES
 
 
 @pytest.mark.parametrize("size", [(112, 112), (160, 120), (56, 56), (24, 20)])
@@ -26,7 +27,8 @@ def test_template_regions_are_a_partition_with_no_empty_region(size: tuple[int, 
     assert regions.size == size
     areas = regions.areas()
     assert sum(areas.values()) == size[0] * size[1]
-    assert all(area > 0 for name, area in areas.items() if size[0] >= 56)
+    assert all(area > 0 for name, area in areas.items() if size[0] >= 56 and "ear" not in name)
+    assert not regions.face[0].any()
 
 
 @pytest.mark.parametrize("size", [(112, 112), (160, 120)])
@@ -64,13 +66,33 @@ def test_maps_of_another_size_are_refused() -> None:
     with pytest.raises(InputError, match="shape"):
         template_regions().totals(np.zeros((5, 5)))
     with pytest.raises(InputError):
-        RegionMap(np.full((3, 3), 11, np.uint8))
+        RegionMap(np.full((3, 3), len(REGION_NAMES), np.uint8))
+
+
+def test_hair_and_background_are_not_the_face() -> None:
+    regions = template_regions()
+    np.testing.assert_array_equal(regions.outside, regions.mask("hair", "background"))
+    np.testing.assert_array_equal(regions.face, ~regions.outside)
+    own = RegionMap(
+        np.arange(6, dtype=np.uint8)[None], ("around", "upper", "hair", "lower", "outside", "nose")
+    )
+    np.testing.assert_array_equal(own.face[0], [False, True, False, True, False, True])
+
+
+def test_what_belongs_to_the_eye() -> None:
+    """The socket from the brow down to the bag: an eye region is larger than its brow and touches it."""
+    regions = template_regions()
+    areas = regions.areas()
+    for side in ("right", "left"):
+        eye, brow = regions.mask(f"{side}_eye"), regions.mask(f"{side}_brow")
+        assert areas[f"{side}_eye"] > 1.5 * areas[f"{side}_brow"]
+        assert (eye[1:] & brow[:-1]).sum() > 15
 
 
 def test_mesh_features_are_checked() -> None:
-    with pytest.raises(InputError, match="missing: face_oval"):
+    with pytest.raises(InputError, match="missing: bridge, face_oval"):
         mesh_regions(ARCFACE_TEMPLATE, {})
-    names = ("face_oval", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "mouth")
+    names = ("face_oval", "nose", "right_brow", "left_brow", "mouth", *MESH_FEATURES)
     features = {name: [0, 1, 9] for name in names}
     with pytest.raises(InputError, match="beyond the 5 vertices"):
         mesh_regions(ARCFACE_TEMPLATE, features)
@@ -79,20 +101,24 @@ def test_mesh_features_are_checked() -> None:
 @pytest.mark.real_data
 def test_template_covers_the_features_of_real_faces(faces_root: Path) -> None:
     """Our template against the average face mesh of the aligned faces: features inside, oval alike."""
-    measured = np.asarray(Image.open(faces_root / "template_regions_112.png"))
-    names = json.loads((faces_root / "regions.json").read_text())["names"]
+    features = json.loads((faces_root / "regions.json").read_text())
+    average = mesh_regions(features["median_mesh_112"], MESH_FEATURES | features["mesh_indices"])
     ours = template_regions()
     for name in ("nose", "right_eye", "left_eye", "right_brow", "left_brow", "mouth"):
-        theirs = measured == names.index(name)
-        assert (ours.mask(name) & theirs).sum() / theirs.sum() > 0.9
-    oval = measured > 0
-    assert (ours.face & oval).sum() / (ours.face | oval).sum() > 0.9
+        theirs = average.mask(name)
+        assert (ours.mask(name) & theirs).sum() / theirs.sum() > 0.88, name
+    assert (ours.face & average.face).sum() / (ours.face | average.face).sum() > 0.9
 
 
 @pytest.mark.real_data
 def test_mesh_regions_of_a_real_face(faces_root: Path) -> None:
+    """Against the label map of the makers of the data: what they draw lies in what we draw."""
     features = json.loads((faces_root / "regions.json").read_text())
     mesh = np.array(features["median_mesh_112"])
-    regions = mesh_regions(mesh, features["mesh_indices"])
+    regions = mesh_regions(mesh, MESH_FEATURES | features["mesh_indices"])
     measured = np.asarray(Image.open(faces_root / "template_regions_112.png"))
-    assert (regions.labels == measured).mean() > 0.95
+    for index, name in enumerate(features["names"][1:], start=1):
+        theirs = measured == index
+        if name not in ("right_cheek", "left_cheek", "forehead"):
+            assert (regions.mask(name) & theirs).sum() / theirs.sum() > 0.9, name
+    assert ((measured > 0) == regions.face).mean() > 0.97

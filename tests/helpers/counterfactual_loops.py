@@ -34,7 +34,7 @@ PARTS = {
     "forehead": ("forehead",),
     "cheeks": ("right_cheek", "left_cheek"),
     "chin": ("chin",),
-    "outside": ("outside",),
+    "outside": ("background", "hair", "right_ear", "left_ear"),
 }
 Mask = NDArray[np.bool_]
 Score = Callable[[Tensor, Tensor], float]

@@ -38,8 +38,13 @@ FEATURES = {
     "right_brow": ((37.0, 41.0), (10.0, 3.0)),
     "left_brow": ((75.0, 41.0), (10.0, 3.0)),
     "mouth": ((56.0, 92.0), (15.0, 6.0)),
+    "right_socket": ((38.0, 53.0), (13.0, 9.0)),
+    "left_socket": ((74.0, 53.0), (13.0, 9.0)),
+    "bridge": ((56.0, 55.0), (5.0, 7.0)),
+    "philtrum": ((56.0, 85.0), (12.0, 4.0)),
 }
-SHADES = {"face_oval": 170, "nose": 200, "mouth": 90, "right_brow": 60, "left_brow": 60}
+SHADES = {"face_oval": 170, "nose": 200, "mouth": 90, "right_brow": 60, "left_brow": 60, "philtrum": 150}
+SHADES |= {"right_socket": 140, "left_socket": 140, "bridge": 180}
 CORNERS = 8
 VERTICES = 2 * CORNERS * len(FEATURES)
 
@@ -62,7 +67,7 @@ def write_faces(root: Path) -> None:
         shift, turn, size = rng.normal(0, 2, 2), rng.normal(0, 5), rng.uniform(0.95, 1.05, 2)
         mesh = rng.uniform(0, 112, (VERTICES, 2))
         image = Image.new("L", (112, 112), int(rng.integers(20, 60)))
-        for feature, (centre, axes) in FEATURES.items():
+        for feature, (centre, axes) in sorted(FEATURES.items(), key=lambda item: -item[1][1][1]):
             moved = np.array(centre) + shift + ([turn, 0] if feature == "nose" else 0)
             outline = moved + circle * axes * size
             ImageDraw.Draw(image).polygon([tuple(p) for p in outline], fill=SHADES.get(feature, 230))

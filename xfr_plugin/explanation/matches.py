@@ -83,7 +83,8 @@ def match_regions(
     pooled, units = _pooled(model, pair.images, regions, composite)
     normalized = normalized_factors(pooled, units)
     specific = specific_factors(normalized, units)
-    itself = specific[:, 1:] @ specific[:, 1:].transpose(1, 2)  # region 0 is outside
+    of_face = specific[:, list(regions.of_face)]
+    itself = of_face @ of_face.transpose(1, 2)
     return RegionMatches(
         verification=pair.verification,
         images=pair.pixels,

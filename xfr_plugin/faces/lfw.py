@@ -19,7 +19,7 @@ import numpy as np
 from xfr_plugin.base.files import read_text
 from xfr_plugin.errors import InputError, in_one_line
 from xfr_plugin.faces.alignment import Landmarks, place_on_template
-from xfr_plugin.faces.regions import RegionMap, mesh_regions
+from xfr_plugin.faces.regions import MESH_FEATURES, RegionMap, mesh_regions
 
 __all__ = ["LfwPair", "image_path", "read_landmarks", "read_mesh_regions", "read_pairs", "read_people"]
 
@@ -96,7 +96,7 @@ def read_mesh_regions(root: Path, size: tuple[int, int] = (112, 112)) -> Callabl
         with np.load(meshes, allow_pickle=False) as stored:
             places = {str(file): i for i, file in enumerate(stored["files"])}
             points = stored["mesh_u8"]
-        indices = json.loads(read_text(features, "file of regions"))["mesh_indices"]
+        indices = MESH_FEATURES | json.loads(read_text(features, "file of regions"))["mesh_indices"]
     except FileNotFoundError as error:
         raise InputError(f"no face meshes: {meshes} is missing") from error
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:

@@ -18,7 +18,7 @@ from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, from_frame, to_frame
-from xfr_plugin.faces.regions import RegionMap, mesh_regions, template_regions
+from xfr_plugin.faces.regions import MESH_FEATURES, RegionMap, mesh_regions, template_regions
 
 __all__ = [
     "FaceOutlines",
@@ -33,7 +33,7 @@ _CARD_KEY = "outlines"
 _FORMAT = 2
 _BATCH = 64
 _MOST = 1000
-_FEATURES = {"face_oval", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "mouth"}
+_FEATURES = {"face_oval", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "mouth", *MESH_FEATURES}
 _SHAPE_MODEL = {"mean", "basis", "reach"}
 
 
@@ -146,14 +146,19 @@ def find_outlines(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = Fal
     return load_outline_finder()(images, as_labelled=as_labelled)
 
 
-def load_outline_finder(path: str | os.PathLike[str] | None = None) -> Outliner:
+def load_outline_finder(path: str | os.PathLike[str] | None = None, *, partial: bool = False) -> Outliner:
     """Load an outline finder; the shipped one, if no path is given.
+
+    Args:
+        path: weight file.
+        partial: take one of an earlier version too, which knows only some of the outlines: training can go on from
+            it, regions it cannot draw.
 
     Raises:
         WeightsError: the file is missing, damaged, or no outline finder of ours.
         LayoutError: its weights do not fit the architecture it names.
     """
-    return _shipped() if path is None else _load(path)
+    return _shipped() if path is None else _load(path, partial)
 
 
 def save_outline_finder(
@@ -179,7 +184,7 @@ def save_outline_finder(
     write_weights(path, state, {_CARD_KEY: card})
 
 
-def _load(path: str | os.PathLike[str]) -> Outliner:
+def _load(path: str | os.PathLike[str], partial: bool = False) -> Outliner:
     name = os.path.basename(path)
     state, metadata = read_weights(path)
     card = metadata.get(_CARD_KEY)
@@ -191,6 +196,11 @@ def _load(path: str | os.PathLike[str]) -> Outliner:
         network = OutlineFinder(*(_size(card, key, name) for key in ("points", "components", "width")))
     load_halved_into(network, state, name)
     features = _checked_features(card.get("features"), network.points, name)
+    if not partial and (missing := _FEATURES - features.keys()):
+        raise WeightsError(
+            f"{name} is of an earlier version and does not find {', '.join(sorted(missing))}: go on from it with "
+            "`start` in `xfr train outlines`"
+        )
     return Outliner(network, features, _checked_offset(card.get("label_offset"), name), card)
 
 
@@ -202,8 +212,7 @@ def _size(card: Mapping[str, Any], key: str, name: str) -> int:
 
 
 def _checked_features(features: Any, points: int, name: str) -> dict[str, list[int]]:
-    whole = isinstance(features, dict) and features.keys() >= _FEATURES
-    if not whole or not all(
+    if not isinstance(features, dict) or not all(
         isinstance(number, int) and 0 <= number < points
         for numbers in features.values()
         for number in numbers

@@ -1,8 +1,10 @@
 """Named regions of an aligned face: a label map that divides the crop without gaps or overlaps.
 
+The names follow the components of facial comparison (FISWG; ASTM E3149), as far as they can be found.
 `template_regions` is ours: drawn by hand on the ArcFace template, so it fits every aligned face about as well
-as the alignment does. `mesh_regions` draws the regions of one face from its own face mesh. Left and right are
-the subject's.
+as the alignment does. `mesh_regions` draws the regions of one face from its own face mesh. Both know the outline of
+the face only: what lies around it they divide by where hair usually is; `surroundings.with_surroundings` looks at
+the pixels. Left and right are the subject's.
 """
 
 from __future__ import annotations
@@ -19,10 +21,21 @@ from skimage.draw import polygon2mask
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.alignment import place_on_template
 
-__all__ = ["REGION_NAMES", "RegionMap", "RegionsOf", "mesh_regions", "template_regions"]
+__all__ = [
+    "MESH_FEATURES",
+    "OUTSIDE",
+    "REGION_NAMES",
+    "RegionMap",
+    "RegionsOf",
+    "mesh_regions",
+    "template_regions",
+]
 
 REGION_NAMES = (
-    "outside",
+    "background",
+    "hair",
+    "right_ear",
+    "left_ear",
     "forehead",
     "right_cheek",
     "left_cheek",
@@ -34,6 +47,23 @@ REGION_NAMES = (
     "left_brow",
     "mouth",
 )
+"""Clothes and neck are background; the chin is chin and jaw; an eye has its lids, socket and bag; the mouth has the
+skin up to the nose."""
+
+OUTSIDE = ("background", "hair", "outside")
+"""What is not the face. `outside` is what hair, ears and background were until they were told apart."""
+
+MESH_FEATURES: dict[str, tuple[int, ...]] = {
+    "right_socket": (35, 113, 46, 53, 52, 65, 55, 189, 244, 128, 121, 120, 119, 118, 117, 111),
+    "left_socket": (265, 342, 276, 283, 282, 295, 285, 413, 464, 357, 350, 349, 348, 347, 346, 340),
+    "bridge": (168, 193, 245, 188, 174, 217, 198, 420, 437, 399, 412, 465, 417),
+    "philtrum": (61, 186, 92, 165, 97, 2, 326, 391, 322, 410, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),
+}
+"""Vertices of the 468-point face mesh that outline what the features of its makers leave out: each eye with its
+socket, up to the brow and down below the bag; the sides of the nose up to the corners of the eyes; the skin between
+nose and lips."""
+
+_NEEDED = {"face_oval", "nose", "right_brow", "left_brow", "mouth", *MESH_FEATURES}
 
 # Outlines (x, y) on the 112×112 template. Those of one side are mirrored about the midline for the other.
 _MIDLINE = 55.9
@@ -42,11 +72,28 @@ _HALF_OVAL = (
     (21.5, 89), (27, 101), (34.5, 112), (45, 119), (55.9, 121),
 )  # fmt: skip
 _RIGHT_BROW = ((22.5, 44.5), (27, 38.5), (36, 36.5), (47.5, 38.5), (49, 43.5), (38, 42), (29, 43.5), (24, 47))
-_RIGHT_EYE = ((26, 52), (30, 47.5), (38, 45.5), (46, 47.5), (49.5, 52.5), (45, 57), (37.5, 58.5), (30, 57))
-_HALF_NOSE = ((55.9, 46.5), (51.5, 47), (51.5, 58), (48, 66), (43.5, 72), (43.5, 78), (49, 81), (55.9, 82))
-_HALF_MOUTH = ((55.9, 86.5), (51, 85.5), (44, 89), (38.5, 92.5), (43, 97), (49, 101), (55.9, 102))
+_RIGHT_SOCKET = (
+    (22, 54), (25, 50.5), (23.5, 46.5), (29, 43), (38, 41), (49, 43), (49.5, 50), (49.5, 55),
+    (48.5, 58.5), (45, 61), (41, 63), (36, 64), (30, 64), (25, 62.5), (22, 59),
+)  # fmt: skip
+_HALF_NOSE = (
+    (55.9, 47),
+    (51, 48.5),
+    (50, 55),
+    (50, 60),
+    (47, 65),
+    (43.5, 71),
+    (43, 77),
+    (47, 80),
+    (55.9, 81),
+)
+_HALF_MOUTH = ((55.9, 80), (50, 80), (43, 83), (38, 87), (37.5, 91.5), (43, 97.5), (49, 101.5), (55.9, 102.5))
 _BROW_LINE = 42.0
-_MOUTH_LINE = 102.0
+_MOUTH_LINE = 102.5
+
+# Hair, where no pixels are seen: above the brows or a little below, in an oval that is so much larger.
+_HAIR_REACH = 1.35
+_HAIR_BELOW = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,7 +102,7 @@ class RegionMap:
 
     Attributes:
         labels: H×W, index into `names`.
-        names: region names; index 0 is what lies outside the face.
+        names: region names; index 0 is what lies around the face.
     """
 
     labels: NDArray[np.uint8]
@@ -71,10 +118,19 @@ class RegionMap:
         return self.labels.shape[0], self.labels.shape[1]
 
     @property
+    def of_face(self) -> tuple[int, ...]:
+        """Indices of the regions of the face: all but the first and whichever of `OUTSIDE` there are."""
+        return tuple(i for i, name in enumerate(self.names) if i and name not in OUTSIDE)
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """H×W mask of hair and background."""
+        return ~self.face
+
+    @property
     def face(self) -> NDArray[np.bool_]:
-        """H×W mask of the face: everything but `outside`."""
-        mask: NDArray[np.bool_] = self.labels > 0
-        return mask
+        """H×W mask of the face: everything but hair and background."""
+        return np.isin(self.labels, self.of_face)
 
     def mask(self, *names: str) -> NDArray[np.bool_]:
         """H×W mask of one region, or of several together.
@@ -111,8 +167,8 @@ def template_regions(size: tuple[int, int] = (112, 112)) -> RegionMap:
     outlines = {
         "face_oval": _both_halves(_HALF_OVAL),
         "nose": _both_halves(_HALF_NOSE),
-        "right_eye": np.array(_RIGHT_EYE),
-        "left_eye": _mirrored(_RIGHT_EYE),
+        "right_socket": np.array(_RIGHT_SOCKET),
+        "left_socket": _mirrored(_RIGHT_SOCKET),
         "right_brow": np.array(_RIGHT_BROW),
         "left_brow": _mirrored(_RIGHT_BROW),
         "mouth": _both_halves(_HALF_MOUTH),
@@ -129,9 +185,9 @@ def mesh_regions(
 
     Args:
         points: mesh vertices (x, y) in pixels of the crop, K×2.
-        features: vertex indices of the outline (or of a set of points, whose hull is taken) of `face_oval`,
-            `nose`, `right_eye`, `left_eye`, `right_brow`, `left_brow` and `mouth`. Forehead, cheeks and chin
-            are what of the oval is left above the brows, between, and below the mouth.
+        features: vertex indices along the outline of `face_oval`, `nose`, `right_brow`, `left_brow` and `mouth` (the
+            lips), and of those in `MESH_FEATURES`. Forehead, cheeks and chin are what of the oval is left above the
+            brows, between, and below the mouth.
         size: height and width of the crop.
 
     Raises:
@@ -140,12 +196,11 @@ def mesh_regions(
     mesh = np.asarray(points, dtype=np.float64)
     if mesh.ndim != 2 or mesh.shape[1] != 2 or not np.isfinite(mesh).all():
         raise InputError(f"mesh points must be finite and K×2, got shape {mesh.shape}")
-    needed = {"face_oval", "nose", "right_eye", "left_eye", "right_brow", "left_brow", "mouth"}
-    if not needed <= features.keys():
-        raise InputError(f"mesh features are missing: {', '.join(sorted(needed - features.keys()))}")
+    if not features.keys() >= _NEEDED:
+        raise InputError(f"mesh features are missing: {', '.join(sorted(_NEEDED - features.keys()))}")
     if max(max(indices) for indices in features.values()) >= len(mesh):
         raise InputError(f"mesh features point beyond the {len(mesh)} vertices")
-    outlines = {name: mesh[list(features[name])] for name in needed}
+    outlines = {name: mesh[list(features[name])] for name in _NEEDED}
     brow = float(np.concatenate([outlines["right_brow"], outlines["left_brow"]])[:, 1].mean())
     mouth = float(outlines["mouth"][:, 1].max())
     midline = float(outlines["nose"][:, 0].mean())
@@ -160,16 +215,40 @@ def _draw(
     midline: float,
 ) -> RegionMap:
     """Divide the oval by the three lines, then paint the features over it."""
-    labels = np.zeros(size, dtype=np.uint8)
+    labels = _around(outlines["face_oval"], size, brow_line)
     rows, columns = np.mgrid[: size[0], : size[1]]
     cheeks = np.where(columns < midline, _index("right_cheek"), _index("left_cheek"))
     bands = np.where(rows > mouth_line, _index("chin"), cheeks)
     bands = np.where(rows < brow_line, _index("forehead"), bands)
     oval = _inside(outlines["face_oval"], size)
     labels[oval] = bands[oval]
-    for name in ("nose", "right_eye", "left_eye", "right_brow", "left_brow", "mouth"):
-        labels[_inside(outlines[name], size)] = _index(name)
+    for feature, name in _PAINTED:
+        if feature in outlines:
+            labels[_inside(outlines[feature], size)] = _index(name)
     return RegionMap(labels)
+
+
+_PAINTED = (
+    ("right_socket", "right_eye"),
+    ("left_socket", "left_eye"),
+    ("philtrum", "mouth"),
+    ("mouth", "mouth"),
+    ("bridge", "nose"),
+    ("nose", "nose"),
+    ("right_brow", "right_brow"),
+    ("left_brow", "left_brow"),
+)
+"""Outlines in the order in which they are painted, and the region that each belongs to."""
+
+
+def _around(oval: NDArray[np.float64], size: tuple[int, int], brow_line: float) -> NDArray[np.uint8]:
+    """What lies around the face, by its place alone: hair above, and background."""
+    centre = (oval.min(axis=0) + oval.max(axis=0)) / 2
+    labels: NDArray[np.uint8] = np.zeros(size, dtype=np.uint8)
+    hair = _inside(centre + _HAIR_REACH * (oval - centre), size)
+    hair[max(0, round(brow_line + _HAIR_BELOW * size[0])) :] = False
+    labels[hair] = _index("hair")
+    return labels
 
 
 def _inside(outline: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:

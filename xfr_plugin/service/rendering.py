@@ -120,7 +120,7 @@ def _strongest(name: str, table: RegionTable, sign: int) -> str | None:
 
 
 def _name(region: RegionEvidence) -> str:
-    return "outside the face" if region.region == "outside" else region.region.replace("_", " ")
+    return region.region.replace("_", " ")
 
 
 def _to_uint8(values: NDArray[np.float64]) -> NDArray[np.uint8]:

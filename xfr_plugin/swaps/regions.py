@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.faces.outlines import find_regions
-from xfr_plugin.faces.regions import RegionMap, template_regions
+from xfr_plugin.faces.regions import REGION_NAMES, RegionMap, template_regions
 from xfr_plugin.swaps.masks import core_depths, grown
 
 __all__ = [
+    "COARSE_REGIONS",
     "EXCHANGED_REGIONS",
+    "FINE_REGIONS",
     "REGIONS",
     "FaceRegions",
+    "Grouping",
     "face_regions",
     "named_errors",
     "one_hot",
@@ -29,7 +33,10 @@ __all__ = [
 ]
 
 
-EXCHANGED_REGIONS: dict[str, tuple[str, ...]] = {
+Grouping: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Players, and the named regions of a `RegionMap` that each consists of."""
+
+COARSE_REGIONS: dict[str, tuple[str, ...]] = {
     "eyes": ("right_eye", "left_eye"),
     "brows": ("right_brow", "left_brow"),
     "nose": ("nose",),
@@ -37,9 +44,15 @@ EXCHANGED_REGIONS: dict[str, tuple[str, ...]] = {
     "forehead": ("forehead",),
     "cheeks": ("right_cheek", "left_cheek"),
     "chin": ("chin",),
-    "outside": ("outside",),
+    "outside": ("background", "hair", "right_ear", "left_ear"),
 }
-"""The players: regions of both sides go together, and hair and background are one of them."""
+"""Eight players: regions of both sides go together, and what lies around the face is one of them."""
+
+FINE_REGIONS: dict[str, tuple[str, ...]] = {name: (name,) for name in REGION_NAMES}
+"""Each named region is a player of its own."""
+
+EXCHANGED_REGIONS = COARSE_REGIONS
+"""The players of the methods that were taught with them."""
 
 REGIONS = tuple(EXCHANGED_REGIONS)
 
@@ -50,13 +63,20 @@ class FaceRegions:
 
     Attributes:
         labels: named regions, of which these consist.
-        present: which of `REGIONS` the face shows.
+        present: which of the R players the face shows.
         masks: R×H×W; of an absent region, the template's.
+        grouping: the players.
     """
 
     labels: RegionMap
     present: NDArray[np.bool_]
     masks: NDArray[np.bool_]
+    grouping: Grouping = field(default_factory=lambda: COARSE_REGIONS)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The players, R."""
+        return tuple(self.grouping)
 
     @cached_property
     def grown(self) -> Tensor:
@@ -76,24 +96,24 @@ class FaceRegions:
         return weights
 
 
-def face_regions(images: Tensor, found: bool) -> list[FaceRegions]:
+def face_regions(images: Tensor, found: bool, grouping: Grouping = COARSE_REGIONS) -> list[FaceRegions]:
     """Regions of faces N×C×H×W: each face's own, where they are to be and can be found, or the template's."""
     size = (images.shape[2], images.shape[3])
     if found and images.shape[1] == 3:
-        return regions_of(find_regions(images))
-    return regions_of([template_regions(size)]) * len(images)
+        return regions_of(find_regions(images), grouping)
+    return regions_of([template_regions(size)], grouping) * len(images)
 
 
-def regions_of(labels: Sequence[RegionMap]) -> list[FaceRegions]:
+def regions_of(labels: Sequence[RegionMap], grouping: Grouping = COARSE_REGIONS) -> list[FaceRegions]:
     """Regions of faces whose named regions are known."""
-    return [_as_masks(regions, regions.size) for regions in labels]
+    return [_as_masks(regions, grouping) for regions in labels]
 
 
-def region_index(maps: Sequence[RegionMap]) -> Tensor:
-    """Which of `REGIONS` each pixel belongs to, N×H×W of uint8."""
+def region_index(maps: Sequence[RegionMap], grouping: Grouping = COARSE_REGIONS) -> Tensor:
+    """Which of the players each pixel belongs to, N×H×W of uint8."""
     labels = torch.stack([torch.from_numpy(regions.labels) for regions in maps])
     table = torch.zeros(len(maps[0].names), dtype=torch.uint8)
-    for index, names in enumerate(EXCHANGED_REGIONS.values()):
+    for index, names in enumerate(grouping.values()):
         for name in names:
             table[maps[0].names.index(name)] = index
     return table[labels.long()]
@@ -120,19 +140,19 @@ def named_errors(regions: FaceRegions, errors: Tensor) -> dict[str, float]:
     """Errors of the named regions from those of R regions; regions of two sides share theirs by area."""
     areas = regions.labels.areas()
     named: dict[str, float] = {}
-    for names, error in zip(EXCHANGED_REGIONS.values(), errors.tolist(), strict=True):
+    for names, error in zip(regions.grouping.values(), errors.tolist(), strict=True):
         whole = sum(areas[name] for name in names)
-        named |= {name: error * areas[name] / whole for name in names if whole}
+        named |= {name: error * areas[name] / whole for name in names if areas[name]}
     return named
 
 
-def _as_masks(regions: RegionMap, size: tuple[int, int]) -> FaceRegions:
+def _as_masks(regions: RegionMap, grouping: Grouping) -> FaceRegions:
     own, template = (
-        np.stack([labels.mask(*names) for names in EXCHANGED_REGIONS.values()])
-        for labels in (regions, template_regions(size))
+        np.stack([labels.mask(*names) for names in grouping.values()])
+        for labels in (regions, template_regions(regions.size))
     )
     present = np.asarray(own.any(axis=(1, 2)))
     masks = np.where(present[:, None, None], own, template)
     # on very small faces: any pixel, which is then not reported
     masks[~np.asarray(masks.any(axis=(1, 2))), 0, 0] = True
-    return FaceRegions(regions, present, masks)
+    return FaceRegions(regions, present, masks, grouping)

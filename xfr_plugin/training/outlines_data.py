@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.errors import InputError
-from xfr_plugin.faces.regions import mesh_regions
+from xfr_plugin.faces.regions import MESH_FEATURES, mesh_regions
 from xfr_plugin.swaps.regions import region_index
 from xfr_plugin.training.faces_data import read_faces
 
@@ -94,7 +94,7 @@ def read_outlines(root: Path) -> Outlines:
     for path in (meshes, regions):
         if not path.is_file():
             raise InputError(f"no face meshes: {path} is missing")
-    vertices = json.loads(regions.read_text(encoding="utf-8"))["mesh_indices"]
+    vertices = MESH_FEATURES | json.loads(regions.read_text(encoding="utf-8"))["mesh_indices"]
     features = _renumbered(vertices)
     used = sorted({vertex for numbers in vertices.values() for vertex in numbers})
     with np.load(meshes, allow_pickle=False) as stored:

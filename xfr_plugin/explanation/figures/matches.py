@@ -18,6 +18,7 @@ from rich.table import Table
 from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.explanation.figures.explanation import AGAINST_COLOUR, FOR_COLOUR, decision_title
 from xfr_plugin.explanation.figures.lettering import as_written
+from xfr_plugin.faces.regions import RegionMap
 
 if TYPE_CHECKING:  # Zennit is slow to import
     from xfr_plugin.explanation.matches import RegionMatches
@@ -26,7 +27,6 @@ __all__ = ["matches_figure", "matches_table", "strongest_matches", "write_matche
 
 _DPI = 110
 _LINES = 12
-_OUTSIDE = "outside"
 
 
 def strongest_matches(matches: RegionMatches, count: int = _LINES) -> list[tuple[str, str, float, float]]:
@@ -35,12 +35,11 @@ def strongest_matches(matches: RegionMatches, count: int = _LINES) -> list[tuple
     Returns:
         Region of the probe, region of the reference, specific relevance, relevance.
     """
-    names = matches.regions.names
+    names, shown = matches.regions.names, _shown(matches.regions)
     pairs = [
         (names[i], names[j], float(matches.specific[i, j]), float(matches.relevance[i, j]))
-        for i in range(len(names))
-        for j in range(len(names))
-        if _OUTSIDE not in (names[i], names[j])
+        for i in shown
+        for j in shown
     ]
     return sorted(pairs, key=lambda pair: -abs(pair[2]))[:count]
 
@@ -85,14 +84,17 @@ def matches_figure(matches: RegionMatches) -> Figure:
     return as_written(figure)
 
 
+def _shown(regions: RegionMap) -> list[int]:
+    """Regions of the face that there are."""
+    return [i for i in regions.of_face if (regions.labels == i).any()]
+
+
 def _draw_face(axes: Axes, matches: RegionMatches, side: int, name: str) -> None:
     grey = matches.images[side] @ np.array([0.299, 0.587, 0.114]) / 255
     axes.imshow(0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)
-    for region in matches.regions.names:
-        if region != _OUTSIDE:
-            axes.contour(
-                matches.regions.mask(region), levels=[0.5], colors="white", linewidths=0.7, alpha=0.7
-            )
+    for region in _shown(matches.regions):
+        mask = matches.regions.labels == region
+        axes.contour(mask, levels=[0.5], colors="white", linewidths=0.7, alpha=0.7)
     axes.set_title(name, fontsize=11)
     axes.set_axis_off()
 
