@@ -117,7 +117,7 @@ def test_evidence_and_maps_are_those_of_plain_loops(
         assert answer.margin == pytest.approx(margin, abs=1e-12)
         np.testing.assert_allclose(answer.evidence.numpy(), expected, rtol=0, atol=1e-6)
         assert float(answer.evidence.sum()) == pytest.approx(margin, abs=1e-12)
-        drawn = rasterized_on_cores(answer.evidence.tolist(), regions)
+        drawn = rasterized_on_cores(answer.evidence.tolist(), list(region_masks(regions).values()))
         np.testing.assert_allclose(maps[side][0].sum(dim=0).numpy(), drawn, rtol=0, atol=1e-14)
         close(maps[side][0, 0], maps[side][0, 2], 0)
 
@@ -224,7 +224,7 @@ def test_an_embedding_is_read_by_removal_and_transplant(
     areas = [int(mask.sum()) for mask in region_masks(regions).values()]
     margin = cosine_of(network)(pair[0][0], pair[1][0]) - TAU
     evidence = looped_evidence(MODEL, "alone", loops[0][:, which].mean(axis=2), areas, margin)
-    expected = rasterized_on_cores(evidence, regions)
+    expected = rasterized_on_cores(evidence, list(region_masks(regions).values()))
     alone = counterfactual(network).attribute(
         pair[0][:1],
         additional_forward_args=5 * network(pair[1][:1]),  # it need not be normalised

@@ -123,7 +123,14 @@ def test_its_example_runs(method: Method) -> None:
 def test_our_methods_come_first_then_the_newest_of_others() -> None:
     ours = [name for name, method in METHODS.items() if ".peers." not in method.cls.__module__]
     assert list(METHODS)[: len(ours)] == ours
-    assert ours == ["amortised", "counterfactual", "exchange", "replacement", "reconstruction"]
+    assert ours == [
+        "amortised",
+        "counterfactual",
+        "exchange",
+        "leave_one_out",
+        "replacement",
+        "reconstruction",
+    ]
     years = [method.year for method in METHODS.values()][len(ours) :]
     assert years == sorted(years, reverse=True)
 
@@ -137,11 +144,12 @@ def test_a_name_is_given_once() -> None:
 
 
 def test_what_stands_in_is_the_first_of_the_preferred_that_can(recognizer: Recognizer) -> None:
-    """With neither evidence network nor decoder: nothing but scores, and the quick one."""
-    assert default_method(recognizer) == "counterfactual"
+    """Leaving out needs nothing but scores; the quick ones need a decoder, or nothing but the network."""
+    assert default_method(recognizer) == "leave_one_out"
     assert fast_method(recognizer) == "xssab"
     shipped = xfr_plugin.load_recognizer("xfr_compact128")
-    assert default_method(shipped) == fast_method(shipped) == "amortised"
+    assert default_method(shipped) == "leave_one_out"
+    assert fast_method(shipped) == "reconstruction"
 
 
 def test_nothing_is_imported_before_a_registry_is_read() -> None:

@@ -200,13 +200,13 @@ def looped_evidence(
     ]
 
 
-def rasterized_on_cores(evidence: Sequence[float], regions: RegionMap) -> NDArray[np.float64]:
+def rasterized_on_cores(evidence: Sequence[float], masks: Sequence[Mask]) -> NDArray[np.float64]:
     """Map H×W: on a region by the root of the distance to the nearest pixel beside it, up to 5 pixels of 112."""
-    drawn = np.zeros(regions.size)
-    for value, mask in zip(evidence, region_masks(regions).values(), strict=True):
+    drawn = np.zeros(masks[0].shape)
+    for value, mask in zip(evidence, masks, strict=True):
         inside, others = np.argwhere(mask), np.argwhere(~mask)
         distances = [np.sqrt(((others - pixel) ** 2).sum(axis=1).min()) for pixel in inside]
-        depths = [min(distance, 5 / 112 * regions.size[0]) ** 0.5 for distance in distances]
+        depths = [min(distance, 5 / 112 * len(mask)) ** 0.5 for distance in distances]
         for (y, x), depth in zip(inside, depths, strict=True):
             drawn[y, x] += value * depth / sum(depths)
     return drawn

@@ -3,12 +3,17 @@
 from ._base.evidence import channel_evidence, channel_similarity
 from ._base.pair import PairAttribution
 from ._base.perturbation import PerturbationPairAttribution
+from ._base.regional import RegionalAnswer
 from .amortised.attribution import Amortised, AmortisedAnswer
 from .amortised.model import EvidenceModel, find_evidence, load_evidence
 from .cosine_head import CosineHead
-from .counterfactual.attribution import Counterfactual, RegionalAnswer
+from .counterfactual.attribution import Counterfactual
 from .counterfactual.exchange import Exchange
 from .counterfactual.replacement import Replacement
+from .intervention.effects import FaceEffects, interactions, region_effects
+from .intervention.leave_one_out import LeaveOneOut
+from .intervention.level import measure_shares
+from .intervention.shapley import PairShapley, ShapleyInteractions
 from .peers.captum_methods import (
     PairDeepLift,
     PairInputXGradient,
@@ -41,11 +46,13 @@ __all__ = [
     "Ebp",
     "EvidenceModel",
     "Exchange",
+    "FaceEffects",
     "Fame",
     "Fggb",
     "GalleryMaps",
     "GradCam",
     "GradCamPlusPlus",
+    "LeaveOneOut",
     "LrpSaliency",
     "MeryAvg",
     "Method",
@@ -57,6 +64,7 @@ __all__ = [
     "PairKernelShap",
     "PairLime",
     "PairOcclusion",
+    "PairShapley",
     "PairSmoothGrad",
     "PerturbationPairAttribution",
     "ReconstructionExplainer",
@@ -65,6 +73,7 @@ __all__ = [
     "Replacement",
     "SRise",
     "ScoreCam",
+    "ShapleyInteractions",
     "XFace",
     "Xssab",
     "channel_evidence",
@@ -73,5 +82,8 @@ __all__ = [
     "fast_method",
     "find_evidence",
     "get_method",
+    "interactions",
     "load_evidence",
+    "measure_shares",
+    "region_effects",
 ]

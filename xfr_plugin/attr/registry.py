@@ -35,17 +35,17 @@ def preferred_methods() -> list[Method]:
 def default_method(recognizer: Recognizer) -> str:
     """Name of the method that explains unless another is asked for: the first of the preferred that can.
 
-    That is `amortised` where an evidence network ships for the recognizer, or else `counterfactual`, which needs
-    nothing but scores and takes 150 forward passes; see `fast_method` for one or two.
+    That is `leave_one_out`, which needs nothing but scores and takes about 100 forward passes; see `fast_method` for
+    one or two.
     """
     return next(method.name for method in preferred_methods() if method.cls.available_for(recognizer))
 
 
 def fast_method(recognizer: Recognizer) -> str:
-    """Name of the method to take where `counterfactual` is too slow: the first of the preferred ones that are quick.
+    """Name of the method to take where `leave_one_out` is too slow: the first of the preferred ones that are quick.
 
-    That is `amortised` where an evidence network ships for the recognizer, `reconstruction` where a decoder with
-    regional evidence does, or else `xssab`, which needs nothing but the network.
+    That is `reconstruction` where a decoder with regional evidence ships for the recognizer, or else `xssab`, which
+    needs nothing but the network.
     """
     quick = (method for method in preferred_methods() if method.quick)
     return next(method.name for method in quick if method.cls.available_for(recognizer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class Recognizer(nn.Module):
         calibration: thresholds measured on labelled pairs, see `recognition.calibrate`.
         name: used in results; the network's class name, if left out.
         provenance: where the network comes from.
+        region_shares: what share of a genuine pair's score each region of the face brings, by name of the index and
+            of the region, see `attr.measure_shares`. Evidence by removal starts from there.
 
     Raises:
         InputError: sizes, means or deviations that make no sense.
@@ -78,6 +80,7 @@ class Recognizer(nn.Module):
         calibration: Calibration | None = None,
         name: str | None = None,
         provenance: Provenance | None = None,
+        region_shares: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
@@ -94,6 +97,7 @@ class Recognizer(nn.Module):
         self.network = giving_embeddings(network, self.input_size)
         self.name = name or type(network).__name__
         self.provenance = provenance or Provenance()
+        self.region_shares = dict(region_shares or {})
         self.tested = False
         with torch.inference_mode(False):  # or no gradient could pass them
             self.register_buffer("mean", _per_channel(settings.mean, network), persistent=False)

@@ -58,13 +58,17 @@ class WeightFile(Document):
 
 
 class RecognizerCard(InputContract):
-    """Everything about a recognizer but its weights. `figures` are measurements, by name."""
+    """Everything about a recognizer but its weights.
+
+    `figures` are measurements, by name; `region_shares` are told at `Recognizer`.
+    """
 
     name: str
     architecture: str
     provenance: Provenance = Provenance()
     calibration: Calibration | None = None
     figures: dict[str, int | float | str] = Field(default_factory=dict)
+    region_shares: dict[str, dict[str, float]] = Field(default_factory=dict)
     weights: WeightFile | None = None
 
 
@@ -226,4 +230,5 @@ def _build(card: RecognizerCard, state: dict[str, Tensor], path: Path, threshold
         calibration=card.calibration,
         name=card.name,
         provenance=card.provenance.model_copy(update={"sha256": digest}),
+        region_shares=card.region_shares,
     )

@@ -16,8 +16,8 @@ from functools import partial
 import torch
 
 from xfr_plugin._version import __version__
-from xfr_plugin.attr.amortised.model import EvidenceModel, evidence_file, load_evidence
-from xfr_plugin.attr.registry import METHODS, fast_method, get_method
+from xfr_plugin.attr.amortised.model import evidence_file, load_evidence
+from xfr_plugin.attr.registry import METHODS, default_method, get_method
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.verification import choose_threshold
@@ -70,7 +70,7 @@ class ExplanationService:
             decoder = _decoder(settings, recognizer)
             file = settings.evidence or evidence_file(recognizer)
             network = None if file is None else load_evidence(file, recognizer, recognizer.device)
-            default = settings.method or _default_method(recognizer, network)
+            default = settings.method or _default_method(recognizer, settings)
             versions = Versions(
                 package=__version__,
                 recognizer=recognizer.name,
@@ -184,10 +184,10 @@ def _log_internal(error: ServiceError) -> None:
         _log.error("internal error %s at %s", type(cause).__name__, where)
 
 
-def _default_method(recognizer: Recognizer, network: EvidenceModel | None) -> str:
-    """What `auto` stands for unless the operator says otherwise: what reads the evidence network, if there is one."""
-    if network is None:
-        return fast_method(recognizer)
+def _default_method(recognizer: Recognizer, settings: Deployment) -> str:
+    """What `auto` stands for unless the operator names another, or brings an evidence network of his own."""
+    if settings.evidence is None:
+        return default_method(recognizer)
     return next(method.name for method in METHODS.values() if method.needs == "evidence")
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import resources
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import read_weights
+from xfr_plugin.errors import InputError
 from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.reconstruction.files import list_decoders, load_decoder
 from xfr_plugin.reconstruction.network import to_input_size
 
-__all__ = ["as_images", "population_face", "synthetic_faces"]
+__all__ = ["COMPOSITES", "as_images", "composite_faces", "population_face", "synthetic_faces"]
+
+COMPOSITES = 12
+"""How many composite faces ship."""
 
 _SOURCE = "xfr_compact128_decoder"
 
@@ -65,3 +72,26 @@ def as_images(faces: Tensor, images: Tensor) -> Tensor:
     faces, channels = faces.to(images), images.shape[1]
     is_same = faces.shape[1] == channels
     return faces if is_same else faces.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+
+
+@cache
+def composite_faces(count: int, size: tuple[int, int] = (112, 112)) -> Tensor:
+    """Faces of nobody, each a mean of three people who were brought to one shape; see `benchmarks/composites.py`.
+
+    Args:
+        count: how many, `COMPOSITES` at most.
+        size: height and width in pixels.
+
+    Returns:
+        N×3×H×W in [0, 1].
+
+    Raises:
+        InputError: there are not so many.
+    """
+    if not 1 <= count <= COMPOSITES:
+        raise InputError(f"there are {COMPOSITES} composite faces, got donors={count}: pass a population")
+    with resources.as_file(resources.files("xfr_plugin.swaps") / "composites.png") as path:
+        strip = np.array(Image.open(path).convert("RGB"))
+    faces = np.split(strip, COMPOSITES, axis=1)[:count]
+    fitted = torch.stack([torch.from_numpy(fit_aligned(face, size)) for face in faces])
+    return fitted.permute(0, 3, 1, 2).float() / 255

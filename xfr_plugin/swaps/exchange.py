@@ -36,17 +36,18 @@ def region_changes(faces: Tensor, donors: Tensor, masks: FeatheredMasks) -> Tens
 
     Args:
         faces: N×C×H×W.
-        donors: of the same shape.
+        donors: of the same shape; or N×R×C×H×W, another for each region.
         masks: R of them for all faces, or for each; on any device.
 
     Returns:
         N×R×C×H×W.
     """
-    difference = faces - donors
+    difference = faces - donors if donors.ndim == 4 else faces[:, None] - donors
     seams, weights = masks.seams.to(faces), masks.weights.to(faces)
-    pairing = "nchw,rhw->nrc" if seams.ndim == 3 else "nchw,nrhw->nrc"
-    shifts = torch.einsum(pairing, difference, seams)
-    return weights[..., None, :, :] * (shifts[..., None, None] - difference[:, None])
+    face, region = "nchw" if donors.ndim == 4 else "nrchw", "rhw" if seams.ndim == 3 else "nrhw"
+    shifts = torch.einsum(f"{face},{region}->nrc", difference, seams)
+    each = difference[:, None] if donors.ndim == 4 else difference
+    return weights[..., None, :, :] * (shifts[..., None, None] - each)
 
 
 def exchange_regions(faces: Tensor, donors: Tensor, masks: FeatheredMasks) -> Tensor:

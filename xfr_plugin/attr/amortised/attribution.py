@@ -62,7 +62,6 @@ class AmortisedAnswer:
     "It names the right one in nine of ten pairs of the kind that it was taught by; on natural pairs the check "
     "of faithfulness supports it in one of four, and a region that differs much can hide another",
     batchable=True,
-    preferred=1,
     compared=True,
     needs_both_images=True,
     service_options={"mirrored": False},

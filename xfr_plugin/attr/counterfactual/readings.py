@@ -21,18 +21,15 @@ can be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.masks import ranges
+from xfr_plugin.attr._base.regional import Comparer
 from xfr_plugin.swaps.exchange import exchange_regions
 from xfr_plugin.swaps.masks import FeatheredMasks
 from xfr_plugin.swaps.regions import FaceRegions
 
-__all__ = ["ALONE_READINGS", "PAIR_READINGS", "Comparer", "alone_readings", "pair_readings"]
+__all__ = ["ALONE_READINGS", "PAIR_READINGS", "alone_readings", "pair_readings"]
 
 
 PAIR_READINGS = (
@@ -50,49 +47,6 @@ PAIR_READINGS = (
 )
 
 ALONE_READINGS = ("removal", "transplant")
-
-
-@dataclass(frozen=True)
-class Comparer:
-    """Scores of faces, from their embeddings or from a score function.
-
-    Attributes:
-        read: faces K×C×H×W to what `score` takes of them, a row for each: unit embeddings, or the faces themselves.
-        score: rows K×… of both sides to scores K.
-        row_ndim: dimensions of a row: 1 for an embedding, 3 for a face.
-        limit: faces in one forward pass.
-    """
-
-    read: Callable[[Tensor], Tensor]
-    score: Callable[[Tensor, Tensor], Tensor]
-    row_ndim: int
-    limit: int
-
-    def rows(self, faces: Tensor) -> Tensor:
-        """Rows of faces …×C×H×W, with the same leading dimensions."""
-        flat = faces.flatten(0, -4)
-        read = torch.cat([self.read(flat[some]) for some in ranges(len(flat), self.limit)])
-        rows: Tensor = read.unflatten(0, faces.shape[:-3])
-        return rows
-
-    def scores(self, left: Tensor, right: Tensor) -> Tensor:
-        """Scores of rows whose leading dimensions are broadcast against each other."""
-        lead = torch.broadcast_shapes(*(side.shape[: -self.row_ndim] for side in (left, right)))
-        flat = [
-            side.expand(*lead, *side.shape[-self.row_ndim :]).flatten(0, len(lead) - 1)
-            for side in (left, right)
-        ]
-        return self._scored(flat[0], flat[1]).view(lead)
-
-    def scores_against(self, rows: Tensor, partner: Tensor) -> Tensor:
-        """Scores of rows against the row of one partner, which can be of another kind, such as a template."""
-        flat = rows.flatten(0, -1 - self.row_ndim)
-        return self._scored(flat, partner.expand(len(flat), *partner.shape)).view(
-            rows.shape[: -self.row_ndim]
-        )
-
-    def _scored(self, left: Tensor, right: Tensor) -> Tensor:
-        return torch.cat([self.score(left[some], right[some]) for some in ranges(len(left), self.limit)])
 
 
 def pair_readings(

@@ -29,7 +29,7 @@ __all__ = ["Xssab"]
     relative_cost=5,
     caveat=LITTLE_BETTER,
     batchable=True,
-    preferred=4,
+    preferred=3,
     compared=True,
 )
 class Xssab(PairAttribution):

@@ -40,7 +40,7 @@ Variant: TypeAlias = Literal["regional", "paper"]
     caveat="it divides the score among eight regions by how embeddings respond to them, and where it is known "
     "which region decides it names the right one in a quarter to a half of the cases",
     batchable=True,
-    preferred=3,
+    preferred=2,
     compared=True,
 )
 class ReconstructionSaliency(CompletePairAttribution):

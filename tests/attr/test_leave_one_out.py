@@ -1,0 +1,231 @@
+"""Leave one region out against plain loops; the sum rule and levels; operators; errors; black boxes; options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.counterfactual_loops import SIZE, cosine_of, face_net, faces, rasterized_on_cores, with_region
+from numpy.typing import NDArray
+from skimage.transform import AffineTransform, warp
+from torch import Tensor, nn
+
+from xfr_plugin.attr import LeaveOneOut
+from xfr_plugin.attr.intervention.level import expected_shares, levelled, region_shares
+from xfr_plugin.errors import InputError
+from xfr_plugin.faces.outlines import find_regions
+from xfr_plugin.swaps.donors import composite_faces, population_face
+from xfr_plugin.swaps.masks import grown
+from xfr_plugin.swaps.regions import FINE_REGIONS, FaceRegions, regions_of
+
+TAU, DONORS = 0.3, 2
+Images = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(scope="module")
+def pair() -> Images:
+    return faces()
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return face_net()
+
+
+def method(network: Any, **options: Any) -> LeaveOneOut:
+    return LeaveOneOut(network, TAU, **{"donors": DONORS, **options})
+
+
+def own_regions(image: Tensor) -> FaceRegions:
+    return regions_of(find_regions(image[None]), FINE_REGIONS)[0]
+
+
+def moved(donor: Tensor, theirs: NDArray[np.bool_], own: NDArray[np.bool_]) -> Tensor:
+    """The donor, moved so that the box of its mask's centre and spread comes to lie on the other's."""
+    (x, y), (width, height) = centre_and_spread(own)
+    (left, top), (wide, high) = centre_and_spread(theirs)
+    sx, sy = np.clip(wide / width, 1 / 1.6, 1.6), np.clip(high / height, 1 / 1.6, 1.6)
+    place = AffineTransform(np.array([[sx, 0, left - sx * x], [0, sy, top - sy * y], [0, 0, 1]]))
+    planes = [
+        warp(plane, place, order=1, mode="edge", preserve_range=True) for plane in donor.double().numpy()
+    ]
+    return torch.from_numpy(np.stack(planes))
+
+
+def centre_and_spread(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    places = np.argwhere(mask)[:, ::-1]
+    return places.mean(axis=0), np.maximum(places.std(axis=0), 0.5)
+
+
+def looped_losses(network: nn.Module, face: Tensor, partner: Tensor, donors: Tensor) -> NDArray[np.float64]:
+    """What the score loses without each region, K×R, one changed face at a time; NaN for regions not shown."""
+    own, score = own_regions(face), cosine_of(network)
+    theirs = regions_of(find_regions(donors.float()), FINE_REGIONS)
+    losses = np.full((len(donors), len(own.names)), np.nan)
+    for k, donor in enumerate(donors):
+        for r, name in enumerate(own.names):
+            if not own.present[r]:
+                continue
+            still = name in ("background", "hair") or not theirs[k].present[r]
+            put = donor.double() if still else moved(donor, theirs[k].masks[r], own.masks[r])
+            mask = grown(torch.from_numpy(own.masks[r])).numpy()
+            losses[k, r] = score(face, partner) - score(with_region(face, put, mask), partner)
+    return losses
+
+
+def test_evidence_is_what_plain_loops_lose_less_the_level(pair: Images, network: nn.Module) -> None:
+    a, b = pair[0][0], pair[1][0]
+    losses = looped_losses(network, a, b, composite_faces(DONORS, SIZE))
+    answer = method(network).regional((a[None], b[None]))[0][0]
+    own = own_regions(a)
+    shares = expected_shares(region_shares(network, "leave_one_out"), own).numpy()
+    margin = cosine_of(network)(a, b) - TAU
+    lost = np.nan_to_num(losses)
+    expected = lost + (margin - lost.sum(axis=1, keepdims=True)) * shares
+    assert np.allclose(answer.evidence.numpy(), expected.mean(axis=0), atol=1e-6)
+    assert np.allclose(answer.errors.numpy(), expected.std(axis=0, ddof=1) / DONORS**0.5, atol=1e-6)
+
+
+def test_maps_sum_to_the_margin_of_each_face(pair: Images, network: nn.Module) -> None:
+    maps, delta = method(network).attribute(pair, return_convergence_delta=True)
+    scores = torch.tensor([cosine_of(network)(a, b) for a, b in zip(*pair, strict=True)]).double()
+    for side in maps:
+        assert torch.allclose(side.sum(dim=(1, 2, 3)), scores - TAU, atol=1e-9)
+    assert delta.abs().max() < 1e-9
+
+
+def test_each_map_lies_on_the_cores_of_the_regions(pair: Images, network: nn.Module) -> None:
+    attribution = method(network)
+    probe_map, _ = attribution.attribute(pair)
+    answer = attribution.regional(pair)[0][1]
+    shown = answer.regions.present
+    evidence = answer.evidence[torch.from_numpy(shown)].tolist()
+    expected = rasterized_on_cores(evidence, list(answer.regions.masks[shown]))
+    assert np.allclose(probe_map[1].sum(dim=0).numpy(), expected, atol=1e-9)
+
+
+def test_swapping_the_faces_swaps_the_maps(pair: Images, network: nn.Module) -> None:
+    attribution = method(network)
+    maps, swapped = attribution.attribute(pair), attribution.attribute(pair[::-1])
+    assert torch.allclose(maps[0], swapped[1])
+    assert torch.allclose(maps[1], swapped[0])
+
+
+def test_a_region_that_the_network_does_not_see_loses_nothing(pair: Images) -> None:
+    class UpperHalf(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images[:, :, : SIZE[0] // 3, ::4].flatten(1) - 0.4
+
+    answer = method(UpperHalf(), level="none").regional(pair)[0][0]
+    unseen = [answer.regions.names.index(name) for name in ("chin", "mouth", "nose")]
+    assert answer.evidence[unseen].abs().max() == 0
+    assert answer.evidence.abs().max() > 1e-3
+
+
+def test_the_same_faces_one_by_one_and_together(pair: Images, network: nn.Module) -> None:
+    together = method(network).attribute(pair, perturbations_per_eval=5)
+    alone = method(network).attribute((pair[0][1:], pair[1][1:]), perturbations_per_eval=64)
+    assert torch.allclose(together[0][1:], alone[0])
+
+
+def test_scores_alone_and_embeddings_say_the_same(pair: Images, network: nn.Module) -> None:
+    def score(probes: Tensor, references: Tensor) -> Tensor:
+        return torch.cosine_similarity(network(probes), network(references))
+
+    black_box = LeaveOneOut.from_scores(score, TAU, donors=DONORS)
+    for own, other in zip(black_box.attribute(pair), method(network).attribute(pair), strict=True):
+        assert torch.allclose(own, other, atol=1e-9)
+
+
+def test_a_probe_against_an_embedding_has_the_map_that_it_has_in_the_pair(
+    pair: Images, network: nn.Module
+) -> None:
+    alone = method(network).attribute(pair[0], additional_forward_args=network(pair[1]))
+    assert torch.allclose(alone, method(network).attribute(pair)[0])
+
+
+@pytest.mark.parametrize("level", ["threshold", "score", "none"])
+def test_levels_differ_by_their_sum_alone(level: Any, pair: Images, network: nn.Module) -> None:
+    losses = method(network, level="none").regional(pair)[0][0]
+    answer = method(network, level=level).regional(pair)[0][0]
+    shares = expected_shares(region_shares(network, "leave_one_out"), answer.regions)
+    gap = answer.evidence.sum() - losses.evidence.sum()
+    assert torch.allclose(answer.evidence - losses.evidence, gap * shares, atol=1e-9)
+    wanted = {"threshold": cosine_of(network)(pair[0][0], pair[1][0]) - TAU, "score": 0.0}
+    assert float(answer.evidence.sum()) == pytest.approx(wanted.get(level, float(losses.evidence.sum())))
+
+
+@pytest.mark.parametrize("operator", ["mean", "blur", "partner", "black"])
+def test_operators_differ_and_keep_the_sum(operator: Any, pair: Images, network: nn.Module) -> None:
+    usual, other = method(network).attribute(pair)[0], method(network, operator=operator).attribute(pair)[0]
+    assert not torch.allclose(usual, other, atol=1e-4)
+    assert torch.allclose(usual.sum(dim=(1, 2, 3)), other.sum(dim=(1, 2, 3)))
+
+
+def test_black_and_blur_put_what_they_say(pair: Images) -> None:
+    seen: list[Tensor] = []
+
+    def spy(images: Tensor) -> Tensor:
+        seen.append(images)
+        return images.flatten(1)
+
+    method(spy, operator="black", regions="template").regional((pair[0][:1], pair[1][:1]))
+    changed = torch.cat(seen)
+    assert changed.amin(dim=(1, 2, 3)).max() < 0.05  # every region has a core that is black
+    assert changed.min() >= 0
+
+
+def test_one_donor_has_no_error(pair: Images, network: nn.Module) -> None:
+    assert method(network, donors=1).regional(pair)[0][0].errors.isnan().all()
+    assert method(network, operator="mean").regional(pair)[0][0].errors.isnan().all()
+
+
+def test_faces_of_ones_own_stand_for_the_population(pair: Images, network: nn.Module) -> None:
+    own = method(network, population=composite_faces(DONORS, SIZE).double()).attribute(pair)
+    assert torch.allclose(own[0], method(network).attribute(pair)[0])
+    mean = method(network, population=population_face(SIZE)).attribute(pair)
+    assert torch.allclose(mean[0], method(network, operator="mean").attribute(pair)[0])
+
+
+def test_levelled_evidence_sums_as_asked() -> None:
+    values, shares = torch.tensor([0.2, 0.1]).double(), torch.tensor([0.25, 0.75]).double()
+    assert torch.allclose(
+        levelled(values, 0.5, 0.3, shares, "threshold"), torch.tensor([0.175, 0.025]).double()
+    )
+    assert torch.allclose(levelled(values, 0.5, 0.3, shares, "score"), torch.tensor([0.125, -0.125]).double())
+
+
+def test_shares_of_what_a_face_does_not_show_go_to_the_rest(pair: Images) -> None:
+    own = own_regions(pair[0][0])
+    measured = dict.fromkeys(own.names, 1.0)
+    shares = expected_shares(measured, own)
+    assert float(shares.sum()) == pytest.approx(1)
+    assert (shares[~torch.from_numpy(own.present)] == 0).all()
+    by_area = expected_shares({}, own)
+    assert by_area.argmax() == int(np.argmax(own.masks.sum(axis=(1, 2)) * own.present))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"operator": "white"}, "operator must be"),
+        ({"level": 0}, "level must be"),
+        ({"donors": 0}, "donors"),
+        ({"donors": 99}, "pass a population"),
+        ({"population": torch.zeros(0, 3, 56, 48)}, "population"),
+        ({"population": torch.zeros(1, 3, 20, 20)}, "resize"),
+        ({"regions": "mesh"}, "regions must be"),
+    ],
+)
+def test_options_that_make_no_sense(
+    options: dict[str, Any], message: str, pair: Images, network: nn.Module
+) -> None:
+    with pytest.raises(InputError, match=message):
+        method(network, **options).attribute(pair)
+
+
+def test_the_partners_regions_need_its_image(pair: Images, network: nn.Module) -> None:
+    with pytest.raises(InputError, match="needs both faces as images"):
+        method(network, operator="partner").attribute(pair[0], additional_forward_args=network(pair[1]))

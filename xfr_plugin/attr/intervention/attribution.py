@@ -1,0 +1,159 @@
+"""Evidence by removal: what a pair's score loses when regions of a face are replaced by those of nobody."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from xfr_plugin.attr._base.pair import Pair
+from xfr_plugin.attr._base.regional import Comparer, RegionalAnswer, RegionalAttribution, RegionsFrom
+from xfr_plugin.attr.intervention.games import Game
+from xfr_plugin.attr.intervention.level import Level, expected_shares, levelled, region_shares
+from xfr_plugin.attr.intervention.players import PLAYERS, Players, players_of
+from xfr_plugin.attr.intervention.removal import OPERATORS, Operator, Removal, coalition_faces
+from xfr_plugin.base.options import checked_at_least, checked_choice
+from xfr_plugin.errors import InputError
+from xfr_plugin.faces.regions import RegionMap
+from xfr_plugin.swaps.regions import FaceRegions
+
+__all__ = ["RegionIntervention"]
+
+
+def _digest(population: Tensor) -> str:
+    return hashlib.sha256(population.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A face that plays: its image C×H×W, its players, and the row that scores are read from."""
+
+    image: Tensor
+    regions: FaceRegions
+    row: Tensor
+
+
+class RegionIntervention(RegionalAttribution):
+    """Plays a game of the regions of a face for its score against the partner; each face of a pair plays its own.
+
+    Args:
+        forward_func, threshold: see `PairAttribution`.
+        players: see `Players`.
+        regions: see `RegionsFrom`.
+        operator: what a region is replaced by, see `Operator`.
+        donors: how many composite faces of nobody stand for the population.
+        population: other faces instead, N×3×H×W in [0, 1], at the size of the inputs.
+        level: what evidence sums to, see `Level`.
+
+    Raises:
+        InputError: an unknown option.
+    """
+
+    shares_under: ClassVar[str]
+    """Under which the expected shares of regions are kept, see `level.region_shares`."""
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Tensor],
+        threshold: float | None = None,
+        *,
+        players: Players = "regions",
+        regions: RegionsFrom = "found",
+        operator: Operator = "population",
+        donors: int = 4,
+        population: Tensor | None = None,
+        level: Level = "threshold",
+    ) -> None:
+        super().__init__(forward_func, threshold, regions=regions)
+        if population is not None and (population.ndim != 4 or not len(population)):
+            raise InputError(f"population must be faces N×C×H×W, got shape {tuple(population.shape)}")
+        self.players = checked_choice("players", players, *PLAYERS)
+        self.operator = checked_choice("operator", operator, *OPERATORS)
+        self.donors = checked_at_least("donors", donors, 1)
+        self.population = population
+        self.level = checked_choice("level", level, "threshold", "score", "none")
+
+    def _game(self, players: int, donor: int) -> Game:
+        """The game of so many players with a donor, by its number: what is drawn at random is drawn for each."""
+        raise NotImplementedError
+
+    def _players(self, images: Tensor, known: Sequence[RegionMap] | None) -> list[FaceRegions]:
+        return players_of(self.players, images, self.regions == "found", known)
+
+    def settings(self) -> dict[str, object]:
+        """What the values of a face's regions follow from, but for the recognizer: for keeping them."""
+        population = self.population
+        return {
+            "players": self.players,
+            "regions": self.regions,
+            "operator": self.operator,
+            "donors": self.donors if population is None else _digest(population),
+            "index": self.shares_under,
+        }
+
+    def _removal(self, images: Tensor, donors_from: int = 0) -> Removal:
+        """What removes regions, with the composite faces after the first so many."""
+        donors: Tensor | int = self.donors + donors_from if self.population is None else self.population
+        return Removal(self.operator, donors, self.players, images, donors_from)
+
+    def _answering(
+        self, pair: Pair, regions: Sequence[FaceRegions]
+    ) -> Callable[[Comparer, Sequence[int]], list[RegionalAnswer]]:
+        removal = self._removal(pair.images)
+
+        def answer(comparer: Comparer, faces: Sequence[int]) -> list[RegionalAnswer]:
+            sides = [
+                _Side(pair.images[face], regions[face], comparer.rows(pair.images[face][None])[0])
+                for face in faces
+            ]
+            if len(sides) == 2:
+                a, b = sides
+                return [self._played(comparer, removal, *both, both[1].row) for both in ((a, b), (b, a))]
+            assert pair.partners is not None  # an embedding, or what a score function takes
+            partner = pair.partners[faces[0] % len(pair.partners)]
+            return [self._played(comparer, removal, sides[0], None, partner)]
+
+        return answer
+
+    def _played(
+        self, comparer: Comparer, removal: Removal, own: _Side, other: _Side | None, partner: Tensor
+    ) -> RegionalAnswer:
+        """What a face's game says, against the row of its partner."""
+        score = comparer.scores_against(own.row[None], partner)[0].double()
+
+        def tried(faces: Tensor) -> Tensor:
+            return comparer.scores_against(comparer.rows(faces), partner).double()
+
+        values = self._values(own.image, own.regions, other, removal, comparer.limit, tried, score)
+        shares = expected_shares(region_shares(self.forward_func, self.shares_under), own.regions)
+        evidence = levelled(values, float(score), self.threshold, shares, self.level)
+        mean, count = evidence.mean(dim=0), len(evidence)
+        errors = evidence.std(dim=0) / count**0.5 if count > 1 else torch.full_like(mean, torch.nan)
+        return RegionalAnswer(own.regions, mean, errors, float(mean.sum()))
+
+    def _values(
+        self,
+        face: Tensor,
+        own: FaceRegions,
+        other: _Side | None,
+        removal: Removal,
+        limit: int,
+        read: Callable[[Tensor], Tensor],
+        whole: Tensor,
+    ) -> Tensor:
+        """Values of the players K×R×…, one row a donor, of what is read of the coalitions' faces, m×…"""
+        present = torch.from_numpy(own.present)
+        count = int(present.sum())
+        games = [self._game(count, 0)]
+        partner = None if other is None else (other.image, other.regions)
+        changes = removal.changes(face, own, partner, not games[0].one_at_a_time)[:, present]
+        games += [self._game(count, donor) for donor in range(1, len(changes))]
+        values = whole.new_zeros(len(changes), len(present), *whole.shape)
+        for row, change, game in zip(values, changes, games, strict=True):
+            tried = torch.cat([read(faces) for faces in coalition_faces(face, change, game.kept, limit)])
+            row[present] = game.values(tried, whole)
+        return values
