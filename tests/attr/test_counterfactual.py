@@ -179,7 +179,7 @@ def test_convergence_delta_is_what_is_missing(
     pair: Images, network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That of the face that misses more, with its sign."""
-    import xfr_plugin.attr.counterfactual.attribution as module
+    import xfr_plugin.attr._base.regional as module
 
     drawn = module._drawn
     factors = iter([1.0, 1.0, 1.1, 0.5])

@@ -13,7 +13,14 @@ from skimage.transform import AffineTransform, warp
 from torch import Tensor, nn
 
 from xfr_plugin.attr import LeaveOneOut
-from xfr_plugin.attr.intervention.level import expected_shares, levelled, region_shares
+from xfr_plugin.attr.intervention.level import (
+    Expected,
+    Level,
+    expected_of,
+    levelled,
+    measure_shares,
+    region_shares,
+)
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.swaps.donors import composite_faces, population_face
@@ -80,9 +87,12 @@ def test_evidence_is_what_plain_loops_lose_less_the_level(pair: Images, network:
     losses = looped_losses(network, a, b, composite_faces(DONORS, SIZE))
     answer = method(network).regional((a[None], b[None]))[0][0]
     own = own_regions(a)
-    shares = expected_shares(region_shares(network, "leave_one_out"), own).numpy()
+    known = region_shares(network, "leave_one_out")
+    measured = np.array([known.get(name, 0.0) for name in own.names])
+    gain = measured[own.present].sum()
     margin = cosine_of(network)(a, b) - TAU
-    lost = np.nan_to_num(losses)
+    lost = np.nan_to_num(losses) / gain
+    shares = np.where(own.present, measured, 0) / gain
     expected = lost + (margin - lost.sum(axis=1, keepdims=True)) * shares
     assert np.allclose(answer.evidence.numpy(), expected.mean(axis=0), atol=1e-6)
     assert np.allclose(answer.errors.numpy(), expected.std(axis=0, ddof=1) / DONORS**0.5, atol=1e-6)
@@ -147,12 +157,9 @@ def test_a_probe_against_an_embedding_has_the_map_that_it_has_in_the_pair(
 
 
 @pytest.mark.parametrize("level", ["threshold", "score", "none"])
-def test_levels_differ_by_their_sum_alone(level: Any, pair: Images, network: nn.Module) -> None:
+def test_levels_sum_as_they_say(level: Any, pair: Images, network: nn.Module) -> None:
     losses = method(network, level="none").regional(pair)[0][0]
     answer = method(network, level=level).regional(pair)[0][0]
-    shares = expected_shares(region_shares(network, "leave_one_out"), answer.regions)
-    gap = answer.evidence.sum() - losses.evidence.sum()
-    assert torch.allclose(answer.evidence - losses.evidence, gap * shares, atol=1e-9)
     wanted = {"threshold": cosine_of(network)(pair[0][0], pair[1][0]) - TAU, "score": 0.0}
     assert float(answer.evidence.sum()) == pytest.approx(wanted.get(level, float(losses.evidence.sum())))
 
@@ -189,22 +196,46 @@ def test_faces_of_ones_own_stand_for_the_population(pair: Images, network: nn.Mo
     assert torch.allclose(mean[0], method(network, operator="mean").attribute(pair)[0])
 
 
-def test_levelled_evidence_sums_as_asked() -> None:
-    values, shares = torch.tensor([0.2, 0.1]).double(), torch.tensor([0.25, 0.75]).double()
-    assert torch.allclose(
-        levelled(values, 0.5, 0.3, shares, "threshold"), torch.tensor([0.175, 0.025]).double()
+def test_levelled_evidence_is_measured_from_what_is_expected() -> None:
+    values = torch.tensor([0.2, 0.1], dtype=torch.float64)
+    expected = Expected(torch.tensor([0.25, 0.75], dtype=torch.float64), gain=2.0)
+    cases: tuple[tuple[Level, tuple[float, float]], ...] = (
+        ("threshold", (0.1125, 0.0875)),
+        ("score", (0.0625, -0.0625)),
+        ("none", (0.2, 0.1)),
     )
-    assert torch.allclose(levelled(values, 0.5, 0.3, shares, "score"), torch.tensor([0.125, -0.125]).double())
+    for level, wanted in cases:
+        found = levelled(values, 0.5, 0.3, expected, level)
+        np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
-def test_shares_of_what_a_face_does_not_show_go_to_the_rest(pair: Images) -> None:
+def test_what_a_face_does_not_show_is_not_expected(pair: Images) -> None:
     own = own_regions(pair[0][0])
-    measured = dict.fromkeys(own.names, 1.0)
-    shares = expected_shares(measured, own)
-    assert float(shares.sum()) == pytest.approx(1)
-    assert (shares[~torch.from_numpy(own.present)] == 0).all()
-    by_area = expected_shares({}, own)
-    assert by_area.argmax() == int(np.argmax(own.masks.sum(axis=(1, 2)) * own.present))
+    expected = expected_of(dict.fromkeys(own.names, 0.1), own)
+    assert float(expected.shares.sum()) == pytest.approx(1)
+    assert expected.gain == pytest.approx(0.1 * own.present.sum())
+    assert (expected.shares[~torch.from_numpy(own.present)] == 0).all()
+
+
+def test_regions_that_nothing_was_measured_for_are_expected_by_their_area(pair: Images) -> None:
+    own = own_regions(pair[0][0])
+    expected = expected_of({}, own)
+    assert expected.gain == 1
+    assert expected.shares.argmax() == int(np.argmax(own.masks.sum(axis=(1, 2)) * own.present))
+
+
+def test_measured_values_are_for_each_unit_of_the_score(pair: Images, network: nn.Module) -> None:
+    values = method(network, level="none")
+    genuine = (pair[0], 0.5 * pair[0] + 0.5 * pair[1])
+    measured = measure_shares(values, [genuine])
+    answers = [answer for side in values.regional(genuine) for answer in side]
+    nose = answers[0].regions.names.index("nose")
+    score = np.mean([answer.score for answer in answers])
+    assert measured["nose"] == pytest.approx(max(0, np.mean([a.evidence[nose] for a in answers])) / score)
+    with pytest.raises(InputError, match="level='none'"):
+        measure_shares(method(network), [genuine])
+    with pytest.raises(InputError, match="genuine"):
+        measure_shares(values, [])
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,9 @@ def test_our_methods_come_first_then_the_newest_of_others() -> None:
         "amortised",
         "counterfactual",
         "exchange",
-        "leave_one_out",
         "replacement",
+        "leave_one_out",
+        "shapley",
         "reconstruction",
     ]
     years = [method.year for method in METHODS.values()][len(ours) :]

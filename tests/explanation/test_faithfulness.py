@@ -305,7 +305,7 @@ def test_auto_is_the_default_method(recognizer: Recognizer, photos: tuple[Photo,
         xfr_plugin.explain(*photos, recognizer=recognizer, alignment="aligned", **chosen)
         for chosen in ({}, {"method": "auto"}, {"method": None})
     ]
-    assert {answer.method for answer in answers} == {"counterfactual"}
+    assert {answer.method for answer in answers} == {"leave_one_out"}
 
 
 def test_command_line(face_photo: Photo, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_command_line(face_photo: Photo, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "does the score follow?" in result.stdout
     explanation = Explanation.load(tmp_path / "out" / "explanation.json")
-    assert explanation.method == "amortised"
+    assert explanation.method == "leave_one_out"
     assert explanation.faithfulness is not None
     result = CliRunner().invoke(app, ["compare", *pair, "-m", "xssab"])
     assert result.exit_code == 0, result.output

@@ -58,7 +58,7 @@ def units(answer: Answer) -> dict[str, np.ndarray]:
 @pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")
 def test_answers_as_the_library_does(service: ExplanationService) -> None:
     """Photographs, detection and all: the same score, method and evidence as `xfr_plugin.explain`."""
-    expected = explain(*photographs(), options={"mirrored": False})
+    expected = explain(*photographs(), options={"donors": 2})
     answer = ask(service, probe=photographs()[0], reference=photographs()[1])
     assert answer.decision.score == pytest.approx(expected.verification.score, abs=1e-5)
     assert answer.explanation is not None
@@ -99,12 +99,13 @@ def test_a_batch_is_embedded_in_one_forward(
 
 
 def test_a_batch_computes_nothing_twice(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default method explains from what embedding showed: one pass, encoded once, all regions found at once."""
+    """A method that explains from what embedding showed: one pass, encoded once, all regions found at once."""
     counts = counted(monkeypatch)
-    ask(service, **pair(0, 1))
+    ask(service, **pair(0, 1, method="amortised"))
     assert counts == {"passes": 1, "images": 2, "outlines": 1, "encoded": 1}
     counts.clear()
-    replies = service.answer_all([parse_request(pair(i, i + 1)) for i in range(4)], [True] * 3 + [False])
+    asked = [parse_request(pair(i, i + 1, method="amortised")) for i in range(4)]
+    replies = service.answer_all(asked, [True] * 3 + [False])
     assert [isinstance(reply, Answer) and reply.explanation is not None for reply in replies] == [
         True,
         True,
@@ -203,19 +204,31 @@ def test_threads_do_not_disturb_each_other(service: ExplanationService) -> None:
 def test_stored_embeddings_answer_as_their_images_do(service: ExplanationService) -> None:
     first = ask(service, **pair(0, 2, returns=["embeddings", "regions"], method="reconstruction"))
     stored = units(first)
-    for document in (
-        {"probe": stored["probe"].tolist(), "reference": {"embedding": stored["reference"].tobytes()}},
-        {"probe": crops()[0], "reference": {"embedding": stored["reference"].tolist()}},
-    ):
-        again = ask(service, returns=["regions"], **document)
-        assert again.decision.score == pytest.approx(first.decision.score, abs=1e-6)
-        assert again.explanation is not None
-        assert again.explanation.replaced is not None
-        assert again.explanation.replaced.asked == "amortised", "which compares two images"
-        assert first.explanation is not None
-        for side in ("probe", "reference"):
-            found, expected = (getattr(e.explanation, side).regions for e in (again, first))
-            assert [r.evidence for r in found] == pytest.approx([r.evidence for r in expected], abs=1e-5)
+    document = {"probe": stored["probe"].tolist(), "reference": {"embedding": stored["reference"].tobytes()}}
+    again = ask(service, returns=["regions"], **document)
+    assert again.decision.score == pytest.approx(first.decision.score, abs=1e-6)
+    assert again.explanation is not None
+    assert again.explanation.replaced is not None
+    assert again.explanation.replaced.asked == "leave_one_out", "which changes images"
+    assert first.explanation is not None
+    for side in ("probe", "reference"):
+        found, expected = (getattr(e.explanation, side).regions for e in (again, first))
+        assert [r.evidence for r in found] == pytest.approx([r.evidence for r in expected], abs=1e-5)
+
+
+def test_an_image_against_a_stored_embedding_has_the_map_that_it_has_in_the_pair(
+    service: ExplanationService,
+) -> None:
+    first = ask(service, **pair(0, 2, returns=["embeddings", "regions"]))
+    answer = ask(service, returns=["regions"], probe=crops()[0], reference=units(first)["reference"].tolist())
+    assert answer.explanation is not None
+    assert first.explanation is not None
+    assert answer.explanation.method == "leave_one_out"
+    assert answer.explanation.reference is None
+    assert answer.explanation.probe is not None
+    assert first.explanation.probe is not None
+    found, expected = (side.regions for side in (answer.explanation.probe, first.explanation.probe))
+    assert [r.evidence for r in found or ()] == pytest.approx([r.evidence for r in expected or ()], abs=1e-5)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -288,7 +301,7 @@ def test_a_deadline_replaces_the_method(service: ExplanationService) -> None:
     assert answer.explanation.replaced is not None
     assert answer.explanation.replaced.asked == "xface"
     assert answer.explanation.method == answer.explanation.replaced.used
-    assert answer.explanation.method in ("amortised", "reconstruction")  # by how fast the machine is
+    assert answer.explanation.method in ("leave_one_out", "reconstruction")  # by how fast the machine is
     assert "method_replaced" in {warned.code for warned in answer.warnings}
 
 
@@ -302,9 +315,8 @@ def test_a_deadline_that_cannot_be_kept_is_an_error_of_its_own(service: Explanat
 
 
 def test_the_best_known_method_that_fits_replaces_another() -> None:
-    book, possible = CostBook(0.01), ("xssab", "reconstruction", "counterfactual", "lrp")
-    assert book.faster((*possible, "amortised"), 10.0) == "amortised"
-    assert book.faster(possible, 10.0) == "counterfactual"
+    book, possible = CostBook(0.01), ("xssab", "reconstruction", "amortised", "counterfactual", "lrp")
+    assert book.faster((*possible, "leave_one_out"), 10.0) == "leave_one_out"
     assert book.faster(possible, 1.0) == "reconstruction"
     assert book.faster(("lrp", "xssab"), 1.0) == "xssab"
     assert book.faster(possible, 0.001) is None

@@ -86,7 +86,7 @@ def test_kserve_v1(service: ExplanationService) -> None:
     replies = json.loads(response.body)["explanations"]
     assert [reply["id"] for reply in replies] == ["a", None, "c"]
     assert replies[1]["status"] == 400
-    assert replies[0]["explanation"]["method"] == "amortised"
+    assert replies[0]["explanation"]["method"] == "leave_one_out"
     failed = one(service, {"body": {"instances": [{"probe": "???"}]}})
     assert failed.status == 400
     assert json.loads(failed.body)["predictions"][0]["code"] == "malformed"

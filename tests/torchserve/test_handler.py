@@ -83,7 +83,7 @@ def test_each_item_has_its_own_endpoint_status_and_body(handler: Any, tmp_path: 
     assert [made.get_response_status(index)[0] for index in range(4)] == [200, 415, 400, 200]
     assert [made.get_response_content_type(index) for index in range(4)] == ["application/json"] * 4
     assert bodies[0]["explanation"] is None
-    assert bodies[3]["explanation"]["method"] == "amortised"
+    assert bodies[3]["explanation"]["method"] == "leave_one_out"
     assert [bodies[1]["code"], bodies[2]["code"]] == ["not_an_image", "malformed"]
     assert bodies[0]["batch_size"] == bodies[3]["batch_size"] == 3  # the malformed one never came so far
     seen = {(name, kind) for name, _, kind in made.metrics.seen}

@@ -173,7 +173,7 @@ def test_kserve(http: Callable[..., Any], scores: dict[tuple[int, int], float]) 
     texts = [base64.b64encode(crop).decode() for crop in crops()]
     instance = {"probe": texts[0], "reference": texts[1]}
     explained = http("/v1/models/xfr:explain", json={"instances": [instance]}).json()
-    assert explained["explanations"][0]["explanation"]["method"] == "amortised"
+    assert explained["explanations"][0]["explanation"]["method"] == "leave_one_out"
     plain = http("/v1/models/xfr:predict", json={"instances": [instance, instance]}).json()
     assert [p["decision"]["score"] for p in plain["predictions"]] == pytest.approx(
         [scores[0, 1]] * 2, abs=1e-4
@@ -271,7 +271,7 @@ def test_commands_ask_a_server(server: Server, tmp_path: Path) -> None:
     assert explained.exit_code == 0, explained.stderr
     assert "forehead" in explained.stdout
     document = json.loads((tmp_path / "result" / "answer.json").read_text(encoding="utf-8"))
-    assert document["explanation"]["method"] == "amortised"
+    assert document["explanation"]["method"] == "leave_one_out"
     assert (tmp_path / "result" / "probe.png").read_bytes().startswith(b"\x89PNG")
     wrong = run("verify", key=photos[0])
     assert wrong.exit_code == 2

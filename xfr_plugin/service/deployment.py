@@ -13,8 +13,8 @@ from xfr_plugin.errors import InputError, first_fault
 
 __all__ = ["QUICK", "Deployment", "Limits", "read_deployment"]
 
-QUICK: Sequence[str] = METHODS.names(lambda method: method.quick)
-"""Methods that answer within some ten forward passes: what is allowed unless the operator says otherwise."""
+QUICK: Sequence[str] = METHODS.names(lambda method: method.quick or method.preferred is not None)
+"""Methods that answer within some ten forward passes, and the default: allowed unless the operator says otherwise."""
 
 
 class Limits(Document):

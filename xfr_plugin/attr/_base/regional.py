@@ -41,12 +41,14 @@ class RegionalAnswer:
         evidence: of each region, R.
         errors: standard error of the evidence, R, from the choice of the faces that regions are replaced by.
         margin: what the evidence sums to: s − τ, unless the method says otherwise.
+        score: s.
     """
 
     regions: FaceRegions
     evidence: Tensor
     errors: Tensor
     margin: float
+    score: float
 
 
 @dataclass(frozen=True)

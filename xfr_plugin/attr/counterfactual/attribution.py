@@ -158,7 +158,7 @@ class Counterfactual(RegionalAttribution):
         drawn = torch.randint(count, (_RESAMPLES, count), generator=generator).to(readings.device)
         weights = torch.nn.functional.one_hot(drawn, count).to(readings).mean(dim=1)
         resampled = completed(torch.einsum("rfk,bk->brf", readings, weights))
-        return RegionalAnswer(regions, completed(readings.mean(dim=2)), resampled.std(dim=0), margin)
+        return RegionalAnswer(regions, completed(readings.mean(dim=2)), resampled.std(dim=0), margin, score)
 
     def _donors(self, images: Tensor) -> Tensor:
         size = (images.shape[2], images.shape[3])

@@ -13,7 +13,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.regional import Comparer, RegionalAnswer, RegionalAttribution, RegionsFrom
 from xfr_plugin.attr.intervention.games import Game
-from xfr_plugin.attr.intervention.level import Level, expected_shares, levelled, region_shares
+from xfr_plugin.attr.intervention.level import Level, expected_of, levelled, region_shares
 from xfr_plugin.attr.intervention.players import PLAYERS, Players, players_of
 from xfr_plugin.attr.intervention.removal import OPERATORS, Operator, Removal, coalition_faces
 from xfr_plugin.base.options import checked_at_least, checked_choice
@@ -129,11 +129,11 @@ class RegionIntervention(RegionalAttribution):
             return comparer.scores_against(comparer.rows(faces), partner).double()
 
         values = self._values(own.image, own.regions, other, removal, comparer.limit, tried, score)
-        shares = expected_shares(region_shares(self.forward_func, self.shares_under), own.regions)
-        evidence = levelled(values, float(score), self.threshold, shares, self.level)
+        expected = expected_of(region_shares(self.forward_func, self.shares_under), own.regions)
+        evidence = levelled(values, float(score), self.threshold, expected, self.level)
         mean, count = evidence.mean(dim=0), len(evidence)
         errors = evidence.std(dim=0) / count**0.5 if count > 1 else torch.full_like(mean, torch.nan)
-        return RegionalAnswer(own.regions, mean, errors, float(mean.sum()))
+        return RegionalAnswer(own.regions, mean, errors, float(mean.sum()), float(score))
 
     def _values(
         self,

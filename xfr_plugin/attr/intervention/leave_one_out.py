@@ -29,11 +29,11 @@ class LeaveOneOut(RegionIntervention):
     """Regions argue for or against a match by what the score loses without them; Σ S = s − τ.
 
     Every region r of a face, as found on that face, is replaced by those of K faces of nobody, which are moved
-    onto it and take the face's colour: φ_r = s − ⟨s without r⟩. A genuine pair that scores τ is expected to lose
-    τ·w_r, so
-    that is where evidence starts: φ_r − τ·w_r, and the gap s − Σφ is spread in the same shares w_r, which were
-    measured on genuine pairs of people of whom nothing was trained (`measure_shares`). A black box is enough:
-    nothing is asked of the recognizer but embeddings of changed faces, or scores (`from_scores`).
+    onto it and take the face's colour: φ_r = s − ⟨s without r⟩. Evidence starts from what
+    a genuine pair that scores τ is expected to have, τ·w_r: it is φ_r/γ − τ·w_r, and the gap s − Σφ/γ is spread in
+    the same shares w_r. These and the gain γ were measured on genuine pairs of people of whom nothing was trained
+    (`measure_shares`). A black box is enough: nothing is asked of the recognizer but embeddings of changed faces, or
+    scores (`from_scores`).
 
     2 + K·(R_A + R_B) forward passes a pair, of the 14 named regions R_A and R_B that the faces show.
 

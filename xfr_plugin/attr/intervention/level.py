@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
@@ -18,51 +19,68 @@ from xfr_plugin.swaps.regions import FaceRegions
 if TYPE_CHECKING:
     from xfr_plugin.attr.intervention.attribution import RegionIntervention
 
-__all__ = ["Level", "expected_shares", "levelled", "measure_shares", "region_shares"]
+__all__ = ["Expected", "Level", "expected_of", "levelled", "measure_shares", "region_shares"]
 
 Level = Literal["threshold", "score", "none"]
 """What evidence sums to: s − τ, 0 (regions more or less alike than the pair is on the whole), or Σφ as it is."""
 
 
-def expected_shares(shares: Mapping[str, float], regions: FaceRegions) -> Tensor:
-    """Share of each region of a face in the score of genuine pairs, R, summing to 1; zero for those it does not show.
+@dataclass(frozen=True)
+class Expected:
+    """What the regions of a face are expected to say of a genuine pair.
+
+    Attributes:
+        shares: of each region in the score, R, summing to 1; zero for those that the face does not show.
+        gain: what values sum to for each unit of the score: 1 for an index that leaves no gap.
+    """
+
+    shares: Tensor
+    gain: float
+
+
+def expected_of(measured: Mapping[str, float], regions: FaceRegions) -> Expected:
+    """What was measured, for the regions that a face shows.
 
     Args:
-        shares: of the regions by name, as measured.
-        regions: of the face. Those that nothing was measured for take part by their area.
+        measured: values of the regions for each unit of the score, by name, see `measure_shares`.
+        regions: of the face. If nothing was measured for any, they take part by their areas.
     """
-    areas = regions.masks.mean(axis=(1, 2)) * regions.present
-    known = np.array([sum(shares.get(name, np.nan) for name in names) for names in regions.grouping.values()])
-    weights = np.where(np.isnan(known), areas, np.maximum(known, 0)) * regions.present
-    return torch.from_numpy(weights / max(weights.sum(), 1e-12))
+    known = np.array([sum(measured.get(name, 0.0) for name in names) for names in regions.grouping.values()])
+    weights = np.maximum(known, 0) * regions.present
+    if not weights.any():
+        areas = regions.masks.mean(axis=(1, 2)) * regions.present
+        return Expected(torch.from_numpy(areas / areas.sum()), 1.0)
+    return Expected(torch.from_numpy(weights / weights.sum()), float(weights.sum()))
 
 
-def levelled(values: Tensor, score: float, threshold: float, shares: Tensor, level: Level) -> Tensor:
-    """Evidence …×R of values φ …×R: φ_r + (wanted − Σφ)·w_r, so that it sums to what `level` says.
+def levelled(values: Tensor, score: float, threshold: float, expected: Expected, level: Level) -> Tensor:
+    """Evidence …×R of values φ …×R: φ_r/γ + (wanted − Σφ/γ)·w_r, so that it sums to what `level` says.
 
-    At `threshold` that is φ_r − τ·w_r, what the region brings more than its share of a genuine pair that scores τ,
-    with the gap s − Σφ, where an index leaves one, spread in the same shares.
+    γ is the expected gain and w_r the expected share. At `threshold` evidence is φ_r/γ − τ·w_r, what the region
+    brings more than its share of a genuine pair that scores τ, with the gap s − Σφ/γ, where one is left, spread in
+    the same
+    shares: a region that brings nothing to a typical genuine pair is against.
     """
     if level == "none":
         return values
     wanted = score - threshold if level == "threshold" else 0.0
-    gaps = wanted - values.sum(dim=-1, keepdim=True)
-    return values + gaps * shares.to(values)
+    scaled = values / expected.gain
+    return scaled + (wanted - scaled.sum(dim=-1, keepdim=True)) * expected.shares.to(values)
 
 
 @torch.no_grad()
 def measure_shares(
     attribution: RegionIntervention, pairs: Iterable[tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
-    """Measure what share of a genuine pair's score each region brings, on average.
+    """Measure what each region brings to a genuine pair, on average, for each unit of its score.
 
     Args:
         attribution: whose values are taken, without a level.
         pairs: genuine pairs of faces, each N×C×H×W, of people that the recognizer was not trained on.
 
     Returns:
-        Shares by region, at least 0, summing to 1. A region that not every face shows has its mean over those that
-        do.
+        By region, at least 0; of a region that not every face shows, over those that do. What they sum to is the
+        index's gain: 1 if it leaves no gap.
 
     Raises:
         InputError: no pairs, the attribution has a level, or no region brings anything.
@@ -70,20 +88,21 @@ def measure_shares(
     if attribution.level != "none":
         raise InputError("shares are measured on values without a level: use level='none'")
     sums: dict[str, list[float]] = {}
+    scores = []
     for pair in pairs:
         for answer in (answer for side in attribution.regional(pair) for answer in side):
+            scores.append(answer.score)
             shown = zip(answer.regions.names, answer.evidence.tolist(), answer.regions.present, strict=True)
             for name, value, is_present in shown:
                 sums.setdefault(name, []).extend([value] if is_present else [])
     means = {name: max(0.0, sum(values) / len(values)) for name, values in sums.items() if values}
-    whole = sum(means.values())
-    if not whole:
+    if not scores or sum(scores) <= 0 or not any(means.values()):
         raise InputError("no region brings anything to the scores of these pairs: are they genuine?")
-    return {name: mean / whole for name, mean in means.items()}
+    return {name: mean * len(scores) / sum(scores) for name, mean in means.items()}
 
 
 def region_shares(forward_func: object, index: str) -> Mapping[str, float]:
-    """Shares measured for a recognizer, or those that ship for any other, by region.
+    """What was measured for a recognizer, or what ships for any other, by region; see `measure_shares`.
 
     Args:
         forward_func: a recognizer, which brings its own, or any function.
