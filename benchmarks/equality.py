@@ -68,8 +68,6 @@ NO_BEHAVIOUR = {
 """Keys that are left out wherever they are: times, memory, versions."""
 
 QUICKER: dict[str, dict[str, Any]] = {
-    "exchange": {"sizes": (14,)},
-    "replacement": {"sizes": (14,), "donors": 1},
     "corrrise": {"n_masks": 60},
     "srise": {"n_masks": 60},
     "xface": {"patch_sizes": (28,), "stride": 10},
@@ -92,7 +90,7 @@ FEW_PASSES = (
 
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("amortised", {"mirrored": False, "regions": "template"}),
-    ("counterfactual", {"regions": "template", "donors": 2, "seed": 3}),
+    ("leave_one_out", {"regions": "template", "donors": 2}),
     ("reconstruction", {"variant": "paper"}),
     ("reconstruction", {"variant": "paper", "source": "face", "ablation": "mean", "norm": "l2"}),
     ("reconstruction", {"variant": "paper", "source": "face", "ablation": "partner", "level": "score"}),
@@ -434,7 +432,7 @@ def variants(record: Record) -> None:
     _explained(record, "checked, xssab", GENUINE, method="xssab", check=True, fmr=0.001)
     _explained(record, "checked, regions", GENUINE, method="xssab", check=True, regions=halves())
     _explained(record, "regions", GENUINE, regions=halves())
-    _explained(record, "regions, counterfactual", GENUINE, method="counterfactual", regions=halves())
+    _explained(record, "regions, leave_one_out", GENUINE, method="leave_one_out", regions=halves())
     _explained(record, "threshold", IMPOSTOR, method=None, threshold=0.5)
     made = record.call("originals", lambda: xfr_plugin.explain(*map(photo, ORIGINALS), check=True))
     _saved(record, "saved", made)
@@ -472,7 +470,7 @@ def attribute(record: Record) -> None:
         record.put(f"{name}/has_convergence_delta", made.has_convergence_delta())
         alone = partial(made.attribute, probes[:1], additional_forward_args=units[0])
         record.call(f"{name}/alone", alone)
-        if name in FEW_PASSES or name == "counterfactual":
+        if name in FEW_PASSES or name == "leave_one_out":
             record.call(f"{name}/batch", partial(made.attribute, (probes, references)))
             batch = partial(made.attribute, probes, additional_forward_args=(units,))
             record.call(f"{name}/alone, batch", batch)
@@ -492,17 +490,15 @@ def _own_calls(record: Record, probes: Tensor, references: Tensor, units: Tensor
     def score(a: Tensor, b: Tensor) -> Tensor:
         return (small.embed(a) * (small.embed(b) if b.ndim == 4 else b)).sum(dim=1)
 
-    record.call("counterfactual/regional", lambda: attr.Counterfactual(small, donors=2).regional(pair))
+    record.call("leave_one_out/regional", lambda: attr.LeaveOneOut(small, donors=2).regional(pair))
     record.call("amortised/regional", lambda: attr.Amortised(small).regional(pair))
-    record.call("counterfactual/readings", lambda: attr.Counterfactual(small, donors=1).readings(pair))
     gallery = small.embed(images(*GENUINE, *OTHERS))
     corrrise = attr.CorrRise(small, n_masks=30)
     record.call("corrrise/gallery", lambda: corrrise.attribute_gallery(probes, gallery, top_k=2))
     for cls, options in (
         (attr.CorrRise, {"n_masks": 20}),
         (attr.MeryAvg, {"stride": 30}),
-        (attr.Counterfactual, {"donors": 1}),
-        (attr.Exchange, {"sizes": (20,)}),
+        (attr.LeaveOneOut, {"donors": 1}),
     ):
         blind = cls.from_scores(score, 0.2, **options)
         record.call(f"from_scores/{cls.__name__}", partial(blind.attribute, (probes[:1], references[:1])))
@@ -793,7 +789,7 @@ def _requests() -> dict[str, dict[str, Any]]:
     face = astronaut()
     methods = {
         f"method {name}": _pair(0, 1, method=name, returns=["regions", "words"])
-        for name in ("amortised", "counterfactual", "reconstruction", "xssab", "fggb", "lrp", "gradcam")
+        for name in ("amortised", "leave_one_out", "reconstruction", "xssab", "fggb", "lrp", "gradcam")
     }
     return {
         "genuine": _pair(0, 1, id="one"),

@@ -76,7 +76,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--pairs", type=int, default=40, help="natural pairs, half of them genuine")
     parser.add_argument("--masks", type=int, default=100, help="of CorrRISE, a face")
-    parser.add_argument("--methods", default="amortised,counterfactual,reconstruction,xssab")
+    parser.add_argument("--methods", default="leave_one_out,amortised,reconstruction,xssab")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only-table", action="store_true", help="check nothing, tabulate the records")
     parser.add_argument("--records", type=Path, help="every answer, a JSON line each")

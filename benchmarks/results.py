@@ -28,12 +28,12 @@ DATA = Path(os.environ.get("XFR_DATA", "../shared/data")) / "faces"
 RECOGNIZERS = ("xfr_compact128", "mobilefacenet_ms1m")
 
 QUICK = (
-    "amortised", "counterfactual", "reconstruction", "xssab", "lrp", "ebp", "gradcam", "gradcam_plus_plus",
+    "leave_one_out", "amortised", "reconstruction", "xssab", "lrp", "ebp", "gradcam", "gradcam_plus_plus",
     "deeplift", "input_x_gradient",
 )  # fmt: skip
-"""Methods of some dozens of passes, and `counterfactual`, of 150."""
+"""Methods of some dozens of passes, and `leave_one_out`, of 100."""
 
-SLOW = ("integrated_gradients", "corrrise", "exchange", "replacement")
+SLOW = ("integrated_gradients", "corrrise")
 """The best known of those that need hundreds."""
 
 

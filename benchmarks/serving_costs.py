@@ -25,7 +25,7 @@ def main() -> None:
     images = torch.rand(2, 3, *recognizer.input_size)
     probe, reference = (Face(*face) for face in zip(recognizer.embed(images), images, strict=True))
     question = decide_pair(recognizer, (probe, reference), (0.2, "given"))
-    explainers.maps("counterfactual", [question])  # what is loaded at first use is nobody's cost
+    explainers.maps("leave_one_out", [question])  # what is loaded at first use is nobody's cost
     forward, _ = _measure(recognizer)
     print(f"forward pass of a pair: {1000 * forward:.1f} ms")
     print("| method | ms | forward passes | listed |\n|---|---|---|---|")

@@ -38,13 +38,13 @@ CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "with pictures": ("explanations", {"returns": "regions,words,overlay,maps", "method": "reconstruction"}),
     "xssab": ("explanations", {"returns": "regions,words", "method": "xssab"}),
     "fggb": ("explanations", {"returns": "regions,words", "method": "fggb"}),
-    "counterfactual": ("explanations", {"returns": "regions,words", "method": "counterfactual"}),
+    "leave_one_out": ("explanations", {"returns": "regions,words", "method": "leave_one_out"}),
 }
 """What is asked: endpoint and options."""
 
 COUNTS = {
     "decision": 2500, "reconstruction": 600, "amortised": 600, "with pictures": 300, "xssab": 300, "fggb": 24,
-    "counterfactual": 24,
+    "leave_one_out": 300,
 }  # fmt: skip
 """Requests for each number of clients, in all rounds; 10,000 decisions in all."""
 

@@ -38,7 +38,7 @@ Photo = NDArray[np.uint8]
 
 MIXED = (
     *("lrp", "ebp", "gradcam", "channel_relevance", "fggb", "integrated_gradients", "deeplift", "smoothgrad"),
-    *("lime", "kernel_shap", "corrrise", "score_cam", "counterfactual"),
+    *("lime", "kernel_shap", "corrrise", "score_cam", "leave_one_out"),
 )
 
 

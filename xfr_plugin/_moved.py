@@ -26,19 +26,16 @@ MODULES: dict[str, str] = {
     "attr.captum_methods": "attr.peers.captum_methods",
     "attr.captum_perturbation": "attr.peers.captum_perturbation",
     "attr.corrrise": "attr.peers.corrrise",
-    "attr.counterfactual_model": "attr.counterfactual.model",
     "attr.ebp": "attr.peers.ebp",
     "attr.evidence": "channels.evidence",
     "attr.evidence_model": "attr.amortised.model",
     "attr.evidence_network": "attr.amortised.network",
-    "attr.exchange": "attr.counterfactual.exchange",
     "attr.fame": "attr.peers.fame",
     "attr.fggb": "attr.peers.fggb",
     "attr.gradcam": "attr.peers.gradcam",
     "attr.mery": "attr.peers.mery",
     "attr.reconstruction_explainer": "attr.reconstruction.explainer",
     "attr.relevance": "attr.peers.relevance",
-    "attr.replacement": "attr.counterfactual.replacement",
     "attr.srise": "attr.peers.srise",
     "attr.xface": "attr.peers.xface",
     "attr.xssab": "attr.peers.xssab",
@@ -83,10 +80,6 @@ MODULES: dict[str, str] = {
 """Old module → new module, below `xfr_plugin`."""
 
 NAMES: dict[str, dict[str, str]] = {
-    "attr.counterfactual_model": {
-        "Story": "attr.counterfactual.model:Hypothesis",
-        "StoryModel": "attr.counterfactual.model:HypothesisModel",
-    },
     "attr.evidence_network": {
         "Seen": "recognition.features:FaceFeatures",
         "layers_by_size": "recognition.features:layers_by_size",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.counterfactual_loops import SIZE, faces
+from helpers.region_loops import SIZE, faces
 from helpers.tiny_evidence import toy_evidence
 from torch import Tensor, nn
 

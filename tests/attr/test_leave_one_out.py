@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.counterfactual_loops import SIZE, cosine_of, face_net, faces, rasterized_on_cores, with_region
+from helpers.region_loops import SIZE, cosine_of, face_net, faces, rasterized_on_cores, with_region
 from numpy.typing import NDArray
 from skimage.transform import AffineTransform, warp
 from torch import Tensor, nn

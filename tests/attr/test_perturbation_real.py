@@ -28,10 +28,11 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("mery_avg", {"stride": 28, "strategy": "removal", "fill": "blur"}),
     ("minplus", {"stride": 37, "rounds": 2, "sigma": 14}),
     ("minplus", {"stride": 37, "strategy": "aggregation", "fill": "mean", "blur": (9, 2.0)}),
-    ("exchange", {"sizes": (9, 14), "spacing": 3.0}),
-    ("replacement", {"sizes": (14,), "spacing": 3.0, "donors": 1, "seed": 1}),
-    ("counterfactual", {"donors": 1, "seed": 1}),
-    ("counterfactual", {"regions": "template", "donors": 2}),
+    ("leave_one_out", {"donors": 1}),
+    ("leave_one_out", {"regions": "template", "donors": 2, "players": "grid7"}),
+    ("leave_one_out", {"operator": "partner", "level": "score"}),
+    ("shapley", {"donors": 1, "samples": 24, "players": "superpixels"}),
+    ("shapley", {"donors": 1, "samples": 24, "index": "banzhaf", "operator": "blur"}),
 ]
 
 

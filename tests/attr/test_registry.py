@@ -125,9 +125,6 @@ def test_our_methods_come_first_then_the_newest_of_others() -> None:
     assert list(METHODS)[: len(ours)] == ours
     assert ours == [
         "amortised",
-        "counterfactual",
-        "exchange",
-        "replacement",
         "leave_one_out",
         "shapley",
         "reconstruction",

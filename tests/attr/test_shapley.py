@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.counterfactual_loops import cosine_of, face_net, faces
+from helpers.region_loops import cosine_of, face_net, faces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 

@@ -21,7 +21,7 @@ from xfr_plugin.recognition import Recognizer
 
 Photo = NDArray[np.uint8]
 
-OF_THE_SCORE = ("xssab", "gradcam", "gradcam_plus_plus", "input_x_gradient", "deeplift", "exchange")
+OF_THE_SCORE = ("xssab", "gradcam", "gradcam_plus_plus", "input_x_gradient", "deeplift")
 """Methods whose map follows the score's gradient, or its change between the two faces: 0 where these are one."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -12,7 +12,7 @@ from helpers.serving_faces import crops
 from PIL import Image
 
 import xfr_plugin
-from xfr_plugin.attr import Amortised, Counterfactual, ReconstructionSaliency, Xssab
+from xfr_plugin.attr import Amortised, LeaveOneOut, ReconstructionSaliency, Xssab
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.pipeline import (
     Face,
@@ -78,9 +78,9 @@ def test_regions_of_a_batch_are_found_at_once(
     assert shared[0].faces[0] is shared[1].faces[0], "a face of two pairs is one face"
 
 
-@pytest.mark.parametrize("cls", [Amortised, Counterfactual, ReconstructionSaliency, Xssab])
+@pytest.mark.parametrize("cls", [Amortised, LeaveOneOut, ReconstructionSaliency, Xssab])
 def test_what_is_known_changes_no_map(
-    cls: type[Amortised | Counterfactual | ReconstructionSaliency | Xssab],
+    cls: type[Amortised | LeaveOneOut | ReconstructionSaliency | Xssab],
     shipped: Recognizer,
     faces: list[AlignedFace],
 ) -> None:
@@ -97,9 +97,9 @@ def test_what_is_known_changes_no_map(
             assert own == pytest.approx(known, abs=1e-4)
 
 
-@pytest.mark.parametrize("cls", [Counterfactual, Xssab])
+@pytest.mark.parametrize("cls", [LeaveOneOut, Xssab])
 def test_a_stored_embedding_on_either_side(
-    cls: type[Counterfactual | Xssab], shipped: Recognizer, faces: list[AlignedFace]
+    cls: type[LeaveOneOut | Xssab], shipped: Recognizer, faces: list[AlignedFace]
 ) -> None:
     """The face is explained against the embedding, on whichever side it is, and can be checked."""
     face, other = embed_faces(shipped, faces[:2])

@@ -7,9 +7,6 @@ from ._base.regional import RegionalAnswer
 from .amortised.attribution import Amortised, AmortisedAnswer
 from .amortised.model import EvidenceModel, find_evidence, load_evidence
 from .cosine_head import CosineHead
-from .counterfactual.attribution import Counterfactual
-from .counterfactual.exchange import Exchange
-from .counterfactual.replacement import Replacement
 from .intervention.effects import FaceEffects, interactions, region_effects
 from .intervention.leave_one_out import LeaveOneOut
 from .intervention.level import measure_shares
@@ -42,10 +39,8 @@ __all__ = [
     "ChannelRelevanceSaliency",
     "CorrRise",
     "CosineHead",
-    "Counterfactual",
     "Ebp",
     "EvidenceModel",
-    "Exchange",
     "FaceEffects",
     "Fame",
     "Fggb",
@@ -70,7 +65,6 @@ __all__ = [
     "ReconstructionExplainer",
     "ReconstructionSaliency",
     "RegionalAnswer",
-    "Replacement",
     "SRise",
     "ScoreCam",
     "ShapleyInteractions",

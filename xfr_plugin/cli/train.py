@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
@@ -161,39 +160,6 @@ def regions(
     model = load_recognizer(recognizer, device=device)
     add_regional_evidence(decoder, model, faces, out, exchanges=exchanges, seed=seed)
     print_lines(f"decoder with regional evidence: {out}")
-
-
-@app.command()
-def counterfactual(
-    recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
-    faces: FacesFolder = _FACES,
-    run: Annotated[Path, typer.Option(help="Folder of collected examples, a file a recognizer.")] = Path(
-        "runs/counterfactual"
-    ),
-    publish: Annotated[
-        Path | None, typer.Option(help="Where to write the model (.json), fitted on all examples of the run.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Plantings of each game.")] = 220,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-) -> None:
-    """Fit counterfactual evidence on plantings among training people."""
-    from xfr_plugin.recognition import load_recognizer
-    from xfr_plugin.training.counterfactual import train_counterfactual
-
-    model = load_recognizer(recognizer, device=device)
-    with Progress(console=terminal(stderr=True)) as bar:
-        task = bar.add_task("examples", total=None)
-        fitted = train_counterfactual(
-            model,
-            faces,
-            run,
-            count=count,
-            seed=seed,
-            publish=publish,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    print_lines(str(dict(fitted.training)))
 
 
 @app.command()

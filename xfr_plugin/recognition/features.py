@@ -66,7 +66,7 @@ def layers_by_size(
     with torch.no_grad():
         _telling(network, names, note)(images, *arguments)
     if not found:
-        raise InputError("this network shows no feature maps of an image: use method 'counterfactual'")
+        raise InputError("this network shows no feature maps of an image: use method 'leave_one_out'")
     return dict(found[size] for size in sorted(found, reverse=True))
 
 

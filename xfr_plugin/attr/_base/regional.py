@@ -74,15 +74,6 @@ class Comparer:
         rows: Tensor = read.unflatten(0, faces.shape[:-3])
         return rows
 
-    def scores(self, left: Tensor, right: Tensor) -> Tensor:
-        """Scores of rows whose leading dimensions are broadcast against each other."""
-        lead = torch.broadcast_shapes(*(side.shape[: -self.row_ndim] for side in (left, right)))
-        flat = [
-            side.expand(*lead, *side.shape[-self.row_ndim :]).flatten(0, len(lead) - 1)
-            for side in (left, right)
-        ]
-        return self._scored(flat[0], flat[1]).view(lead)
-
     def scores_against(self, rows: Tensor, partner: Tensor) -> Tensor:
         """Scores of rows against the row of one partner, which can be of another kind, such as a template."""
         flat = rows.flatten(0, -1 - self.row_ndim)

@@ -86,23 +86,6 @@ class FaceScores(ABC):
             result[faces, which] = self._compare(changed, rows).view(-1, len(drawn))
         return result
 
-    def scores_with(self, others: Tensor, masks: Masks) -> Tensor:
-        """Scores M×n of every face with another's pixels under every mask, shifted to the face's colours there.
-
-        Args:
-            others: M×C×H×W.
-            masks: where they show.
-        """
-        result = self.images.new_empty(len(self.images), len(masks))
-        for faces, which, drawn in self._blocks(len(self.images), masks, ""):
-            image, other = self.images[faces], others[faces]
-            shown = drawn / drawn.sum(dim=(1, 2), keepdim=True).clamp_min(1e-6)
-            shift = torch.einsum("mchw,khw->mkc", image - other, shown)
-            change = other[:, None] - image[:, None] + shift[..., None, None]
-            changed = (image[:, None] + drawn[None, :, None] * change).clamp(0, 1).flatten(0, 1)
-            result[faces, which] = self._compare(changed, self._rows(faces, len(drawn))).view(-1, len(drawn))
-        return result
-
     def scores_together(self, masks: Masks, stage: str = "") -> Tensor:
         """Scores M×n of every pair with the same mask over both faces.
 

@@ -69,7 +69,7 @@ class AmortisedAnswer:
 class Amortised(CompletePairAttribution):
     """Regions argue for or against a match as a network says that was taught by interventions; Σ S = s − τ.
 
-    `Counterfactual` changes the faces and asks the recognizer 150 times. Here a small network, trained for the
+    `LeaveOneOut` changes the faces and asks the recognizer 100 times. Here a small network, trained for the
     recognizer (`training.evidence`), compares the recognizer's own feature maps of both faces and says which region
     would turn out to decide, and what the score would do with other regions. It was taught by plantings among
     training people, in which other regions have seams too, so that it has to tell evidence from seams. By what rule
@@ -210,7 +210,7 @@ class Amortised(CompletePairAttribution):
     def _answers(self, pair: Pair) -> list[AmortisedAnswer]:
         if pair.partners is not None:
             raise InputError(
-                "amortised evidence compares two images: explain a face against an embedding by 'counterfactual' or "
+                "amortised evidence compares two images: explain a face against an embedding by 'leave_one_out' or "
                 "'reconstruction'"
             )
         views = [self._view(pair, mirrored) for mirrored in ((False, True) if self.mirrored else (False,))]

@@ -127,7 +127,7 @@ class EvidenceModel:
         Raises:
             InputError: it was trained for another one.
         """
-        advice = "train one with `xfr train evidence --recognizer …`, or use 'counterfactual'"
+        advice = "train one with `xfr train evidence --recognizer …`, or use 'leave_one_out'"
         card = self.card
         check_fingerprint(
             recognizer, "this evidence network", card.recognizer, card.recognizer_sha256, advice
@@ -231,7 +231,7 @@ def find_evidence(recognizer: Recognizer) -> EvidenceModel:
     path = evidence_file(recognizer)
     if path is None:
         raise InputError(
-            f"no evidence network ships for recognizer {recognizer.name!r}: use method 'counterfactual', or train "
+            f"no evidence network ships for recognizer {recognizer.name!r}: use method 'leave_one_out', or train "
             "one with `xfr train evidence --recognizer …` and pass it as network=…"
         )
     return load_evidence(path, device=recognizer.device)
