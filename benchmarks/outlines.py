@@ -31,6 +31,8 @@ from xfr_plugin.training.faces_data import find_faces, read_faces
 from xfr_plugin.training.outlines_data import read_outlines
 
 OTHER_SIZE = (160, 120)
+COMPARED = [i for i in template_regions().of_face if "ear" not in REGION_NAMES[i]]
+"""Regions that outlines give; `surroundings.py` measures what lies around them."""
 _CHUNK = 64
 
 
@@ -72,8 +74,8 @@ def nose_offsets(points: NDArray[np.float64], features: dict[str, list[int]]) ->
 def by_region(table: NDArray[np.float64]) -> dict[str, float]:
     """Mean IoU of each region and of all, over faces."""
     means = np.nanmean(table, axis=0)
-    named = {name: round(float(mean), 3) for name, mean in zip(REGION_NAMES, means, strict=True)}
-    return {**named, "mean of the regions": round(float(means[1:].mean()), 3)}
+    named = {REGION_NAMES[i]: round(float(means[i]), 3) for i in COMPARED}
+    return {**named, "mean of the regions": round(float(means[list(COMPARED)].mean()), 3)}
 
 
 def point_errors(errors: NDArray[np.float64]) -> dict[str, float]:
@@ -95,7 +97,7 @@ def quality(
     """Point errors and IoU, over all faces and over turned heads."""
     plain, shifted = found_outlines(outliner, images), found_outlines(outliner, images, as_labelled=True)
     truths = [mesh_regions(mesh, features) for mesh in points]
-    maps = regions_to_compare(plain, shifted, template_regions())
+    maps = regions_to_compare(plain, shifted, template_regions(), features)
     tables = {name: overlaps_of(regions, truths) for name, regions in maps.items()}
     same = {
         name: np.array([(a.labels == b.labels).mean() for a, b in zip(regions, truths, strict=True)])
@@ -130,12 +132,19 @@ def quality(
 
 
 def regions_to_compare(
-    plain: list[FaceOutlines], shifted: list[FaceOutlines], template: RegionMap
+    plain: list[FaceOutlines],
+    shifted: list[FaceOutlines],
+    template: RegionMap,
+    features: dict[str, list[int]],
 ) -> dict[str, list[RegionMap]]:
-    """Region maps of each face, three ways."""
+    """Region maps of each face by outlines alone, three ways."""
+
+    def drawn(face: FaceOutlines) -> RegionMap:
+        return mesh_regions(face.points, features, template.size) if face.found else template
+
     return {
-        "found": [face.regions for face in plain],
-        "found, as labelled": [face.regions for face in shifted],
+        "found": [drawn(face) for face in plain],
+        "found, as labelled": [drawn(face) for face in shifted],
         "template": [template] * len(plain),
     }
 
@@ -147,7 +156,7 @@ def overlaps_of(regions: list[RegionMap], truths: list[RegionMap]) -> NDArray[np
 
 def mean_overlap(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean IoU of each face over its named regions."""
-    means: NDArray[np.float64] = np.nanmean(table[:, 1:], axis=1)
+    means: NDArray[np.float64] = np.nanmean(table[:, COMPARED], axis=1)
     return means
 
 
@@ -159,7 +168,7 @@ def other_size(
     batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
     truths = [mesh_regions(place_on_template(mesh, OTHER_SIZE), features, OTHER_SIZE) for mesh in points]
     plain, shifted = found_outlines(outliner, batch), found_outlines(outliner, batch, as_labelled=True)
-    maps = regions_to_compare(plain, shifted, template_regions(OTHER_SIZE))
+    maps = regions_to_compare(plain, shifted, template_regions(OTHER_SIZE), features)
     means = {name: by_region(overlaps_of(regions, truths)) for name, regions in maps.items()}
     return {"faces": len(crops), "IoU": {name: m["mean of the regions"] for name, m in means.items()}}
 
@@ -183,6 +192,20 @@ def middles(outliner: Outliner, images: Tensor, points: NDArray[np.float64]) -> 
         "mean column of the meshes": round(float(points[..., 0].mean()), 2),
         "mean of mesh − found, x and y": (points - found).mean((0, 1)).round(3).tolist(),
         "label offset in the file": [round(v, 3) for v in outliner.label_offset],
+    }
+
+
+def feature_errors(
+    outliner: Outliner, images: Tensor, points: NDArray[np.float64], features: dict[str, list[int]]
+) -> dict[str, dict[str, float]]:
+    """Distances in pixels of 112 of the points of each feature from the mesh's, as labelled; of any finder."""
+    offset = torch.tensor(outliner.label_offset, dtype=torch.float64)
+    with torch.no_grad():
+        sketches = [outliner.network(to_frame(part.float() / 255)).points for part in images.split(_CHUNK)]
+    found = (torch.cat(sketches).double() + offset).numpy()
+    return {
+        name: point_errors(np.linalg.norm(found[:, numbers] - points[:, features[name]], axis=2))
+        for name, numbers in outliner.features.items()
     }
 
 
@@ -252,10 +275,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    outliner = load_outline_finder(args.finder)
+    outliner = load_outline_finder(args.finder, partial=True)
     images, points, features = test_faces(data_root() / "faces", args.faces)
+    by_feature = feature_errors(outliner, images, points, features)
+    if outliner.features.keys() < features.keys():
+        print(json.dumps(by_feature, indent=1))
+        return
     few = slice(0, None, max(1, len(images) // 300))
     report = {
+        "point errors px by feature": by_feature,
         **quality(outliner, images, points, features),
         f"crops of {OTHER_SIZE[0]}×{OTHER_SIZE[1]}": other_size(outliner, images[few], points[few], features),
         "middle of the face, columns": middles(outliner, images, points),

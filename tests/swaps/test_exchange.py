@@ -101,7 +101,7 @@ def test_masks_of_the_template_cover_the_crop_and_seams_surround_the_regions() -
     torch.testing.assert_close(soft.seams.sum(dim=(1, 2)), torch.ones(len(REGIONS)))
     nose = soft.weights[REGIONS.index("nose")].numpy()
     assert nose[template_regions().mask("nose")].min() > 0.8
-    assert nose[template_regions().mask("chin", "forehead")].max() < 0.2
+    assert nose[template_regions().mask("chin", "right_brow", "left_brow")].max() < 0.2
 
 
 def test_exchanging_moves_one_region_and_matches_its_colour() -> None:

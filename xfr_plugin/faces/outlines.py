@@ -19,6 +19,7 @@ from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weigh
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, from_frame, to_frame
 from xfr_plugin.faces.regions import MESH_FEATURES, RegionMap, mesh_regions, template_regions
+from xfr_plugin.faces.surroundings import with_surroundings
 
 __all__ = [
     "FaceOutlines",
@@ -97,8 +98,11 @@ class Outliner:
                 sketch.logits.sigmoid().tolist(),
                 sketch.distances.tolist(),
             )
-            for points, good, score, distance in zip(*values, strict=True):
-                regions = mesh_regions(points, self.features, size) if good else template_regions(size)
+            pixels = chunk.permute(0, 2, 3, 1).cpu().numpy()
+            for image, points, good, score, distance in zip(pixels, *values, strict=True):
+                regions = template_regions(size)
+                if good:
+                    regions = with_surroundings(mesh_regions(points, self.features, size), image)
                 found.append(FaceOutlines(regions, good, points, score, distance))
         return found
 

@@ -219,7 +219,13 @@ def _draw(
     rows, columns = np.mgrid[: size[0], : size[1]]
     cheeks = np.where(columns < midline, _index("right_cheek"), _index("left_cheek"))
     bands = np.where(rows > mouth_line, _index("chin"), cheeks)
-    bands = np.where(rows < brow_line, _index("forehead"), bands)
+    between = (
+        np.abs(columns - midline) < (outlines["left_socket"] - outlines["right_socket"]).mean(axis=0)[0] / 2
+    )
+    above_nose = (
+        rows < min(outlines[name][:, 1].min() for name in ("nose", "bridge") if name in outlines)
+    ) & between
+    bands = np.where((rows < brow_line) | above_nose, _index("forehead"), bands)
     oval = _inside(outlines["face_oval"], size)
     labels[oval] = bands[oval]
     for feature, name in _PAINTED:
