@@ -28,6 +28,7 @@ from xfr_plugin.explanation.figures.channels import (
     ordered_channels,
     region_figure,
 )
+from xfr_plugin.faces import REGION_NAMES
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder
 
@@ -118,10 +119,11 @@ def test_table_holds_every_channel_and_region(
         write_channel_table(source, tmp_path / name)
         with (tmp_path / name).open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == 6 * 11
-        row = rows[3 * 11 + 5]
+        assert len(rows) == 6 * len(REGION_NAMES)
+        nose = REGION_NAMES.index("nose")
+        row = rows[3 * len(REGION_NAMES) + nose]
         assert (row["channel"], row["region"]) == ("3", "nose")
-        assert float(row["lift"]) == pytest.approx(source.lift[3, 5], rel=1e-5)
+        assert float(row["lift"]) == pytest.approx(source.lift[3, nose], rel=1e-5)
         assert (row["lift_low"] == "") == (source.people is None)
 
 
