@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import urllib3
 from serving_load import BOUNDARY, Question, form, questions, serve
 
 from xfr_plugin.service import Deployment, ExplanationService
@@ -165,14 +164,12 @@ def _crawls(connection: socket.socket) -> bool:
 
 
 def model_leaves_and_returns(server: Server, load: Load) -> str:
-    headers = {"Authorization": f"Bearer {server.token('management')}"}
-    address = f"{server.management_url}/models"
-    gone = urllib3.request("DELETE", f"{address}/{server.model}", headers=headers, timeout=60, retries=False)
+    gone, _ = server.manage("DELETE", f"/models/{server.model}", timeout=60)
     time.sleep(2.0)
     start = time.perf_counter()
     query = f"?url={server.model}.mar&initial_workers=2&synchronous=true"
-    back = urllib3.request("POST", address + query, headers=headers, timeout=300, retries=False)
-    return f"DELETE {gone.status}; POST {back.status} after {time.perf_counter() - start:.0f} s"
+    back, _ = server.manage("POST", f"/models{query}", timeout=300)
+    return f"DELETE {gone}; POST {back} after {time.perf_counter() - start:.0f} s"
 
 
 def disk_fills(server: Server, load: Load) -> str:
