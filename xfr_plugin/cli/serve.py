@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from xfr_plugin.base.files import read_text
 from xfr_plugin.cli.output import print_lines, terminal
 from xfr_plugin.cli.package import DEFAULT_STORE
 from xfr_plugin.errors import InputError
@@ -47,13 +48,35 @@ def serve_command(
         "xfr-run"
     ),
     timeout: Annotated[float, typer.Option(help="Seconds to wait until TorchServe is healthy.")] = 300,
+    rotate: Annotated[
+        bool,
+        typer.Option("--rotate-token", help="Give the server that runs in --run-dir a new token, and end."),
+    ] = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM: starts a server, waits until it is healthy, lets it finish in the end."""
+    if rotate:
+        print_lines(f"token:  {_rotated(run_dir)}")
+        return
     _warn_of(host)
     if engine is Engine.fastapi:
         _serve_by_fastapi(model_store, host, port, run_dir)
     else:
         _serve_by_torchserve(model_store, host, port, grpc_port, run_dir, timeout)
+
+
+def _rotated(run_dir: Path) -> Path:
+    """Which server it is, its key file tells: TorchServe's holds a key for making tokens."""
+    key_file = run_dir / "key_file.json"
+    text = read_text(key_file, "key file of a running server")
+    if '"API"' in text:
+        from xfr_plugin.torchserve.process import rotate_token
+
+        rotate_token(run_dir)
+    else:
+        from xfr_plugin.asgi.tokens import write_token
+
+        write_token(key_file)
+    return key_file
 
 
 def _serve_by_fastapi(model_store: Path, host: str, port: int, run_dir: Path) -> None:

@@ -28,7 +28,7 @@ from xfr_plugin.torchserve.archive import verify_archive
 from xfr_plugin.torchserve.configuration import properties_text, read_properties
 from xfr_plugin.torchserve.java import java_home
 
-__all__ = ["Ports", "Server", "ServerError", "free_ports", "start_server"]
+__all__ = ["Ports", "Server", "ServerError", "free_ports", "rotate_token", "start_server"]
 
 _STOPPING_SECONDS = 20.0
 _DRAINING_SECONDS = 10.0
@@ -94,15 +94,12 @@ class Server:
         return self.run_dir / "key_file.json"
 
     def token(self, kind: str = "inference") -> str:
-        """Token for `inference` or `management`.
+        """Token for `inference`, `management`, or `API`, which makes new ones.
 
         Raises:
             ServerError: there is no key file (yet).
         """
-        try:
-            return str(json.loads(self.key_file.read_text(encoding="utf-8"))[kind]["key"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ServerError(f"no {kind} token in {self.key_file}") from error
+        return _token(self.run_dir, kind)
 
     def manage(
         self, method: str, path: str, kind: str = "management", timeout: float = 10.0
@@ -112,15 +109,7 @@ class Server:
         Raises:
             ServerError: the server does not answer.
         """
-        connection = _SocketConnection(self.scratch / _SOCKET, timeout)
-        try:
-            connection.request(method, path, headers={"Authorization": f"Bearer {self.token(kind)}"})
-            response = connection.getresponse()
-            return response.status, _parsed(response.read())
-        except (OSError, http.client.HTTPException) as error:
-            raise ServerError("the server does not answer") from error
-        finally:
-            connection.close()
+        return _manage(self.scratch / _SOCKET, self.token(kind), method, path, timeout)
 
     def described(self) -> dict[str, Any]:
         """The model as TorchServe describes it: `workers`, and its queue.
@@ -139,17 +128,6 @@ class Server:
         """
         workers: list[dict[str, object]] = self.described()["workers"]
         return workers
-
-    def rotate_token(self) -> str:
-        """Make a new token for inference; the last one is refused from then on. The key file holds the new one.
-
-        Raises:
-            ServerError: the server does not answer, or refuses.
-        """
-        status, _ = self.manage("GET", "/token?type=inference", kind="API")
-        if status != 200:
-            raise ServerError(f"the server made no new token: it answered {status}")
-        return self.token()
 
     def drain(self, seconds: float = _DRAINING_SECONDS) -> bool:
         """Wait until nothing is queued and no worker computes; False if that is not so after this time.
@@ -294,6 +272,40 @@ def start_server(
             pass_fds=[lock],  # what outlives this process keeps the folder
         )
     return Server(model, host, chosen, run_dir.resolve(), process, scratch, lock)
+
+
+def rotate_token(run_dir: Path) -> None:
+    """Make a new token for inference of the server that runs in a folder; the last one is refused from then on.
+
+    Raises:
+        InputError: the folder holds no configuration of a server.
+        ServerError: the server does not answer, or refuses.
+    """
+    address = read_properties(run_dir / "config.properties").get("management_address", "")
+    socket_file = Path(address.removeprefix("unix:"))
+    status, _ = _manage(socket_file, _token(run_dir, "API"), "GET", "/token?type=inference", 10.0)
+    if status != 200:
+        raise ServerError(f"the server made no new token: it answered {status}")
+
+
+def _token(run_dir: Path, kind: str) -> str:
+    file = run_dir / "key_file.json"
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))[kind]["key"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ServerError(f"no {kind} token in {file}") from error
+
+
+def _manage(socket_file: Path, token: str, method: str, path: str, timeout: float) -> tuple[int, Any]:
+    connection = _SocketConnection(socket_file, timeout)
+    try:
+        connection.request(method, path, headers={"Authorization": f"Bearer {token}"})
+        response = connection.getresponse()
+        return response.status, _parsed(response.read())
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerError("the server does not answer") from error
+    finally:
+        connection.close()
 
 
 class _SocketConnection(http.client.HTTPConnection):
