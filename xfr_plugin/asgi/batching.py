@@ -24,6 +24,7 @@ from xfr_plugin.service.wire import HEADER, Response
 __all__ = ["Batcher", "Done", "Lane", "LaneDiedError", "LocalLane", "Post", "answer_posts"]
 
 _LONGEST_QUEUE = 256
+_BUSY = 503
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Batcher:
     """Hands what waits to lanes.
 
     A lane that dies is started again. What it was at is asked once more, each request alone, so that one that ends
-    workers takes no others with it.
+    workers takes no others with it. So is what the service had no time for beside others. One lane, if there are
+    several, is kept free of these.
 
     Args:
         lanes: that answer.
@@ -131,10 +133,11 @@ class Batcher:
         self.versions: dict[str, Any] = {}
         self._lanes, self._workers = lanes, workers
         self._waiting: deque[_Job] = deque()
+        self._outcasts: deque[_Job] = deque()
         self._wake = asyncio.Event()
         self._threads = ThreadPoolExecutor(len(lanes), "lane")
         self._tasks: list[asyncio.Task[None]] = []
-        self._ready = 0
+        self._ready = self._alone = 0
 
     @property
     def ready(self) -> bool:
@@ -144,7 +147,7 @@ class Batcher:
     @property
     def queued(self) -> int:
         """Requests that wait."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._outcasts)
 
     async def open(self) -> None:
         """Start all lanes; returns when all are ready.
@@ -163,8 +166,8 @@ class Batcher:
         self._ready = 0
         for lane in self._lanes:
             lane.stop()
-        while self._waiting:
-            self._refuse(self._waiting.popleft(), ServiceError("busy", "the server stops: ask again"))
+        for job in (*self._waiting, *self._outcasts):
+            self._refuse(job, ServiceError("busy", "the server stops: ask again"))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def ask(self, post: Post) -> tuple[int, bytes]:
@@ -173,7 +176,7 @@ class Batcher:
         Raises:
             ServiceError: there is none.
         """
-        if len(self._waiting) >= _LONGEST_QUEUE:
+        if self.queued >= _LONGEST_QUEUE:
             raise ServiceError("busy", "too many requests wait: ask again")
         job = _Job(post, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
@@ -183,6 +186,8 @@ class Batcher:
     async def _serve(self, lane: Lane) -> None:
         while True:
             jobs = await self._take()
+            alone = jobs[0].again
+            self._alone += alone
             try:
                 done = await self._on_thread(lane.ask, [job.post for job in jobs])
             except LaneDiedError as error:
@@ -193,26 +198,32 @@ class Batcher:
                 for job in jobs:
                     self._refuse(job, as_service_error(error))
                 continue
+            finally:
+                self._alone -= alone
+                self._wake.set()
             self.metrics.add(done.counts, done.times)
             for job, answer in zip(jobs, done.answers, strict=True):
-                if not job.answer.done():
+                if answer[0] == _BUSY and not job.again:
+                    self._again(job)
+                elif not job.answer.done():
                     job.answer.set_result(answer)
 
     async def _take(self) -> list[_Job]:
-        """Wait for requests; one that has outlived a worker comes alone."""
+        """Wait for requests: one that comes again, alone, or some of the others."""
         while True:
-            while not self._waiting:
+            while not (self._waiting or self._may_take_outcast()):
                 self._wake.clear()
                 await self._wake.wait()
+            if self._may_take_outcast():
+                return [self._outcasts.popleft()]
             if len(self._waiting) < self._workers.batch_size:
                 await asyncio.sleep(self._workers.batch_delay_ms / 1000)
-            jobs: list[_Job] = []
-            while self._waiting and len(jobs) < self._workers.batch_size:
-                if self._waiting[0].again:
-                    return jobs or [self._waiting.popleft()]
-                jobs.append(self._waiting.popleft())
-            if jobs:
-                return jobs
+            count = min(len(self._waiting), self._workers.batch_size)
+            if count:
+                return [self._waiting.popleft() for _ in range(count)]
+
+    def _may_take_outcast(self) -> bool:
+        return bool(self._outcasts) and self._alone < max(len(self._lanes) - 1, 1)
 
     def _after_death(self, jobs: list[_Job], error: LaneDiedError) -> None:
         self._ready -= 1
@@ -223,8 +234,11 @@ class Batcher:
             elif job.again:
                 self._refuse(job, ServiceError("internal", "two workers ended at this request: ask again"))
             else:
-                job.again = True
-                self._waiting.appendleft(job)
+                self._again(job)
+
+    def _again(self, job: _Job) -> None:
+        job.again = True
+        self._outcasts.append(job)
         self._wake.set()
 
     async def _revive(self, lane: Lane) -> None:

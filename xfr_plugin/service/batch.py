@@ -62,13 +62,20 @@ class Batch(Generic[T]):
     clocks: Sequence[Clock]
     values: Sequence[T | ServiceError]
 
-    def each(self, stage: Callable[[T], U]) -> Batch[U]:
-        """Bring those that are in time through a stage, one by one; an error stays with its request."""
+    def each(self, stage: Callable[[T], U], patience: float = float("inf")) -> Batch[U]:
+        """Bring those that are in time through a stage, one by one; an error stays with its request.
+
+        Where there are others, nobody takes more than `patience` seconds, or is told to come again.
+        """
         values = self.in_time().values
-        found = [
-            value if isinstance(value, ServiceError) else _tried(stage, value, clock.end)
-            for clock, value in zip(self.clocks, values, strict=True)
-        ]
+        alone = sum(not isinstance(value, ServiceError) for value in values) == 1
+        found: list[U | ServiceError] = []
+        for clock, value in zip(self.clocks, values, strict=True):
+            others = float("inf") if alone else time.perf_counter() + patience
+            if isinstance(value, ServiceError):
+                found.append(value)
+            else:
+                found += _tried_together(lambda asked: [stage(asked[0])], [value], clock.end, others)
         return Batch(self.clocks, found)
 
     def together(
@@ -113,14 +120,6 @@ class Batch(Generic[T]):
         return Batch(self.clocks, values)
 
 
-def _tried(stage: Callable[[T], U], value: T, end: float) -> U | ServiceError:
-    try:
-        with until(end):
-            return stage(value)
-    except Exception as error:  # whatever it is, its neighbours in the batch are answered
-        return as_service_error(error)
-
-
 def _tried_together(
     stage: Callable[[list[T]], list[U]], values: list[T], last: float, neighbours: float
 ) -> Sequence[U | ServiceError]:
@@ -136,4 +135,4 @@ def _tried_together(
     except Exception as error:
         if len(values) == 1:
             return [as_service_error(error)]
-        return [_tried(lambda alone: stage([alone])[0], value, end) for value in values]
+        return [reply for value in values for reply in _tried_together(stage, [value], last, neighbours)]

@@ -43,6 +43,7 @@ class Limits(Document):
         answer_bytes: of the answer to a body.
         deadline_ms: longest time that a request may ask for; and the one of requests that ask for none.
         patience_ms: by how much the slow work of a batch may make its neighbours late, at most.
+        crowd_ms: for which decoding the images of one request, and finding their faces, may keep others waiting.
         memory_mib: private memory of a worker process, beyond which allocations fail.
         cpu_seconds: of one batch, beyond which the worker process is ended.
     """
@@ -51,7 +52,7 @@ class Limits(Document):
     image_bytes: int = Field(default=6 << 20, gt=0)
     pixels: int = Field(default=24_000_000, gt=0)
     aspect: int = Field(default=10, ge=1)
-    scan_pixels: int = Field(default=400_000_000, gt=0)
+    scan_pixels: int = Field(default=270_000_000, gt=0)
     numbers: int = Field(default=2_000_000, gt=0)
     gallery: int = Field(default=10_000, ge=0)
     top: int = Field(default=10, ge=1)
@@ -59,5 +60,6 @@ class Limits(Document):
     answer_bytes: int = Field(default=6 << 20, gt=0)
     deadline_ms: int | None = Field(default=60_000, ge=1)
     patience_ms: int = Field(default=1000, ge=0)
+    crowd_ms: int = Field(default=500, ge=1)
     memory_mib: int = Field(default=4096, ge=512)
     cpu_seconds: int = Field(default=120, ge=1)

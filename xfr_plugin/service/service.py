@@ -134,7 +134,11 @@ class ExplanationService:
         return reply
 
     def answer_all(
-        self, requests: Sequence[Request], explain: Sequence[bool], waited: Sequence[float] | None = None
+        self,
+        requests: Sequence[Request],
+        explain: Sequence[bool],
+        waited: Sequence[float] | None = None,
+        crowded: bool = False,
     ) -> list[Reply]:
         """Answer a batch: images are embedded in one forward pass, explanations share passes where they can.
 
@@ -144,14 +148,20 @@ class ExplanationService:
             requests: what is asked.
             explain: for each, whether to say why, if the request leaves it open.
             waited: seconds for which each has waited, which count to its deadline.
+            crowded: whether these are of several callers, whom no single request may keep waiting for long: the
+                limit `crowd_ms` holds.
         """
         return [
             reply.body(request.id) if isinstance(reply, ServiceError) else reply
-            for request, reply in zip(requests, self._run(requests, explain, waited), strict=True)
+            for request, reply in zip(requests, self._run(requests, explain, waited, crowded), strict=True)
         ]
 
     def _run(
-        self, requests: Sequence[Request], explain: Sequence[bool], waited: Sequence[float] | None = None
+        self,
+        requests: Sequence[Request],
+        explain: Sequence[bool],
+        waited: Sequence[float] | None = None,
+        crowded: bool = False,
     ) -> list[Answer | ServiceError]:
         start, models, size = time.perf_counter(), self._models, len(requests)
         limits = self.deployment.limits
@@ -162,7 +172,7 @@ class ExplanationService:
         batch = Batch(clocks, list(zip(requests, explain, clocks, strict=True)))
         replies = (
             batch.each(lambda asked: plan(models, *asked))
-            .each(partial(open_inputs, models))
+            .each(partial(open_inputs, models), limits.crowd_ms / 1000 if crowded else float("inf"))
             .together(partial(decide_together, models))
             .each(partial(keep_deadline, models))
             .together(

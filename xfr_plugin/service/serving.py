@@ -81,6 +81,7 @@ def respond(
         [request for _, request, _ in asked],
         [message.explain for message, _, _ in asked],
         [spent for _, _, spent in asked],
+        crowded=True,
     )
     answers = iter(replies)
     return [_within(limits, message, message.respond(_replies(message, answers))) for message in messages]
