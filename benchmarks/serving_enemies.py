@@ -31,7 +31,17 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from serving_load import BOUNDARY, Question, Server, form, memory, questions, serve, worker_processes
+from serving_load import (
+    BOUNDARY,
+    Question,
+    Server,
+    form,
+    memory,
+    questions,
+    resident,
+    serve,
+    worker_processes,
+)
 
 from xfr_plugin.service import Deployment, ExplanationService
 from xfr_plugin.torchserve import Workers
@@ -114,8 +124,8 @@ def mixed(server: Server, asked: Sequence[Question], count: int, every: float) -
         nonlocal kills
         chance = random.Random(0)
         while not over.wait(every * chance.uniform(0.5, 1.5)):
-            alive = worker_processes(server)
-            if alive:
+            alive = [worker for worker in worker_processes(server) if resident(worker) > 300]
+            if alive:  # and not those that are just being started
                 chance.choice(alive).kill()
                 kills += 1
 

@@ -395,7 +395,7 @@ def test_tokens_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokens.allow(f"Bearer {second}")
     file.unlink()
     assert tokens.allow(f"Bearer {second}")
-    for wrong in ("", "Bearer ", "Bearer x", "Bearer ü", f"Bearer {second} "):
+    for wrong in ("", "Bearer ", second, f"Basic {second}", "Bearer x", "Bearer ü", f"Bearer {second} "):
         assert not tokens.allow(wrong)
     assert not Tokens(tmp_path / "nothing").allow("Bearer ")
 

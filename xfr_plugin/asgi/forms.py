@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
+from python_multipart.multipart import MultipartParser, parse_options_header
+
 from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.limits import FIELDS
 
@@ -29,8 +31,6 @@ def fields_of(body: bytes, content_type: str) -> Mapping[str, bytes | str] | Ser
 
 
 def _multipart(body: bytes, content_type: str) -> dict[str, bytes | str]:
-    from python_multipart.multipart import MultipartParser, parse_options_header
-
     fields: dict[str, bytes | str] = {}
     header: dict[str, bytearray] = {}
     part: dict[str, bytearray] = {}

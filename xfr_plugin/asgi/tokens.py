@@ -37,7 +37,8 @@ class Tokens:
     def allow(self, authorization: str) -> bool:
         """Check the header `Authorization`."""
         self._read()
-        given = authorization.removeprefix("Bearer ").encode()
+        scheme, _, token = authorization.partition(" ")
+        given = token.encode() if scheme.lower() == "bearer" else b""
         current = bool(self._current) and hmac.compare_digest(given, self._current.encode())
         in_grace = bool(self._last) and time.monotonic() - self._replaced < _GRACE_SECONDS
         return current or (in_grace and hmac.compare_digest(given, self._last.encode()))

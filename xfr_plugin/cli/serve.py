@@ -83,7 +83,7 @@ def _serve_by_fastapi(model_store: Path, host: str, port: int, run_dir: Path) ->
     try:
         from xfr_plugin.asgi.run import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "uvicorn", "yaml"):
+        if error.name not in ("fastapi", "python_multipart", "uvicorn", "yaml"):
             raise
         raise InputError(f"{error.name} is not installed: pip install 'xfr-plugin[web]'") from error
 

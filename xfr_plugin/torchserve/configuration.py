@@ -35,6 +35,8 @@ def model_config(deployment: Deployment, workers: Workers) -> str:
         "maxBatchDelay": workers.batch_delay_ms,
         "responseTimeout": workers.response_timeout_s,
         "startupTimeout": 300,
+        # it gives up workers that it could not start for five minutes, and no one else would start them
+        "maxRetryTimeoutInSec": 7 * 24 * 3600,
         "handler": deployment.model_dump(mode="json", exclude_none=True),
     }
     return yaml.safe_dump(document, sort_keys=False)
