@@ -24,13 +24,16 @@ def until(moment: float) -> Iterator[None]:
         _end.reset(token)
 
 
-def check_deadline() -> None:
+def check_deadline(ahead: float = 0.0) -> None:
     """Go on, if there is time left.
 
+    Args:
+        ahead: seconds that the next step takes at least, where it cannot be interrupted.
+
     Raises:
-        DeadlineError: the moment of a block around this call has passed.
+        DeadlineError: the moment of a block around this call has passed, or will have.
     """
-    if time.perf_counter() > _end.get():
+    if time.perf_counter() + ahead > _end.get():
         raise DeadlineError(
             "the deadline passed before the answer was ready: allow more time, or ask for less"
         )

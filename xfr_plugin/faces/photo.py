@@ -125,7 +125,7 @@ def _decoded(stream: io.BytesIO | io.BufferedReader, name: str, check: _Check) -
             return _from_pil(image, name, check)
     except Image.DecompressionBombError as error:
         raise PhotoTooLargeError(f"{name} has far too many pixels, beyond any limit") from error
-    except PhotoError:
+    except XfrError:
         raise
     except Exception as error:  # readers raise many types on damaged files
         if stream.seek(0, io.SEEK_END) == 0:

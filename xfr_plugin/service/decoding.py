@@ -22,6 +22,8 @@ __all__ = ["FaceSettings", "check_image", "decode_embedding", "decode_face", "de
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
 _SMALLEST_NORM = 1e-6
+_PIXELS_A_SECOND, _SCANNED_A_SECOND = 35e6, 500e6
+"""How fast images are decoded, about, and what is added for each further scan: it cannot be interrupted."""
 _MOST_MARKS = 150_000
 _MOST_CHUNKS = 10_000
 _BMP_RUNS = (b"\1\0\0\0", b"\2\0\0\0")
@@ -75,6 +77,7 @@ def check_size(data: bytes, limits: Limits) -> SizeCheck:
             raise PhotoTooLargeError(
                 f"an image of {scans} scans may have {limits.scan_pixels // scans:,} pixels: save it plainly"
             )
+        check_deadline(width * height * (1 / _PIXELS_A_SECOND + (scans - 1) / _SCANNED_A_SECOND))
 
     return check
 
