@@ -40,6 +40,7 @@ from xfr_plugin.torchserve.process import free_ports
 BOUNDARY = "xfr-benchmark"
 CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "decision": ("predictions", {}),
+    "explained": ("explanations", {"returns": "regions,words"}),
     "reconstruction": ("explanations", {"returns": "regions,words", "method": "reconstruction"}),
     "amortised": ("explanations", {"returns": "regions,words", "method": "amortised"}),
     "with pictures": ("explanations", {"returns": "regions,words,overlay,maps", "method": "reconstruction"}),
@@ -47,11 +48,11 @@ CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "fggb": ("explanations", {"returns": "regions,words", "method": "fggb"}),
     "counterfactual": ("explanations", {"returns": "regions,words", "method": "counterfactual"}),
 }
-"""What is asked: endpoint and options."""
+"""What is asked: endpoint and options; `explained` by the deployment's own method."""
 
 COUNTS = {
-    "decision": 2500, "reconstruction": 600, "amortised": 600, "with pictures": 300, "xssab": 300, "fggb": 24,
-    "counterfactual": 24,
+    "decision": 2500, "explained": 300, "reconstruction": 600, "amortised": 600, "with pictures": 300, "xssab": 300,
+    "fggb": 24, "counterfactual": 24,
 }  # fmt: skip
 """Requests for each number of clients, in all rounds; 10,000 decisions in all."""
 

@@ -140,7 +140,7 @@ def test_health_and_metrics(service: ExplanationService) -> None:
     assert statuses == [200, 200, 401, 401, 401]
     for line in (
         'XfrErrors{Kind="malformed"} 1',
-        'XfrExplanations{Kind="amortised"} 1',
+        f'XfrExplanations{{Kind="{service.method}"}} 1',
         'xfr_responses{status="400"} 1',
         'xfr_responses{status="401"} 3',
         "xfr_answer_seconds_count 2",
