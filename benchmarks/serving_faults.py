@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -24,11 +22,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import urllib3
-from serving_load import BOUNDARY, Question, form, questions, serve
+from serving_load import BOUNDARY, Question, Server, form, questions, resident, serve, worker_processes
 
 from xfr_plugin.service import Deployment, ExplanationService
-from xfr_plugin.torchserve import Server, Workers
+from xfr_plugin.torchserve import Server as TorchServe
+from xfr_plugin.torchserve import Workers
 
 CLIENTS = 8
 
@@ -110,20 +108,14 @@ class Load:
         return time.perf_counter() - self.start
 
 
-def workers_of(server: Server) -> list[int]:
-    """Process ids of the workers."""
-    return [int(str(worker["pid"])) for worker in server.workers()]
-
-
 def kill_worker(server: Server, load: Load) -> str:
-    os.kill(workers_of(server)[0], signal.SIGKILL)
+    worker_processes(server)[0].kill()
     start = time.perf_counter()
-    time.sleep(1.0)
     while time.perf_counter() - start < 120:
-        states = [worker["status"] for worker in server.workers()]
-        if len(states) == 2 and all(state == "READY" for state in states):
-            return f"both workers ready after {time.perf_counter() - start:.0f} s"
-        time.sleep(0.25)
+        time.sleep(0.5)
+        loaded = [w for w in worker_processes(server) if resident(w) > 300]
+        if len(loaded) == 2:
+            return f"both workers had loaded their models after {time.perf_counter() - start:.0f} s"
     return "the worker did not come back in 120 s"
 
 
@@ -165,18 +157,18 @@ def _crawls(connection: socket.socket) -> bool:
 
 
 def model_leaves_and_returns(server: Server, load: Load) -> str:
-    headers = {"Authorization": f"Bearer {server.token('management')}"}
-    address = f"{server.management_url}/models"
-    gone = urllib3.request("DELETE", f"{address}/{server.model}", headers=headers, timeout=60, retries=False)
+    assert isinstance(server, TorchServe)
+    gone, _ = server.manage("DELETE", f"/models/{server.model}", timeout=60)
     time.sleep(2.0)
     start = time.perf_counter()
     query = f"?url={server.model}.mar&initial_workers=2&synchronous=true"
-    back = urllib3.request("POST", address + query, headers=headers, timeout=300, retries=False)
-    return f"DELETE {gone.status}; POST {back.status} after {time.perf_counter() - start:.0f} s"
+    back, _ = server.manage("POST", f"/models{query}", timeout=300)
+    return f"DELETE {gone}; POST {back} after {time.perf_counter() - start:.0f} s"
 
 
 def disk_fills(server: Server, load: Load) -> str:
     """Fill the file system that temporary folder and logs are on."""
+    assert isinstance(server, TorchServe)
     filler = server.scratch / "filler"
     written = 0
     with open(filler, "wb", buffering=0) as file:
@@ -219,20 +211,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--engine", nargs="+", default=["torchserve", "fastapi"])
     options = parser.parse_args()
     asked = questions(options.data, 60, ExplanationService())
     print("| fault | requests | answered, all right | other outcomes | last of these | what happened |")
     print("|---|---|---|---|---|---|")
     properties = {"enable_model_api": "true"}
     with tempfile.TemporaryDirectory() as folder:
-        with serve(Path(folder) / "a", Deployment(), Workers(), properties) as server:
-            for name, fault in (
-                ("worker killed", kill_worker),
-                ("clients vanish", clients_vanish),
-                ("uploads crawl", uploads_crawl),
-                ("model unregistered, registered", model_leaves_and_returns),
-            ):
-                suffer(name, fault, server, asked)
+        for engine in options.engine:
+            (Path(folder) / engine).mkdir()
+            with serve(engine, Path(folder) / engine, Deployment(), Workers(), properties) as server:
+                faults = {
+                    "worker killed": kill_worker,
+                    "clients vanish": clients_vanish,
+                    "uploads crawl": uploads_crawl,
+                }
+                if engine == "torchserve":
+                    faults["model unregistered, registered"] = model_leaves_and_returns
+                for name, fault in faults.items():
+                    suffer(f"{engine}: {name}", fault, server, asked)
+        if "torchserve" not in options.engine:
+            return
         small = Path(folder) / "small"
         small.mkdir()
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(small)], check=False)
@@ -241,7 +240,7 @@ def main() -> None:
             return
         try:
             tempfile.tempdir = str(small)
-            with serve(small / "b", Deployment(), Workers(), properties) as server:
+            with serve("torchserve", small / "b", Deployment(), Workers(), properties) as server:
                 suffer("disk full", disk_fills, server, asked)
         finally:
             tempfile.tempdir = None

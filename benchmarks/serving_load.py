@@ -1,8 +1,8 @@
 """Load: the server beside the same work in-process, on this machine; every answer is checked to be its request's.
 
-    OMP_NUM_THREADS=1 python benchmarks/serving_load.py --data ../shared/data
+    OMP_NUM_THREADS=1 python benchmarks/serving_load.py --data ../shared/data --engine torchserve fastapi
 
-Builds the archive, starts TorchServe on this machine, and asks it over loopback by 1, 4, 16 and 64 clients that each
+Starts each shell on this machine, and asks it over loopback by 1, 4, 16 and 64 clients that each
 wait for their answer; before and after every run the same questions go to the service in this process, by two threads
 in batches of eight, while the server is idle. Ratios are of neighbouring runs, as others may use the machine.
 """
@@ -13,13 +13,19 @@ import argparse
 import http.client
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,12 +33,14 @@ import psutil
 import torch
 
 from xfr_plugin.service import Answer, Deployment, ExplanationService, Request, parse_request
-from xfr_plugin.torchserve import ArchivePlan, Server, Workers, build_archive, start_server, write_model_store
+from xfr_plugin.service.client import read_token
+from xfr_plugin.torchserve import ArchivePlan, Workers, build_archive, start_server, write_model_store
 from xfr_plugin.torchserve.process import free_ports
 
 BOUNDARY = "xfr-benchmark"
 CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "decision": ("predictions", {}),
+    "explained": ("explanations", {"returns": "regions,words"}),
     "reconstruction": ("explanations", {"returns": "regions,words", "method": "reconstruction"}),
     "amortised": ("explanations", {"returns": "regions,words", "method": "amortised"}),
     "with pictures": ("explanations", {"returns": "regions,words,overlay,maps", "method": "reconstruction"}),
@@ -40,15 +48,51 @@ CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "fggb": ("explanations", {"returns": "regions,words", "method": "fggb"}),
     "leave_one_out": ("explanations", {"returns": "regions,words", "method": "leave_one_out"}),
 }
-"""What is asked: endpoint and options."""
+"""What is asked: endpoint and options; `explained` by the deployment's own method."""
 
 COUNTS = {
-    "decision": 2500, "reconstruction": 600, "amortised": 600, "with pictures": 300, "xssab": 300, "fggb": 24,
-    "leave_one_out": 300,
+    "decision": 2500, "explained": 300, "reconstruction": 600, "amortised": 600, "with pictures": 300, "xssab": 300,
+    "fggb": 24, "leave_one_out": 300,
 }  # fmt: skip
 """Requests for each number of clients, in all rounds; 10,000 decisions in all."""
 
 CLIENTS = (1, 4, 16, 64)
+
+
+class Server(Protocol):
+    """A running server of either engine."""
+
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str: ...
+
+    def token(self) -> str: ...
+
+
+@dataclass
+class FastapiServer:
+    """`xfr serve --engine fastapi`, in a folder of its own."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        (line,) = (line for line in self._said() if line.startswith("ready:"))
+        return line.split()[1]
+
+    def token(self) -> str:
+        return read_token(self.folder / "run" / "key_file.json")
+
+    def wait(self) -> None:
+        while not any(line.startswith("stop:") for line in self._said()):
+            if self.process.poll() is not None:
+                raise RuntimeError("\n".join(self._said()))
+            time.sleep(0.1)
+
+    def _said(self) -> list[str]:
+        return (self.folder / "said.txt").read_text().splitlines()
 
 
 @dataclass(frozen=True)
@@ -172,19 +216,41 @@ def ask_in_process(
 
 
 def memory(server: Server) -> tuple[int, int]:
-    """MiB of Java, and of all workers: resident, of which workers share some."""
-    java = workers = 0
-    for process in psutil.Process(server.process.pid).children(recursive=True):
-        size = process.memory_info().rss >> 20
-        if "java" in process.name():
-            java += size
-        else:
-            workers += size
-    return java, workers
+    """MiB of what takes the requests, and of all workers: resident, of which workers share some."""
+    parent, workers = psutil.Process(server.process.pid), worker_processes(server)
+    others = [each for each in [parent, *parent.children(recursive=True)] if each not in workers]
+    return sum(map(resident, others)), sum(map(resident, workers))
+
+
+def resident(process: psutil.Process) -> int:
+    """MiB; 0 of a process that is gone."""
+    try:
+        return process.memory_info().rss >> 20
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def worker_processes(server: Server) -> list[psutil.Process]:
+    """Processes that hold the models."""
+    found = psutil.Process(server.process.pid).children(recursive=True)
+    words = ("model_service_worker", "spawn_main")
+    return [process for process in found if any(word in _command(process) for word in words)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 def measure(
-    server: Server, service: ExplanationService, kind: str, asked: list[Question], options: argparse.Namespace
+    engine: str,
+    server: Server,
+    service: ExplanationService,
+    kind: str,
+    asked: list[Question],
+    options: argparse.Namespace,
 ) -> None:
     every = itertools.cycle(asked)
     total = max(int(COUNTS[kind] * options.share), 8)
@@ -204,26 +270,43 @@ def measure(
         p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
         rate = len(latencies) / sum(run.seconds for run in runs)
         batch = float(np.mean([run.batch for run in runs]))
-        java, workers = memory(server)
+        front, workers = memory(server)
         spread = f"{np.median(ratios):4.0%} ({min(ratios):.0%}–{max(ratios):.0%})"
         print(
-            f"| {kind} | {clients} | {len(latencies)} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {rate:.1f} | "
-            f"{np.mean(rates):.1f} | {spread} | {batch:.1f} | {java} + {workers} |",
+            f"| {engine} | {kind} | {clients} | {len(latencies)} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {rate:.1f} | "
+            f"{np.mean(rates):.1f} | {spread} | {batch:.1f} | {front} + {workers} |",
             flush=True,
         )
 
 
-def serve(folder: Path, deployment: Deployment, workers: Workers, properties: dict[str, str]) -> Server:
+@contextmanager
+def serve(
+    engine: str, folder: Path, deployment: Deployment, workers: Workers, properties: dict[str, str]
+) -> Iterator[Server]:
+    """A server of an engine, until the block ends."""
     plan = ArchivePlan("xfr", deployment, workers, vendor=False)
-    build_archive(plan, folder / "store")
     write_model_store(folder / "store", plan.name, deployment, workers)
-    server = start_server(folder / "store", folder / "run", ports=free_ports(), **properties)
+    if engine == "torchserve":
+        build_archive(plan, folder / "store")
+        with start_server(folder / "store", folder / "run", ports=free_ports(), **properties) as running:
+            running.wait()
+            yield running
+        return
+    command = [sys.executable, "-m", "xfr_plugin.cli", "serve", "--engine", "fastapi", "--port", "0"]
+    with (folder / "said.txt").open("wb") as said:
+        process = subprocess.Popen(
+            [*command, "--model-store", str(folder / "store"), "--run-dir", str(folder / "run")],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    server = FastapiServer(process, folder)
     try:
         server.wait()
-    except BaseException:
-        server.stop()
-        raise
-    return server
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
 
 
 def main() -> None:
@@ -231,6 +314,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--engine", nargs="+", default=["torchserve", "fastapi"])
     parser.add_argument("--kinds", nargs="+", default=list(CLASSES), choices=list(CLASSES))
     parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS))
     parser.add_argument("--workers", type=int, default=Workers().workers)
@@ -249,16 +333,23 @@ def main() -> None:
     deployment = Deployment(methods="all", threads=options.threads)
     service = ExplanationService(deployment)
     asked = questions(options.data, options.pairs, service)
-    print(f"{len(asked)} pairs of distinct scores; {workers!r}, {options.set}; {psutil.cpu_count()} CPUs")
     print(
-        "| asked for | clients | requests | p50 ms | p95 | p99 | server /s | in-process /s | ratio (range) "
-        "| batch | MiB Java + workers |"
+        f"{len(asked)} pairs of distinct scores; {workers!r}, {options.set}; {psutil.cpu_count()} CPUs, "
+        f"load {os.getloadavg()[0]:.1f} before"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| shell | asked for | clients | requests | p50 ms | p95 | p99 | server /s | in-process /s "
+        "| ratio (range) | batch | MiB front + workers |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     properties = dict(entry.split("=", 1) for entry in options.set)
-    with TemporaryDirectory() as folder, serve(Path(folder), deployment, workers, properties) as server:
-        for kind in options.kinds:
-            measure(server, service, kind, asked, options)
+    for engine in options.engine:
+        with (
+            TemporaryDirectory() as folder,
+            serve(engine, Path(folder), deployment, workers, properties) as server,
+        ):
+            for kind in options.kinds:
+                measure(engine, server, service, kind, asked, options)
 
 
 if __name__ == "__main__":

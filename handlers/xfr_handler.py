@@ -10,7 +10,7 @@ from ts.context import Context
 from ts.torch_handler.base_handler import BaseHandler
 
 from xfr_plugin.errors import XfrError
-from xfr_plugin.service import metrics, serving
+from xfr_plugin.service import confinement, metrics, serving
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ class XfrHandler(BaseHandler):  # type: ignore[misc]  # TorchServe is not typed
         try:
             settings = serving.settings_of(context.model_yaml_config, context.system_properties["model_dir"])
             torch.set_num_threads(settings.threads)
+            confinement.confine(settings.limits)
             self.service = serving.open_service(settings)
         except XfrError as error:
             raise RuntimeError(f"the deployment does not work: {error}") from error
@@ -37,6 +38,7 @@ class XfrHandler(BaseHandler):  # type: ignore[misc]  # TorchServe is not typed
 
     def handle(self, data: list[dict[str, Any]], context: Context) -> list[str]:
         """Answer a batch: one JSON text for each item, with its own status."""
+        confinement.allow_batch(self.service.deployment.limits)
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         responses = serving.respond(self.service, data, headers)
         for index, response in enumerate(responses):

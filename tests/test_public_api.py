@@ -11,6 +11,7 @@ import xfr_plugin
 from xfr_plugin import attr, errors
 
 MODULES = [
+    "asgi",
     "attr",
     "channels",
     "evaluation",

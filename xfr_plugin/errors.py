@@ -12,6 +12,7 @@
      ├── FaceError                a photo whose faces cannot be used
      │    └── NoFaceError         no face found
      ├── ExplanationError         a pair that a method cannot explain: its maps would be no evidence
+     ├── DeadlineError            work that was not done in time, and was stopped
      ├── WeightsError             a weight file that cannot be used
      │    ├── ChecksumError       the file is not the one that was published
      │    └── LayoutError         the weights belong to another architecture
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChecksumError",
+    "DeadlineError",
     "ExplanationError",
     "FaceError",
     "FaceWarning",
@@ -97,6 +99,10 @@ class NoFaceError(FaceError):
 
 class ExplanationError(XfrError):
     """A method cannot explain a pair: its map is not finite, or no gradient reaches the pixels."""
+
+
+class DeadlineError(XfrError):
+    """Work that was not done in time was stopped."""
 
 
 class WeightsError(XfrError):

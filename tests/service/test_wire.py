@@ -189,3 +189,17 @@ def test_settings_come_from_the_archive(tmp_path: Any) -> None:
     assert settings.recognizer == str(tmp_path / "recognizer.safetensors")
     assert settings.threads == 2
     assert settings_of(None, str(tmp_path)) == Deployment()
+
+
+def test_marks_and_line_breaks_are_no_part_of_a_document(service: ExplanationService) -> None:
+    """Editors write a byte order mark, and encoders break base64 into lines."""
+    broken = "\r\n".join(text(0)[i : i + 76] for i in range(0, len(text(0)), 76))
+    body = b"\xef\xbb\xbf" + json.dumps({"probe": broken, "reference": text(1)}).encode()
+    expected = the_answer(one(service, {"body": {"probe": text(0), "reference": text(1)}}))
+    assert the_answer(one(service, {"body": body})).decision == expected.decision
+    form = {"request": b"\xef\xbb\xbf" + json.dumps({"reference": text(1)}).encode(), "probe": crops()[0]}
+    assert the_answer(one(service, form)).decision == expected.decision
+    instances = (
+        b"\xef\xbb\xbf" + json.dumps({"instances": [{"probe": broken, "reference": text(1)}]}).encode()
+    )
+    assert one(service, {"body": instances}).status == 200

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from xfr_plugin.attr import EvidenceModel, load_evidence
 from xfr_plugin.attr.amortised.model import evidence_file, save_evidence
+from xfr_plugin.base import run_folder
+from xfr_plugin.base.run_folder import lock_folder
 from xfr_plugin.base.weights import sha256_of
-from xfr_plugin.errors import InputError, ResultError
+from xfr_plugin.errors import ChecksumError, InputError, ResultError
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.service import Deployment
 from xfr_plugin.service.serving import open_service, settings_of
 
 pytest.importorskip("ts", reason="TorchServe is not installed")
 
-from xfr_plugin.torchserve import ArchivePlan, Workers, start_server, write_model_store
-from xfr_plugin.torchserve.archive import check_archive, stage
+from xfr_plugin.torchserve import ArchivePlan, Workers, process, start_server, write_model_store
+from xfr_plugin.torchserve.archive import check_archive, checksum_file, stage
 from xfr_plugin.torchserve.configuration import read_properties, server_properties
 from xfr_plugin.torchserve.vendoring import given_packages, needed_packages
 
@@ -111,6 +115,59 @@ def test_a_store_without_an_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"xfr\.mar"):
         start_server(tmp_path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def stored(folder: Path) -> Path:
+    """A model store with an archive of nothing, and its checksum; the archive."""
+    write_model_store(folder, "xfr", Deployment(), Workers())
+    archive = folder / "xfr.mar"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.py", "pass")
+    checksum_file(archive).write_text(f"{sha256_of(archive)}  xfr.mar\n")
+    return archive
+
+
+def test_an_archive_that_was_changed_is_not_started(tmp_path: Path) -> None:
+    archive = stored(tmp_path / "store")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("b.py", "pass")
+    with pytest.raises(ChecksumError, match="not the archive that was packaged"):
+        start_server(tmp_path / "store", tmp_path / "run")
+    checksum_file(archive).unlink()
+    with pytest.raises(InputError, match="xfr package"):
+        start_server(tmp_path / "store", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_server_touches_nothing_of_the_first(tmp_path: Path) -> None:
+    stored(tmp_path / "store")
+    lock = lock_folder(tmp_path / "run")
+    token = tmp_path / "run" / "key_file.json"
+    token.write_text("{}")
+    with pytest.raises(InputError, match="another server runs"):
+        start_server(tmp_path / "store", tmp_path / "run")
+    os.close(lock)
+    assert token.exists()
+
+
+def test_a_temporary_folder_without_room_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(tmp_path / "store")
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="TMPDIR"):
+        start_server(tmp_path / "store", tmp_path / "run")
+
+
+def test_answers_fit_into_what_the_server_passes_on() -> None:
+    properties = server_properties("xfr", Deployment())
+    assert int(properties["max_response_size"]) > Deployment().limits.answer_bytes
+
+
+def test_logs_have_an_end() -> None:
+    text = Path(process.__file__).with_name("log4j2.xml").read_text(encoding="utf-8")
+    assert text.count("<RollingFile ") == text.count("<SizeBasedTriggeringPolicy ") == 3
+    assert "<File " not in text
 
 
 def test_an_evidence_network_of_ones_own_is_packaged_and_used(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import resource
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +17,11 @@ from helpers.serving_faces import crops
 
 pytest.importorskip("ts", reason="TorchServe is not installed")
 
-from ts.context import Context, RequestProcessor
-from ts.torch_handler.base_handler import BaseHandler
-from ts.utils.util import list_classes_from_module
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it imports whatever accelerator is installed, and some of them warn
+    from ts.context import Context, RequestProcessor
+    from ts.torch_handler.base_handler import BaseHandler
+    from ts.utils.util import list_classes_from_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +40,16 @@ class Metrics:
     ) -> None:
         assert unit in ("ms", "s")
         self.seen.append((name, value, str(dimensions[0])))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def limits_of_this_process() -> Iterator[None]:
+    """A handler confines the process that it is in."""
+    kinds = (resource.RLIMIT_DATA, resource.RLIMIT_CPU, resource.RLIMIT_CORE)
+    before = {kind: resource.getrlimit(kind) for kind in kinds}
+    yield
+    for kind, pair in before.items():
+        resource.setrlimit(kind, pair)
 
 
 @pytest.fixture(scope="module")

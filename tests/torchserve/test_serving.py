@@ -17,12 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import urllib3
 from helpers.serving_faces import crops, photographs
 from typer.testing import CliRunner, Result
 
 from xfr_plugin.cli.xfr import app
+from xfr_plugin.errors import InputError
 from xfr_plugin.service import (
     Answer,
     Deployment,
@@ -236,9 +238,8 @@ def test_logs_and_metrics_hold_nothing_about_anybody(http: Callable[..., Any], s
         "/predictions/xfr",
         fields={**files(0, 1), "gallery": json.dumps({"embeddings": [digits], "ids": [name]})},
     )
-    headers = {"Authorization": f"Bearer {server.token('management')}"}
     address = f"http://127.0.0.1:{server.ports.metrics}/metrics"
-    metrics = urllib3.request("GET", address, headers=headers).data.decode()
+    metrics = urllib3.request("GET", address).data.decode()
     assert 'XfrAnswers{Kind="match"' in metrics
     assert 'XfrErrors{Kind="malformed"' in metrics
     assert 'XfrStageTime{Kind="embed"' in metrics
@@ -278,9 +279,16 @@ def test_commands_ask_a_server(server: Server, tmp_path: Path) -> None:
     assert "xfr: error" in wrong.stderr
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        signal.SIGTERM,
+    ],
+)
 def test_serve_stops_cleanly(server: Server, tmp_path: Path, number: signal.Signals) -> None:
-    """An impatient second signal included: no process, and no token, stays behind."""
+    """What is being answered is answered; no process, and no token, stays behind, an impatient signal or not."""
     store, output = server.run_dir.parent / "store", tmp_path / "said.txt"
     command = [
         sys.executable,
@@ -306,16 +314,21 @@ def test_serve_stops_cleanly(server: Server, tmp_path: Path, number: signal.Sign
                 assert process.poll() is None, output.read_text()
                 time.sleep(0.2)
             assert (tmp_path / "xfr-run" / "key_file.json").is_file()
-            process.send_signal(number)
-            time.sleep(0.3)
-            process.send_signal(number)
+            address = re.search(r"http://127\.0\.0\.1:\d+", output.read_text())
+            assert address is not None
+            token = read_token(tmp_path / "xfr-run" / "key_file.json")
+            with ThreadPoolExecutor(1) as pool, Client(address.group(), token=token) as client:
+                asked = pool.submit(client.explain, crops()[0], crops()[1], method="shapley")
+                time.sleep(0.5)
+                process.send_signal(number)
+                time.sleep(0.3)
+                process.send_signal(number)
+                assert asked.result().explanation is not None
             assert process.wait(timeout=60) == 0
         finally:
             process.kill()
     assert "stopped" in output.read_text()
     assert not (tmp_path / "xfr-run" / "key_file.json").exists()
-    address = re.search(r"http://127\.0\.0\.1:\d+", output.read_text())
-    assert address is not None
     with pytest.raises(urllib3.exceptions.HTTPError):
         urllib3.PoolManager(retries=False, timeout=5.0).request("GET", address.group())
 
@@ -343,3 +356,37 @@ def test_curl_examples_of_the_page(server: Server, tmp_path: Path, example: str)
     for line in lines:
         assert "error" not in json.loads(line).get("format", "")
         assert "decision" in line
+
+
+def test_management_is_on_no_port_and_tokens_rotate(server: Server) -> None:
+    """The last test, as the others' token is worth nothing after it."""
+    listening = {
+        server.ports.inference,
+        server.ports.metrics,
+        server.ports.grpc,
+        server.ports.grpc_management,
+    }
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    found = {
+        each.laddr.port
+        for child in children
+        if child.name() == "java"
+        for each in child.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
+    assert found == listening
+    assert server.scratch.stat().st_mode & 0o077 == 0
+    old = server.token()
+    done = CliRunner().invoke(app, ["serve", "--rotate-token", "--run-dir", str(server.run_dir)])
+    assert done.exit_code == 0, done.stderr
+    new = server.token()
+    assert old != new
+    for token, status in ((old, 400), (new, 200)):
+        answer = urllib3.request("GET", f"{server.url}/ping", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status == status
+
+
+def test_a_second_server_in_the_folder_is_refused(server: Server) -> None:
+    with pytest.raises(InputError, match="another server runs"):
+        start_server(server.run_dir.parent / "store", server.run_dir, ports=free_ports())
+    assert server.token()

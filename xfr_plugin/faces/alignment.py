@@ -7,6 +7,7 @@ Coordinates are (x, y) in pixels with pixel centres at integers.
 from __future__ import annotations
 
 import numpy as np
+import PIL.Image
 from numpy.typing import ArrayLike, NDArray
 from skimage.filters import gaussian
 from skimage.transform import SimilarityTransform, estimate_transform, resize, warp
@@ -40,6 +41,8 @@ ARCFACE_TEMPLATE: Landmarks = np.array(
 )
 _TEMPLATE_SIDE = 112
 _REACH = 4.0  # of the blur, in standard deviations
+_LONGEST_SIDE = 2000  # in the photo, of what is filtered for a crop
+_LARGEST_ASPECT = 10
 
 
 def template(size: tuple[int, int] = (112, 112)) -> Landmarks:
@@ -91,6 +94,10 @@ def align(photo: Image, landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
         FaceError: the landmarks coincide.
     """
     transform = alignment_transform(landmarks, size)
+    factor = _reduction(max(size) / transform.scale)
+    if factor > 1:
+        landmarks = (np.asarray(landmarks, dtype=np.float64) + 0.5) / factor - 0.5
+        return align(_reduced(photo, factor), landmarks, size)
     sigma = _blur(transform.scale)
     rows, columns = _seen(photo.shape, transform, size, margin=int(_REACH * sigma + 0.5) + 2)
     to_photo = transform.inverse.params.copy()
@@ -108,10 +115,18 @@ def fit_aligned(face: Image, size: tuple[int, int]) -> Image:
     Args:
         face: aligned RGB crop, H×W×3, of any size, that follows `template`.
         size: height and width wanted, in pixels.
+
+    Raises:
+        FaceError: one side is more than ten times the other: this is no crop of a face.
     """
     if face.shape[:2] == size:
         return face
-    height = face.shape[0]
+    height, width = face.shape[:2]
+    if max(height, width) > _LARGEST_ASPECT * min(height, width):
+        raise FaceError(f"an image of {width}×{height} pixels is no aligned face: cut out the face")
+    factor = _reduction(height)
+    if factor > 1:
+        return fit_aligned(_reduced(face, factor), size)
     wanted = max(1, round(height * size[1] / size[0]))
     margin = wanted - face.shape[1]
     if margin > 0:
@@ -122,6 +137,16 @@ def fit_aligned(face: Image, size: tuple[int, int]) -> Image:
     # colour by colour, as each is held in 64 bits at the photo's size
     channels = [resize(channel, size, order=1, anti_aliasing=shrinks) for channel in np.moveaxis(cut, 2, 0)]
     return _to_uint8(np.stack(channels, axis=2))
+
+
+def _reduction(side: float) -> int:
+    """By what a photo is reduced first, if a crop sees so many pixels: wide filters on many of them take minutes."""
+    return int(2 * side / _LONGEST_SIDE) if side > _LONGEST_SIDE else 1
+
+
+def _reduced(photo: Image, factor: int) -> Image:
+    """A photo of means of `factor` × `factor` pixels."""
+    return np.asarray(PIL.Image.fromarray(photo).reduce(factor))
 
 
 def _blur(scale: float) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.detection import Box, DetectedFace, LandmarkModel
 from xfr_plugin.faces.landmarks import Aligner, load_aligner
@@ -104,7 +105,11 @@ class CascadeDetector:
         self._rounds = _ROUNDS if thorough else _ROUNDS[:1]
 
     def __call__(self, photo: NDArray[np.uint8], /) -> list[DetectedFace]:
-        """Find the faces of an RGB photo (H×W×3, 0…255); the one with most hits of the cascade first."""
+        """Find the faces of an RGB photo (H×W×3, 0…255); the one with most hits of the cascade first.
+
+        Raises:
+            DeadlineError: see `base.deadlines`.
+        """
         image = Image.fromarray(photo).convert("L")
         for views in self._rounds_for(image.size):
             found = [pair for view in views for pair in self._search(photo, image, view)]
@@ -123,6 +128,7 @@ class CascadeDetector:
     def _search(
         self, photo: NDArray[np.uint8], image: Image.Image, view: _View
     ) -> list[tuple[int, DetectedFace]]:
+        check_deadline()
         copy, to_photo = _render(image, view)
         candidates = [
             Candidate(_mapped(candidate.box, to_photo), candidate.hits)

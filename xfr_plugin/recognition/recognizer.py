@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.forks import compute_in_forks
 from xfr_plugin.base.replicas import in_evaluation, replica, unwrapped
@@ -187,7 +188,9 @@ class Recognizer(nn.Module):
 
         Raises:
             InputError: the shape is not N×3×H×W with the recognizer's `input_size`, or they are no floats.
+            DeadlineError: see `base.deadlines`. So every pass of a method asks whether there is time for it.
         """
+        check_deadline()
         if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.input_size:
             height, width = self.input_size
             raise InputError(

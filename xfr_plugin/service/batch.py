@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from xfr_plugin.base.deadlines import until
+from xfr_plugin.errors import DeadlineError
 from xfr_plugin.service.errors import ServiceError, as_service_error
 
 __all__ = ["Batch", "Clock"]
@@ -24,16 +26,17 @@ class Clock:
         deadline_ms: milliseconds after which its answer is worth nothing.
 
     Attributes:
+        end: moment of the deadline.
         timings: milliseconds by stage.
     """
 
     def __init__(self, start: float, deadline_ms: int | None) -> None:
-        self._deadline = float("inf") if deadline_ms is None else start + deadline_ms / 1000
+        self.end = float("inf") if deadline_ms is None else start + deadline_ms / 1000
         self.timings: dict[str, float] = {}
 
     def seconds_left(self) -> float:
         """Time to the deadline; infinite without one."""
-        return self._deadline - time.perf_counter()
+        return self.end - time.perf_counter()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -59,29 +62,51 @@ class Batch(Generic[T]):
     clocks: Sequence[Clock]
     values: Sequence[T | ServiceError]
 
-    def each(self, stage: Callable[[T], U]) -> Batch[U]:
-        """Bring those that are in time through a stage, one by one; an error stays with its request."""
+    def each(self, stage: Callable[[T], U], patience: float = float("inf")) -> Batch[U]:
+        """Bring those that are in time through a stage, one by one; an error stays with its request.
+
+        Where there are others, nobody takes more than `patience` seconds, or is told to come again.
+        """
         values = self.in_time().values
-        return Batch(self.clocks, [v if isinstance(v, ServiceError) else _tried(stage, v) for v in values])
+        alone = sum(not isinstance(value, ServiceError) for value in values) == 1
+        found: list[U | ServiceError] = []
+        for clock, value in zip(self.clocks, values, strict=True):
+            others = float("inf") if alone else time.perf_counter() + patience
+            if isinstance(value, ServiceError):
+                found.append(value)
+            else:
+                found += _tried_together(lambda asked: [stage(asked[0])], [value], clock.end, others)
+        return Batch(self.clocks, found)
 
     def together(
-        self, stage: Callable[[list[T]], list[U]], key: Callable[[T], object] = lambda _: None
+        self,
+        stage: Callable[[list[T]], list[U]],
+        key: Callable[[T], object] = lambda _: None,
+        price: Callable[[T], float] = lambda _: 0.0,
+        patience: float = float("inf"),
     ) -> Batch[U]:
-        """Bring those that are in time through a stage, all of one key at once.
+        """Bring those that are in time through a stage, all of one key at once, the cheapest first.
 
-        If that fails, each tries alone, and keeps its own error.
+        A group is worked on until the last of its deadlines has passed, or the first of the others' by more than
+        `patience` seconds: its requests are then told to come again. If the work fails otherwise, each tries
+        alone, and keeps its own error.
         """
+        made = dict(enumerate(self.in_time().values))
+        waiting = [(place, value) for place, value in made.items() if not isinstance(value, ServiceError)]
         groups: dict[object, list[tuple[int, T]]] = {}
-        made: dict[int, U | ServiceError] = {}
-        for place, value in enumerate(self.in_time().values):
-            if isinstance(value, ServiceError):
-                made[place] = value
-            else:
-                groups.setdefault(key(value), []).append((place, value))
-        for members in groups.values():
-            found = _tried_together(stage, [value for _, value in members])
-            made.update(zip((place for place, _ in members), found, strict=True))
-        return Batch(self.clocks, [made[place] for place in range(len(self.values))])
+        for place, value in waiting:
+            groups.setdefault(key(value), []).append((place, value))
+        replies: dict[int, U | ServiceError] = {
+            place: value for place, value in made.items() if isinstance(value, ServiceError)
+        }
+        for members in sorted(groups.values(), key=lambda group: price(group[0][1])):
+            places = [place for place, _ in members]
+            others = [self.clocks[place].end for place, _ in waiting if place not in places]
+            last = max(self.clocks[place].end for place in places)
+            first = min(others, default=float("inf")) + patience
+            found = _tried_together(stage, [value for _, value in members], last, first)
+            replies.update(zip(places, found, strict=True))
+        return Batch(self.clocks, [replies[place] for place in range(len(self.values))])
 
     def in_time(self) -> Batch[T]:
         """Those whose deadline has passed have an error instead of their value."""
@@ -95,17 +120,19 @@ class Batch(Generic[T]):
         return Batch(self.clocks, values)
 
 
-def _tried(stage: Callable[[T], U], value: T) -> U | ServiceError:
+def _tried_together(
+    stage: Callable[[list[T]], list[U]], values: list[T], last: float, neighbours: float
+) -> Sequence[U | ServiceError]:
+    end = min(last, neighbours)
     try:
-        return stage(value)
-    except Exception as error:  # whatever it is, its neighbours in the batch are answered
-        return as_service_error(error)
-
-
-def _tried_together(stage: Callable[[list[T]], list[U]], values: list[T]) -> Sequence[U | ServiceError]:
-    try:
-        return stage(values)
+        with until(end):
+            return stage(values)
+    except DeadlineError as error:
+        told = as_service_error(error)
+        if neighbours < last:
+            told = ServiceError("busy", "others in the batch could not wait for this request: ask again")
+        return [told] * len(values)
     except Exception as error:
         if len(values) == 1:
             return [as_service_error(error)]
-        return [_tried(lambda alone: stage([alone])[0], value) for value in values]
+        return [reply for value in values for reply in _tried_together(stage, [value], last, neighbours)]

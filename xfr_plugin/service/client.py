@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ __all__ = ["Client", "ClientError", "Face", "read_token"]
 Face: TypeAlias = bytes | Sequence[float]
 """A face: the bytes of an image file, or an embedding."""
 
-_BUSY = (429, 502, 503, 507)
+_AGAIN = (429, 500, 502, 503, 507)
 
 
 class ClientError(XfrError):
@@ -38,15 +39,16 @@ class ClientError(XfrError):
 class Client:
     """Asks a server of the service. Safe to use from several threads.
 
-    Questions change nothing, so they are asked again when a connection breaks or the server is too busy (429, 502,
-    503, 507: a worker died), with growing pauses; not when it has answered, nor after a timeout.
+    Questions change nothing, so one is asked again, once, when a connection breaks, the server is too busy (429, 502,
+    503), or a worker died with it (500, 507); not when it has answered, nor after a timeout. Every question has
+    an id, and an answer of another id is refused.
 
     Args:
         url: of the server, without a path.
         token: for inference, see `read_token`.
         model: name of the archive.
         timeout: seconds for an answer.
-        retries: how often to ask again.
+        retries: how often to ask again, at most.
         connections: kept open at most; for as many threads.
 
     Raises:
@@ -60,7 +62,7 @@ class Client:
         token: str | None = None,
         model: str = "xfr",
         timeout: float = 30.0,
-        retries: int = 3,
+        retries: int = 1,
         connections: int = 8,
     ) -> None:
         if not url.startswith(("http://", "https://")):
@@ -76,7 +78,7 @@ class Client:
             connect=retries,
             other=retries,
             status=retries,
-            status_forcelist=_BUSY,
+            status_forcelist=_AGAIN,
             allowed_methods=None,
             backoff_factor=0.2,
             raise_on_status=False,
@@ -126,6 +128,7 @@ class Client:
         self.close()
 
     def _ask(self, endpoint: str, document: dict[str, Any]) -> Answer:
+        document = {"id": secrets.token_hex(8), **document}
         url = f"{self.url}/{endpoint}/{self.model}"
         try:
             response = self._pool.request(
@@ -139,10 +142,11 @@ class Client:
             reply = reply_from_json(response.data)
         except ValidationError as error:
             raise ClientError(_refusal(response.status, response.data)) from error
+        unread = isinstance(reply, ErrorBody) and reply.id is None  # the server did not get as far as the id
+        if reply.id != document["id"] and not unread:
+            raise ClientError("the answer belongs to another request: do not use it")
         if isinstance(reply, ErrorBody):
             raise ServiceError(reply.code, reply.message, reply.problems)
-        if reply.id != document.get("id"):
-            raise ClientError("the answer belongs to another request: do not use it")
         return reply
 
 
@@ -172,4 +176,6 @@ def _refusal(status: int, data: bytes) -> str:
         message = str(json.loads(data)["message"])[:200]
     except (ValueError, KeyError, TypeError):
         message = "no answer of the service"
+        if status == 413:
+            message = "the request is larger than the server takes: send smaller images"
     return f"the server answered {status}: {message}"

@@ -9,17 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.base.quiet import ignoring
-from xfr_plugin.errors import FaceWarning, XfrError
-from xfr_plugin.faces import AlignedFace, Alignment, Detector, prepare_face
-from xfr_plugin.service.deployment import Limits
+from xfr_plugin.errors import FaceWarning, PhotoTooLargeError, XfrError
+from xfr_plugin.faces import AlignedFace, Alignment, Detector, load_photo, prepare_face
+from xfr_plugin.faces.photo import SizeCheck
 from xfr_plugin.service.errors import ServiceError
+from xfr_plugin.service.limits import Limits
 from xfr_plugin.service.requests import Gallery
 
 __all__ = ["FaceSettings", "check_image", "decode_embedding", "decode_face", "decode_gallery"]
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
 _SMALLEST_NORM = 1e-6
+_PIXELS_A_SECOND, _SCANNED_A_SECOND = 35e6, 500e6
+"""How fast images are decoded, about, and what is added for each further scan: it cannot be interrupted."""
+_MOST_MARKS = 150_000
+_MOST_CHUNKS = 10_000
+_BMP_RUNS = (b"\1\0\0\0", b"\2\0\0\0")
+"""Compressions of BMP that are unpacked step by step."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,29 @@ def check_image(data: bytes, limits: Limits) -> None:
         raise ServiceError(
             "not_an_image", "the image file is also an archive or document: save it as an image"
         )
+    if _has_many_parts(data):
+        raise ServiceError("not_an_image", "the image file has far more parts than images have: save it anew")
+    width, height = _canvas_of_webp(data)
+    if width * height > limits.pixels:
+        raise ServiceError("too_large", f"the image has more than {limits.pixels:,} pixels: make it smaller")
+
+
+def check_size(data: bytes, limits: Limits) -> SizeCheck:
+    """What refuses an image by its width and height, before its pixels are decoded."""
+    scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 1
+
+    def check(width: int, height: int) -> None:
+        if max(width, height) > limits.aspect * min(width, height):
+            raise PhotoTooLargeError(
+                f"one side of the image is more than {limits.aspect} times the other: cut out the face"
+            )
+        if width * height * scans > limits.scan_pixels:
+            raise PhotoTooLargeError(
+                f"an image of {scans} scans may have {limits.scan_pixels // scans:,} pixels: save it plainly"
+            )
+        check_deadline(width * height * (1 / _PIXELS_A_SECOND + (scans - 1) / _SCANNED_A_SECOND))
+
+    return check
 
 
 def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face: int) -> AlignedFace:
@@ -57,18 +88,25 @@ def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face:
     Raises:
         ServiceError: `too_large`, `not_an_image`.
         FaceError: no face, see `faces.prepare_face`.
+        DeadlineError: see `base.deadlines`.
     """
     check_image(data, settings.limits)
+    photo = _photo(data, settings.limits)
+    check_deadline()
+    with ignoring(FaceWarning):  # the same words are in the face's notes
+        return prepare_face(
+            photo,
+            settings.size,
+            detector=settings.detector,
+            alignment=alignment,
+            face=face,
+            max_pixels=settings.limits.pixels,
+        )
+
+
+def _photo(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     try:
-        with ignoring(FaceWarning):  # the same words are in the face's notes
-            return prepare_face(
-                data,
-                settings.size,
-                detector=settings.detector,
-                alignment=alignment,
-                face=face,
-                max_pixels=settings.limits.pixels,
-            )
+        return load_photo(data, limits.pixels, check=check_size(data, limits))
     except XfrError:
         raise
     except (ValueError, OSError, EOFError, SyntaxError, MemoryError) as error:
@@ -76,6 +114,33 @@ def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face:
         raise ServiceError(
             "not_an_image", "the image is damaged, or holds more than an image should"
         ) from error
+
+
+def _has_many_parts(data: bytes) -> bool:
+    """Whether a reader would go through more segments or chunks, one by one, than a photo has; or through runs."""
+    if data.startswith(b"\xff\xd8"):
+        return data.count(b"\xff") - data.count(b"\xff\0") > _MOST_MARKS
+    if data.startswith(b"\x89PNG"):
+        at = 8
+        for _ in range(_MOST_CHUNKS):
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+            if at >= len(data):
+                return False
+        return True
+    return data.startswith(b"BM") and data[30:34] in _BMP_RUNS
+
+
+def _canvas_of_webp(data: bytes) -> tuple[int, int]:
+    """Width and height of a WebP; its reader makes room for them before it says how large they are."""
+    if data[:4] != b"RIFF":
+        return 0, 0
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    sides = int.from_bytes(data[26:28], "little"), int.from_bytes(data[28:30], "little")
+    return sides[0] & 0x3FFF, sides[1] & 0x3FFF
 
 
 def decode_embedding(value: list[float] | bytes, length: int) -> NDArray[np.float32]:

@@ -10,33 +10,28 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from xfr_plugin.attr.registry import METHODS, get_method
 from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError, first_fault
+from xfr_plugin.service.limits import Limits
 
-__all__ = ["QUICK", "Deployment", "Limits", "read_deployment"]
+__all__ = ["QUICK", "Deployment", "Limits", "Workers", "read_deployment"]
 
 QUICK: Sequence[str] = METHODS.names(lambda method: method.quick or method.preferred is not None)
 """Methods that answer within some ten forward passes, and the default: allowed unless the operator says otherwise."""
 
 
-class Limits(Document):
-    """Bounds of a single request. What exceeds them is refused before it costs anything.
+class Workers(Document):
+    """How a server runs the models; times as TorchServe's `model-config.yaml` has them.
 
     Attributes:
-        json_bytes: of a JSON body.
-        image_bytes: of an encoded image.
-        pixels: of a decoded image.
-        gallery: embeddings in a gallery.
-        top: candidates returned.
-        instances: requests in one KServe body.
-        deadline_ms: longest time that a request may ask for; and the one of requests that ask for none, if set.
+        workers: processes, each with a copy of the models; one for each core is best.
+        batch_size: requests that a worker takes at once, at most.
+        batch_delay_ms: how long it waits for more of them.
+        response_timeout_s: after which a worker that has not answered is replaced.
     """
 
-    json_bytes: int = Field(default=16 << 20, gt=0)
-    image_bytes: int = Field(default=6 << 20, gt=0)
-    pixels: int = Field(default=24_000_000, gt=0)
-    gallery: int = Field(default=10_000, ge=0)
-    top: int = Field(default=10, ge=1)
-    instances: int = Field(default=16, ge=1)
-    deadline_ms: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=4, ge=1)
+    batch_delay_ms: int = Field(default=1, ge=1)
+    response_timeout_s: int = Field(default=120, ge=1)
 
 
 class Deployment(Document):

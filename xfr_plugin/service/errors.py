@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import (
+    DeadlineError,
     FaceError,
     InputError,
     PhotoError,
@@ -26,18 +27,33 @@ __all__ = [
 ]
 
 ErrorCode: TypeAlias = Literal[
-    "malformed", "not_allowed", "too_large", "not_an_image", "no_face", "unusable", "internal", "deadline"
+    "malformed",
+    "unauthorized",
+    "not_allowed",
+    "not_found",
+    "too_slow",
+    "too_large",
+    "not_an_image",
+    "no_face",
+    "unusable",
+    "internal",
+    "busy",
+    "deadline",
 ]
 """Kinds of errors. Clients can rely on them; the sentences may change."""
 
 STATUS: dict[ErrorCode, int] = {
     "malformed": 400,
+    "unauthorized": 401,
     "not_allowed": 403,
+    "not_found": 404,
+    "too_slow": 408,
     "too_large": 413,
     "not_an_image": 415,
     "no_face": 422,
     "unusable": 422,
     "internal": 500,
+    "busy": 503,
     "deadline": 504,
 }
 """HTTP status of each kind."""
@@ -91,6 +107,13 @@ class ServiceError(XfrError):
         super().__init__(message)
         self.code: ErrorCode = code
         self.problems = problems or []
+        self.request_id: str | None = None
+
+    def about(self, request_id: str | None) -> ServiceError:
+        """The same error of the request of this id."""
+        error = ServiceError(self.code, str(self), self.problems)
+        error.request_id = request_id
+        return error
 
     @property
     def status(self) -> int:
@@ -100,7 +123,11 @@ class ServiceError(XfrError):
     def body(self, request_id: str | None = None) -> ErrorBody:
         """The answer to send instead."""
         return ErrorBody(
-            id=request_id, code=self.code, status=self.status, message=str(self), problems=self.problems
+            id=request_id or self.request_id,
+            code=self.code,
+            status=self.status,
+            message=str(self),
+            problems=self.problems,
         )
 
 
@@ -109,6 +136,7 @@ def as_service_error(error: Exception) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
     kinds: tuple[tuple[type[Exception], ErrorCode], ...] = (
+        (DeadlineError, "deadline"),
         (PhotoTooLargeError, "too_large"),
         (PhotoError, "not_an_image"),
         (FaceError, "no_face"),
@@ -118,6 +146,8 @@ def as_service_error(error: Exception) -> ServiceError:
     for kind, code in kinds:
         if isinstance(error, kind):
             return ServiceError(code, str(error))
+    if isinstance(error, MemoryError):
+        return ServiceError("too_large", "this request needs more memory than there is: ask for less")
     internal = ServiceError("internal", "the service failed on this request; its log names the error's type")
     internal.__cause__ = error
     return internal

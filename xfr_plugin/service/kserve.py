@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xfr_plugin.service.answers import Answer, Reply
-from xfr_plugin.service.deployment import Limits
 from xfr_plugin.service.errors import ErrorBody, ServiceError
+from xfr_plugin.service.limits import Limits
 
 __all__ = ["is_v1", "is_v2", "read_v1", "read_v2", "write_v1", "write_v2"]
 
@@ -83,7 +83,7 @@ def write_v2(document: dict[str, Any]) -> Callable[[Sequence[Reply]], str]:
         if not answers:
             error = replies[0]
             assert isinstance(error, ErrorBody)  # it is no answer
-            return json.dumps({"error": error.message, "detail": error.model_dump(mode="json")})
+            return _text({"error": error.message, "detail": error.model_dump(mode="json")})
         scores = [r.decision.score if isinstance(r, Answer) else None for r in replies]
         matches = [r.decision.match if isinstance(r, Answer) else None for r in replies]
         outputs = [
@@ -92,11 +92,16 @@ def write_v2(document: dict[str, Any]) -> Callable[[Sequence[Reply]], str]:
             _tensor("match", "BOOL", matches),
         ]
         named = {"id": given} if isinstance(given, str) else {}
-        return json.dumps(
+        return _text(
             {"model_name": "xfr", "model_version": answers[0].versions.package, **named, "outputs": outputs}
         )
 
     return write
+
+
+def _text(document: dict[str, Any]) -> str:
+    """Documents within a document: what is no ASCII stays as it is, and not six bytes for one."""
+    return json.dumps(document, ensure_ascii=False)
 
 
 def _tensor(name: str, datatype: str, values: list[Any]) -> dict[str, Any]:

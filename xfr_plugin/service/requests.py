@@ -19,6 +19,7 @@ from pydantic import (
 from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 from xfr_plugin.service.errors import from_validation
+from xfr_plugin.service.limits import NUMBERS_IN_EMBEDDING
 
 __all__ = ["Base64Bytes", "FaceInput", "Gallery", "MapFormat", "Request", "Return", "parse_request"]
 
@@ -38,7 +39,9 @@ def _from_base64(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode(
+            value.encode().translate(None, b" \t\r\n"), validate=True
+        )  # encoders break lines
     except (binascii.Error, ValueError) as error:
         raise ValueError(
             "not base64: send the bytes of the file, encoded; paths and URLs are not read"
@@ -52,7 +55,12 @@ Base64Bytes = Annotated[
 ]
 """Bytes that are base64 text in JSON."""
 
-Embedding: TypeAlias = list[Annotated[float, Field(allow_inf_nan=False)]] | Base64Bytes
+Numbers: TypeAlias = Annotated[
+    list[Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=NUMBERS_IN_EMBEDDING, fail_fast=True)
+]
+"""Numbers; the first that is wrong is told, and no other."""
+
+Embedding: TypeAlias = Numbers | Base64Bytes
 """An embedding: D numbers, or D little-endian float32 as base64."""
 
 
@@ -96,8 +104,8 @@ class Gallery(_Request):
         top: how many candidates to return.
     """
 
-    embeddings: list[list[Annotated[float, Field(allow_inf_nan=False)]]] | Base64Bytes
-    ids: list[Annotated[str, Field(max_length=128)]] | None = None
+    embeddings: Annotated[list[Numbers], Field(fail_fast=True)] | Base64Bytes
+    ids: Annotated[list[Annotated[str, Field(max_length=128)]], Field(fail_fast=True)] | None = None
     top: int = Field(default=5, ge=1, le=100)
 
 

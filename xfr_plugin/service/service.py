@@ -42,6 +42,7 @@ from xfr_plugin.service.stages import (
     keep_deadline,
     open_inputs,
     plan,
+    price,
 )
 
 __all__ = ["ExplanationService"]
@@ -132,7 +133,13 @@ class ExplanationService:
             raise reply
         return reply
 
-    def answer_all(self, requests: Sequence[Request], explain: Sequence[bool]) -> list[Reply]:
+    def answer_all(
+        self,
+        requests: Sequence[Request],
+        explain: Sequence[bool],
+        waited: Sequence[float] | None = None,
+        crowded: bool = False,
+    ) -> list[Reply]:
         """Answer a batch: images are embedded in one forward pass, explanations share passes where they can.
 
         One answer or error for each request, in their order; an error of one does not touch the others.
@@ -140,23 +147,40 @@ class ExplanationService:
         Args:
             requests: what is asked.
             explain: for each, whether to say why, if the request leaves it open.
+            waited: seconds for which each has waited, which count to its deadline.
+            crowded: whether these are of several callers, whom no single request may keep waiting for long: the
+                limit `crowd_ms` holds.
         """
         return [
             reply.body(request.id) if isinstance(reply, ServiceError) else reply
-            for request, reply in zip(requests, self._run(requests, explain), strict=True)
+            for request, reply in zip(requests, self._run(requests, explain, waited, crowded), strict=True)
         ]
 
-    def _run(self, requests: Sequence[Request], explain: Sequence[bool]) -> list[Answer | ServiceError]:
+    def _run(
+        self,
+        requests: Sequence[Request],
+        explain: Sequence[bool],
+        waited: Sequence[float] | None = None,
+        crowded: bool = False,
+    ) -> list[Answer | ServiceError]:
         start, models, size = time.perf_counter(), self._models, len(requests)
-        longest = self.deployment.limits.deadline_ms
-        clocks = [Clock(start, request.deadline_ms or longest) for request in requests]
+        limits = self.deployment.limits
+        clocks = [
+            Clock(start - before, request.deadline_ms or limits.deadline_ms)
+            for request, before in zip(requests, waited or [0.0] * size, strict=True)
+        ]
         batch = Batch(clocks, list(zip(requests, explain, clocks, strict=True)))
         replies = (
             batch.each(lambda asked: plan(models, *asked))
-            .each(partial(open_inputs, models))
+            .each(partial(open_inputs, models), limits.crowd_ms / 1000 if crowded else float("inf"))
             .together(partial(decide_together, models))
             .each(partial(keep_deadline, models))
-            .together(partial(explain_together, models), key=lambda decided: decided.task.method)
+            .together(
+                partial(explain_together, models),
+                key=lambda decided: decided.task.method,
+                price=partial(price, models),
+                patience=limits.patience_ms / 1000,
+            )
             .each(lambda decided: answer(models, decided, size))
             .in_time()
             .values

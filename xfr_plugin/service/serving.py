@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from xfr_plugin.service.answers import Reply
 from xfr_plugin.service.deployment import Deployment, read_deployment
 from xfr_plugin.service.errors import ServiceError
+from xfr_plugin.service.limits import MESSAGE_OVERHEAD, Limits
 from xfr_plugin.service.requests import Request
 from xfr_plugin.service.selftest import self_test
 from xfr_plugin.service.service import ExplanationService
+from xfr_plugin.service.sizes import answer_size
 from xfr_plugin.service.wire import Message, Response, read_message
 
 __all__ = ["open_service", "phrase", "respond", "settings_of"]
@@ -48,7 +51,10 @@ def open_service(deployment: Deployment) -> ExplanationService:
 
 
 def respond(
-    service: ExplanationService, items: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]
+    service: ExplanationService,
+    items: Sequence[Mapping[str, Any]],
+    headers: Sequence[Mapping[str, Any]],
+    waited: Sequence[float] | None = None,
 ) -> list[Response]:
     """Answer a batch of bodies; a response for each, in their order.
 
@@ -56,15 +62,57 @@ def respond(
         service: that answers.
         items: fields of each body, see `wire.read_message`.
         headers: of each; `explain` is "True" for the endpoint of explanations.
+        waited: seconds for which each has waited.
     """
     limits = service.deployment.limits
     messages = [
         read_message(item, {k: v for k, v in own.items() if isinstance(v, str)}, _explains(own), limits)
         for item, own in zip(items, headers, strict=True)
     ]
-    requests = [(m, r) for m in messages for r in m.requests if isinstance(r, Request)]
-    answers = iter(service.answer_all([r for _, r in requests], [m.explain for m, _ in requests]))
-    return [message.respond(_replies(message, answers)) for message in messages]
+    messages = [_answerable(service, message) for message in messages]
+    before = waited or [0.0] * len(messages)
+    asked = [
+        (message, request, spent)
+        for message, spent in zip(messages, before, strict=True)
+        for request in message.requests
+        if isinstance(request, Request)
+    ]
+    replies = service.answer_all(
+        [request for _, request, _ in asked],
+        [message.explain for message, _, _ in asked],
+        [spent for _, _, spent in asked],
+        crowded=True,
+    )
+    answers = iter(replies)
+    return [_within(limits, message, message.respond(_replies(message, answers))) for message in messages]
+
+
+def _answerable(service: ExplanationService, message: Message) -> Message:
+    """The message, or errors in it if its answers could be larger than what is sent."""
+    limits = service.deployment.limits
+    size = sum(
+        answer_size(request, message.explain, service.deployment, service.input_size, service.embedding_dim)
+        for request in message.requests
+        if isinstance(request, Request)
+    )
+    if size <= limits.answer_bytes:
+        return message
+    error = ServiceError(
+        "too_large",
+        f"the answer could have {size:,} bytes, the limit is {limits.answer_bytes:,}: ask for fewer maps, "
+        "pictures, candidates or instances at once",
+    )
+    refused = tuple(
+        error.about(request.id) if isinstance(request, Request) else request for request in message.requests
+    )
+    return replace(message, requests=refused)
+
+
+def _within(limits: Limits, message: Message, response: Response) -> Response:
+    if len(response.body.encode()) <= limits.answer_bytes + MESSAGE_OVERHEAD:
+        return response
+    error = ServiceError("too_large", "the answer is larger than what is sent: ask for less at once")
+    return message.respond([error.body()] * len(message.requests))
 
 
 def phrase(status: int) -> str:

@@ -52,7 +52,16 @@ from xfr_plugin.service.quality import decision_warnings, face_warnings
 from xfr_plugin.service.rendering import embedding_text, face_reasons, sentences
 from xfr_plugin.service.requests import FaceInput, Request
 
-__all__ = ["Models", "answer", "decide_together", "explain_together", "keep_deadline", "open_inputs", "plan"]
+__all__ = [
+    "Models",
+    "answer",
+    "decide_together",
+    "explain_together",
+    "keep_deadline",
+    "open_inputs",
+    "plan",
+    "price",
+]
 
 _CHECK_FORWARDS = 55.0
 """Forward passes of a pair that the check of faithfulness takes, about."""
@@ -210,6 +219,11 @@ def keep_deadline(models: Models, decided: Decided) -> Decided:
     asked = task.replaced.asked if task.replaced else method
     replaced = Replacement(asked=asked, used=faster, reason=reason)
     return replace(decided, task=replace(task, method=faster, replaced=replaced))
+
+
+def price(models: Models, decided: Decided) -> float:
+    """Seconds that the explanation of one pair is expected to take."""
+    return models.costs.estimate(decided.task.method) if decided.task.method else 0.0
 
 
 def explain_together(models: Models, batch: list[Decided]) -> list[Decided]:

@@ -19,9 +19,10 @@ from pydantic_core import from_json
 
 from xfr_plugin.errors import XfrError
 from xfr_plugin.service.answers import Reply
-from xfr_plugin.service.deployment import Limits
 from xfr_plugin.service.errors import ErrorBody, ServiceError, as_service_error
+from xfr_plugin.service.json_bounds import check_json
 from xfr_plugin.service.kserve import is_v1, is_v2, read_v1, read_v2, write_v1, write_v2
+from xfr_plugin.service.limits import FIELDS, Limits
 from xfr_plugin.service.requests import Request, parse_request
 
 __all__ = ["HEADER", "Message", "Response", "read_message"]
@@ -30,6 +31,7 @@ HEADER = "x-xfr-request"
 """Header with the rest of a request whose body is an image."""
 
 _FACES = ("probe", "reference")
+_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def read_message(
 
 def _read(fields: Mapping[str, Any], headers: Mapping[str, str], explain: bool, limits: Limits) -> Message:
     body = fields.get("body")
+    if len(fields) > FIELDS:
+        raise ServiceError("too_large", f"the form has {len(fields)} fields, the limit is {FIELDS}")
     if body is None:
         return Message((parse_request(_from_form(fields, limits)),), explain, _one)
     if isinstance(body, (bytes, bytearray, str)):
@@ -105,17 +109,15 @@ def _read(fields: Mapping[str, Any], headers: Mapping[str, str], explain: bool, 
 
 
 def _is_json(data: bytes) -> bool:
-    return data[:64].lstrip()[:1] in (b"{", b"[", b'"')
+    return data[:64].lstrip(_BOM + b" \t\r\n")[:1] in (b"{", b"[", b'"')
 
 
 def _read_json(data: bytes, explain: bool, limits: Limits) -> Message:
-    if len(data) > limits.json_bytes:
-        raise ServiceError(
-            "too_large", f"the JSON has {len(data):,} bytes, the limit is {limits.json_bytes:,}"
-        )
+    data = data.removeprefix(_BOM)
+    check_json(data, "the JSON", limits)
     head = data[:4096]
     if b'"instances"' in head or b'"inputs"' in data:
-        document = from_json(data)
+        document = from_json(data, cache_strings="keys")
         if is_v1(document) or is_v2(document):
             return _read_parsed(document, explain, limits)
     return Message((parse_request(data),), explain, _one)
@@ -185,8 +187,9 @@ def _object(value: Any, name: str, limits: Limits) -> dict[str, Any]:
 
 
 def _parsed(data: bytes | bytearray | str, name: str, limits: Limits) -> Any:
-    if len(data) > limits.json_bytes:
-        raise ServiceError("too_large", f"{name} has {len(data):,} bytes, the limit is {limits.json_bytes:,}")
+    data = data.encode() if isinstance(data, str) else bytes(data)
+    data = data.removeprefix(_BOM)
+    check_json(data, name, limits)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

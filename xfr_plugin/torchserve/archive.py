@@ -17,8 +17,9 @@ from torch import nn
 import xfr_plugin
 from xfr_plugin._version import __version__
 from xfr_plugin.attr import load_evidence
-from xfr_plugin.base.files import atomic_path
-from xfr_plugin.errors import InputError, LayoutError, ResultError
+from xfr_plugin.base.files import atomic_path, read_text, write_text
+from xfr_plugin.base.weights import sha256_of
+from xfr_plugin.errors import ChecksumError, InputError, LayoutError, ResultError
 from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.layouts import fit_architecture
 from xfr_plugin.recognition.zoo import RecognizerCard, save_recognizer
@@ -27,7 +28,15 @@ from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.torchserve.configuration import Workers, model_config
 from xfr_plugin.torchserve.vendoring import copy_packages, needed_packages
 
-__all__ = ["ArchivePlan", "build_archive", "check_archive", "handler_file", "stage"]
+__all__ = [
+    "ArchivePlan",
+    "build_archive",
+    "check_archive",
+    "checksum_file",
+    "handler_file",
+    "stage",
+    "verify_archive",
+]
 
 _RECOGNIZER, _DECODER = "recognizer.safetensors", "decoder.safetensors"
 _EVIDENCE = "evidence.safetensors"
@@ -72,9 +81,31 @@ def build_archive(plan: ArchivePlan, folder: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(target) as unfinished:
                 shutil.copyfile(built, unfinished)
+            write_text(checksum_file(target), f"{sha256_of(target)}  {target.name}\n")
         except OSError as error:
             raise ResultError(f"cannot write {target}: {error.strerror or error}") from error
     return target
+
+
+def checksum_file(archive: Path) -> Path:
+    """Where the checksum of an archive is, as `sha256sum --check` reads it."""
+    return archive.with_name(f"{archive.name}.sha256")
+
+
+def verify_archive(archive: Path) -> None:
+    """Make sure that an archive is the one that was packaged here.
+
+    Raises:
+        InputError: it is not there, or its checksum is not.
+        ChecksumError: it is another one.
+    """
+    if not archive.is_file():
+        raise InputError(
+            f"there is no {archive.name} in {archive.parent}: run `xfr package --out {archive.parent}` first"
+        )
+    noted = read_text(checksum_file(archive), "checksum (run `xfr package` again)").split()
+    if noted[:1] != [sha256_of(archive)]:
+        raise ChecksumError(f"{archive} is not the archive that was packaged: run `xfr package` again")
 
 
 def stage(plan: ArchivePlan, folder: Path) -> Deployment:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
 
-from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import write_text, writing_to
 from xfr_plugin.errors import InputError
-from xfr_plugin.service.deployment import Deployment
+from xfr_plugin.service.deployment import Deployment, Workers
+from xfr_plugin.service.limits import MESSAGE_OVERHEAD
 from xfr_plugin.service.metrics import COUNTERS, GAUGES
 
 __all__ = [
@@ -27,22 +26,6 @@ __all__ = [
 _DIMENSIONS = ["Kind", "ModelName", "Level"]
 
 
-class Workers(Document):
-    """How TorchServe runs the models; times as its `model-config.yaml` has them.
-
-    Attributes:
-        workers: processes, each with a copy of the models; one for each core is best.
-        batch_size: requests that a worker takes at once, at most.
-        batch_delay_ms: how long it waits for more of them.
-        response_timeout_s: after which a worker that has not answered is replaced.
-    """
-
-    workers: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=4, ge=1)
-    batch_delay_ms: int = Field(default=1, ge=1)
-    response_timeout_s: int = Field(default=120, ge=1)
-
-
 def model_config(deployment: Deployment, workers: Workers) -> str:
     """Text of `model-config.yaml`; the service's own settings are in the section `handler`."""
     document = {
@@ -52,6 +35,8 @@ def model_config(deployment: Deployment, workers: Workers) -> str:
         "maxBatchDelay": workers.batch_delay_ms,
         "responseTimeout": workers.response_timeout_s,
         "startupTimeout": 300,
+        # it gives up workers that it could not start for five minutes, and no one else would start them
+        "maxRetryTimeoutInSec": 7 * 24 * 3600,
         "handler": deployment.model_dump(mode="json", exclude_none=True),
     }
     return yaml.safe_dump(document, sort_keys=False)
@@ -67,6 +52,7 @@ def server_properties(name: str, deployment: Deployment, host: str = "127.0.0.1"
     """
     return {
         "inference_address": f"http://{host}:8080",
+        # `xfr serve` puts it on a socket that only its user can open
         "management_address": "http://127.0.0.1:8081",
         "metrics_address": "http://127.0.0.1:8082",
         "grpc_inference_address": host,
@@ -83,7 +69,7 @@ def server_properties(name: str, deployment: Deployment, host: str = "127.0.0.1"
         "install_py_dep_per_model": "false",
         "enable_envvars_config": "false",
         "max_request_size": str(deployment.limits.json_bytes),
-        "max_response_size": "6553500",
+        "max_response_size": str(deployment.limits.answer_bytes + MESSAGE_OVERHEAD),
         "limit_max_image_pixels": "true",
         # bodies reach the service as they came, so that its own limits hold
         "decode_input_request": "false",

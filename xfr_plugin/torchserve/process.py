@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -14,19 +15,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import urllib3
-
+from xfr_plugin.base.files import write_text
+from xfr_plugin.base.run_folder import check_space, lock_folder
 from xfr_plugin.errors import InputError, XfrError
+from xfr_plugin.torchserve.archive import verify_archive
 from xfr_plugin.torchserve.configuration import properties_text, read_properties
 from xfr_plugin.torchserve.java import java_home
 
-__all__ = ["Ports", "Server", "ServerError", "free_ports", "start_server"]
+__all__ = ["Ports", "Server", "ServerError", "free_ports", "rotate_token", "start_server"]
 
 _STOPPING_SECONDS = 20.0
+_DRAINING_SECONDS = 10.0
+_ROOM = 64 << 20
+_SOCKET = "management.sock"
 
 
 class ServerError(XfrError):
@@ -35,10 +42,9 @@ class ServerError(XfrError):
 
 @dataclass(frozen=True)
 class Ports:
-    """Where a server listens: HTTP for inference, management and metrics, gRPC for inference and management."""
+    """Where a server listens: HTTP for inference and metrics, gRPC for inference and management."""
 
     inference: int = 8080
-    management: int = 8081
     metrics: int = 8082
     grpc: int = 7070
     grpc_management: int = 7071
@@ -46,7 +52,7 @@ class Ports:
 
 def free_ports() -> Ports:
     """Ports of this machine that nobody listens at."""
-    sockets = [socket.socket() for _ in range(5)]
+    sockets = [socket.socket() for _ in range(4)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
     numbers = [each.getsockname()[1] for each in sockets]
@@ -65,7 +71,8 @@ class Server:
         ports: at which ports.
         run_dir: its folder: key file, logs, configuration.
         process: the parent of its processes.
-        scratch: its temporary folder.
+        scratch: its temporary folder; management listens at a socket in it, which only its owner can open.
+        lock: descriptor that keeps other servers out of the folder.
     """
 
     model: str
@@ -74,7 +81,7 @@ class Server:
     run_dir: Path
     process: subprocess.Popen[bytes]
     scratch: Path
-    _pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False))
+    lock: int
 
     @property
     def url(self) -> str:
@@ -82,41 +89,64 @@ class Server:
         return f"http://{self.host}:{self.ports.inference}"
 
     @property
-    def management_url(self) -> str:
-        """Address for management."""
-        return f"http://127.0.0.1:{self.ports.management}"
-
-    @property
     def key_file(self) -> Path:
         """File with the tokens; only its owner can read it."""
         return self.run_dir / "key_file.json"
 
     def token(self, kind: str = "inference") -> str:
-        """Token for `inference` or `management`.
+        """Token for `inference`, `management`, or `API`, which makes new ones.
 
         Raises:
             ServerError: there is no key file (yet).
         """
-        try:
-            return str(json.loads(self.key_file.read_text(encoding="utf-8"))[kind]["key"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ServerError(f"no {kind} token in {self.key_file}") from error
+        return _token(self.run_dir, kind)
 
-    def workers(self) -> list[dict[str, object]]:
-        """Workers of the model, as TorchServe describes them; empty while it loads the model.
+    def manage(
+        self, method: str, path: str, kind: str = "management", timeout: float = 10.0
+    ) -> tuple[int, Any]:
+        """Ask TorchServe's management; returns the status and what JSON it sent, or None.
 
         Raises:
             ServerError: the server does not answer.
         """
-        headers = {"Authorization": f"Bearer {self.token('management')}"}
-        try:
-            answer = self._pool.request(
-                "GET", f"{self.management_url}/models/{self.model}", headers=headers, timeout=10.0
-            )
-            described = answer.json()
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise ServerError("the server does not answer") from error
-        return described[0]["workers"] if answer.status == 200 else []
+        return _manage(self.scratch / _SOCKET, self.token(kind), method, path, timeout)
+
+    def described(self) -> dict[str, Any]:
+        """The model as TorchServe describes it: `workers`, and its queue.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        status, found = self.manage("GET", f"/models/{self.model}")
+        return found[0] if status == 200 else {"workers": []}
+
+    def workers(self) -> list[dict[str, object]]:
+        """Workers of the model; empty while it is loaded.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        workers: list[dict[str, object]] = self.described()["workers"]
+        return workers
+
+    def drain(self, seconds: float = _DRAINING_SECONDS) -> bool:
+        """Wait until nothing is queued and no worker computes; False if that is not so after this time.
+
+        TorchServe goes on taking requests meanwhile: who sends them must stop first.
+        """
+        end, before = time.monotonic() + seconds, None
+        while time.monotonic() < end:
+            try:
+                found = self.described()
+            except ServerError:
+                return False
+            queued = found.get("jobQueueStatus", {}).get("pendingRequests", 0)
+            now = [_cpu_ticks(worker["pid"]) for worker in found["workers"]]
+            if queued == 0 and now == before:
+                return True
+            before = now
+            time.sleep(0.3)
+        return False
 
     def wait(self, seconds: float = 300.0) -> None:
         """Wait until all workers have passed their self-test.
@@ -152,6 +182,8 @@ class Server:
         self.process.wait()
         self.key_file.unlink(missing_ok=True)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a second time
+            os.close(self.lock)
 
     def __enter__(self) -> Server:
         return self
@@ -171,7 +203,8 @@ class Server:
     def _failure(self) -> str | None:
         """What a worker said when it refused to serve."""
         found = re.search(
-            r"(?:RuntimeError: (?=the deployment)|(?=ModuleNotFoundError: ))(.*)", self.log_text()
+            r"(?:RuntimeError: (?=the deployment)|(?=ModuleNotFoundError: )|(?=No space left on device))(.*)",
+            self.log_text(),
         )
         return found.group(1) if found else None
 
@@ -197,44 +230,117 @@ def start_server(
         **overrides: other entries of `config.properties`.
 
     Raises:
-        InputError: TorchServe or Java is missing, or the model store holds no archive.
+        InputError: TorchServe or Java is missing, the model store holds no archive, the temporary folder no room for
+            it, or another server runs in the folder.
+        ChecksumError: the archive is not the one that was packaged.
     """
     if importlib.util.find_spec("ts") is None:
         raise InputError("TorchServe is not installed: pip install 'xfr-plugin[serve]'")
     store, chosen = model_store.resolve(), ports or Ports()
     properties = read_properties(store / "config.properties") | _addresses(host, chosen) | overrides
     model = properties["load_models"].removesuffix(".mar")
-    if not (store / f"{model}.mar").is_file():
-        raise InputError(f"there is no {model}.mar in {store}: run `xfr package --out {model_store}` first")
-    properties["metrics_config"] = str(store / "metrics.yaml")
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    run_dir.chmod(0o700)
+    archive = store / f"{model}.mar"
+    verify_archive(archive)
+    with zipfile.ZipFile(archive) as file:
+        check_space(Path(tempfile.gettempdir()), sum(entry.file_size for entry in file.infolist()) + _ROOM)
+    environment = _environment()
+    lock = lock_folder(run_dir)
     (run_dir / "key_file.json").unlink(missing_ok=True)
     shutil.rmtree(run_dir / "logs", ignore_errors=True)
     config = run_dir / "config.properties"
-    config.write_text(properties_text(properties), encoding="utf-8")
     scratch = Path(tempfile.mkdtemp(prefix="xfr-serve-"))  # short: it holds Unix sockets
+    environment |= {"TEMP": str(scratch), "TMPDIR": str(scratch)}
+    properties |= {
+        "metrics_config": str(store / "metrics.yaml"),
+        "management_address": f"unix:{scratch / _SOCKET}",
+    } | overrides
+    write_text(config, properties_text(properties))
     command = [
         *(sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"),
         *("--model-store", str(store), "--ts-config", str(config.resolve())),
+        *("--log-config", str(Path(__file__).with_name("log4j2.xml"))),
     ]
     with (run_dir / "console.log").open("wb") as console:
         process = subprocess.Popen(
             command,
             cwd=run_dir,
-            env=_environment(scratch),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a group of its own, so that all of it can be stopped
+            pass_fds=[lock],  # what outlives this process keeps the folder
         )
-    return Server(model, host, chosen, run_dir.resolve(), process, scratch)
+    return Server(model, host, chosen, run_dir.resolve(), process, scratch, lock)
+
+
+def rotate_token(run_dir: Path) -> None:
+    """Make a new token for inference of the server that runs in a folder; the last one is refused from then on.
+
+    Raises:
+        InputError: the folder holds no configuration of a server.
+        ServerError: the server does not answer, or refuses.
+    """
+    address = read_properties(run_dir / "config.properties").get("management_address", "")
+    socket_file = Path(address.removeprefix("unix:"))
+    status, _ = _manage(socket_file, _token(run_dir, "API"), "GET", "/token?type=inference", 10.0)
+    if status != 200:
+        raise ServerError(f"the server made no new token: it answered {status}")
+
+
+def _token(run_dir: Path, kind: str) -> str:
+    file = run_dir / "key_file.json"
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))[kind]["key"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ServerError(f"no {kind} token in {file}") from error
+
+
+def _manage(socket_file: Path, token: str, method: str, path: str, timeout: float) -> tuple[int, Any]:
+    connection = _SocketConnection(socket_file, timeout)
+    try:
+        connection.request(method, path, headers={"Authorization": f"Bearer {token}"})
+        response = connection.getresponse()
+        return response.status, _parsed(response.read())
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerError("the server does not answer") from error
+    finally:
+        connection.close()
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:  # new tokens are told in words, as JSON by their type
+        return None
+
+
+def _cpu_ticks(pid: int) -> int:
+    """CPU time that a process has taken, in the kernel's ticks; 0 if it is gone, or where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
 
 
 def _addresses(host: str, ports: Ports) -> dict[str, str]:
     return {
         "inference_address": f"http://{host}:{ports.inference}",
-        "management_address": f"http://127.0.0.1:{ports.management}",
         "metrics_address": f"http://127.0.0.1:{ports.metrics}",
         "grpc_inference_address": host,
         "grpc_inference_port": str(ports.grpc),
@@ -242,9 +348,9 @@ def _addresses(host: str, ports: Ports) -> dict[str, str]:
     }
 
 
-def _environment(scratch: Path) -> dict[str, str]:
-    """The process's environment: its own temporary folder, Java, and one thread a worker unless configured."""
-    environment = {**os.environ, "TEMP": str(scratch), "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"}
+def _environment() -> dict[str, str]:
+    """The process's environment: Java, and one thread a worker unless configured."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # the archive's own packages come first: nothing of this environment may stand before them
     for name in ("LOG_LOCATION", "METRICS_LOCATION", "TS_CONFIG_FILE", "PYTHONPATH"):
         environment.pop(name, None)

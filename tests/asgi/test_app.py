@@ -1,0 +1,427 @@
+"""The second shell: the service's answers and errors over HTTP, guarded before a body is read."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import base64
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from helpers.serving_faces import crops
+
+pytest.importorskip("fastapi", reason="FastAPI is not installed")
+
+import httpx
+
+from xfr_plugin import asgi
+from xfr_plugin.asgi import Batcher, LocalLane, Post, Tokens, make_app
+from xfr_plugin.asgi.batching import Done, LaneDiedError
+from xfr_plugin.asgi.forms import fields_of
+from xfr_plugin.asgi.tokens import write_token
+from xfr_plugin.service import Answer, Deployment, ExplanationService, Limits, ServiceError, reply_from_json
+from xfr_plugin.service.deployment import Workers
+from xfr_plugin.service.serving import respond
+
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture(scope="module")
+def service() -> ExplanationService:
+    return ExplanationService(Deployment(limits=Limits(json_bytes=400_000, instances=3)))
+
+
+def allow(header: str) -> bool:
+    return header == "Bearer secret"
+
+
+def within(app: Any, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+    """Run some requests against an application that is open."""
+
+    async def run() -> Any:
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=TOKEN) as client:
+                return await work(client)
+
+    return asyncio.run(run())
+
+
+def ask(service: ExplanationService | Batcher, method: str, path: str, **more: Any) -> httpx.Response:
+    found: httpx.Response = within(
+        make_app(service, allow), lambda client: client.request(method, path, **more)
+    )
+    return found
+
+
+def text(index: int) -> str:
+    return base64.b64encode(crops()[index]).decode()
+
+
+def question(**more: Any) -> dict[str, Any]:
+    return {"probe": text(0), "reference": text(1), "id": "q", **more}
+
+
+FILES = {"probe": ("a.png", crops()[0], "image/png"), "reference": ("b.png", crops()[1])}
+BODIES: dict[str, dict[str, Any]] = {
+    "json": {"json": question()},
+    "form": {"files": FILES, "data": {"id": "q"}},
+    "image": {
+        "content": crops()[0],
+        "headers": {"x-xfr-request": json.dumps({"reference": text(1), "id": "q"})},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BODIES))
+@pytest.mark.parametrize("endpoint", ["predictions", "explanations"])
+def test_the_services_answers(service: ExplanationService, kind: str, endpoint: str) -> None:
+    response = ask(service, "POST", f"/{endpoint}/xfr", **BODIES[kind])
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    answer = reply_from_json(response.content)
+    (expected,) = respond(service, [{"body": json.dumps(question())}], [{}])
+    assert isinstance(answer, Answer)
+    assert answer.id == "q"
+    assert answer.decision.score == pytest.approx(json.loads(expected.body)["decision"]["score"], abs=1e-5)
+    assert (answer.explanation is not None) == (endpoint == "explanations")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"body": b"{"}, 400),
+        ({"body": b'{"probe": "/etc/passwd", "reference": [1]}'}, 400),
+        ({"body": b"\x00\x01"}, 415),
+        ({"body": json.dumps(question(returns=["embeddings"])).encode()}, 403),
+        ({"body": b"[" * 100_000}, 400),
+        ({"body": b""}, 400),
+    ],
+)
+def test_the_services_errors(service: ExplanationService, fields: dict[str, bytes], status: int) -> None:
+    response = ask(service, "POST", "/predictions/xfr", content=fields["body"])
+    (expected,) = respond(service, [fields], [{}])
+    assert (response.status_code, response.json()) == (expected.status, json.loads(expected.body))
+    assert response.status_code == status
+
+
+def test_kserve(service: ExplanationService) -> None:
+    one = {"instances": [question()]}
+    assert ask(service, "POST", "/v1/models/xfr:predict", json=one).json()["predictions"][0]["id"] == "q"
+    found = ask(service, "POST", "/v1/models/xfr:explain", json=one).json()["explanations"][0]
+    assert found["explanation"]["words"]
+    tensors = [
+        {"name": name, "datatype": "BYTES", "shape": [1], "data": [text(place)]}
+        for place, name in enumerate(("probe", "reference"))
+    ]
+    for path, wanted in (("infer", False), ("explain", True)):
+        document = ask(service, "POST", f"/v2/models/xfr/{path}", json={"inputs": tensors}).json()
+        assert bool(json.loads(document["outputs"][0]["data"][0])["explanation"]) == wanted
+    for path in ("/v2", "/v2/models/xfr", "/v2/models/xfr/ready", "/v1/models/xfr", "/ping"):
+        assert ask(service, "GET", path).status_code == 200
+
+
+def test_health_and_metrics(service: ExplanationService) -> None:
+    app = make_app(service, allow)
+
+    async def work(client: httpx.AsyncClient) -> tuple[list[int], str]:
+        await client.post("/explanations/xfr", json=question())
+        await client.post("/predictions/xfr", content=b"{")
+        paths = ("/v2/health/live", "/v2/health/ready", "/metrics", "/docs", "/openapi.json")
+        statuses = [(await client.get(path, headers={"Authorization": ""})).status_code for path in paths]
+        return statuses, (await client.get("/metrics")).text
+
+    statuses, metrics = within(app, work)
+    assert statuses == [200, 200, 401, 401, 401]
+    for line in (
+        'XfrErrors{Kind="malformed"} 1',
+        f'XfrExplanations{{Kind="{service.method}"}} 1',
+        'xfr_responses{status="400"} 1',
+        'xfr_responses{status="401"} 3',
+        "xfr_answer_seconds_count 2",
+    ):
+        assert line in metrics.splitlines()
+    assert re.search(r'^XfrStageTime{Kind="embed"} [\d.]+$', metrics, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({"Authorization": ""}, 401, "unauthorized"),
+        ({"Authorization": "Bearer secretly"}, 401, "unauthorized"),
+        ({"Authorization": "Basic secret"}, 401, "unauthorized"),
+        ({"Transfer-Encoding": "chunked", "Content-Length": "4"}, 400, "malformed"),
+    ],
+)
+def test_refused_before_the_body(
+    service: ExplanationService, headers: dict[str, str], status: int, code: str
+) -> None:
+    """A body that is never sent is not waited for."""
+    app = make_app(service, allow)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("the body was asked for")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {**TOKEN, **headers}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/predictions/xfr",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "query_string": b"",
+    }
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == status
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["code"] == code
+
+
+def test_a_body_is_read_as_far_as_its_limit(service: ExplanationService) -> None:
+    sent = 0
+
+    async def parts() -> Any:
+        nonlocal sent
+        while sent < 1000:
+            sent += 1
+            yield bytes(65536)
+
+    response = ask(service, "POST", "/predictions/xfr", content=parts())
+    assert (response.status_code, response.json()["code"]) == (413, "too_large")
+    assert sent < 100
+
+
+def test_a_body_that_crawls_is_not_waited_for(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi.app, "_BODY_SECONDS", 0.1)
+
+    async def parts() -> Any:
+        yield b"{"
+        await asyncio.sleep(5)
+        yield b"}"
+
+    start = time.perf_counter()
+    response = ask(service, "POST", "/predictions/xfr", content=parts())
+    assert (response.status_code, response.json()["code"]) == (408, "too_slow")
+    assert time.perf_counter() - start < 3
+
+
+def test_bodies_at_once_have_a_bound(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi.app, "_BODIES_AT_ONCE", 1000)
+    response = ask(service, "POST", "/predictions/xfr", json=question())
+    assert (response.status_code, response.json()["code"]) == (503, "busy")
+
+
+@pytest.mark.parametrize("path", ["/predictions/other", "/nothing", "/v1/models/other:predict"])
+def test_what_is_not_there(service: ExplanationService, path: str) -> None:
+    response = ask(service, "POST", path, json=question())
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def test_other_pages_can_be_mounted(service: ExplanationService) -> None:
+    app = make_app(service, allow, open_paths=("/web/",))
+    app.add_api_route("/web/page", lambda: "face", methods=["GET"])
+    app.add_api_route("/inner", lambda: "face", methods=["GET"])
+    statuses = within(app, lambda client: _gets(client, "/web/page", "/inner", "/webbed"))
+    assert statuses == [200, 401, 401]
+
+
+async def _gets(client: httpx.AsyncClient, *paths: str) -> list[int]:
+    return [(await client.get(path, headers={"Authorization": ""})).status_code for path in paths]
+
+
+class Lane:
+    """A lane that dies at bodies that say so, and remembers what it was asked."""
+
+    def __init__(self, late: bool = False) -> None:
+        self.asked: list[list[bytes]] = []
+        self.starts = 0
+        self.late = late
+
+    def start(self) -> dict[str, Any]:
+        self.starts += 1
+        return {"package": "0"}
+
+    def ask(self, posts: Sequence[Post]) -> Done:
+        self.asked.append([post.body for post in posts])
+        time.sleep(0.02)
+        if any(post.body.startswith(b"poison") for post in posts):
+            raise LaneDiedError(self.late)
+        return Done([(200, post.body) for post in posts], [], {})
+
+    def stop(self) -> None:
+        pass
+
+
+async def _all(batcher: Batcher, bodies: Sequence[bytes]) -> list[Any]:
+    await batcher.open()
+    try:
+        return await asyncio.gather(*(batcher.ask(Post(body)) for body in bodies), return_exceptions=True)
+    finally:
+        await batcher.close()
+
+
+def test_requests_are_answered_together_and_each_has_its_own() -> None:
+    lanes = [Lane(), Lane()]
+    bodies = [b"%d" % n for n in range(40)]
+    found = asyncio.run(_all(Batcher(lanes, Workers(batch_size=4), Limits()), bodies))
+    assert found == [(200, body) for body in bodies]
+    sizes = [len(batch) for lane in lanes for batch in lane.asked]
+    assert max(sizes) == 4
+    assert all(lane.asked for lane in lanes)
+
+
+def test_a_request_that_ends_workers_takes_no_other_with_it() -> None:
+    lanes = [Lane(), Lane()]
+    bodies = [b"%d" % n for n in range(12)]
+    bodies[3:3] = [b"poison"]
+    found = asyncio.run(_all(Batcher(lanes, Workers(batch_size=4), Limits()), bodies))
+    assert [reply for reply in found if not isinstance(reply, Exception)] == [
+        (200, body) for body in bodies if body != b"poison"
+    ]
+    assert isinstance(found[3], ServiceError)
+    assert found[3].status == 500
+    deaths = [batch for lane in lanes for batch in lane.asked if b"poison" in batch]
+    assert [len(batch) for batch in sorted(deaths, key=len)] == [1, 4], "once more, and alone"
+    assert sum(lane.starts for lane in lanes) >= 3
+
+
+def test_what_is_slow_comes_again_alone_and_one_lane_stays_free() -> None:
+    """The service has no time for it beside others: the caller notices nothing, and the others do not wait."""
+
+    class Slow(Lane):
+        running: ClassVar[list[int]] = []
+        most = 0
+
+        def ask(self, posts: Sequence[Post]) -> Done:
+            self.asked.append([post.body for post in posts])
+            if [post.body for post in posts] == [b"slow"]:
+                Slow.running.append(1)
+                Slow.most = max(Slow.most, len(Slow.running))
+                time.sleep(0.1)
+                Slow.running.pop()
+                return Done([(200, b"slow")], [], {})
+            return Done([(503 if post.body == b"slow" else 200, post.body) for post in posts], [], {})
+
+    lanes = [Slow(), Slow(), Slow()]
+    bodies = [b"slow", b"a"] * 10
+    found = asyncio.run(_all(Batcher(lanes, Workers(batch_size=4), Limits()), bodies))
+    assert found == [(200, body) for body in bodies]
+    assert Slow.most == 2
+
+
+def test_a_worker_that_does_not_answer_is_late() -> None:
+    (found,) = asyncio.run(_all(Batcher([Lane(late=True)], Workers(), Limits()), [b"poison"]))
+    assert isinstance(found, ServiceError)
+    assert found.status == 504
+
+
+def test_a_long_queue_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi.batching, "_LONGEST_QUEUE", 5)
+    found = asyncio.run(_all(Batcher([Lane()], Workers(batch_size=1), Limits()), [b"x"] * 50))
+    codes = [reply.code for reply in found if isinstance(reply, ServiceError)]
+    assert set(codes) == {"busy"}
+    assert 40 <= len(codes) < 50
+
+
+def test_an_error_of_a_lane_is_its_batchs(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = LocalLane(service)
+    monkeypatch.setattr(LocalLane, "ask", lambda self, posts: 1 / 0)
+    (found,) = asyncio.run(_all(Batcher([lane], Workers(), Limits()), [b"x"]))
+    assert isinstance(found, ServiceError)
+    assert found.code == "internal"
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + b"--b--\r\n"
+
+
+KIND = "multipart/form-data; boundary=b"
+
+
+def test_fields_of_forms() -> None:
+    image = b'Content-Disposition: form-data; name="probe"; filename="x"\r\nContent-Type: image/png\r\n\r\n\0\r\n\1'
+    body = form(image, b'content-disposition: form-data; name="id"\r\n\r\nq')
+    assert fields_of(body, KIND) == {"probe": b"\0\r\n\1", "id": b"q"}
+    assert fields_of(b"a=1&b=%20", "application/x-www-form-urlencoded") == {"a": "1", "b": " "}
+    assert fields_of(b"{}", "application/json") == {"body": b"{}"}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (form(b"X: y\r\n\r\nq"), KIND),
+        (form(*[b'Content-Disposition: form-data; name="a%d"\r\n\r\nq' % n for n in range(1000)]), KIND),
+        (b"nonsense", KIND),
+        (b"", "multipart/form-data"),
+        (form(b"no header"), KIND),
+        (b"a=&" * 5_000_000, "application/x-www-form-urlencoded"),
+        (b"\xff=1", "application/x-www-form-urlencoded"),
+    ],
+)
+def test_forms_that_are_none(body: bytes, kind: str) -> None:
+    start = time.perf_counter()
+    found = fields_of(body, kind)
+    assert time.perf_counter() - start < 3
+    assert isinstance(found, ServiceError)
+    assert found.status == 400
+
+
+def test_tokens_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one is good for a minute more; a damaged or missing file changes nothing."""
+    file = tmp_path / "key_file.json"
+    first = write_token(file)
+    assert file.stat().st_mode & 0o077 == 0
+    tokens = Tokens(file)
+    assert tokens.allow(f"Bearer {first}")
+    second = write_token(file)
+    assert tokens.allow(f"Bearer {second}")
+    assert tokens.allow(f"Bearer {first}")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert not tokens.allow(f"Bearer {first}")
+    file.write_text("{")
+    assert tokens.allow(f"Bearer {second}")
+    file.unlink()
+    assert tokens.allow(f"Bearer {second}")
+    for wrong in ("", "Bearer ", second, f"Basic {second}", "Bearer x", "Bearer ü", f"Bearer {second} "):
+        assert not tokens.allow(wrong)
+    assert not Tokens(tmp_path / "nothing").allow("Bearer ")
+
+
+def test_a_shell_is_small() -> None:
+    """What knows FastAPI and uvicorn has at most 300 lines of code; the pool of workers below knows neither."""
+
+    def code_lines(file: Path) -> int:
+        source = file.read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        left_out: set[int] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = node.body[0]
+                if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                    left_out |= set(range(first.lineno, (first.end_lineno or 0) + 1))
+        lines = enumerate(source.splitlines(), 1)
+        return sum(
+            1 for n, line in lines if n not in left_out and line.strip() and not line.strip().startswith("#")
+        )
+
+    files = sorted(Path(asgi.__file__).parent.glob("*.py"))
+    web = [
+        file
+        for file in files
+        if re.search(r"^\s*(from|import) (fastapi|starlette|uvicorn)", file.read_text(), re.M)
+    ]
+    assert {file.name for file in web} == {"app.py", "run.py"}
+    assert sum(map(code_lines, web)) <= 300

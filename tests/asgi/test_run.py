@@ -1,0 +1,187 @@
+"""The second shell as a process: worker processes, signals, its folder; the real thing, once for all tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import urllib3
+import yaml
+from helpers.serving_faces import crops
+from typer.testing import CliRunner
+
+pytest.importorskip("fastapi", reason="FastAPI is not installed")
+
+from xfr_plugin.asgi.run import read_store
+from xfr_plugin.attr.amortised.model import evidence_file
+from xfr_plugin.cli.xfr import app
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition import load_recognizer
+from xfr_plugin.service import Deployment, ServiceError
+from xfr_plugin.service.client import Client, read_token
+from xfr_plugin.service.deployment import Workers
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Running:
+    """A server process, its address and its folder."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    folder: Path
+
+    def client(self) -> Client:
+        return Client(self.url, token=read_token(self.folder / "xfr-run" / "key_file.json"), timeout=60)
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+def started(folder: Path) -> Running:
+    (folder / "store").mkdir(exist_ok=True)
+    config = {"minWorkers": 1, "handler": {"methods": "all"}}
+    (folder / "store" / "model-config.yaml").write_text(yaml.safe_dump(config))
+    said = folder / "said.txt"
+    command = [sys.executable, "-m", "xfr_plugin.cli", "serve", "--engine", "fastapi", "--port", "0"]
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--model-store", "store"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    deadline = time.monotonic() + 120
+    while "stop:" not in said.read_text():
+        assert process.poll() is None, said.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    address = re.search(r"http://127\.0\.0\.1:\d+", said.read_text())
+    assert address is not None
+    return Running(process, address.group(), folder)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = started(tmp_path_factory.mktemp("asgi"))
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+def connection(server: Running) -> socket.socket:
+    address = urlsplit(server.url)
+    return socket.create_connection((str(address.hostname), address.port or 80), timeout=15)
+
+
+@pytest.mark.slow
+def test_workers_answer_and_are_replaced(server: Running) -> None:
+    """One that is killed is started again, and its requests are answered; the client notices nothing."""
+    with server.client() as client:
+        before = client.verify(crops()[0], crops()[1])
+        (worker,) = server.workers()
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(client.explain, crops()[0], crops()[1], method="shapley")
+            time.sleep(0.3)
+            worker.kill()
+            assert asked.result().explanation is not None
+        assert client.verify(crops()[0], crops()[1]).decision == before.decision
+        (other,) = server.workers()
+        assert other.pid != worker.pid
+        with pytest.raises(ServiceError) as caught:
+            client.verify(b"no image", crops()[1])
+        assert caught.value.code == "not_an_image"
+
+
+@pytest.mark.slow
+def test_who_has_no_token_holds_nothing(server: Running) -> None:
+    """A body that is announced without a token is refused at once; a head that is never finished is closed."""
+    with connection(server) as stranger:
+        stranger.sendall(
+            b"POST /predictions/xfr HTTP/1.1\r\nHost: x\r\nContent-Length: 15000000\r\n\r\n" + bytes(1000)
+        )
+        assert b"401" in stranger.recv(1000)
+        while stranger.recv(1000):
+            pass
+    with connection(server) as silent:
+        silent.sendall(b"POST /predi")
+        start = time.monotonic()
+        assert silent.recv(1000) == b""
+        assert time.monotonic() - start < 14
+
+
+@pytest.mark.slow
+def test_the_folder_and_the_token(server: Running) -> None:
+    run_dir = server.folder / "xfr-run"
+    second = CliRunner().invoke(
+        app, ["serve", "--engine", "fastapi", "--port", "0", "--run-dir", str(run_dir)]
+    )
+    assert second.exit_code == 2
+    assert "another server runs" in second.stderr
+    old = read_token(run_dir / "key_file.json")
+    rotated = CliRunner().invoke(app, ["serve", "--rotate-token", "--run-dir", str(run_dir)])
+    assert rotated.exit_code == 0, rotated.stderr
+    assert read_token(run_dir / "key_file.json") != old
+    for token in (old, read_token(run_dir / "key_file.json")):
+        headers = {"Authorization": f"Bearer {token}"}
+        assert urllib3.request("GET", f"{server.url}/ping", headers=headers).status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_being_answered_is_answered(tmp_path: Path, number: signal.Signals) -> None:
+    running = started(tmp_path)
+    workers = running.workers()
+    with running.client() as client, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.explain, crops()[0], crops()[1], method="shapley")
+        time.sleep(0.4)
+        running.process.send_signal(number)
+        time.sleep(0.2)
+        running.process.send_signal(number)
+        assert asked.result().explanation is not None
+    assert running.process.wait(timeout=30) == 0
+    assert "stopped" in (tmp_path / "said.txt").read_text()
+    assert not (tmp_path / "xfr-run" / "key_file.json").exists()
+    assert not [worker for worker in workers if worker.is_running()]
+
+
+def test_a_store_is_read(tmp_path: Path) -> None:
+    """Its settings, and weights that are in its archive only; without a store the defaults hold."""
+    assert read_store(tmp_path / "none", tmp_path) == (Deployment(), Workers())
+    shipped = evidence_file(load_recognizer("xfr_compact128"))
+    assert shipped is not None
+    handler = {"evidence": "evidence.safetensors", "threshold": 0.3}
+    config = {"minWorkers": 3, "batchSize": 7, "maxBatchDelay": 2, "handler": handler}
+    store, scratch = tmp_path / "store", tmp_path / "scratch"
+    store.mkdir()
+    (store / "model-config.yaml").write_text(yaml.safe_dump(config))
+    with zipfile.ZipFile(store / "xfr.mar", "w") as archive:
+        archive.write(shipped, "evidence.safetensors")
+        archive.write(shipped, "../outside.safetensors")
+    deployment, workers = read_store(store, scratch)
+    assert (workers.workers, workers.batch_size, workers.batch_delay_ms) == (3, 7, 2)
+    assert deployment.threshold == 0.3
+    assert deployment.evidence == str(scratch / "evidence.safetensors")
+    assert [file.name for file in scratch.iterdir()] == ["evidence.safetensors"]
+    shutil.rmtree(scratch)
+    for wrong in ("batchSize: 0", "- 1", "handler: {treshold: 1}", "{"):
+        (store / "model-config.yaml").write_text(wrong)
+        with pytest.raises(InputError):
+            read_store(store, scratch)

@@ -1,0 +1,113 @@
+"""The client: an id with every question, no answer of another's, one more try for what changes nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from xfr_plugin.service import Answer, Deployment, ExplanationService, ServiceError, parse_request
+from xfr_plugin.service.client import Client, ClientError
+
+ROW = [0.1] * 128
+Reply = tuple[int, dict[str, Any] | bytes]
+
+
+@pytest.fixture(scope="module")
+def answer() -> Answer:
+    return ExplanationService(Deployment()).answer(parse_request({"probe": ROW, "reference": ROW}))
+
+
+@contextmanager
+def server(reply: Callable[[int, dict[str, Any]], Reply]) -> Iterator[tuple[Client, list[dict[str, Any]]]]:
+    """A server that answers by a function of turn and question; with what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # http.server's name
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            status, body = reply(len(asked), asked[-1])
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    running = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        with Client(f"http://127.0.0.1:{running.server_port}", timeout=5) as client:
+            yield client, asked
+    finally:
+        running.shutdown()
+        thread.join()
+        running.server_close()
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 507])
+def test_one_more_try_with_the_same_id(answer: Answer, status: int) -> None:
+    def reply(turn: int, question: dict[str, Any]) -> Reply:
+        if turn == 1:
+            return status, {"code": status, "message": "a worker died"}
+        return 200, answer.model_copy(update={"id": question["id"]}).model_dump(mode="json")
+
+    with server(reply) as (client, asked):
+        assert client.verify(ROW, ROW).decision.match
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
+
+
+def test_not_more_than_one(answer: Answer) -> None:
+    with (
+        server(lambda turn, question: (507, {"message": "a worker died"})) as (client, asked),
+        pytest.raises(ClientError, match="507: a worker died"),
+    ):
+        client.verify(ROW, ROW)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("asked_id", [None, "mine"])
+def test_an_answer_of_another_is_refused(answer: Answer, asked_id: str | None) -> None:
+    options = {} if asked_id is None else {"id": asked_id}
+    for foreign in ("other", None):
+        document = answer.model_copy(update={"id": foreign}).model_dump(mode="json")
+        with (
+            server(lambda turn, question, d=document: (200, d)) as (client, asked),
+            pytest.raises(ClientError, match="another request"),
+        ):
+            client.verify(ROW, ROW, **options)
+        assert asked[0]["id"] == (asked_id or asked[0]["id"])
+        assert len(asked) == 1
+
+
+def test_an_error_of_another_is_refused_and_one_without_an_id_is_ours() -> None:
+    def error(given: str | None) -> dict[str, Any]:
+        return ServiceError("malformed", "no").body(given).model_dump(mode="json")
+
+    with (
+        server(lambda turn, question: (400, error("other"))) as (client, _),
+        pytest.raises(ClientError, match="another request"),
+    ):
+        client.verify(ROW, ROW)
+    with (
+        server(lambda turn, question: (400, error(None))) as (client, _),
+        pytest.raises(ServiceError, match="no"),
+    ):
+        client.verify(ROW, ROW)
+
+
+def test_a_refusal_without_words() -> None:
+    with (
+        server(lambda turn, question: (413, b"")) as (client, _),
+        pytest.raises(ClientError, match="larger than the server takes"),
+    ):
+        client.verify(ROW, ROW)

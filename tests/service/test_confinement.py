@@ -1,0 +1,41 @@
+"""A worker process that takes too much: memory fails within it, CPU time ends it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+_CONFINED = """
+from xfr_plugin.service.confinement import allow_batch, confine
+from xfr_plugin.service.limits import Limits
+limits = Limits(memory_mib=512, cpu_seconds=1)
+confine(limits)
+allow_batch(limits)
+{work}
+"""
+
+
+def confined(work: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _CONFINED.format(work=work)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "work", ["bytearray(1 << 30)", "import numpy; numpy.ones(1 << 28)", "[0] * (1 << 28)"]
+)
+def test_memory_fails_and_the_process_lives(work: str) -> None:
+    done = confined(f"try:\n    {work}\nexcept MemoryError:\n    print('lives')")
+    assert done.stdout.strip() == "lives", done.stderr
+
+
+def test_time_ends_the_process_even_where_no_python_runs() -> None:
+    assert confined("sum(range(10**12))").returncode == -signal.SIGXCPU
+
+
+def test_every_batch_has_its_own_time() -> None:
+    done = confined("import time\nfor _ in range(4):\n    end = time.process_time() + 0.9\n    allow_batch(limits)\n"
+                    "    while time.process_time() < end: pass\nprint('lives')")  # fmt: skip
+    assert done.stdout.strip() == "lives"

@@ -1,0 +1,344 @@
+"""What explodes when it is unpacked, parsed or answered is refused before it does: kinds of it, and their kin."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.serving_faces import crops
+from PIL import Image
+
+from xfr_plugin.base.deadlines import check_deadline, until
+from xfr_plugin.errors import DeadlineError
+from xfr_plugin.service import (
+    Answer,
+    Deployment,
+    ErrorBody,
+    ExplanationService,
+    Limits,
+    ServiceError,
+    limits,
+    parse_request,
+)
+from xfr_plugin.service.decoding import check_image, check_size
+from xfr_plugin.service.errors import as_service_error
+from xfr_plugin.service.json_bounds import check_json
+from xfr_plugin.service.serving import respond
+from xfr_plugin.service.sizes import answer_size
+from xfr_plugin.service.wire import Response
+
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+ROW = [0.1] * 128
+
+
+@pytest.fixture(scope="module")
+def service() -> ExplanationService:
+    return ExplanationService(Deployment(methods="all", reconstructions=True))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, extra: bytes = b"") -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    rows = zlib.compress(bytes(width + 1) * height, 9)
+    return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def scans(side: int, count: int) -> bytes:
+    """A progressive JPEG whose last scan is there many times."""
+    data = saved(Image.new("RGB", (side, side), "grey"), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + b"\xff\xd9"
+
+
+def bmp_of_runs() -> bytes:
+    data = bytearray(saved(Image.new("P", (64, 64)), "BMP"))
+    data[30:34] = (1).to_bytes(4, "little")
+    return bytes(data)
+
+
+def webp_that_says(width: int, height: int) -> bytes:
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + (width - 1).to_bytes(3, "little")
+    body += (height - 1).to_bytes(3, "little")
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+EXPLODING: dict[str, tuple[Callable[[], bytes], str]] = {
+    "high": (lambda: png(1, 32000), "too_large"),
+    "wide": (lambda: png(3000, 2), "too_large"),
+    "high, as JPEG": (lambda: saved(Image.new("L", (3, 4000)), "JPEG"), "too_large"),
+    "wide, as BMP": (lambda: saved(Image.new("L", (4000, 3)), "BMP"), "too_large"),
+    "scans": (lambda: scans(1500, 400), "too_large"),
+    "chunks": (lambda: png(112, 112, chunk(b"teXt", b"") * 20_000), "not_an_image"),
+    "segments": (lambda: b"\xff\xd8" + b"\xff\xe0\0\2" * 200_000 + crops()[0], "not_an_image"),
+    "fill": (lambda: b"\xff\xd8" + b"\xff" * 1_000_000 + b"\xda", "not_an_image"),
+    "runs": (bmp_of_runs, "not_an_image"),
+    "canvas": (lambda: webp_that_says(16_000, 16_000), "too_large"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXPLODING))
+@pytest.mark.parametrize("alignment", ["aligned", "detect"])
+def test_bytes_that_explode(service: ExplanationService, name: str, alignment: str) -> None:
+    make, code = EXPLODING[name]
+    request = parse_request({"probe": make(), "reference": ROW, "alignment": alignment})
+    start = time.process_time()
+    with pytest.raises(ServiceError) as caught:
+        service.answer(request)
+    assert caught.value.code == code
+    assert time.process_time() - start < 2
+
+
+def test_photos_as_people_take_them_pass() -> None:
+    """Panoramas, progressive photographs of 24 megapixels with a thumbnail, many IDAT chunks, random metadata."""
+    bounds, noise = Limits(), np.random.default_rng(0).bytes(1 << 20)
+    photo = saved(Image.effect_noise((2000, 250), 90).convert("RGB"), "JPEG", progressive=True, quality=95)
+    check_image(photo[:2] + b"\xff\xe1" + struct.pack(">H", 60_002) + noise[:60_000] + photo[2:], bounds)
+    check_size(photo, bounds)(6000, 4000)
+    check_size(photo, bounds)(2000, 250)
+    check_image(png(112, 112, chunk(b"teXt", b"x") * 1000), bounds)
+
+
+@pytest.mark.parametrize("kind", ["aligned", "a face that fills it"])
+def test_large_crops_take_no_minutes(kind: str) -> None:
+    """They are reduced before they are filtered."""
+    from xfr_plugin.faces import ARCFACE_TEMPLATE, align
+    from xfr_plugin.faces.alignment import fit_aligned
+
+    small = np.asarray(Image.open(io.BytesIO(crops()[0])).convert("RGB"))
+    large = np.asarray(Image.fromarray(small).resize((3360, 3360), Image.Resampling.BICUBIC))
+    start = time.process_time()
+    if kind == "aligned":
+        found = fit_aligned(large, (112, 112))
+    else:
+        found = align(large, (ARCFACE_TEMPLATE + 0.5) * 30 - 0.5, (112, 112))
+    assert time.process_time() - start < 4
+    assert np.abs(found.astype(int) - small).mean() < 8
+
+
+JSON: dict[str, tuple[Callable[[], bytes], str]] = {
+    "nulls": (lambda: b'{"probe":[' + b"null," * 3_000_000 + b"null]}", "too_large"),
+    "rows": (
+        lambda: b'{"probe":[1],"gallery":{"embeddings":[' + b"[1]," * 100_000 + b"[1]]}}",
+        "too_large",
+    ),
+    "empty objects": (lambda: b'{"instances":[' + b"{}," * 100_000 + b"{}]}", "too_large"),
+    "keys": (lambda: b"{" + b'"a" : 1,' * 100_000 + b'"b":1}', "too_large"),
+    "depth": (lambda: b'{"a":' * 100 + b"1" + b"}" * 100, "malformed"),
+    "wrong numbers": (lambda: b'{"probe":[' + b'"x",' * 1_500_000 + b'1],"reference":[1]}', "malformed"),
+    "wrong ids": (
+        lambda: b'{"probe":[1],"gallery":{"embeddings":[[1]],"ids":[' + b"1," * 1_500_000 + b"1]}}",
+        "malformed",
+    ),
+    "wrong returns": (
+        lambda: b'{"probe":[1],"reference":[1],"returns":[' + b"1," * 1_500_000 + b"1]}",
+        "malformed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(JSON))
+@pytest.mark.parametrize("place", ["body", "request", "probe"])
+def test_json_that_explodes(service: ExplanationService, name: str, place: str) -> None:
+    """In the body, in a field of a form, in the place of a face: neither memory nor seconds."""
+    make, code = JSON[name]
+    fields = {place: make(), **({} if place == "body" else {"reference": b"[1]"})}
+    tracemalloc.start()
+    start = time.process_time()
+    (response,) = respond(service, [fields], [{}])
+    spent, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert json.loads(response.body)["code"] in (code, "malformed")
+    assert len(response.body) < 5000
+    assert spent < 10
+    assert peak < 400 << 20
+
+
+def test_a_full_gallery_is_no_explosion() -> None:
+    row = "[" + ",".join(["0.1"] * 128) + "]"
+    check_json((f'{{"embeddings":[{",".join([row] * 10_000)}]}}').encode(), "it", Limits())
+
+
+def test_forms_of_many_fields(service: ExplanationService) -> None:
+    (response,) = respond(service, [{f"f{n}": b"1" for n in range(1000)}], [{}])
+    assert response.status == 413
+
+
+def body_of(service: ExplanationService, document: dict[str, Any], explain: bool = True) -> Response:
+    good = {"probe": crops()[0], "reference": crops()[1], "id": "neighbour"}
+    text = json.dumps(document).encode()
+    found, neighbour = respond(service, [{"body": text}, good], [{"explain": str(explain)}] * 2)
+    assert neighbour.status == 200, "a neighbour keeps its answer"
+    assert len(found.body) < service.deployment.limits.answer_bytes
+    return found
+
+
+def test_answers_that_explode_are_refused_before_they_are_made(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"embeddings": np.eye(128)[:12].tolist(), "top": 10}
+    one = {"id": "i", "probe": ROW, "gallery": rows, "returns": ["maps"], "map_format": "float32"}
+    calls: list[int] = []
+    answer_all = ExplanationService.answer_all
+    monkeypatch.setattr(
+        ExplanationService,
+        "answer_all",
+        lambda self, asked, *more, **named: (
+            calls.append(len(asked)),
+            answer_all(self, asked, *more, **named),
+        )[1],
+    )
+    found = body_of(service, {"instances": [one] * 9})
+    assert found.status == 413
+    assert {reply["id"] for reply in json.loads(found.body)["explanations"]} == {"i"}
+    pictures = {"returns": ["maps", "overlay", "reconstructions"], "map_format": "png"}
+    tensors = [
+        {"name": "probe", "datatype": "FP32", "shape": [16, 128], "data": ROW * 16},
+        {"name": "gallery", "datatype": "FP32", "shape": [12, 128], "data": rows["embeddings"]},
+    ]
+    assert body_of(service, {"inputs": tensors, "parameters": {**pictures, "top": 10}}).status == 413
+    assert calls == [1, 1], "only the neighbours were worked on"
+
+
+@pytest.mark.parametrize("form", ["float32", "png"])
+@pytest.mark.parametrize("gallery", [False, True])
+def test_sizes_are_upper_bounds(service: ExplanationService, form: str, gallery: bool) -> None:
+    noise = saved(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)), "PNG"
+    )
+    returns = ["regions", "maps", "overlay", "words", "reconstructions"]
+    given: dict[str, Any] = {"probe": noise, "id": "ü" * 128, "map_format": form}
+    if gallery:
+        given |= {"gallery": {"embeddings": np.eye(128)[:12].tolist(), "ids": ["ü" * 128] * 12}}
+    else:
+        given |= {"reference": crops()[1]}
+    request = parse_request({**given, "returns": returns})
+    size = len(service.answer(request, explain=True).model_dump_json().encode())
+    bound = answer_size(request, True, service.deployment, service.input_size, service.embedding_dim)
+    assert size < bound < 4 * size
+
+
+def test_memory_that_is_not_there_is_an_error_of_the_request() -> None:
+    assert as_service_error(MemoryError()).code == "too_large"
+
+
+def test_the_deadline_is_asked_between_steps() -> None:
+    with until(time.perf_counter() - 1), until(time.perf_counter() + 9), pytest.raises(DeadlineError):
+        check_deadline()
+    check_deadline()
+
+
+@pytest.mark.parametrize("method", ["xface", "corrrise", "fggb", "leave_one_out", "lime", "amortised"])
+def test_a_deadline_ends_the_work(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Prices that are far too low do not matter."""
+    monkeypatch.setattr(type(service._models.costs), "fits", lambda *given: True)
+    request = parse_request(
+        {"probe": crops()[0], "reference": crops()[1], "method": method, "deadline_ms": 60}
+    )
+    start = time.process_time()
+    with pytest.raises(ServiceError) as caught:
+        service.answer(request, explain=True)
+    assert caught.value.code == "deadline"
+    assert time.process_time() - start < 3
+
+
+def test_a_deadline_ends_the_search_for_faces(service: ExplanationService) -> None:
+    noise = saved(Image.effect_noise((1600, 1600), 90).convert("RGB"), "PNG")
+    request = parse_request({"probe": noise, "reference": ROW, "deadline_ms": 300})
+    start = time.process_time()
+    with pytest.raises(ServiceError) as caught:
+        service.answer(request)
+    assert caught.value.code == "deadline"
+    assert time.process_time() - start < 4
+
+
+def test_slow_work_does_not_hold_up_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told to come again, once a neighbour's deadline has passed by the patience of the deployment."""
+    service = ExplanationService(Deployment(methods="all", limits=Limits(patience_ms=100)))
+    monkeypatch.setattr(type(service._models.costs), "fits", lambda *given: True)
+    pair = {"probe": crops()[0], "reference": crops()[1]}
+    slow = parse_request({**pair, "method": "xface", "id": "slow"})
+    quick = parse_request({**pair, "method": "reconstruction", "deadline_ms": 700, "id": "quick"})
+    plain = parse_request({**pair, "id": "plain"})
+    start = time.process_time()
+    replies = service.answer_all([slow, quick, plain], [True, True, False])
+    assert time.process_time() - start < 0.8 + 1.0
+    assert isinstance(replies[0], ErrorBody)
+    assert (replies[0].code, replies[0].status, replies[0].id) == ("busy", 503, "slow")
+    assert isinstance(replies[2], Answer)
+
+
+def test_a_long_search_does_not_hold_up_its_neighbours() -> None:
+    """A photo without a face is searched for seconds: alone, or not at all."""
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=50)))
+    noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
+    slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
+    quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
+    told, answer = service.answer_all([slow, quick], [False, False], crowded=True)
+    assert isinstance(told, ErrorBody)
+    assert (told.code, told.id) == ("busy", "slow")
+    assert isinstance(answer, Answer)
+    (alone,) = service.answer_all([slow], [False], crowded=True)
+    assert isinstance(alone, ErrorBody)
+    assert alone.code == "no_face"
+
+
+def test_large_images_are_not_decoded_beside_others() -> None:
+    """Nothing interrupts a decoder: what will take long is not begun."""
+    service = ExplanationService()
+    large = parse_request({"probe": png(6000, 4000), "reference": ROW, "alignment": "aligned"})
+    quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
+    start = time.process_time()
+    told, answer = service.answer_all([large, quick], [False, False], crowded=True)
+    assert time.process_time() - start < 0.5
+    assert isinstance(told, ErrorBody)
+    assert told.code == "busy"
+    assert isinstance(answer, Answer)
+    (alone,) = service.answer_all([large], [False], crowded=True)
+    assert isinstance(alone, Answer)
+
+
+def test_time_in_a_queue_counts() -> None:
+    service = ExplanationService()
+    request = parse_request({"probe": crops()[0], "reference": crops()[1], "deadline_ms": 2000})
+    late, fine = service.answer_all([request, request], [False, False], [5.0, 0.0])
+    assert isinstance(late, ErrorBody)
+    assert late.code == "deadline"
+    assert isinstance(fine, Answer)
+
+
+def test_the_page_has_the_table_of_limits() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", text, re.MULTILINE))
+    names = {name: getattr(Limits(), name) for name in Limits.model_fields}
+    names |= {name: getattr(limits, name) for name in limits.__all__ if name.isupper()}
+    assert {name: int(value.replace(",", "")) for name, value in listed.items()} == names
+
+
+def test_every_pass_of_the_recognizer_asks_for_the_deadline() -> None:
+    from xfr_plugin.recognition import load_recognizer
+
+    recognizer = load_recognizer("xfr_compact128")
+    with until(0.0), pytest.raises(DeadlineError):
+        recognizer(torch.zeros(1, 3, 112, 112))

@@ -1,0 +1,72 @@
+"""Bodies that are forms: their fields, counted before they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from xfr_plugin.service.errors import ServiceError
+from xfr_plugin.service.limits import FIELDS
+
+__all__ = ["fields_of"]
+
+_BAD = ServiceError("malformed", "the body is no valid form")
+
+
+def fields_of(body: bytes, content_type: str) -> Mapping[str, bytes | str] | ServiceError:
+    """What `service.wire.read_message` takes: fields of a form, or the body."""
+    kind = content_type.partition(";")[0].strip().lower()
+    try:
+        if kind == "multipart/form-data":
+            return _multipart(body, content_type)
+        if kind == "application/x-www-form-urlencoded":
+            return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS))
+    except ServiceError as error:
+        return error
+    except ValueError:  # python-multipart's errors, too
+        return _BAD
+    return {"body": body}
+
+
+def _multipart(body: bytes, content_type: str) -> dict[str, bytes | str]:
+    fields: dict[str, bytes | str] = {}
+    header: dict[str, bytearray] = {}
+    part: dict[str, bytearray] = {}
+    value = bytearray()
+
+    def begin() -> None:
+        part.clear()
+        value.clear()
+
+    def header_begin() -> None:
+        header.update(field=bytearray(), value=bytearray())
+
+    def header_end() -> None:
+        part[header["field"].decode("latin-1").lower()] = header["value"]
+
+    def end() -> None:
+        options = parse_options_header(bytes(part.get("content-disposition", b"")))[1]
+        if b"name" not in options or len(fields) >= FIELDS:
+            raise ServiceError("malformed", f"a form has up to {FIELDS} fields, each with a name")
+        fields[options[b"name"].decode()] = bytes(value)
+
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise _BAD
+    parser = MultipartParser(
+        boundary,
+        {
+            "on_part_begin": begin,
+            "on_part_data": lambda data, start, stop: value.extend(data[start:stop]),
+            "on_part_end": end,
+            "on_header_begin": header_begin,
+            "on_header_field": lambda data, start, stop: header["field"].extend(data[start:stop]),
+            "on_header_value": lambda data, start, stop: header["value"].extend(data[start:stop]),
+            "on_header_end": header_end,
+        },
+    )
+    parser.write(body)
+    parser.finalize()
+    return fields

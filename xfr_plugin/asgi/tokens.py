@@ -1,0 +1,55 @@
+"""The token that callers bring: in a file that only its owner can read, and which may be replaced at any time."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+
+from xfr_plugin.base.files import atomic_path
+
+__all__ = ["Tokens", "write_token"]
+
+_GRACE_SECONDS = 60.0
+
+
+def write_token(file: Path) -> str:
+    """Write a new token, whole or not at all; a server that reads the file takes it from then on."""
+    token = secrets.token_urlsafe(32)
+    with atomic_path(file) as unfinished:
+        unfinished.write_text(json.dumps({"inference": {"key": token}}), encoding="utf-8")
+        unfinished.chmod(0o600)
+    file.chmod(0o600)
+    return token
+
+
+class Tokens:
+    """Whether a header brings the token of a file, or the one before it, for a minute after it was replaced."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._changed = file, -1
+        self._current = self._last = ""
+        self._replaced = 0.0
+
+    def allow(self, authorization: str) -> bool:
+        """Check the header `Authorization`."""
+        self._read()
+        scheme, _, token = authorization.partition(" ")
+        given = token.encode() if scheme.lower() == "bearer" else b""
+        current = bool(self._current) and hmac.compare_digest(given, self._current.encode())
+        in_grace = bool(self._last) and time.monotonic() - self._replaced < _GRACE_SECONDS
+        return current or (in_grace and hmac.compare_digest(given, self._last.encode()))
+
+    def _read(self) -> None:
+        try:
+            changed = os.stat(self._file).st_mtime_ns
+            if changed == self._changed:
+                return
+            found = str(json.loads(self._file.read_text(encoding="utf-8"))["inference"]["key"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # it is being replaced, or gone: what was known holds
+        self._last, self._current, self._changed = self._current, found, changed
+        self._replaced = time.monotonic()
