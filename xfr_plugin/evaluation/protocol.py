@@ -46,6 +46,7 @@ class EvaluationPair:
         genuine: whether both show one person.
         probe_regions: named regions of the probe.
         reference_regions: named regions of the reference.
+        files: that it was read from, relative to the folder of faces; empty if it was not.
     """
 
     name: str
@@ -54,6 +55,7 @@ class EvaluationPair:
     genuine: bool
     probe_regions: RegionMap
     reference_regions: RegionMap
+    files: tuple[str, ...] = field(default=(), kw_only=True)
 
     def images(self, like: Recognizer) -> tuple[Tensor, Tensor]:
         """Probe and reference as attributions take them: 1×3×H×W in [0, 1]."""
