@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from xfr_plugin.base.text import code_span, markdown_text
-from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.summary import SummaryRow
@@ -125,7 +125,7 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
 def _leads(results: Results, lookup: Lookup, game: str) -> str:
     """How far the best method by AUC is ahead of every other on the same plantings."""
     rows = {name: lookup.row("planted", game, "", "auc", name) for name in results.methods}
-    means = {name: row.mean for name, row in rows.items() if row is not None and name not in CHANCE_BASELINES}
+    means = {name: row.mean for name, row in rows.items() if row is not None and not beside(name)}
     if len(means) < 2:
         return ""
     best = max(means, key=lambda name: means[name])
@@ -166,7 +166,7 @@ def _generic(
     results: Results, lookup: Lookup, name: str, title: str, better: Mapping[str, bool]
 ) -> list[str]:
     blocks = [f"## {markdown_text(title)}"]
-    groups = dict.fromkeys((key[1], key[2]) for key in lookup.rows if key[0] == name)
+    groups = dict.fromkeys((key[1], key[2]) for key in lookup.rows if key[0] == name and key[4] is None)
     for kind, variant in groups:
         metrics = dict.fromkeys(
             key[3] for key in lookup.rows if key[:3] == (name, kind, variant) and key[4] is None
@@ -218,7 +218,7 @@ def _table(results: Results, columns: Sequence[Column]) -> str:
     used = [i for i in range(len(columns)) if any(cells[name][i] for name in shown)]
     if not used:
         return ""
-    best = {i: _best([cells[n][i] for n in shown if n not in CHANCE_BASELINES], columns[i][2]) for i in used}
+    best = {i: _best([cells[n][i] for n in shown if not beside(n)], columns[i][2]) for i in used}
     lines = [
         f"| method | {' | '.join(markdown_text(columns[i][0]) for i in used)} |",
         "|---" * (len(used) + 1) + "|",
@@ -231,8 +231,8 @@ def _table(results: Results, columns: Sequence[Column]) -> str:
 
 def _place(name: str, row: SummaryRow | None, better: bool | None) -> tuple[bool, float]:
     if row is None:
-        return name in CHANCE_BASELINES, float("inf")
-    return name in CHANCE_BASELINES, {True: -row.mean, False: row.mean, None: 0.0}[better]
+        return beside(name) is not None, float("inf")
+    return beside(name) is not None, {True: -row.mean, False: row.mean, None: 0.0}[better]
 
 
 def _best(rows: Sequence[SummaryRow | None], better: bool | None) -> float | None:
@@ -250,7 +250,8 @@ def _cell(row: SummaryRow | None, best: float | None) -> str:
 
 
 def _label(name: str) -> str:
-    return f"*{CHANCE_BASELINES[name].title}*" if name in CHANCE_BASELINES else code_span(name)
+    title = beside(name)
+    return f"*{title}*" if title else code_span(name)
 
 
 def _ranked(better: Mapping[str, bool], metric: str, kind: str) -> bool | None:
