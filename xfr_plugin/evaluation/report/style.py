@@ -40,6 +40,7 @@ def ranked_columns(results: Results) -> dict[Score, dict[str, float]]:
     Of planted pairs only single regions at full strength; of planted evidence AUC and top-1, all and moved.
     """
     columns: dict[Score, dict[str, float]] = {}
+    pooled = {(row.protocol, row.metric) for row in results.summary() if row.variant == ""}
     planted = [
         f"{game}{kind}"
         for game in ("dissimilar", "similar")
@@ -51,6 +52,8 @@ def ranked_columns(results: Results) -> dict[Score, dict[str, float]]:
             continue
         is_extra = row.slice not in planted or row.metric not in ("auc", "top1") or row.variant != ""
         if is_extra if row.protocol == "planted" else row.slice != "":
+            continue
+        if row.variant and (row.protocol, row.metric) in pooled:  # a part of what is shown anyway
             continue
         sign = 1 if protocol.higher_is_better[row.metric] else -1
         where = (row.protocol, row.slice, row.variant, row.metric)

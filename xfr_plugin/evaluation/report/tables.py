@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
+from xfr_plugin.evaluation.report.cells import Column, Lookup, best_mean, cell, label
+from xfr_plugin.evaluation.report.judges import judges_table
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.summary import SummaryRow
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 
-__all__ = ["Lookup", "markdown"]
-
-Column = tuple[str, Callable[[str], "SummaryRow | None"], "bool | None"]
-"""Heading, row of a method, and whether higher is better (None: not ranked)."""
-
-
-class Lookup:
-    """Summary rows by what they are about."""
-
-    def __init__(self, results: Results) -> None:
-        self.rows = {(r.protocol, r.slice, r.variant, r.metric, r.at, r.method): r for r in results.summary()}
-
-    def row(
-        self, protocol: str, kind: str, variant: str, metric: str, method: str, at: float | None = None
-    ) -> SummaryRow | None:
-        """The row, if there is one."""
-        return self.rows.get((protocol, kind, variant, metric, at, method))
-
-    def column(self, heading: str, where: tuple[str, str, str, str], better: bool | None) -> Column:
-        """A column of a table: protocol, slice, variant and metric."""
-        return heading, lambda method: self.row(*where, method), better
+__all__ = ["markdown"]
 
 
 def markdown(results: Results, plots: Sequence[str]) -> str:
     """All tables, with what was run, and what failed."""
     lookup = Lookup(results)
-    blocks = [_heading(results)]
+    blocks = [_heading(results), *judges_table(results, lookup)]
     if "planted" in results.protocols:
         blocks += _planted(results, lookup)
     for name, protocol in results.protocols.items():
@@ -218,14 +200,14 @@ def _table(results: Results, columns: Sequence[Column]) -> str:
     used = [i for i in range(len(columns)) if any(cells[name][i] for name in shown)]
     if not used:
         return ""
-    best = {i: _best([cells[n][i] for n in shown if not beside(n)], columns[i][2]) for i in used}
+    best = {i: best_mean([cells[n][i] for n in shown if not beside(n)], columns[i][2]) for i in used}
     lines = [
         f"| method | {' | '.join(markdown_text(columns[i][0]) for i in used)} |",
         "|---" * (len(used) + 1) + "|",
     ]
     for name in sorted(shown, key=lambda name: _place(name, cells[name][used[0]], columns[used[0]][2])):
-        values = [_cell(cells[name][i], best[i]) for i in used]
-        lines.append(f"| {_label(name)} | {' | '.join(values)} |")
+        values = [cell(cells[name][i], best[i]) for i in used]
+        lines.append(f"| {label(name)} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 
@@ -233,25 +215,6 @@ def _place(name: str, row: SummaryRow | None, better: bool | None) -> tuple[bool
     if row is None:
         return beside(name) is not None, float("inf")
     return beside(name) is not None, {True: -row.mean, False: row.mean, None: 0.0}[better]
-
-
-def _best(rows: Sequence[SummaryRow | None], better: bool | None) -> float | None:
-    means = [row.mean for row in rows if row is not None]
-    return None if better is None or not means else max(means) if better else min(means)
-
-
-def _cell(row: SummaryRow | None, best: float | None) -> str:
-    if row is None:
-        return "–"
-    digits = 3 if abs(row.mean) < 100 else 0
-    mean = f"{row.mean:.{digits}f}"
-    mean = f"**{mean}**" if best is not None and row.mean == best else mean
-    return f"{mean} ({row.low:.{digits}f}–{row.high:.{digits}f})"
-
-
-def _label(name: str) -> str:
-    title = beside(name)
-    return f"*{title}*" if title else code_span(name)
 
 
 def _ranked(better: Mapping[str, bool], metric: str, kind: str) -> bool | None:
