@@ -21,10 +21,12 @@ from xfr_plugin.swaps.planted_pairs import PlantedPairs
 
 __all__ = [
     "CHANCE_BASELINES",
+    "REFERENCES",
     "CentrePrior",
     "ConfiguredMethod",
     "RandomMaps",
     "average_maps",
+    "beside",
     "centre_prior",
     "random_maps",
 ]
@@ -90,6 +92,21 @@ class CentrePrior(PairAttribution):
     def _attribute_pair(self, pair: Pair) -> Tensor:
         bump = _bump(pair.images.shape[2:]).to(pair.images)
         return bump.expand_as(pair.images) / pair.images.shape[1]
+
+
+REFERENCES = {
+    "ceiling": "Noise ceiling",
+    "constant": "Constant answer",
+    "area": "Area of the region",
+}
+"""Rows that are no maps, of protocols that measure the truth: name → title."""
+
+
+def beside(name: str) -> str | None:
+    """Title of a row beside the methods, a chance baseline or a reference; None of a method."""
+    if name in CHANCE_BASELINES:
+        return CHANCE_BASELINES[name].title
+    return REFERENCES.get(name)
 
 
 def random_maps(pairs: PlantedPairs, seed: int = 0) -> Maps:

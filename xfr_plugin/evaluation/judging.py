@@ -24,6 +24,7 @@ from xfr_plugin.evaluation.manifest import (
     versions,
     write_manifest,
 )
+from xfr_plugin.evaluation.natural.references import natural_references
 from xfr_plugin.evaluation.pairs import PairEntry, PairList, balanced, person_of, read_pair_list
 from xfr_plugin.evaluation.plan import PlantedPlan
 from xfr_plugin.evaluation.protocol import Protocol, Setting
@@ -115,8 +116,15 @@ def evaluate(
         raise UnknownNameError.of("split", split, get_args(Split))
     listed = pairs if isinstance(pairs, PairList) else read_pair_list(Path(pairs))
     model = open_recognizer(recognizer, device)
-    setting = Setting(model, choose_threshold(model, threshold)[0], seed)
     folder = FaceFolder(Path(faces), model.input_size, regions, _example(listed))
+    setting = Setting(
+        model,
+        choose_threshold(model, threshold)[0],
+        seed,
+        faces=folder,
+        people=tuple(listed.people or folder.everyone()),
+        cache=Path(out) / "truth",
+    )
     wanted = plan or PlantedPlan(seed=seed)
     if plan is None and limit is not None:
         wanted = wanted.model_copy(update={"count": limit})
@@ -167,6 +175,9 @@ def _collected(
     names = [method.name for method in methods]
     pairs, plantings = manifest.pairs, manifest.plantings
     results = collect(place, manifest, judges, (*pairs, *plantings), names)
+    genuine = {pair: bool(facts["genuine"]) for pair, facts in results.facts.items()}
+    beside = natural_references(results.records, genuine)
+    results = replace(results, records=(*results.records, *beside))
     if not keep_maps:
         return results
     maps = MapCache(place / "maps")

@@ -125,11 +125,14 @@ def load_pair(folder: FaceFolder, entry: PairEntry) -> EvaluationPair:
         genuine=entry.genuine,
         probe_regions=regions,
         reference_regions=folder.regions(entry.reference),
+        files=entry.files,
     )
     if entry.planting is None:
         return pair
     planted = plant(probe, folder.face(entry.planting.donor), entry.planting, regions)
-    return PlantedPair(**vars(pair) | {"probe": as_pixels(planted)}, planting=entry.planting)
+    return PlantedPair(
+        **vars(pair) | {"probe": as_pixels(planted)}, planting=entry.planting, before=pair.probe
+    )
 
 
 def _people_of(pairs: Sequence[PairEntry]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -46,6 +48,7 @@ class EvaluationPair:
         genuine: whether both show one person.
         probe_regions: named regions of the probe.
         reference_regions: named regions of the reference.
+        files: that it was read from, relative to the folder of faces; empty if it was not.
     """
 
     name: str
@@ -54,6 +57,7 @@ class EvaluationPair:
     genuine: bool
     probe_regions: RegionMap
     reference_regions: RegionMap
+    files: tuple[str, ...] = field(default=(), kw_only=True)
 
     def images(self, like: Recognizer) -> tuple[Tensor, Tensor]:
         """Probe and reference as attributions take them: 1×3×H×W in [0, 1]."""
@@ -88,12 +92,18 @@ class Setting:
         threshold: decision threshold τ on the cosine.
         seed: of everything random. What is drawn for a pair depends on it and on the pair's name only.
         batch_size: images in one forward pass.
+        faces: the folder that the pairs come from, for protocols that need other people's faces.
+        people: who is there besides.
+        cache: a folder for what takes long to compute and does not depend on methods; None keeps nothing.
     """
 
     recognizer: Recognizer
     threshold: float
     seed: int = 0
     batch_size: int = 16
+    faces: FaceFolder | None = None
+    people: tuple[str, ...] = ()
+    cache: Path | None = None
     _folded: Recognizer | None = field(default=None, repr=False)
 
     @torch.no_grad()

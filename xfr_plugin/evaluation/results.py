@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xfr_plugin._moved import renamed_arguments
-from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.manifest import RunManifest
 from xfr_plugin.evaluation.pairs import PairEntry, person_of
@@ -77,7 +77,7 @@ class Results:
     def methods(self) -> list[str]:
         """Methods with results, chance baselines last."""
         names = dict.fromkeys(record.method for record in self.records)
-        return sorted(names, key=lambda name: name in CHANCE_BASELINES)
+        return sorted(names, key=lambda name: beside(name) is not None)
 
     def array(self) -> NDArray[np.void]:
         """All records as a structured array; `at` is NaN where there is none."""

@@ -99,7 +99,8 @@ def clustered_means(
         clusters: cluster of each pair. Pairs of a cluster are drawn together or not at all.
         seed: of the draws.
     """
-    if not any(groups.values()):
+    groups = {key: values for key, values in groups.items() if np.isfinite(list(values.values())).any()}
+    if not groups:
         return []
     names = sorted({clusters[pair] for values in groups.values() for pair in values})
     place = {name: i for i, name in enumerate(names)}

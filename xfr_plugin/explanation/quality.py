@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.explanation.occlusion import covered_parts
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces import AlignedFace
 from xfr_plugin.faces.alignment import template
@@ -32,13 +33,18 @@ __all__ = [
 ]
 
 CautionCode: TypeAlias = Literal[
-    "several_faces", "tiny_face", "low_quality", "taken_as_aligned", "near_threshold", "out_of_calibration"
+    "several_faces",
+    "tiny_face",
+    "low_quality",
+    "occluded",
+    "taken_as_aligned",
+    "near_threshold",
+    "out_of_calibration",
 ]
 
 DARKEST, FLATTEST, SMOOTHEST = 69.0, 20.0, 7.1
 """Least brightness, contrast and sharpness without a caution, 0…255: the 0.5 % quantiles of the aligned LFW
-photographs of the training people, 112×112 (`benchmarks/serving_quality.py`). Occlusion was not measured, so that
-there is no caution of it."""
+photographs of the training people, 112×112 (`benchmarks/serving_quality.py`)."""
 
 NEAR = 0.03
 """Distance from the threshold (cosine) within which small changes of a photo reverse a decision."""
@@ -104,6 +110,9 @@ def face_cautions(name: Side, face: AlignedFace) -> list[Caution]:
         if value < least:
             message = f"the face is {word}: {value:.0f} grey levels, fewer than in 199 of 200 photographs"
             found.append(Caution("low_quality", message, name))
+    for part in covered_parts(face.image):
+        message = f"the {part} may be covered: fewer than 1 of 100 photographs look so odd there"
+        found.append(Caution("occluded", message, name))
     return found
 
 

@@ -34,6 +34,7 @@ WarningCode: TypeAlias = Literal[
     "several_faces",
     "tiny_face",
     "low_quality",
+    "occluded",
     "taken_as_aligned",
     "near_threshold",
     "out_of_calibration",

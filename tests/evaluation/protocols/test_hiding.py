@@ -56,7 +56,8 @@ def test_the_truth_is_right_its_opposite_wrong_and_a_flat_map_neither() -> None:
 @pytest.mark.parametrize("game", ["similar", "dissimilar"])
 def test_a_planted_pair_is_judged_by_its_game(game: str, recognizer: Recognizer) -> None:
     planting = Planting(game=game, region="mouth", probe="a.png", reference="b.png", donor="c.png")
-    pair = PlantedPair(**vars(a_pair(genuine=game == "dissimilar")), planting=planting)
+    plain = a_pair(genuine=game == "dissimilar")
+    pair = PlantedPair(**vars(plain), planting=planting, before=plain.probe)
     mouth = pair.probe_regions.mask("mouth").astype(np.float32)
     sign, empty = (1 if game == "similar" else -1), np.full(SIZE, np.nan, np.float32)
     protocol, setting = Hiding(steps=10, smoothing=0), Setting(recognizer, 0.2)

@@ -9,6 +9,9 @@ from xfr_plugin.evaluation.protocols.deletion import Deletion
 from xfr_plugin.evaluation.protocols.hiding import Hiding
 from xfr_plugin.evaluation.protocols.infidelity import Infidelity
 from xfr_plugin.evaluation.protocols.insertion import Insertion
+from xfr_plugin.evaluation.protocols.natural import Natural
+from xfr_plugin.evaluation.protocols.occluders import Occluders
+from xfr_plugin.evaluation.protocols.paired import Paired
 from xfr_plugin.evaluation.protocols.patch_replacement import PatchReplacement
 from xfr_plugin.evaluation.protocols.randomisation import Randomisation
 from xfr_plugin.evaluation.protocols.sensitivity import Sensitivity
@@ -22,6 +25,9 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "insertion": Insertion,
     "hiding": Hiding,
     "infidelity": Infidelity,
+    "natural": Natural,
+    "occluders": Occluders,
+    "paired": Paired,
     "patch_replacement": PatchReplacement,
     "randomisation": Randomisation,
     "sensitivity": Sensitivity,

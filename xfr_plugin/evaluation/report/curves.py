@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.style import (
     COLOURS,
@@ -40,7 +40,7 @@ def curve_figure(results: Results, protocol: str, best: Sequence[str]) -> Figure
     figure = Figure(figsize=(max(5.5, 3.9 * across), 3.2 * down + 0.8), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes, (key, lines) in zip(panels, curves.items(), strict=False):
-        for method in sorted(lines, key=lambda name: (name in best[:SHOWN], name in CHANCE_BASELINES)):
+        for method in sorted(lines, key=lambda name: (name in best[:SHOWN], beside(name) is not None)):
             _curve(axes, lines[method], method, best)
         axes.set_title(", ".join(text for text in key[:2] if text), fontsize=9)
         axes.set_ylabel(key[2].replace("_", " "), fontsize=8)
@@ -62,7 +62,7 @@ def cost_figure(results: Results, best: Sequence[str]) -> Figure | None:
     metric = "cpu_seconds_per_face" if on_cpu else "seconds_per_face"
     seconds = {r.method: r for r in results.summary() if r.protocol == COST and r.metric == metric}
     quality, label = _quality(results)
-    shown = [method for method in quality if method in seconds and method not in CHANCE_BASELINES]
+    shown = [method for method in quality if method in seconds and not beside(method)]
     if not shown:
         return None
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -77,7 +77,7 @@ def cost_figure(results: Results, best: Sequence[str]) -> Figure | None:
         axes.errorbar(
             seconds[method].mean, mean, yerr=[[mean - low], [high - mean]], color=colour, fmt="o", ms=6, lw=1
         )
-    for name in [name for name in quality if name in CHANCE_BASELINES]:
+    for name in [name for name in quality if beside(name)]:
         axes.axhline(quality[name][0], color="black", lw=0.8, ls="--" if name == "chance_centre" else ":")
         axes.annotate(method_title(name), (1, quality[name][0]), xycoords=("axes fraction", "data"), ha="right",
                       va="bottom", fontsize=8, color="0.3")  # fmt: skip
@@ -129,7 +129,7 @@ def _curve(axes: Axes, rows: Sequence[SummaryRow], method: str, best: Sequence[s
     places = np.array([row.at for row in ordered], dtype=float)
     is_shown = method in best[:SHOWN]
     style: dict[str, Any] = {"color": method_colour(method, best), "lw": 1.8 if is_shown else 0.9}
-    if method in CHANCE_BASELINES:
+    if beside(method):
         style["ls"] = "--" if method == "chance_centre" else ":"
     axes.plot(places, [row.mean for row in ordered], label=method_title(method), **style)
     if is_shown:
@@ -149,7 +149,7 @@ def _legend(figure: Figure, results: Results, best: Sequence[str]) -> None:
             [], [], color="black", lw=1, ls="--" if name == "chance_centre" else ":", label=method_title(name)
         )
         for name in results.methods
-        if name in CHANCE_BASELINES
+        if beside(name)
     ]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(9, len(handles)), fontsize=8, frameon=False

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xfr_plugin.base.files import atomic_path
-from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.report.curves import cost_figure, curve_figure
 from xfr_plugin.evaluation.report.style import (
     SHOWN,
@@ -54,7 +54,7 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
 def ranking_figure(results: Results) -> Figure | None:
     """Methods × metrics: the mean in the cell, the rank as its colour."""
     columns = ranked_columns(results)
-    methods = [*by_mean_rank(results), *(name for name in results.methods if name in CHANCE_BASELINES)]
+    methods = [*by_mean_rank(results), *(name for name in results.methods if beside(name))]
     if not columns or len(methods) < 2:
         return None
     ranks, values = np.full((2, len(methods), len(columns)), np.nan)
@@ -76,7 +76,7 @@ def ranking_figure(results: Results) -> Figure | None:
     axes.set_yticks(range(len(methods)), [method_title(method) for method in methods], fontsize=8.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    _lines_between(axes, list(columns), len(methods) - sum(method in CHANCE_BASELINES for method in methods))
+    _lines_between(axes, list(columns), len(methods) - sum(beside(method) is not None for method in methods))
     axes.set_xlabel(
         "means; blue: first among the methods, red: last. Methods by mean rank, chance below.", fontsize=8
     )
@@ -92,7 +92,7 @@ def region_figure(results: Results, best: Sequence[str]) -> Figure | None:
     }
     if not rows:
         return None
-    shown = [*best[:SHOWN], *(name for name in results.methods if name in CHANCE_BASELINES)]
+    shown = [*best[:SHOWN], *(name for name in results.methods if beside(name))]
     figure = Figure(figsize=(14, 7.6), layout="constrained")
     grid = figure.subplots(2, 2, sharey="row", sharex=True)
     for line, (metric, title) in enumerate((("auc", "pixel AUC in the face"), ("top1", "top-1"))):

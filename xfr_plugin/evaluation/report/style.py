@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.results import Results
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 
@@ -40,6 +40,7 @@ def ranked_columns(results: Results) -> dict[Score, dict[str, float]]:
     Of planted pairs only single regions at full strength; of planted evidence AUC and top-1, all and moved.
     """
     columns: dict[Score, dict[str, float]] = {}
+    pooled = {(row.protocol, row.metric) for row in results.summary() if row.variant == ""}
     planted = [
         f"{game}{kind}"
         for game in ("dissimilar", "similar")
@@ -51,6 +52,8 @@ def ranked_columns(results: Results) -> dict[Score, dict[str, float]]:
             continue
         is_extra = row.slice not in planted or row.metric not in ("auc", "top1") or row.variant != ""
         if is_extra if row.protocol == "planted" else row.slice != "":
+            continue
+        if row.variant and (row.protocol, row.metric) in pooled:  # a part of what is shown anyway
             continue
         sign = 1 if protocol.higher_is_better[row.metric] else -1
         where = (row.protocol, row.slice, row.variant, row.metric)
@@ -64,7 +67,7 @@ def ranked_columns(results: Results) -> dict[Score, dict[str, float]]:
 def by_mean_rank(results: Results) -> list[str]:
     """Methods, best first, by their mean rank over all ranked metrics."""
     columns = ranked_columns(results)
-    methods = [name for name in results.methods if name not in CHANCE_BASELINES]
+    methods = [name for name in results.methods if not beside(name)]
     shares = [shares_beaten([means.get(method, np.nan) for method in methods]) for means in columns.values()]
     if not shares or not methods:
         return methods
@@ -89,16 +92,13 @@ def shares_beaten(values: Sequence[float]) -> NDArray[np.float64]:
 
 def method_title(method: str) -> str:
     """Name of a method; of a chance baseline, what it is."""
-    return (
-        CHANCE_BASELINES[method].title.removeprefix("Chance: ").capitalize()
-        if method in CHANCE_BASELINES
-        else method
-    )
+    title = beside(method)
+    return title.removeprefix("Chance: ").capitalize() if title else method
 
 
 def method_colour(method: str, best: Sequence[str]) -> str:
     """Colours for the best methods, greys for chance baselines and for the rest."""
-    if method in CHANCE_BASELINES:
+    if beside(method):
         return "0.35" if method == "chance_centre" else "0.65"
     place = list(best).index(method) if method in best else SHOWN
     return COLOURS[place] if place < SHOWN else "0.75"

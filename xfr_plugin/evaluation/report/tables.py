@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from xfr_plugin.base.text import code_span, markdown_text
-from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
+from xfr_plugin.evaluation.report.cells import Column, Lookup, best_mean, cell, label
+from xfr_plugin.evaluation.report.judges import judges_table
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.summary import SummaryRow
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 
-__all__ = ["Lookup", "markdown"]
-
-Column = tuple[str, Callable[[str], "SummaryRow | None"], "bool | None"]
-"""Heading, row of a method, and whether higher is better (None: not ranked)."""
-
-
-class Lookup:
-    """Summary rows by what they are about."""
-
-    def __init__(self, results: Results) -> None:
-        self.rows = {(r.protocol, r.slice, r.variant, r.metric, r.at, r.method): r for r in results.summary()}
-
-    def row(
-        self, protocol: str, kind: str, variant: str, metric: str, method: str, at: float | None = None
-    ) -> SummaryRow | None:
-        """The row, if there is one."""
-        return self.rows.get((protocol, kind, variant, metric, at, method))
-
-    def column(self, heading: str, where: tuple[str, str, str, str], better: bool | None) -> Column:
-        """A column of a table: protocol, slice, variant and metric."""
-        return heading, lambda method: self.row(*where, method), better
+__all__ = ["markdown"]
 
 
 def markdown(results: Results, plots: Sequence[str]) -> str:
     """All tables, with what was run, and what failed."""
     lookup = Lookup(results)
-    blocks = [_heading(results)]
+    blocks = [_heading(results), *judges_table(results, lookup)]
     if "planted" in results.protocols:
         blocks += _planted(results, lookup)
     for name, protocol in results.protocols.items():
@@ -125,7 +107,7 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
 def _leads(results: Results, lookup: Lookup, game: str) -> str:
     """How far the best method by AUC is ahead of every other on the same plantings."""
     rows = {name: lookup.row("planted", game, "", "auc", name) for name in results.methods}
-    means = {name: row.mean for name, row in rows.items() if row is not None and name not in CHANCE_BASELINES}
+    means = {name: row.mean for name, row in rows.items() if row is not None and not beside(name)}
     if len(means) < 2:
         return ""
     best = max(means, key=lambda name: means[name])
@@ -166,7 +148,7 @@ def _generic(
     results: Results, lookup: Lookup, name: str, title: str, better: Mapping[str, bool]
 ) -> list[str]:
     blocks = [f"## {markdown_text(title)}"]
-    groups = dict.fromkeys((key[1], key[2]) for key in lookup.rows if key[0] == name)
+    groups = dict.fromkeys((key[1], key[2]) for key in lookup.rows if key[0] == name and key[4] is None)
     for kind, variant in groups:
         metrics = dict.fromkeys(
             key[3] for key in lookup.rows if key[:3] == (name, kind, variant) and key[4] is None
@@ -218,39 +200,21 @@ def _table(results: Results, columns: Sequence[Column]) -> str:
     used = [i for i in range(len(columns)) if any(cells[name][i] for name in shown)]
     if not used:
         return ""
-    best = {i: _best([cells[n][i] for n in shown if n not in CHANCE_BASELINES], columns[i][2]) for i in used}
+    best = {i: best_mean([cells[n][i] for n in shown if not beside(n)], columns[i][2]) for i in used}
     lines = [
         f"| method | {' | '.join(markdown_text(columns[i][0]) for i in used)} |",
         "|---" * (len(used) + 1) + "|",
     ]
     for name in sorted(shown, key=lambda name: _place(name, cells[name][used[0]], columns[used[0]][2])):
-        values = [_cell(cells[name][i], best[i]) for i in used]
-        lines.append(f"| {_label(name)} | {' | '.join(values)} |")
+        values = [cell(cells[name][i], best[i]) for i in used]
+        lines.append(f"| {label(name)} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 
 def _place(name: str, row: SummaryRow | None, better: bool | None) -> tuple[bool, float]:
     if row is None:
-        return name in CHANCE_BASELINES, float("inf")
-    return name in CHANCE_BASELINES, {True: -row.mean, False: row.mean, None: 0.0}[better]
-
-
-def _best(rows: Sequence[SummaryRow | None], better: bool | None) -> float | None:
-    means = [row.mean for row in rows if row is not None]
-    return None if better is None or not means else max(means) if better else min(means)
-
-
-def _cell(row: SummaryRow | None, best: float | None) -> str:
-    if row is None:
-        return "–"
-    digits = 3 if abs(row.mean) < 100 else 0
-    mean = f"{row.mean:.{digits}f}"
-    mean = f"**{mean}**" if best is not None and row.mean == best else mean
-    return f"{mean} ({row.low:.{digits}f}–{row.high:.{digits}f})"
-
-
-def _label(name: str) -> str:
-    return f"*{CHANCE_BASELINES[name].title}*" if name in CHANCE_BASELINES else code_span(name)
+        return beside(name) is not None, float("inf")
+    return beside(name) is not None, {True: -row.mean, False: row.mean, None: 0.0}[better]
 
 
 def _ranked(better: Mapping[str, bool], metric: str, kind: str) -> bool | None:

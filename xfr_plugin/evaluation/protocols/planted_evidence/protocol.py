@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.localisation import energy_ratio, pixel_auc, points_inside
@@ -25,9 +26,11 @@ class PlantedPair(EvaluationPair):
 
     Attributes:
         planting: what was planted.
+        before: the probe before that, 8-bit RGB, 3×H×W.
     """
 
     planting: Planting
+    before: Tensor
 
 
 class PlantedEvidence(MapProtocol):
