@@ -53,7 +53,8 @@ def test_explain_writes_picture_and_document(workplace: Path) -> None:
         "-o", "arguments=for", "-o", "blur=[5, 1.5]", "--out", "result", code=0,
     )  # fmt: skip
     assert "net evidence by region" in output
-    assert "note: xssab: on pairs of known evidence" in output
+    assert "most for a match" in output
+    assert "xssab: on pairs of known evidence" in output
     explanation = Explanation.load(workplace / "result" / "explanation.json")
     assert explanation.method == "xssab"
     assert explanation.options == {"arguments": "for", "blur": [5, 1.5]}

@@ -87,6 +87,7 @@ def explain_command(
         return
     from xfr_plugin import explain, load_recognizer
     from xfr_plugin.cli.tables import faithfulness_table, region_table
+    from xfr_plugin.explanation.words import explanation_in_words
 
     with working("explaining"):
         explanation = explain(
@@ -110,4 +111,5 @@ def explain_command(
     console.print(region_table(explanation))
     if explanation.faithfulness is not None:
         console.print(faithfulness_table(explanation.faithfulness))
-    print_files(explanation.notes, picture, document)
+    print_lines(*explanation_in_words(explanation))
+    print_files((), picture, document)

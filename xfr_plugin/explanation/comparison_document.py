@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
 
 __all__ = ["ComparisonDocument", "read_comparison", "to_comparison_document", "write_comparison"]
+
+_DPI = 110
 
 
 class SideDocument(Document):
@@ -82,7 +85,9 @@ def write_comparison(comparison: Comparison, folder: Path, stem: str) -> tuple[P
     """Write picture and document; see `Comparison.save`."""
     from xfr_plugin.explanation.figures.comparison import comparison_figure  # Matplotlib is slow to import
 
-    return write_both(comparison_figure(comparison), to_comparison_document(comparison), folder / stem)
+    picture = io.BytesIO()
+    comparison_figure(comparison).savefig(picture, dpi=_DPI)
+    return write_both(picture.getvalue(), to_comparison_document(comparison), folder / stem)
 
 
 def read_comparison(path: Path) -> Comparison:

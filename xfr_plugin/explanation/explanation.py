@@ -17,6 +17,7 @@ from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces.regions import RegionMap
+from xfr_plugin.recognition.calibration import Calibration
 
 __all__ = [
     "Explanation",
@@ -56,11 +57,13 @@ class FaceExplanation:
         image: aligned face, H×W×3, 0…255.
         saliency: signed map, H×W: positive pixels argue for a match, negative ones against.
         regions: evidence by named region, in the order of the region map.
+        region_map: where the regions lie; None in documents of older versions.
     """
 
     image: NDArray[np.uint8]
     saliency: NDArray[np.float32]
     regions: tuple[RegionEvidence, ...]
+    region_map: RegionMap | None = None
 
     def __post_init__(self) -> None:
         if self.image.shape != (*self.saliency.shape, 3):
@@ -91,6 +94,7 @@ class Explanation:
         notes: what may make the answer less reliable, in words.
         version: of this package.
         faithfulness: whether the score follows what the maps point at; None if it was not checked.
+        calibration: of the recognizer, if it is calibrated: how scores lie, and what they mean.
     """
 
     verification: Verification
@@ -102,6 +106,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
     version: str = ""
     faithfulness: Faithfulness | None = None
+    calibration: Calibration | None = None
 
     def save(self, folder: str | os.PathLike[str], stem: str = "explanation") -> tuple[Path, Path]:
         """Write `<stem>.png`, the picture, and `<stem>.json`, everything; each whole or not at all.
