@@ -61,6 +61,15 @@ def test_explain_writes_picture_and_document(workplace: Path) -> None:
     assert (workplace / "result" / "explanation.png").stat().st_size > 10_000
 
 
+def test_report_writes_a_page_with_its_command(workplace: Path) -> None:
+    pytest.importorskip("jinja2", reason="reports need Jinja2 (extra `report`)")
+    options = ("-r", "net.safetensors", "--threshold", "0.5", "-m", "xssab")
+    output = run("report", "a.png", "b.png", *options, "--out", "result/report.html", code=0)
+    assert "written:  result/report.html" in output
+    page = (workplace / "result" / "report.html").read_text(encoding="utf-8")
+    assert "xfr report a.png b.png --out result/report.html --method xssab" in page
+
+
 @pytest.mark.usefixtures("workplace")
 def test_explain_as_json_is_the_document() -> None:
     output = run(

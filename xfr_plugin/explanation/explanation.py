@@ -25,8 +25,13 @@ __all__ = [
     "RegionEvidence",
     "error_shares",
     "net_shares",
+    "ratio_shares",
     "region_evidence",
 ]
+
+
+_ADDS_UP = 0.01
+"""Of a cosine: how far the sum of the evidence may lie off the margin."""
 
 
 class RegionEvidence(Document):
@@ -182,6 +187,26 @@ def error_shares(face: FaceExplanation) -> NDArray[np.float64]:
     total = _all_evidence(face)
     errors = np.array([np.nan if region.error is None else region.error for region in face.regions])
     return 100 * errors / total if total > 0 else np.full_like(errors, np.nan)
+
+
+def ratio_shares(explanation: Explanation) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Each region's share of the log10 likelihood ratio beyond that of the threshold; probe's and reference's.
+
+    Only where the evidence of each face adds up to the margin, so that there is something to share, and the ratio is
+    calibrated and bounded. None elsewhere.
+    """
+    decision, known = explanation.verification, explanation.calibration
+    at_threshold = known.strength(decision.threshold) if known else None
+    if decision.strength is None or at_threshold is None or not decision.margin:
+        return None
+    sides = [
+        {r.region: r.evidence for r in face.regions} for face in (explanation.probe, explanation.reference)
+    ]
+    if any(abs(sum(side.values()) - decision.margin) > _ADDS_UP for side in sides):
+        return None
+    unit = (decision.strength.log10_lr - at_threshold.log10_lr) / decision.margin
+    probe, reference = ({name: unit * value for name, value in side.items()} for side in sides)
+    return probe, reference
 
 
 def _all_evidence(face: FaceExplanation) -> float:

@@ -18,12 +18,14 @@ from xfr_plugin.recognition.strength import Strength
 __all__ = [
     "APART",
     "COMPONENTS",
+    "STRICT",
     "Component",
     "check_in_words",
     "component_name",
     "components",
     "decision_in_words",
     "explanation_in_words",
+    "face_in_words",
     "headline",
     "sentences",
     "share_of_area",
@@ -64,6 +66,12 @@ _BANDS = (
     (1_000_000.0, "very strong support"),
 )
 """Verbal equivalents of likelihood ratios below these: ENFSI's guideline for evaluative reporting (2015)."""
+
+
+STRICT = (
+    "The threshold keeps false matches rare, and so refuses pairs whose score speaks a little for one person."
+)
+"""Why there is no match although the score speaks for one."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +184,10 @@ def sentences(
     lines = [_doubt(check), f"{decision_in_words(decision)}"]
     if decision.strength is not None:
         lines.append(strength_in_words(decision.strength))
+        if not decision.match and decision.strength.log10_lr > 0:
+            lines.append(STRICT)
     for name, table in zip(("probe", "reference"), tables, strict=True):
-        lines += _of_a_face(name, components(table)) if table else []
+        lines += face_in_words(name, components(table)) if table else []
     lines.append(check_in_words(check))
     lines += [f"Read with care: {caution}." for caution in cautions]
     if not decision.match and cautions:
@@ -196,9 +206,10 @@ def decision_in_words(decision: Verification) -> str:
     """The decision, the threshold, and what the threshold promises."""
     verdict = "Match" if decision.match else "No match"
     side = "above" if decision.margin >= 0 else "below"
+    score, threshold = (f"{value:.3f}".replace("-", "−") for value in (decision.score, decision.threshold))
     return (
-        f"{verdict}: the score {decision.score:.3f} is {abs(decision.margin):.3f} {side} the threshold "
-        f"{decision.threshold:.3f} ({decision.threshold_source})."
+        f"{verdict}: the score {score} is {abs(decision.margin):.3f} {side} the threshold {threshold} "
+        f"({decision.threshold_source})."
     )
 
 
@@ -244,7 +255,8 @@ def _doubt(check: Faithfulness | None) -> str:
     return "Do not rely on these maps: the check does not support them."
 
 
-def _of_a_face(name: str, listed: Sequence[Component]) -> list[str]:
+def face_in_words(name: str, listed: Sequence[Component]) -> list[str]:
+    """What argues in one face, in sentences."""
     if not any(component.share for component in listed):
         return [f"There is nothing to explain in the {name}: its map is zero within rounding."]
     face = [component for component in listed if component.region not in APART]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 from xfr_plugin.base.statistics import smoothed
@@ -22,6 +22,7 @@ from xfr_plugin.explanation.figures.canvas import Canvas, Point, hatched, line_h
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.explanation.words import (
     APART,
+    STRICT,
     Component,
     check_in_words,
     components,
@@ -49,6 +50,7 @@ __all__ = [
     "full_colour_scale",
     "overlay",
     "png_of",
+    "score_panel",
 ]
 
 FOR_COLOUR = "#0072B2"
@@ -157,6 +159,13 @@ def explained_face(face: FaceExplanation, scale: float, width: int) -> Canvas:
     return canvas
 
 
+def score_panel(explanation: Explanation) -> Canvas:
+    """The score on its scale, alone."""
+    canvas = Canvas(640, 230)
+    _draw_score(canvas, explanation, (10, 6), 620)
+    return canvas
+
+
 @dataclass(frozen=True)
 class _Bar:
     """A component as a row of the chart: its evidence in both faces, None where a face has none of it."""
@@ -191,7 +200,7 @@ def _drawn(explanation: Explanation) -> Canvas:
     _draw_faces(canvas, explanation, faces_top)
     _draw_legend(canvas, legend_top)
     _draw_bars(canvas, bars, apart, chart_top)
-    _draw_score(canvas, explanation, (_LEFT + _EDGE, chart_top))
+    _draw_score(canvas, explanation, (_LEFT + _EDGE, chart_top), _WIDTH - _LEFT - 2 * _EDGE)
     top = chart_top + 246.0
     for note in notes:
         top += canvas.paragraph((_LEFT + _EDGE, top), note, _WIDTH - _LEFT - 2 * _EDGE, 16) + 8
@@ -252,7 +261,7 @@ def _bars(explanation: Explanation) -> tuple[list[_Bar], list[_Bar]]:
         for a, b in zip(*sides, strict=True)
         if a.area or b.area
     ]
-    most_for = sum(row.mean for row in rows) >= 0
+    most_for = sum(row.mean for row in rows if row.sides[0].region not in APART) >= 0
     rows.sort(key=lambda row: row.mean, reverse=most_for)  # the strongest on top
     apart = [row for row in rows if row.sides[0].region in APART]
     return [row for row in rows if row not in apart], apart
@@ -319,10 +328,10 @@ def _draw_bar(canvas: Canvas, row: _Bar, top: int, zero: float, unit: float, mut
             )  # fmt: skip
 
 
-def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]) -> None:
+def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int], width: int) -> None:
     """The score on its scale, with the threshold, over how scores of the calibration data lie."""
     decision, (left, top) = explanation.verification, place
-    width, height, base = _WIDTH - _EDGE - left, 100, top + 175
+    height, base = 100, top + 175
     known = explanation.calibration.histogram if explanation.calibration else None
     low, high = _range(decision, known)
 
@@ -409,10 +418,15 @@ def _notes(explanation: Explanation) -> list[str]:
     decision, own = explanation.verification, f"{explanation.method}: "
     cautions = [note for note in explanation.notes if not note.startswith(own)]
     return [
-        *([strength_in_words(decision.strength)] if decision.strength else []),
+        *([strength_in_words(decision.strength) + _strict(decision)] if decision.strength else []),
         check_in_words(explanation.faithfulness),
         *(f"⚠ {caution}" for caution in cautions),
     ]
+
+
+def _strict(decision: Verification) -> str:
+    refused = not decision.match and decision.strength is not None and decision.strength.log10_lr > 0
+    return f" {STRICT}" if refused else ""
 
 
 def _small_print(explanation: Explanation) -> str:
@@ -430,7 +444,11 @@ def _small_print(explanation: Explanation) -> str:
 def _outlines(regions: RegionMap, width: int, height: int) -> NDArray[np.bool_]:
     """Pixels of a larger picture H×W where one region ends and another begins; smooth, as enlarged masks are."""
     names = np.unique(regions.labels)
-    masks = [Image.fromarray(np.where(regions.labels == name, 255, 0).astype(np.uint8)) for name in names]
+    soft = ImageFilter.GaussianBlur(1.2)  # or edges would keep the steps of the small pixels
+    masks = [
+        Image.fromarray(np.where(regions.labels == name, 255, 0).astype(np.uint8)).filter(soft)
+        for name in names
+    ]
     size = (width, height)
     large = np.stack([np.asarray(mask.resize(size, Image.Resampling.BICUBIC)) for mask in masks])
     labels = large.argmax(axis=0)
