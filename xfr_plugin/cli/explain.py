@@ -87,7 +87,6 @@ def explain_command(
         return
     from xfr_plugin import explain, load_recognizer
     from xfr_plugin.cli.tables import faithfulness_table, region_table
-    from xfr_plugin.explanation.words import explanation_in_words
 
     with working("explaining"):
         explanation = explain(
@@ -111,5 +110,5 @@ def explain_command(
     console.print(region_table(explanation))
     if explanation.faithfulness is not None:
         console.print(faithfulness_table(explanation.faithfulness))
-    print_lines(*explanation_in_words(explanation))
+    print_lines(*explanation.words())
     print_files((), picture, document)

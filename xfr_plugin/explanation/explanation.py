@@ -6,18 +6,24 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from xfr_plugin.base.documents import Document
+from xfr_plugin.base.equality import ArraysCompared
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.calibration import Calibration
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+    from PIL.Image import Image
 
 __all__ = [
     "Explanation",
@@ -54,8 +60,8 @@ class RegionEvidence(Document):
     error: float | None = Field(default=None, ge=0)
 
 
-@dataclass(frozen=True)
-class FaceExplanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class FaceExplanation(ArraysCompared):
     """One face of an explained pair.
 
     Attributes:
@@ -74,6 +80,10 @@ class FaceExplanation:
         if self.image.shape != (*self.saliency.shape, 3):
             raise InputError(f"face {self.image.shape} and map {self.saliency.shape} are of different sizes")
 
+    def __repr__(self) -> str:
+        height, width = self.saliency.shape
+        return f"FaceExplanation({height}×{width}, {len(self.regions)} regions)"
+
     @property
     def similar(self) -> NDArray[np.float32]:
         """Positive part of the map, H×W, ≥ 0."""
@@ -85,8 +95,8 @@ class FaceExplanation:
         return np.maximum(-self.saliency, 0)
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(ArraysCompared):
     """Why a pair was decided as it was.
 
     Attributes:
@@ -112,6 +122,57 @@ class Explanation:
     version: str = ""
     faithfulness: Faithfulness | None = None
     calibration: Calibration | None = None
+
+    def __repr__(self) -> str:
+        decision = self.verification
+        said = f"{'match' if decision.match else 'no match'}, score {decision.score:.3f}"
+        return f"Explanation({said}, threshold {decision.threshold:.3f}, by {self.method})"
+
+    def _repr_html_(self) -> str:
+        from xfr_plugin.explanation.notebooks import (
+            explanation_html,
+        )  # builds on this module, as do the others
+
+        return explanation_html(self)
+
+    def _repr_png_(self) -> bytes:
+        from xfr_plugin.explanation.figures.explanation import explanation_png
+
+        return explanation_png(self)
+
+    def words(self) -> tuple[str, ...]:
+        """The decision and its reasons in sentences."""
+        from xfr_plugin.explanation.words import explanation_in_words
+
+        return explanation_in_words(self)
+
+    def picture(self) -> Image:
+        """The picture, see `figures.explanation`, as a Pillow image."""
+        from xfr_plugin.explanation.figures.explanation import explanation_picture
+
+        return explanation_picture(self)
+
+    def figure(self) -> Figure:
+        """The picture as a Matplotlib figure."""
+        from xfr_plugin.explanation.figures.explanation import explanation_figure
+
+        return explanation_figure(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON holds it."""
+        from xfr_plugin.explanation.document import to_document
+
+        return to_document(self).model_dump(mode="json")
+
+    def to_dataframe(self) -> DataFrame:
+        """A pandas table, a row for each face and region.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        from xfr_plugin.explanation.notebooks import explanation_frame
+
+        return explanation_frame(self)
 
     def save(self, folder: str | os.PathLike[str], stem: str = "explanation") -> tuple[Path, Path]:
         """Write `<stem>.png`, the picture, and `<stem>.json`, everything; each whole or not at all.

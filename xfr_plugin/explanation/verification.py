@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
@@ -43,6 +44,15 @@ class Verification(BaseModel):
         if not (math.isfinite(self.score) and math.isfinite(self.threshold)):
             raise ValueError("score and threshold must be finite")
         return self
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        """What its `repr` names: the decision, and not everything that is behind it."""
+        yield from (
+            ("match", self.match),
+            ("score", round(self.score, 4)),
+            ("threshold", round(self.threshold, 4)),
+        )
+        yield "recognizer", self.recognizer
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented form
     @property
