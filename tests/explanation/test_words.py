@@ -95,6 +95,12 @@ def test_poor_photographs_are_no_two_people() -> None:
     assert lines[-1].startswith("This shows what moves the score")
 
 
+def test_turned_faces_are_named() -> None:
+    turned = said(row("right_cheek", 5, 1, pixels=10), row("left_cheek", 5, 1, pixels=90))
+    assert "The probe is turned: its right cheek covers 10 % of the picture, the other 90 %" in turned
+    assert "turned" not in said(row("right_cheek", 5, 1, pixels=40), row("left_cheek", 5, 1, pixels=60))
+
+
 def test_an_empty_map_has_nothing_to_explain() -> None:
     assert "nothing to explain in the probe" in said(row("nose", 0.0), row("mouth", 0.0))
 

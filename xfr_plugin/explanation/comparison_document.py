@@ -17,8 +17,10 @@ from xfr_plugin.explanation.document import (
     MapDocument,
     decode_image,
     decode_map,
+    decode_regions,
     encode_image,
     encode_map,
+    encode_regions,
     read_saved,
     write_both,
 )
@@ -36,6 +38,7 @@ class SideDocument(Document):
 
     saliency: MapDocument
     regions: tuple[RegionEvidence, ...]
+    labels_png: Base64 | None = None
 
 
 class AnswerDocument(Document):
@@ -138,7 +141,8 @@ def _answer_document(explanation: Explanation) -> AnswerDocument:
 
 
 def _side_document(face: FaceExplanation) -> SideDocument:
-    return SideDocument(saliency=encode_map(face.saliency), regions=face.regions)
+    labels = encode_regions(face.region_map)
+    return SideDocument(saliency=encode_map(face.saliency), regions=face.regions, labels_png=labels)
 
 
 def _rows(matrix: NDArray[np.float64]) -> list[list[float | None]]:
@@ -178,7 +182,9 @@ def _result(
     answer, explanation = result.answer, None
     if answer is not None:
         sides = [
-            FaceExplanation(image, decode_map(side.saliency), side.regions)
+            FaceExplanation(
+                image, decode_map(side.saliency), side.regions, decode_regions(side.labels_png, side.regions)
+            )
             for image, side in zip(faces, (answer.probe, answer.reference), strict=True)
         ]
         explanation = Explanation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -31,8 +31,10 @@ __all__ = [
     "MapDocument",
     "decode_image",
     "decode_map",
+    "decode_regions",
     "encode_image",
     "encode_map",
+    "encode_regions",
     "read_explanation",
     "read_saved",
     "write_both",
@@ -184,12 +186,24 @@ def decode_map(document: MapDocument) -> NDArray[np.float32]:
     return values.reshape(document.height, document.width).astype(np.float32)
 
 
+def encode_regions(regions: RegionMap | None) -> str | None:
+    """Where regions lie, as a grey base64 PNG of their numbers."""
+    return None if regions is None else encode_image(regions.labels)
+
+
+def decode_regions(text: str | None, evidence: Sequence[RegionEvidence]) -> RegionMap | None:
+    """The regions again; their names are those of the evidence."""
+    if text is None:
+        return None
+    return RegionMap(decode_image(text)[..., 0], tuple(region.region for region in evidence))
+
+
 def _face_document(face: FaceExplanation) -> FaceDocument:
     return FaceDocument(
         image_png=encode_image(face.image),
         saliency=encode_map(face.saliency),
         regions=face.regions,
-        labels_png=None if face.region_map is None else encode_image(face.region_map.labels),
+        labels_png=encode_regions(face.region_map),
     )
 
 
@@ -209,11 +223,9 @@ def _from_document(document: ExplanationDocument) -> Explanation:
 
 
 def _face(document: FaceDocument) -> FaceExplanation:
-    labels = None if document.labels_png is None else decode_image(document.labels_png)[..., 0]
-    names = tuple(region.region for region in document.regions)
     return FaceExplanation(
         decode_image(document.image_png),
         decode_map(document.saliency),
         document.regions,
-        None if labels is None else RegionMap(labels, names),
+        decode_regions(document.labels_png, document.regions),
     )

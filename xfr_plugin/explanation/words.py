@@ -54,6 +54,10 @@ COMPONENTS = {
 APART = frozenset({"hair", "background", "outside"})
 """Regions that are not the face."""
 
+_CHEEKS = ("right_cheek", "left_cheek")
+_TURNED = 1 / 3
+"""Share of the other cheek's area below which a cheek is hardly seen."""
+
 _WORTH_NAMING = 2.0
 _ERRORS = 2.0
 
@@ -231,7 +235,7 @@ def strength_in_words(strength: Strength) -> str:
 def check_in_words(check: Faithfulness | None) -> str:
     """The check in one line."""
     if check is None:
-        return "The maps were not tested on this pair (the check does that)."
+        return "The maps were not tested on this pair: ask for the check."
     if check.statistic is None:
         return "Check: there was nothing in the maps that could be tested."
     effects = [
@@ -268,6 +272,7 @@ def face_in_words(name: str, listed: Sequence[Component]) -> list[str]:
         lines.append(
             f"Most of the evidence in the {name} is not of the face: the score follows other things."
         )
+    lines += _hardly_seen(name, listed)
     if all(component.error is None for component in listed):
         lines.append("The method gives no errors, so that nobody knows how sure these shares are.")
     return lines
@@ -282,6 +287,18 @@ def _reasons(listed: Sequence[Component], values: bool = False) -> str:
         names = [f"{one.name} ({one.value})" if values else one.name for one in ranked]
         said.append(_listed(names) if names else "nothing clear")
     return f"most for a match: {said[0]}; most against: {said[1]}"
+
+
+def _hardly_seen(name: str, listed: Sequence[Component]) -> list[str]:
+    """Cheeks of which one is much the smaller, as in a face that is turned."""
+    areas = {component.region: component.area for component in listed}
+    pairs = [(side, areas.get(side), areas.get(other)) for side, other in (_CHEEKS, _CHEEKS[::-1])]
+    return [
+        f"The {name} is turned: its {component_name(side)} covers {share_of_area(area)} of the picture, the other "
+        f"{share_of_area(other)}; what is not seen cannot argue."
+        for side, area, other in pairs
+        if area is not None and other is not None and area < _TURNED * other
+    ]
 
 
 def _apart(listed: Sequence[Component]) -> bool:
@@ -315,4 +332,4 @@ def _signed(value: float) -> str:
 
 
 def _cosine(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")

@@ -352,7 +352,9 @@ def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]
             outline = [(at(score), base - height * share / most) for score, share in points]
             canvas.polygon([(outline[0][0], base), *outline, (outline[-1][0], base)], fill, rim)
             peak = max(outline, key=lambda point: -point[1])[0]
-            canvas.text((min(max(peak, left + 50), left + width - 50), base - 14), words, 14, anchor="ms")
+            canvas.text(
+                (min(max(peak, left + 50), left + width - 50), base - 14), words, 14, anchor="ms", halo=fill
+            )
     canvas.line([(left, base), (left + width, base)], "black", 1)
     for tick in np.arange(np.ceil(low * 5) / 5, high + 1e-9, 0.2):
         canvas.line([(at(tick), base), (at(tick), base + 5)], "black", 1)
