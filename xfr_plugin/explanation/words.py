@@ -26,6 +26,7 @@ __all__ = [
     "decision_in_words",
     "explanation_in_words",
     "face_in_words",
+    "hardly_seen",
     "headline",
     "sentences",
     "share_of_area",
@@ -57,6 +58,9 @@ APART = frozenset({"hair", "background", "outside"})
 _CHEEKS = ("right_cheek", "left_cheek")
 _TURNED = 1 / 3
 """Share of the other cheek's area below which a cheek is hardly seen."""
+
+_POOR = ("the face is", "tiny", "covered")
+"""Words of cautions that say why a score may be too low."""
 
 _WORTH_NAMING = 2.0
 _ERRORS = 2.0
@@ -194,7 +198,7 @@ def sentences(
         lines += face_in_words(name, components(table)) if table else []
     lines.append(check_in_words(check))
     lines += [f"Read with care: {caution}." for caution in cautions]
-    if not decision.match and cautions:
+    if not decision.match and any(word in caution for caution in cautions for word in _POOR):
         lines.append(
             "A poor photograph lowers the score of one person, too: no match does not say two people."
         )
@@ -272,7 +276,7 @@ def face_in_words(name: str, listed: Sequence[Component]) -> list[str]:
         lines.append(
             f"Most of the evidence in the {name} is not of the face: the score follows other things."
         )
-    lines += _hardly_seen(name, listed)
+    lines += hardly_seen(name, listed)
     if all(component.error is None for component in listed):
         lines.append("The method gives no errors, so that nobody knows how sure these shares are.")
     return lines
@@ -289,7 +293,7 @@ def _reasons(listed: Sequence[Component], values: bool = False) -> str:
     return f"most for a match: {said[0]}; most against: {said[1]}"
 
 
-def _hardly_seen(name: str, listed: Sequence[Component]) -> list[str]:
+def hardly_seen(name: str, listed: Sequence[Component]) -> list[str]:
     """Cheeks of which one is much the smaller, as in a face that is turned."""
     areas = {component.region: component.area for component in listed}
     pairs = [(side, areas.get(side), areas.get(other)) for side, other in (_CHEEKS, _CHEEKS[::-1])]

@@ -27,6 +27,7 @@ from xfr_plugin.explanation.words import (
     check_in_words,
     components,
     decision_in_words,
+    hardly_seen,
     headline,
     share_of_area,
     strength_in_words,
@@ -422,8 +423,13 @@ def _notes(explanation: Explanation) -> list[str]:
     return [
         *([strength_in_words(decision.strength) + _strict(decision)] if decision.strength else []),
         check_in_words(explanation.faithfulness),
-        *(f"⚠ {caution}" for caution in cautions),
+        *(f"⚠ {caution}" for caution in (*cautions, *_turned(explanation))),
     ]
+
+
+def _turned(explanation: Explanation) -> list[str]:
+    sides = (("probe", explanation.probe), ("reference", explanation.reference))
+    return [line for name, face in sides for line in hardly_seen(name, components(face.regions))]
 
 
 def _strict(decision: Verification) -> str:

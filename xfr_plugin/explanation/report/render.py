@@ -132,7 +132,9 @@ def _rows(explanation: Explanation) -> list[dict[str, Any]]:
     sides = [components(face.regions) for face in (explanation.probe, explanation.reference)]
     shared = ratio_shares(explanation)
     pairs = [pair for pair in zip(*sides, strict=True) if any(part.area for part in pair)]
-    pairs.sort(key=lambda pair: (pair[0].region in APART, -(pair[0].share + pair[1].share)))
+    face = sum(part.share for pair in pairs for part in pair if part.region not in APART)
+    sign = -1 if face >= 0 else 1  # the strongest on top
+    pairs.sort(key=lambda pair: (pair[0].region in APART, sign * (pair[0].share + pair[1].share)))
     reach = max((abs(part.share) for pair in pairs for part in pair), default=0) or 1.0
     return [
         {
