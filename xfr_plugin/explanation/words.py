@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from xfr_plugin.explanation.explanation import Explanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.faces.regions import OUTSIDE
 from xfr_plugin.recognition.strength import Strength
 
 __all__ = [
@@ -52,7 +53,7 @@ COMPONENTS = {
 }
 """Name of a region → what people call it. `outside` is everything around the face, where that is one region."""
 
-APART = frozenset({"hair", "background", "outside"})
+APART = frozenset(OUTSIDE)
 """Regions that are not the face."""
 
 _CHEEKS = ("right_cheek", "left_cheek")
