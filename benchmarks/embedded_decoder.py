@@ -119,7 +119,7 @@ def verification(
         result[f"{name}, accuracy at their best threshold"] = float(np.mean((scores >= best) == same))
         result[f"{name}, AUC"] = metrics.area_under_roc(scores[same], scores[~same])
         if recognizer.calibration:
-            accepted = scores >= recognizer.threshold
+            accepted = scores >= recognizer.calibration.eer.threshold
             result[f"{name}, accuracy at the calibrated threshold"] = float(np.mean(accepted == same))
     return result
 

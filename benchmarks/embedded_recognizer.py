@@ -37,7 +37,7 @@ def main() -> None:
         "recognizer": student.name,
         "sha256": student.provenance.sha256,
         "parameters": sum(p.numel() for p in student.network.parameters()),
-        "DevTest": verification(scores, same, student.threshold),
+        "DevTest": verification(scores, same, student.calibration.eer.threshold),
         "DevTest, teacher": verification(*dev_test(teacher, faces), None),
         "calibration": student.calibration.model_dump(mode="json") if student.calibration else None,
         "DevTest calibrated": calibrated(student, scores, same),
@@ -97,7 +97,7 @@ def calibrated(recognizer: Recognizer, scores: np.ndarray, same: np.ndarray) -> 
     llr = calibration.llr_slope * scores + calibration.llr_intercept
     result = {"Cllr": metrics.cllr(llr[same], llr[~same])}
     points = {f"nominal {rate:g}": calibration.threshold_at(rate) for rate in calibration.nominal_fmr}
-    for name, threshold in {"EER threshold": calibration.threshold, **points}.items():
+    for name, threshold in {"EER threshold": calibration.eer.threshold, **points}.items():
         fmr, fnmr = metrics.error_rates(scores[same], scores[~same], threshold)
         result |= {f"FMR at {name}": fmr, f"FNMR at {name}": fnmr}
     return result
@@ -160,7 +160,7 @@ def reliability(recognizer: Recognizer, scores: np.ndarray, same: np.ndarray) ->
     bins = np.linspace(scores.min(), scores.max(), 40)
     right.hist(scores[same], bins, alpha=0.6, label="genuine")
     right.hist(scores[~same], bins, alpha=0.6, label="impostor")
-    right.axvline(recognizer.threshold, color="black", linewidth=1, label="EER threshold")
+    right.axvline(recognizer.calibration.eer.threshold, color="black", linewidth=1, label="EER threshold")
     right.set(xlabel="cosine", ylabel="pairs", title=recognizer.name)
     right.legend()
     return figure

@@ -102,7 +102,7 @@ class Model:
         for start in range(0, len(first), 4096):
             chunk = slice(start, start + 4096)
             a, b = self.embeddings[first[chunk]], self.embeddings[second[chunk]]
-            level = (a * b).sum(dim=1) if own_level else self.recognizer.threshold
+            level = (a * b).sum(dim=1) if own_level else self.recognizer.calibration.eer.threshold
             found.append(regional.evidence(a, b, level, spread="typical").double().numpy())
         return 100 * np.concatenate(found) / self.areas
 
@@ -180,7 +180,8 @@ def about(data: Data, models: list[Model]) -> str:
         name = model.decoder.card.name
         digest = hashlib.sha256(list_decoders()[name].read_bytes()).hexdigest()[:12]
         lines.append(
-            f"- `{name}` (file's SHA-256 starts with {digest}); threshold {model.recognizer.threshold:.4f}"
+            f"- `{name}` (file's SHA-256 starts with {digest}); threshold "
+            f"{model.recognizer.calibration.eer.threshold:.4f}"
         )
     return "\n".join(lines) + "\n"
 
@@ -481,7 +482,7 @@ def share_table(model: Model, maps: dict[str, Tensor]) -> str:
 
 def outcome(model: Model, data: Data) -> NDArray[np.int64]:
     """Index into `GROUPS` of each official pair."""
-    accepted = model.scores(data.first, data.second) >= model.recognizer.threshold
+    accepted = model.scores(data.first, data.second) >= model.recognizer.calibration.eer.threshold
     return np.where(data.same, np.where(accepted, 0, 1), np.where(accepted, 2, 3))
 
 
@@ -572,7 +573,7 @@ def matched(official: Model) -> str:
     first, second = np.triu_indices(len(person), 1)
     same = person[first] == person[second]
     scores = (model.embeddings @ model.embeddings.T).numpy()[first, second].astype(np.float64)
-    tau = model.recognizer.threshold
+    tau = model.recognizer.calibration.eer.threshold
     rng = np.random.default_rng(0)
     header, columns = ["region"], []
     for low, name in ((tau, "false accepts − true accepts"), (tau - BAND, "true rejects − false rejects")):
@@ -664,7 +665,7 @@ def grouped(data: Data, model: Model, groups: dict[str, NDArray[np.int64]], note
         people = len(np.unique(data.person[data.first[chosen]]))
         rows[0].append(f"{len(chosen)} ({people})")
         rows[1] += cells(scores[chosen, None], weights, 3, sign=False)
-        rows[2].append(str(int((scores[chosen] >= model.recognizer.threshold).sum())))
+        rows[2].append(str(int((scores[chosen] >= model.recognizer.calibration.eer.threshold).sum())))
         density = model.evidence(data.first[chosen], data.second[chosen], own_level=True)
         for row, text in zip(rows[3:], cells(density, weights), strict=True):
             row.append(text)

@@ -53,11 +53,21 @@ def test_explain_writes_picture_and_document(workplace: Path) -> None:
         "-o", "arguments=for", "-o", "blur=[5, 1.5]", "--out", "result", code=0,
     )  # fmt: skip
     assert "net evidence by region" in output
-    assert "note: xssab: on pairs of known evidence" in output
+    assert "most for a match" in output
+    assert "xssab: on pairs of known evidence" in output
     explanation = Explanation.load(workplace / "result" / "explanation.json")
     assert explanation.method == "xssab"
     assert explanation.options == {"arguments": "for", "blur": [5, 1.5]}
     assert (workplace / "result" / "explanation.png").stat().st_size > 10_000
+
+
+def test_report_writes_a_page_with_its_command(workplace: Path) -> None:
+    pytest.importorskip("jinja2", reason="reports need Jinja2 (extra `report`)")
+    options = ("-r", "net.safetensors", "--threshold", "0.5", "-m", "xssab")
+    output = run("report", "a.png", "b.png", *options, "--out", "result/report.html", code=0)
+    assert "written:  result/report.html" in output
+    page = (workplace / "result" / "report.html").read_text(encoding="utf-8")
+    assert "xfr report a.png b.png --out result/report.html --method xssab" in page
 
 
 @pytest.mark.usefixtures("workplace")

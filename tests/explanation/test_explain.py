@@ -115,8 +115,12 @@ def test_own_regions(recognizer: Recognizer, photos: tuple[Photo, Photo]) -> Non
 def test_thresholds_and_their_sources(recognizer: Recognizer) -> None:
     calibration = calibrate([0.5, 0.6, 0.7] * 400, [0.0, 0.1, 0.2] * 400, "toy")
     calibrated = Recognizer(nn.Flatten(), calibration=calibration)
-    assert choose_threshold(calibrated) == (calibration.threshold, "equal error rate on toy")
-    assert choose_threshold(calibrated, fmr=0.01) == (calibration.threshold_at(0.01), "FMR 0.01 on toy")
+    words = "at most 1 false match in {} impostor pairs of toy"
+    assert choose_threshold(calibrated) == (calibration.threshold_at(0.001), words.format("1,000"))
+    assert choose_threshold(calibrated, fmr=0.01) == (calibration.threshold_at(0.01), words.format("100"))
+    few = calibrate([0.5, 0.6, 0.7], [0.0, 0.1, 0.2] * 40, "toy", fmr=(1e-2,))
+    threshold, source = choose_threshold(Recognizer(nn.Flatten(), calibration=few))
+    assert (threshold, source) == (few.eer.threshold, "equal error rate (0.00% false matches) on toy")
     assert choose_threshold(calibrated, threshold=0.4) == (0.4, "given")
     assert choose_threshold(recognizer) == (0.2, "set with the recognizer")
     for wrong in ({"threshold": 1.5}, {"threshold": 0.1, "fmr": 0.1}, {"fmr": 0.5}):

@@ -16,7 +16,8 @@ IMPOSTOR = RNG.normal(0.1, 0.1, 3000)
 def test_operating_points_hold_what_was_observed() -> None:
     calibration = calibrate(GENUINE, IMPOSTOR, "toy", fmr=(1e-2, 1e-3))
     assert calibration.genuine_pairs == calibration.impostor_pairs == 3000
-    assert calibration.threshold == calibration.eer.threshold == pytest.approx(0.35, abs=0.02)
+    assert calibration.eer.threshold == pytest.approx(0.35, abs=0.02)
+    assert calibration.threshold == calibration.threshold_at(1e-3) > calibration.eer.threshold
     for nominal, point in zip(calibration.nominal_fmr, calibration.at_fmr, strict=True):
         assert point.fmr <= nominal
         assert point.fnmr == np.mean(point.threshold > GENUINE)

@@ -110,4 +110,5 @@ def explain_command(
     console.print(region_table(explanation))
     if explanation.faithfulness is not None:
         console.print(faithfulness_table(explanation.faithfulness))
-    print_files(explanation.notes, picture, document)
+    print_lines(*explanation.words())
+    print_files((), picture, document)

@@ -86,10 +86,12 @@ def print_answer(answer: Answer) -> None:
 
 
 def _regions(explanation: ExplanationAnswer) -> Table:
+    from xfr_plugin.explanation.words import component_name  # torch is slow to import
+
     table = Table("region", "probe", "reference", title=f"net evidence by region ({explanation.method})")
     sides = [s.regions if s else None for s in (explanation.probe, explanation.reference)]
     for rows in zip(*(side for side in sides if side), strict=True):
-        table.add_row(rows[0].region.replace("_", " "), *(f"{row.evidence:+.4f}" for row in rows))
+        table.add_row(component_name(rows[0].region), *(f"{row.evidence:+.4f}" for row in rows))
     return table
 
 

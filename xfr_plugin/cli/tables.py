@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from xfr_plugin.base.text import printable
 from xfr_plugin.explanation.comparison import Comparison, MethodResult
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence, net_shares
 from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.words import APART, component_name
 
 __all__ = ["comparison_table", "faithfulness_table", "method_card", "methods_table", "region_table"]
 
@@ -60,7 +62,7 @@ def region_table(explanation: Explanation) -> Table:
     table.columns[1].justify = table.columns[2].justify = "right"
     sides = (explanation.probe, explanation.reference)
     for pair in zip(sides[0].regions, sides[1].regions, strict=True):
-        table.add_row(pair[0].region.replace("_", " "), *map(_evidence, pair))
+        table.add_row(component_name(pair[0].region), *map(_evidence, pair))
     table.add_section()
     table.add_row("total", *(f"{_total(side):+.4f}" for side in sides))
     return table
@@ -135,12 +137,14 @@ def _evidence(region: RegionEvidence) -> str:
 
 
 def _extreme(face: FaceExplanation, sign: int) -> str:
-    """The region with the largest net evidence of a sign, and its share in percent; a dash for less than a half."""
-    shares = sign * net_shares(face)
+    """The component of the face with the largest net evidence of a sign, and its share in percent; a dash for less
+    than a half."""
+    apart = np.array([region.region in APART for region in face.regions])
+    shares = np.where(apart, 0.0, sign * net_shares(face))
     best = int(shares.argmax())
     if shares[best] < 0.5:  # it would be shown as nothing
         return "–"
-    return f"{face.regions[best].region.replace('_', ' ')} {sign * shares[best]:+.0f}"
+    return f"{component_name(face.regions[best].region)} {sign * shares[best]:+.0f}"
 
 
 def _memory(result: MethodResult) -> str:

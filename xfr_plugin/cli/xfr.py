@@ -24,6 +24,7 @@ from xfr_plugin.cli import (
     package,
     recognizers,
     reconstruct,
+    report,
     schemas,
     serve,
     train,
@@ -58,7 +59,7 @@ app = typer.Typer(
     help="Explain face verification: which regions argue for a match, which against, and how much.",
     epilog=EXIT_CODES,
 )
-for _module in (verify, explain, compare, bilrp, methods, recognizers, download, reconstruct, atlas):
+for _module in (verify, explain, report, compare, bilrp, methods, recognizers, download, reconstruct, atlas):
     app.add_typer(_module.app)
 for _module in (align, evaluate, demo, package, serve, schemas):
     app.add_typer(_module.app)

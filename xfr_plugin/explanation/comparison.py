@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import METHODS, Method, get_method
+from xfr_plugin.base.equality import ArraysCompared
 from xfr_plugin.base.memory import measured_peak
 from xfr_plugin.base.statistics import SMOOTHING, checked_smoothing, map_correlations
 from xfr_plugin.channels.pullback import pull_back
@@ -37,6 +38,10 @@ from xfr_plugin.explanation.verification import Verification, choose_threshold
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.fingerprint import fingerprints_kept
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 __all__ = [
     "QUICK_METHODS",
@@ -60,8 +65,8 @@ Progress = Callable[[str, int, int], None]
 """Called before each method with its name, its number from 1, and how many there are."""
 
 
-@dataclass(frozen=True)
-class MethodResult:
+@dataclass(frozen=True, eq=False)
+class MethodResult(ArraysCompared):
     """What one method answered.
 
     Attributes:
@@ -80,8 +85,8 @@ class MethodResult:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, eq=False)
+class Agreement(ArraysCompared):
     """Spearman's rank correlation between the maps of every two methods, face by face.
 
     Attributes:
@@ -109,8 +114,8 @@ class Agreement:
         return float(np.median(known)) if known.size else float("nan")
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(ArraysCompared):
     """Many methods' answers about one pair.
 
     Attributes:
@@ -130,6 +135,37 @@ class Comparison:
     notes: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
+
+    def __repr__(self) -> str:
+        said = "match" if self.verification.match else "no match"
+        return f"Comparison({said}, score {self.verification.score:.3f}, {len(self.results)} methods)"
+
+    def _repr_png_(self) -> bytes:
+        from xfr_plugin.explanation.notebooks import figure_png
+
+        return figure_png(self.figure())
+
+    def figure(self) -> Figure:
+        """The grid as a Matplotlib figure."""
+        from xfr_plugin.explanation.figures.comparison import comparison_figure  # builds on this module
+
+        return comparison_figure(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON holds it."""
+        from xfr_plugin.explanation.comparison_document import to_comparison_document
+
+        return to_comparison_document(self).model_dump(mode="json")
+
+    def to_dataframe(self) -> DataFrame:
+        """A pandas table, a row for each method, face and region.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        from xfr_plugin.explanation.notebooks import comparison_frame
+
+        return comparison_frame(self)
 
     @property
     def explanations(self) -> dict[str, Explanation]:

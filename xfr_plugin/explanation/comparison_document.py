@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +17,10 @@ from xfr_plugin.explanation.document import (
     MapDocument,
     decode_image,
     decode_map,
+    decode_regions,
     encode_image,
     encode_map,
+    encode_regions,
     read_saved,
     write_both,
 )
@@ -27,12 +30,15 @@ from xfr_plugin.explanation.verification import Verification
 
 __all__ = ["ComparisonDocument", "read_comparison", "to_comparison_document", "write_comparison"]
 
+_DPI = 110
+
 
 class SideDocument(Document):
     """One face under one method: signed map and evidence by region."""
 
     saliency: MapDocument
     regions: tuple[RegionEvidence, ...]
+    labels_png: Base64 | None = None
 
 
 class AnswerDocument(Document):
@@ -82,7 +88,9 @@ def write_comparison(comparison: Comparison, folder: Path, stem: str) -> tuple[P
     """Write picture and document; see `Comparison.save`."""
     from xfr_plugin.explanation.figures.comparison import comparison_figure  # Matplotlib is slow to import
 
-    return write_both(comparison_figure(comparison), to_comparison_document(comparison), folder / stem)
+    picture = io.BytesIO()
+    comparison_figure(comparison).savefig(picture, dpi=_DPI)
+    return write_both(picture.getvalue(), to_comparison_document(comparison), folder / stem)
 
 
 def read_comparison(path: Path) -> Comparison:
@@ -133,7 +141,8 @@ def _answer_document(explanation: Explanation) -> AnswerDocument:
 
 
 def _side_document(face: FaceExplanation) -> SideDocument:
-    return SideDocument(saliency=encode_map(face.saliency), regions=face.regions)
+    labels = encode_regions(face.region_map)
+    return SideDocument(saliency=encode_map(face.saliency), regions=face.regions, labels_png=labels)
 
 
 def _rows(matrix: NDArray[np.float64]) -> list[list[float | None]]:
@@ -173,7 +182,9 @@ def _result(
     answer, explanation = result.answer, None
     if answer is not None:
         sides = [
-            FaceExplanation(image, decode_map(side.saliency), side.regions)
+            FaceExplanation(
+                image, decode_map(side.saliency), side.regions, decode_regions(side.labels_png, side.regions)
+            )
             for image, side in zip(faces, (answer.probe, answer.reference), strict=True)
         ]
         explanation = Explanation(

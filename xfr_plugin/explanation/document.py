@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,8 @@ from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, Reg
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces.photo import load_photo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from xfr_plugin.faces.regions import RegionMap
+from xfr_plugin.recognition.calibration import Calibration
 
 __all__ = [
     "Base64",
@@ -32,15 +31,15 @@ __all__ = [
     "MapDocument",
     "decode_image",
     "decode_map",
+    "decode_regions",
     "encode_image",
     "encode_map",
+    "encode_regions",
     "read_explanation",
     "read_saved",
     "write_both",
     "write_explanation",
 ]
-
-_DPI = 110
 
 Saved = TypeVar("Saved")
 
@@ -66,11 +65,13 @@ class MapDocument(Document):
 
 
 class FaceDocument(Document):
-    """One face: aligned crop as a base64 PNG, signed map, evidence by region."""
+    """One face: aligned crop as a base64 PNG, signed map, evidence by region, and where the regions lie: a grey
+    base64 PNG of their numbers in `regions`."""
 
     image_png: Base64
     saliency: MapDocument
     regions: tuple[RegionEvidence, ...]
+    labels_png: Base64 | None = None
 
 
 class ExplanationDocument(Document):
@@ -86,13 +87,14 @@ class ExplanationDocument(Document):
     probe: FaceDocument
     reference: FaceDocument
     faithfulness: Faithfulness | None = None
+    calibration: Calibration | None = None
 
 
 def write_explanation(explanation: Explanation, folder: Path, stem: str) -> tuple[Path, Path]:
     """Write picture and document; see `Explanation.save`."""
-    from xfr_plugin.explanation.figures.explanation import explanation_figure  # Matplotlib is slow to import
+    from xfr_plugin.explanation.figures.explanation import explanation_png  # builds on this module
 
-    return write_both(explanation_figure(explanation), to_document(explanation), folder / stem)
+    return write_both(explanation_png(explanation), to_document(explanation), folder / stem)
 
 
 def read_explanation(path: Path) -> Explanation:
@@ -102,18 +104,18 @@ def read_explanation(path: Path) -> Explanation:
     )
 
 
-def write_both(figure: Figure, document: Document, path: Path) -> tuple[Path, Path]:
-    """Write a picture and the document beside it, each whole or not at all; `path` is theirs without a suffix.
+def write_both(picture: bytes, document: Document, path: Path) -> tuple[Path, Path]:
+    """Write a picture (PNG) and the document beside it, each whole or not at all; `path` is theirs without a suffix.
 
     Raises:
         ResultError: the folder cannot be written to.
     """
-    picture, text = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.json")
+    image, text = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.json")
     with writing_to(path.parent):
-        with atomic_path(picture) as temporary:
-            figure.savefig(temporary, dpi=_DPI)
+        with atomic_path(image) as temporary:
+            temporary.write_bytes(picture)
         write_text(text, document.model_dump_json(indent=1))
-    return picture, text
+    return image, text
 
 
 def read_saved(what: str, path: Path, parse: Callable[[str], Saved]) -> Saved:
@@ -145,11 +147,12 @@ def to_document(explanation: Explanation) -> ExplanationDocument:
         probe=_face_document(explanation.probe),
         reference=_face_document(explanation.reference),
         faithfulness=explanation.faithfulness,
+        calibration=explanation.calibration,
     )
 
 
 def encode_image(image: NDArray[np.uint8]) -> str:
-    """Turn an image H×W×3 into a base64 PNG."""
+    """Turn an image H×W×3, or a grey one H×W, into a base64 PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode()
@@ -183,9 +186,24 @@ def decode_map(document: MapDocument) -> NDArray[np.float32]:
     return values.reshape(document.height, document.width).astype(np.float32)
 
 
+def encode_regions(regions: RegionMap | None) -> str | None:
+    """Where regions lie, as a grey base64 PNG of their numbers."""
+    return None if regions is None else encode_image(regions.labels)
+
+
+def decode_regions(text: str | None, evidence: Sequence[RegionEvidence]) -> RegionMap | None:
+    """The regions again; their names are those of the evidence."""
+    if text is None:
+        return None
+    return RegionMap(decode_image(text)[..., 0], tuple(region.region for region in evidence))
+
+
 def _face_document(face: FaceExplanation) -> FaceDocument:
     return FaceDocument(
-        image_png=encode_image(face.image), saliency=encode_map(face.saliency), regions=face.regions
+        image_png=encode_image(face.image),
+        saliency=encode_map(face.saliency),
+        regions=face.regions,
+        labels_png=encode_regions(face.region_map),
     )
 
 
@@ -200,8 +218,14 @@ def _from_document(document: ExplanationDocument) -> Explanation:
         notes=document.notes,
         version=document.version,
         faithfulness=document.faithfulness,
+        calibration=document.calibration,
     )
 
 
 def _face(document: FaceDocument) -> FaceExplanation:
-    return FaceExplanation(decode_image(document.image_png), decode_map(document.saliency), document.regions)
+    return FaceExplanation(
+        decode_image(document.image_png),
+        decode_map(document.saliency),
+        document.regions,
+        decode_regions(document.labels_png, document.regions),
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.equality import ArraysCompared
 from xfr_plugin.explanation.pipeline import RecognizerSource, open_pair, open_recognizer
 from xfr_plugin.explanation.verification import Verification, choose_threshold
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
@@ -19,11 +21,15 @@ from xfr_plugin.lrp.choice import AUTO_COMPOSITE, composite_for
 from xfr_plugin.lrp.propagation import region_relevance
 from xfr_plugin.recognition import Recognizer
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
 __all__ = ["RegionMatches", "match_regions"]
 
 
-@dataclass(frozen=True)
-class RegionMatches:
+@dataclass(frozen=True, eq=False, repr=False)
+class RegionMatches(ArraysCompared):
     """Which regions of two faces matched.
 
     Attributes:
@@ -51,6 +57,31 @@ class RegionMatches:
     conserved: float
     composite: str
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        count = len(self.regions.names)
+        return f"RegionMatches({count}×{count} regions, score {self.verification.score:.3f})"
+
+    def _repr_png_(self) -> bytes:
+        from xfr_plugin.explanation.notebooks import figure_png
+
+        return figure_png(self.figure())
+
+    def figure(self) -> Figure:
+        """Both faces, lines between their regions and the matrix, as a Matplotlib figure."""
+        from xfr_plugin.explanation.figures.matches import matches_figure  # builds on this module
+
+        return matches_figure(self)
+
+    def to_dataframe(self) -> DataFrame:
+        """A pandas table, a row for each pair of regions.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        from xfr_plugin.explanation.notebooks import matches_frame
+
+        return matches_frame(self)
 
 
 @torch.inference_mode(False)

@@ -41,7 +41,7 @@ from xfr_plugin.explanation.quality import (
 from xfr_plugin.explanation.verification import Verification, decide
 from xfr_plugin.faces import AlignedFace, Alignment, Detector, PhotoSource, RegionMap, prepare_face
 from xfr_plugin.faces.outlines import find_regions
-from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition import Calibration, Recognizer, load_recognizer
 from xfr_plugin.recognition.features import extract
 
 if TYPE_CHECKING:
@@ -103,11 +103,13 @@ class FacePair:
         faces: probe and reference.
         verification: the decision.
         doubts: what may make the decision less reliable, whatever the photos are.
+        calibration: of the recognizer, if it has one.
     """
 
     faces: tuple[Face, Face]
     verification: Verification
     doubts: tuple[Caution, ...] = ()
+    calibration: Calibration | None = None
 
     @property
     def images(self) -> Tensor:
@@ -274,7 +276,7 @@ def decide_pair(
     if score is None:
         score = float(faces[0].unit.double() @ faces[1].unit.double())
     made = decide(recognizer, score, *threshold)
-    return FacePair(faces, made, tuple(decision_cautions(made, recognizer)))
+    return FacePair(faces, made, tuple(decision_cautions(made, recognizer)), recognizer.calibration)
 
 
 def find_pair_regions(pairs: Sequence[FacePair]) -> list[FacePair]:
@@ -347,6 +349,7 @@ def explanation_of(
         timings=dict(timings),
         notes=(*pair.notes(), *_nothing(method, maps), f"{method.name}: {method.caveat}"),
         version=__version__,
+        calibration=pair.calibration,
     )
 
 
@@ -421,4 +424,4 @@ def _face_explanation(
 ) -> FaceExplanation:
     assert saliency is not None  # every method explains both of two images
     assert regions is not None  # given or found
-    return FaceExplanation(image, saliency, region_evidence(saliency, regions, errors))
+    return FaceExplanation(image, saliency, region_evidence(saliency, regions, errors), regions)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Provenance, Recognizer
+from xfr_plugin.recognition.calibration import Calibration
+from xfr_plugin.recognition.strength import Strength
 
 __all__ = ["Verification", "choose_threshold", "decide"]
 
@@ -20,7 +23,8 @@ class Verification(BaseModel):
         threshold: the pair is a match if the score is at or above it.
         threshold_source: where the threshold comes from, in words.
         log_likelihood_ratio: natural logarithm of how much likelier the score is for one person than for two;
-            None where the recognizer is not calibrated.
+            None where the recognizer is not calibrated. Bounded where `strength` is.
+        strength: the same as log10, with bounds and interval; None where the data's bounds are not known.
         recognizer: name of the recognizer.
         provenance: where the recognizer comes from.
     """
@@ -31,6 +35,7 @@ class Verification(BaseModel):
     threshold: float
     threshold_source: str
     log_likelihood_ratio: float | None = None
+    strength: Strength | None = None
     recognizer: str
     provenance: Provenance
 
@@ -39,6 +44,15 @@ class Verification(BaseModel):
         if not (math.isfinite(self.score) and math.isfinite(self.threshold)):
             raise ValueError("score and threshold must be finite")
         return self
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        """What its `repr` names: the decision, and not everything that is behind it."""
+        yield from (
+            ("match", self.match),
+            ("score", round(self.score, 4)),
+            ("threshold", round(self.threshold, 4)),
+        )
+        yield "recognizer", self.recognizer
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented form
     @property
@@ -78,9 +92,9 @@ def choose_threshold(
     if fmr is not None:
         chosen = recognizer.threshold_at(fmr)
         assert recognizer.calibration is not None
-        return chosen, f"FMR {fmr:.4g} on {recognizer.calibration.dataset}"
+        return chosen, recognizer.calibration.fmr_in_words(fmr)
     if recognizer.calibration is not None and recognizer.threshold == recognizer.calibration.threshold:
-        return recognizer.threshold, f"equal error rate on {recognizer.calibration.dataset}"
+        return recognizer.threshold, recognizer.calibration.threshold_in_words
     return recognizer.threshold, "set with the recognizer"
 
 
@@ -92,12 +106,20 @@ def decide(recognizer: Recognizer, score: float, threshold: float, source: str) 
     """
     if not math.isfinite(score):
         raise InputError(f"{recognizer.name} returned a score that is not a number: check its weights")
-    calibration = recognizer.calibration
+    score = min(max(score, -1.0), 1.0)  # rounding can exceed the cosine's range
+    strength = recognizer.calibration.strength(score) if recognizer.calibration else None
     return Verification(
-        score=min(max(score, -1.0), 1.0),  # rounding can exceed the cosine's range
+        score=score,
         threshold=threshold,
         threshold_source=source,
-        log_likelihood_ratio=calibration.log_likelihood_ratio(score) if calibration else None,
+        log_likelihood_ratio=_natural(recognizer.calibration, score, strength),
+        strength=strength,
         recognizer=recognizer.name,
         provenance=recognizer.provenance,
     )
+
+
+def _natural(calibration: Calibration | None, score: float, strength: Strength | None) -> float | None:
+    if strength is not None:
+        return strength.log10_lr * math.log(10)
+    return None if calibration is None else calibration.log_likelihood_ratio(score)

@@ -11,8 +11,12 @@ from pydantic import ConfigDict, Field
 from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import metrics
+from xfr_plugin.recognition.strength import LlrSupport, ScoreHistogram, Strength, score_histogram
 
-__all__ = ["Calibration", "OperatingPoint", "calibrate"]
+__all__ = ["DEFAULT_FMR", "Calibration", "OperatingPoint", "calibrate", "fmr_in_words"]
+
+DEFAULT_FMR = 1e-3
+"""False match rate (0…1) to decide at unless another is asked for, where it is calibrated."""
 
 
 class OperatingPoint(Document):
@@ -30,6 +34,7 @@ class Calibration(Document):
 
     The log-likelihood ratio of a score s is `llr_slope · s + llr_intercept` (natural logarithm): positive
     values speak for "same person". The map is a logistic regression with both classes weighted equally.
+    `histogram` holds how the scores lie, `support` how far the map can be believed (`recognition.strength`).
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -43,11 +48,29 @@ class Calibration(Document):
     llr_slope: float
     llr_intercept: float
     cllr: float = Field(ge=0)
+    histogram: ScoreHistogram | None = None
+    support: LlrSupport | None = None
+
+    @property
+    def default_fmr(self) -> float | None:
+        """False match rate of the default threshold: `DEFAULT_FMR` where it is calibrated, or else None."""
+        return next((rate for rate in self.nominal_fmr if np.isclose(rate, DEFAULT_FMR, rtol=1e-6)), None)
 
     @property
     def threshold(self) -> float:
-        """The default threshold: that of the equal error rate."""
-        return self.eer.threshold
+        """The default threshold: that of `default_fmr`, or else of the equal error rate."""
+        return self.eer.threshold if self.default_fmr is None else self.threshold_at(self.default_fmr)
+
+    @property
+    def threshold_in_words(self) -> str:
+        """What the default threshold is."""
+        if self.default_fmr is not None:
+            return self.fmr_in_words(self.default_fmr)
+        return f"equal error rate ({self.eer.fmr:.2%} false matches) on {self.dataset}"
+
+    def fmr_in_words(self, fmr: float) -> str:
+        """What the threshold for a false match rate promises, and on which data."""
+        return f"at most {fmr_in_words(fmr)} impostor pairs of {self.dataset}"
 
     def threshold_at(self, fmr: float) -> float:
         """Threshold for a false match rate, one of those calibrated.
@@ -64,6 +87,17 @@ class Calibration(Document):
     def log_likelihood_ratio(self, score: float) -> float:
         """Natural-log likelihood ratio "same person" against "different people" for a score."""
         return self.llr_slope * score + self.llr_intercept
+
+    def strength(self, score: float) -> Strength | None:
+        """How strongly a score speaks, within what the data can show; None without `support`."""
+        if self.support is None:
+            return None
+        return self.support.strength(score, self.log_likelihood_ratio(score), self.dataset)
+
+
+def fmr_in_words(fmr: float) -> str:
+    """A false match rate (0…1) as a count: `1 false match in 1,000`."""
+    return f"1 false match in {round(1 / fmr):,}"
 
 
 def calibrate(
@@ -87,7 +121,7 @@ def calibrate(
     positive = metrics.check_scores(genuine, "genuine")
     negative = metrics.check_scores(impostor, "impostor")
     _, eer_threshold = metrics.equal_error_rate(positive, negative)
-    slope, intercept = _logistic(positive, negative)
+    slope, intercept = metrics.logistic_map(positive, negative)
     cost = metrics.cllr(slope * positive + intercept, slope * negative + intercept)
     thresholds = [metrics.threshold_at_fmr(negative, rate) for rate in fmr]
     return Calibration(
@@ -100,21 +134,10 @@ def calibrate(
         llr_slope=slope,
         llr_intercept=intercept,
         cllr=cost,
+        histogram=score_histogram(positive, negative),
     )
 
 
 def _operating_point(genuine: ArrayLike, impostor: ArrayLike, threshold: float) -> OperatingPoint:
     fmr, fnmr = metrics.error_rates(genuine, impostor, threshold)
     return OperatingPoint(threshold=threshold, fmr=fmr, fnmr=fnmr)
-
-
-def _logistic(genuine: metrics.Scores, impostor: metrics.Scores) -> tuple[float, float]:
-    from sklearn.linear_model import (
-        LogisticRegression,
-    )  # takes seconds to import, and only calibration needs it
-
-    scores = np.concatenate((genuine, impostor))[:, None]
-    same = np.concatenate((np.ones(genuine.size), np.zeros(impostor.size)))
-    # balanced weights make the fitted log-odds a log-likelihood ratio; the penalty only guards separable data
-    model = LogisticRegression(C=1e4, class_weight="balanced").fit(scores, same)
-    return float(model.coef_[0, 0]), float(model.intercept_[0])

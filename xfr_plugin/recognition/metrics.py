@@ -22,6 +22,7 @@ __all__ = [
     "equal_error_rate",
     "error_rates",
     "kfold_accuracy",
+    "logistic_map",
     "threshold_at_fmr",
 ]
 
@@ -140,6 +141,31 @@ def cllr(genuine_llr: ArrayLike, impostor_llr: ArrayLike) -> float:
     genuine = np.logaddexp(0, -check_scores(genuine_llr, "genuine")).mean()
     impostor = np.logaddexp(0, check_scores(impostor_llr, "impostor")).mean()
     return float((genuine + impostor) / (2 * np.log(2)))
+
+
+def logistic_map(
+    genuine: ArrayLike, impostor: ArrayLike, weights: tuple[ArrayLike, ArrayLike] | None = None
+) -> tuple[float, float]:
+    """Slope and intercept of the natural-log likelihood ratio over the score, both classes weighted equally.
+
+    Args:
+        genuine: scores of pairs of the same person.
+        impostor: scores of pairs of different people.
+        weights: of both, ≥ 0, e.g. how many pairs there are of each score; 1 each, if left out.
+    """
+    from sklearn.linear_model import (
+        LogisticRegression,
+    )  # takes seconds to import, and only calibration needs it
+
+    scores, same = _join(genuine, impostor)
+    given = None if weights is None else np.concatenate([np.asarray(w, dtype=float) for w in weights])
+    if given is not None:  # equal weight of both classes, at the mean that plain counts would have
+        for label in (True, False):
+            given[same == label] *= scores.size / (2 * given[same == label].sum())
+    # balanced weights make the fitted log-odds a log-likelihood ratio; the penalty only guards separable data
+    model = LogisticRegression(C=1e4, class_weight=None if given is not None else "balanced")
+    model.fit(scores[:, None], same.astype(float), sample_weight=given)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
 def _join(genuine: ArrayLike, impostor: ArrayLike) -> tuple[Scores, NDArray[np.bool_]]:

@@ -11,6 +11,7 @@ from xfr_plugin.explanation.document import Base64, MapDocument
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.recognition.strength import Strength
 from xfr_plugin.service.errors import ErrorBody
 from xfr_plugin.service.requests import Request
 
@@ -61,6 +62,7 @@ class Decision(Document):
         threshold_source: where it comes from, in words.
         margin: score less threshold.
         log_likelihood_ratio: natural logarithm, "same person" against "different people"; None without calibration.
+        strength: the same as log10, within the bounds of what the calibration data can show.
     """
 
     match: bool
@@ -69,6 +71,7 @@ class Decision(Document):
     threshold_source: str
     margin: float
     log_likelihood_ratio: float | None = None
+    strength: Strength | None = None
 
     @classmethod
     def of(cls, made: Verification) -> Decision:

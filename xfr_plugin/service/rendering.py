@@ -14,16 +14,13 @@ from xfr_plugin.explanation.document import encode_image, encode_map
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.figures.explanation import display_map, full_colour_scale, overlay
 from xfr_plugin.explanation.pipeline import SIDES, PairMaps
-from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.service.answers import FaceReasons
 from xfr_plugin.service.requests import Request
 
-__all__ = ["embedding_text", "face_reasons", "map_picture", "sentences"]
+__all__ = ["embedding_text", "face_reasons", "map_picture"]
 
 RegionTable: TypeAlias = tuple[RegionEvidence, ...]
 """Evidence of every region of a face."""
-
-_WORTH_NAMING = 0.02
 
 
 def face_reasons(
@@ -61,24 +58,6 @@ def embedding_text(unit: Tensor) -> str:
     return base64.b64encode(unit.float().cpu().numpy().astype("<f4").tobytes()).decode()
 
 
-def sentences(
-    decision: Verification, tables: Sequence[RegionTable | None], method: str, caveat: str
-) -> tuple[str, ...]:
-    """The decision and its reasons in words; `tables` holds the regions of probe and reference."""
-    verdict = "match" if decision.match else "no match"
-    side = "above" if decision.margin >= 0 else "below"
-    lines = [
-        f"{verdict.capitalize()}: the score {decision.score:.3f} is {abs(decision.margin):.3f} {side} the "
-        f"threshold {decision.threshold:.3f} ({decision.threshold_source})."
-    ]
-    for name, table in zip(SIDES, tables, strict=True):
-        if table:
-            if not any(region.similar or region.dissimilar for region in table):
-                lines.append(f"There is nothing to explain in the {name}: its map is zero within rounding.")
-            lines += [sentence for sign in (1, -1) if (sentence := _strongest(name, table, sign))]
-    return (*lines, f"{method}: {caveat}.")
-
-
 def _draws(request: Request) -> bool:
     return request.wants("overlay") or (request.wants("maps") and request.map_format == "png")
 
@@ -106,21 +85,6 @@ def _reasons(
 
 def _png(likeness: Tensor) -> str:
     return encode_image(_to_uint8(likeness.permute(1, 2, 0).double().cpu().numpy()))
-
-
-def _strongest(name: str, table: RegionTable, sign: int) -> str | None:
-    """The two regions with the most net evidence of a sign, in percent of all evidence in the face."""
-    total = sum(region.similar + region.dissimilar for region in table)
-    ranked = sorted(table, key=lambda region: -sign * region.evidence)[:2]
-    named = [r for r in ranked if total > 0 and sign * r.evidence / total >= _WORTH_NAMING]
-    if not named:
-        return None
-    words = ", ".join(f"{_name(r)} ({r.evidence / total:+.0%})" for r in named)
-    return f"Most {'for' if sign > 0 else 'against'} a match in the {name}: {words}."
-
-
-def _name(region: RegionEvidence) -> str:
-    return region.region.replace("_", " ")
 
 
 def _to_uint8(values: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -29,6 +29,7 @@ from xfr_plugin.explanation.pipeline import (
     find_pair_regions,
 )
 from xfr_plugin.explanation.verification import choose_threshold
+from xfr_plugin.explanation.words import sentences
 from xfr_plugin.faces import AlignedFace, template_regions
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import Decoder
@@ -49,7 +50,7 @@ from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.explaining import Explainers
 from xfr_plugin.service.gallery import contrast, rank
 from xfr_plugin.service.quality import decision_warnings, face_warnings
-from xfr_plugin.service.rendering import embedding_text, face_reasons, sentences
+from xfr_plugin.service.rendering import embedding_text, face_reasons
 from xfr_plugin.service.requests import FaceInput, Request
 
 __all__ = [
@@ -383,11 +384,11 @@ def _explanation(models: Models, task: Task, pair: FacePair, maps: PairMaps) -> 
         ]
         images = [None if face.aligned is None else face.aligned.image for face in pair.faces]
         probe, reference = face_reasons(request, maps, tables, images, likenesses)
-        words = sentences(pair.verification, tables, entry.name, entry.caveat)
     checked = None
     if request.wants("faithfulness"):
         with clock.timed("check"):
             checked = check_pair(models.recognizer, pair, maps)
+    words = sentences(pair.verification, tables, pair.notes(), (f"{entry.name}: {entry.caveat}",), checked)
     return ExplanationAnswer(
         method=entry.name,
         title=entry.title,

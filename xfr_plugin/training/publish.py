@@ -101,7 +101,7 @@ def publish_recognizer(config: RecognizerConfig, path: Path, name: str) -> Recog
     calibration = _calibrate(recognizer, calibration_faces(config))
     pairs = present_pairs(config.faces, read_pairs(config.faces.parent / "pairsDevTest.txt"))
     same = torch.tensor([pair.same for pair in pairs])
-    accepted = pair_cosines(recognizer, config.faces, pairs) >= calibration.threshold
+    accepted = pair_cosines(recognizer, config.faces, pairs) >= calibration.eer.threshold
     figures: dict[str, float | str] = {
         "accuracy on pairsDevTest at the calibrated EER threshold": float((accepted == same).double().mean()),
         "calibration EER": (calibration.eer.fmr + calibration.eer.fnmr) / 2,

@@ -18,6 +18,7 @@ from rich.table import Table
 from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.explanation.figures.explanation import AGAINST_COLOUR, FOR_COLOUR, decision_title
 from xfr_plugin.explanation.figures.lettering import as_written
+from xfr_plugin.explanation.words import component_name
 from xfr_plugin.faces.regions import RegionMap
 
 if TYPE_CHECKING:  # Zennit is slow to import
@@ -162,7 +163,7 @@ def _centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
 
 
 def _spoken(name: str) -> str:
-    return name.replace("_", " ")
+    return component_name(name)
 
 
 def _write_csv(matches: RegionMatches, path: Path) -> None:

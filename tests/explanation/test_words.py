@@ -1,0 +1,133 @@
+"""The words of an explanation: nothing is claimed that was not measured, and doubt comes first."""
+
+from __future__ import annotations
+
+import pytest
+
+from xfr_plugin import Verification
+from xfr_plugin.explanation.explanation import RegionEvidence
+from xfr_plugin.explanation.faithfulness import Faithfulness, Verdict, verdict_of
+from xfr_plugin.explanation.words import (
+    COMPONENTS,
+    component_name,
+    components,
+    sentences,
+    share_of_area,
+    strength_in_words,
+)
+from xfr_plugin.faces import template_regions
+from xfr_plugin.recognition import Provenance
+from xfr_plugin.recognition.strength import LlrSupport, Strength
+
+SUPPORT = LlrSupport(
+    lower_bound=-1.5, upper_bound=4.0, people=100, pairs=(50, 4950), covariance=(4.0, -1.0, 0.5)
+)
+
+
+def decision(score: float = 0.5, strength: Strength | None = None) -> Verification:
+    return Verification(
+        score=score, threshold=0.3, threshold_source="given", recognizer="r", provenance=Provenance(),
+        strength=strength,
+    )  # fmt: skip
+
+
+def row(region: str, evidence: float, error: float | None = None, pixels: int = 100) -> RegionEvidence:
+    return RegionEvidence(
+        region=region, pixels=pixels, evidence=evidence, similar=max(evidence, 0.0), dissimilar=max(-evidence, 0.0),
+        error=error,
+    )  # fmt: skip
+
+
+def said(*rows: RegionEvidence, score: float = 0.5, check: Faithfulness | None = None) -> str:
+    return " ".join(sentences(decision(score), (rows, rows), (), (), check))
+
+
+def checked(statistic: float | None) -> Faithfulness:
+    verdict: Verdict = verdict_of(statistic)
+    return Faithfulness(verdict=verdict, statistic=statistic, rows=(), rule="", seed=0, forwards=0)
+
+
+def test_every_region_has_a_plain_name() -> None:
+    assert set(template_regions().names) <= COMPONENTS.keys()
+    assert component_name("left_brow") == "left eyebrow"
+    assert component_name("third_eye") == "third eye"
+
+
+def test_only_what_exceeds_twice_its_error_is_named() -> None:
+    words = said(row("nose", 5, 1), row("mouth", 4, 2.1), row("chin", -3, 0.5))
+    assert "most for a match: nose (+42 ± 8 %); most against: chin and jaw (−25 ± 4 %)" in words
+    assert "mouth" not in words
+    assert "nothing clear" in said(row("nose", 5, 4), row("mouth", -5, 4))
+
+
+def test_unknown_errors_are_said() -> None:
+    assert "nobody knows how sure" in said(row("nose", 5), row("mouth", -5))
+    assert "nobody knows how sure" not in said(row("nose", 5, 1))
+
+
+@pytest.mark.parametrize("region", ["outside", "hair", "background"])
+def test_hair_and_background_never_argue_as_the_face(region: str) -> None:
+    words = said(row(region, 9, 1), row("nose", 3, 0.1))
+    assert "most for a match: nose" in words
+    assert f"Not of the face: {component_name(region)} +75 ± 8 %" in words
+    assert "Most of the evidence in the probe is not of the face" in words
+
+
+def test_doubt_comes_first() -> None:
+    rows = row("nose", 5, 1), row("mouth", -5, 1)
+    assert said(*rows, check=checked(-3.0)).startswith(
+        "Do not rely on these maps: the check contradicts them."
+    )
+    assert said(*rows, check=checked(0.5)).startswith("Do not rely on these maps")
+    assert said(*rows, check=checked(None)).startswith("Do not rely on these maps")
+    assert said(*rows, check=checked(3.0)).startswith(
+        "Match: the score 0.500 is 0.200 above the threshold 0.300"
+    )
+    assert "were not tested" in said(*rows)
+
+
+def test_poor_photographs_are_no_two_people() -> None:
+    lines = sentences(decision(0.1), (None, None), ("probe: the face is blurred",), ("m: caveat",))
+    assert lines[0].startswith("No match")
+    assert "Read with care: probe: the face is blurred." in lines
+    assert any("no match does not say two people" in line for line in lines)
+    assert "m: caveat." in lines
+    assert lines[-1].startswith("This shows what moves the score")
+
+
+def test_turned_faces_are_named() -> None:
+    turned = said(row("right_cheek", 5, 1, pixels=10), row("left_cheek", 5, 1, pixels=90))
+    assert "The probe is turned: its right cheek covers 10 % of the picture, the other 90 %" in turned
+    assert "turned" not in said(row("right_cheek", 5, 1, pixels=40), row("left_cheek", 5, 1, pixels=60))
+
+
+def test_an_empty_map_has_nothing_to_explain() -> None:
+    assert "nothing to explain in the probe" in said(row("nose", 0.0), row("mouth", 0.0))
+
+
+def test_shares_of_area_are_never_nothing_of_something() -> None:
+    assert [share_of_area(value) for value in (0, 0.04, 0.44, 12.3)] == [
+        "not seen",
+        "< 0.1 %",
+        "0.4 %",
+        "12 %",
+    ]
+    assert [part.area for part in components((row("nose", 1, pixels=1), row("mouth", 1, pixels=3)))] == [
+        25,
+        75,
+    ]
+
+
+def test_ratios_are_bounded_and_have_the_words_of_their_band() -> None:
+    def words(llr: float, score: float = 0.5) -> str:
+        return strength_in_words(SUPPORT.strength(score, llr, "toy"))
+
+    assert "at least 10,000 times as likely for one person as for two" in words(30.0)
+    assert words(30.0).endswith("very strong support for one person.")
+    assert "32 times as likely for two people as for one" in words(-30.0)
+    assert words(-30.0).endswith("moderate support for two people.")
+    assert words(0.1).endswith("no support either way.")
+    found = SUPPORT.strength(0.5, 2.0, "toy")
+    assert found.low < found.log10_lr < found.high
+    assert not found.at_bound
+    assert found.high - found.log10_lr == pytest.approx(1.959964 * 0.5**0.5 / 2.302585, rel=1e-3)
