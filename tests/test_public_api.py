@@ -13,6 +13,7 @@ from xfr_plugin import attr, errors
 MODULES = [
     "asgi",
     "attr",
+    "bulk",
     "channels",
     "evaluation",
     "faces",
@@ -27,6 +28,7 @@ MODULES = [
 
 def test_top_level_names() -> None:
     assert set(xfr_plugin.__all__) == {
+        "BatchResults",
         "Comparison",
         "DEFAULT_RECOGNIZER",
         "Explanation",
@@ -39,6 +41,7 @@ def test_top_level_names() -> None:
         "Verification",
         "XfrError",
         "__version__",
+        "batch",
         "check_faithfulness",
         "compare",
         "errors",
