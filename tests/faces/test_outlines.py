@@ -21,7 +21,7 @@ from xfr_plugin.faces.outlines import (
     load_outline_finder,
     save_outline_finder,
 )
-from xfr_plugin.faces.regions import MESH_FEATURES
+from xfr_plugin.faces.regions import MESH_FEATURES, mesh_regions
 from xfr_plugin.training.faces_data import FaceSet, find_faces, read_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
 
@@ -199,6 +199,16 @@ def test_points_go_back_to_where_they_came_from(size: tuple[int, int]) -> None:
 def test_other_inputs_are_refused(images: torch.Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_regions(images)
+
+
+@pytest.mark.parametrize("size", [(112, 112), (160, 120)])
+def test_the_mean_face_lies_on_the_template(size: tuple[int, int]) -> None:
+    outliner = load_outline_finder()
+    points = outliner.template_points(size)
+    assert points.shape == (outliner.network.points, 2)
+    drawn, ours = mesh_regions(points, outliner.features, size), template_regions(size)
+    for name in ("nose", "mouth", "right_eye", "left_eye"):
+        assert (drawn.mask(name) & ours.mask(name)).sum() > 0.85 * drawn.areas()[name]
 
 
 def test_no_images_have_no_regions() -> None:

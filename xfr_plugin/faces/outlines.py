@@ -111,6 +111,10 @@ class Outliner:
         """Greatest distance of a plausible shape from the mean."""
         return float(self.network.reach)
 
+    def template_points(self, size: tuple[int, int] = (112, 112)) -> NDArray[np.float64]:
+        """The mean face's outline points on crops of `size`, K×2, numbered as those of each face."""
+        return from_frame(self.network.mean.double().cpu(), size).numpy()
+
     def _network_on(self, device: torch.device) -> OutlineFinder:
         """The network, or a copy on another device: this one stays where it is."""
         if self.network.mean.device == device:
