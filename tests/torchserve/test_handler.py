@@ -104,7 +104,7 @@ def test_each_item_has_its_own_endpoint_status_and_body(handler: Any, tmp_path: 
     seen = {(name, kind) for name, _, kind in made.metrics.seen}
     assert ("XfrBatches", "Kind:4") in seen
     assert ("XfrErrors", "Kind:not_an_image") in seen
-    assert ("XfrExplanations", "Kind:amortised") in seen
+    assert ("XfrExplanations", "Kind:leave_one_out") in seen
     assert ("XfrStageTime", "Kind:embed") in seen
 
 
