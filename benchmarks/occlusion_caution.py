@@ -24,6 +24,8 @@ from scipy.stats import binomtest
 from xfr_plugin.errors import XfrError
 from xfr_plugin.evaluation.occluders.kinds import OCCLUDERS, occlude
 from xfr_plugin.explanation.occlusion import covered_parts
+from xfr_plugin.explanation.quality import SMOOTHEST
+from xfr_plugin.explanation.quality import measure as measure_quality
 from xfr_plugin.faces import load_photo, prepare_face
 from xfr_plugin.faces.alignment import template
 from xfr_plugin.faces.folder import in_split
@@ -96,7 +98,7 @@ def aligned(folder: Path, people: list[str]) -> Iterator[Face]:
 
 
 def row(name: str, faces: list[Face]) -> None:
-    found = [covered_parts(face) for face in faces]
+    found = [covered_parts(face) if measure_quality(face)[2] >= SMOOTHEST else () for face in faces]
     hits = sum(bool(parts) for parts in found)
     interval = binomtest(hits, len(found)).proportion_ci(method="wilson")
     parts = " | ".join(f"{np.mean([part in one for one in found]):.1%}" for part in ("eyes", "mouth"))

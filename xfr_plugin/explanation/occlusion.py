@@ -29,6 +29,7 @@ PARTS: dict[str, tuple[slice, slice]] = {
 """Part → its cells, rows and columns of 14×14."""
 
 _SIZE, _CELL, _BINS = (112, 112), 8, 8
+_SMALLEST = 64
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -78,7 +79,9 @@ def load_appearance() -> Appearance:
 
 
 def covered_parts(face: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Parts of an aligned face H×W×3 that may be covered."""
+    """Parts of an aligned face H×W×3 that may be covered; none, if the crop is too small to tell."""
+    if min(face.shape[:2]) < _SMALLEST:
+        return ()
     model = load_appearance()
     odd = model.oddities(describe(face))
     return tuple(part for part in PARTS if odd[part] > model.limits[part])

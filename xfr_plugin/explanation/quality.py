@@ -110,10 +110,17 @@ def face_cautions(name: Side, face: AlignedFace) -> list[Caution]:
         if value < least:
             message = f"the face is {word}: {value:.0f} grey levels, fewer than in 199 of 200 photographs"
             found.append(Caution("low_quality", message, name))
-    for part in covered_parts(face.image):
-        message = f"the {part} may be covered: fewer than 1 of 100 photographs look so odd there"
+    covered = covered_parts(face.image) if sharpness >= SMOOTHEST else ()  # what is blurred looks odd, too
+    for part in () if covered and _lies_elsewhere(face) else covered:
+        message = f"the {part} may be covered: about 1 of 100 photographs look so odd there"
         found.append(Caution("occluded", message, name))
     return found
+
+
+def _lies_elsewhere(face: AlignedFace) -> bool:
+    """Whether it is a crop whose face is not where one looks for eyes and mouth."""
+    distance = misalignment(face.image) if face.detected is None else None
+    return distance is not None and distance > MISALIGNED
 
 
 def decision_cautions(decision: Verification, recognizer: Recognizer) -> list[Caution]:
