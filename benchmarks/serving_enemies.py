@@ -15,8 +15,10 @@ import http.client
 import io
 import json
 import random
+import signal
 import socket
 import struct
+import sys
 import threading
 import time
 import zlib
@@ -329,6 +331,7 @@ def main() -> None:
     parser.add_argument("--kill-every", type=float, default=60.0, help="seconds, about")
     parser.add_argument("--hostile", type=int, default=10_000, help="requests; 0 leaves them out")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and stop the server first
     torch.set_num_threads(1)
     asked = questions(options.data, 60, ExplanationService())
     print(f"{psutil.cpu_count()} CPUs, load {psutil.getloadavg()[0]:.1f} before", flush=True)

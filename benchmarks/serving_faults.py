@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -213,6 +215,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--engine", nargs="+", default=["torchserve", "fastapi"])
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and stop the server first
     asked = questions(options.data, 60, ExplanationService())
     print("| fault | requests | answered, all right | other outcomes | last of these | what happened |")
     print("|---|---|---|---|---|---|")

@@ -326,6 +326,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the requests")
     parser.add_argument("--set", nargs="*", default=[], help="entries of config.properties, name=value")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and stop the server first
     torch.set_num_threads(1)
     workers = Workers(
         workers=options.workers, batch_size=options.batch_size, batch_delay_ms=options.batch_delay
