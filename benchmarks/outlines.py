@@ -201,7 +201,7 @@ def feature_errors(
     """Distances in pixels of 112 of the points of each feature from the mesh's, as labelled; of any finder."""
     offset = torch.tensor(outliner.label_offset, dtype=torch.float64)
     with torch.no_grad():
-        sketches = [outliner.network(to_frame(part.float() / 255)).points for part in images.split(_CHUNK)]
+        sketches = [outliner.sketch(to_frame(part.float() / 255)).points for part in images.split(_CHUNK)]
     found = (torch.cat(sketches).double() + offset).numpy()
     return {
         name: point_errors(np.linalg.norm(found[:, numbers] - points[:, features[name]], axis=2))
@@ -262,7 +262,7 @@ def times(outliner: Outliner, images: Tensor, features: dict[str, list[int]]) ->
     return {
         "one face": median(lambda: outliner(face), 60),
         "a face of 32": median(lambda: outliner(batch), 8, len(batch)),
-        "of that, the network": median(lambda: outliner.network(to_frame(batch)), 20, len(batch)),
+        "of that, the network": median(lambda: outliner.sketch(to_frame(batch)), 20, len(batch)),
         "of that, drawing": median(lambda: mesh_regions(mesh, features), 60),
     }
 

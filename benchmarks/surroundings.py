@@ -84,7 +84,7 @@ def outlined(image: NDArray[np.uint8]) -> RegionMap:
     """The face's own outlines, and by place alone what lies around."""
     outliner = load_outline_finder()
     frame = to_frame(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
-    points = from_frame(outliner.network(frame).points.double(), (112, 112))
+    points = from_frame(outliner.sketch(frame).points.double(), (112, 112))
     return mesh_regions(points[0].numpy(), outliner.features)
 
 

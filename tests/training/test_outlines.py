@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.landmark_network import sample_crops
-from xfr_plugin.faces.outline_network import OutlineFinder
+from xfr_plugin.faces.outline_network import OutlineFinder, mirror_order
 from xfr_plugin.faces.outlines import load_outline_finder, save_outline_finder
 from xfr_plugin.training.engine import step_generator, train
 from xfr_plugin.training.manifest import build_manifest, read_manifest
@@ -27,7 +27,7 @@ from xfr_plugin.training.outlines import (
     train_outlines,
     unmoved_frames,
 )
-from xfr_plugin.training.outlines_data import mirror_order, read_outlines, shape_model
+from xfr_plugin.training.outlines_data import read_outlines, shape_model
 
 PEOPLE = 24
 # centre and half axes of each feature on the 112×112 crop; those of the left side are mirrored

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+from xfr_plugin.errors import InputError
 from xfr_plugin.faces.landmark_network import convolution, standardised
 
-__all__ = ["FRAME_SIDE", "OutlineFinder", "Sketch", "from_frame", "to_frame"]
+__all__ = ["FRAME_SIDE", "OutlineFinder", "Sketch", "from_frame", "mirror_order", "to_frame"]
 
 FRAME_SIDE = 112
 """Side of the frame in which points are given, in pixels."""
 
+_LOPSIDED = 6.0
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -100,6 +102,26 @@ def from_frame(points: Tensor, size: tuple[int, int]) -> Tensor:
     """Move points from the frame to the crops of `size` (height, width) that `to_frame` was given."""
     placed = (points + 0.5) * (size[0] / FRAME_SIDE) - 0.5
     return placed + placed.new_tensor([_margin(size), 0])
+
+
+def mirror_order(points: Tensor) -> Tensor:
+    """Which point each becomes in a mirror: `mirrored[:, order]` are the points of the mirror image.
+
+    Found on the mean of `points` (N×K×2): pairs of points whose mirror images lie closest together.
+
+    Raises:
+        InputError: the points do not fall into pairs.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    mean = points.double().mean(0).numpy()
+    mirrored = mean * [-1, 1] + [2 * mean[:, 0].mean(), 0]
+    distances = cdist(mean, mirrored)
+    points, order = linear_sum_assignment(distances)
+    if (order[order] != points).any() or distances[points, order].max() > _LOPSIDED:
+        raise InputError("the outlines of the right and the left side do not mirror each other")
+    return torch.from_numpy(order)
 
 
 def _margin(size: tuple[int, int]) -> int:

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,14 @@ from torch import Tensor
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
-from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, from_frame, to_frame
+from xfr_plugin.faces.outline_network import (
+    FRAME_SIDE,
+    OutlineFinder,
+    Sketch,
+    from_frame,
+    mirror_order,
+    to_frame,
+)
 from xfr_plugin.faces.regions import MESH_FEATURES, RegionMap, mesh_regions, template_regions
 from xfr_plugin.faces.surroundings import with_surroundings
 
@@ -90,7 +97,7 @@ class Outliner:
         offset = torch.tensor(self.label_offset if as_labelled else (0.0, 0.0), dtype=torch.float64)
         found: list[FaceOutlines] = []
         for chunk in faces.split(_BATCH) if len(faces) else ():
-            sketch = self._network_on(chunk.device)(to_frame(chunk))
+            sketch = self.sketch(to_frame(chunk))
             plausible = (sketch.logits > 0) & (sketch.distances <= sketch.distances.new_tensor(self.reach))
             values = (
                 from_frame(sketch.points.double().cpu() + offset, size).numpy(),
@@ -114,6 +121,19 @@ class Outliner:
     def template_points(self, size: tuple[int, int] = (112, 112)) -> NDArray[np.float64]:
         """The mean face's outline points on crops of `size`, K×2, numbered as those of each face."""
         return from_frame(self.network.mean.double().cpu(), size).numpy()
+
+    def sketch(self, frames: Tensor) -> Sketch:
+        """What the network draws of faces and of their mirror images, on average."""
+        network = self._network_on(frames.device)
+        own, mirrored = zip(*(v.chunk(2) for v in network(torch.cat([frames, frames.flip(3)]))), strict=True)
+        points = mirrored[0][:, self._mirror] * frames.new_tensor([-1, 1]) + frames.new_tensor(
+            [FRAME_SIDE - 1, 0]
+        )
+        return Sketch(*((a + b) / 2 for a, b in zip(own, (points, *mirrored[1:]), strict=True)))
+
+    @cached_property
+    def _mirror(self) -> Tensor:
+        return mirror_order(self.network.mean[None])
 
     def _network_on(self, device: torch.device) -> OutlineFinder:
         """The network, or a copy on another device: this one stays where it is."""

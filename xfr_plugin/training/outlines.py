@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from xfr_plugin.faces.landmark_network import BOX_MARGIN, box_frames, sample_crops, to_crop
-from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, Sketch
+from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, Sketch, mirror_order
 from xfr_plugin.faces.outlines import load_outline_finder, save_outline_finder
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.swaps.blending import blend
@@ -28,7 +28,7 @@ from xfr_plugin.training.engine import Outcome, Task, step_generator, train
 from xfr_plugin.training.faces_data import all_files, find_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
 from xfr_plugin.training.outline_noise import wobbled
-from xfr_plugin.training.outlines_data import OutlineSet, mirror_order, read_outlines, shape_model
+from xfr_plugin.training.outlines_data import OutlineSet, read_outlines, shape_model
 from xfr_plugin.training.outlines_start import start_from
 
 __all__ = ["OutlinesConfig", "OutlinesTask", "face_frames", "misplaced_frames", "planted", "train_outlines"]

@@ -17,10 +17,9 @@ from xfr_plugin.faces.regions import MESH_FEATURES, mesh_regions
 from xfr_plugin.swaps.regions import region_index
 from xfr_plugin.training.faces_data import read_faces
 
-__all__ = ["OutlineSet", "Outlines", "mirror_order", "read_outlines", "shape_model"]
+__all__ = ["OutlineSet", "Outlines", "read_outlines", "shape_model"]
 
 _CHUNK = 256
-_LOPSIDED = 6.0
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -100,26 +99,6 @@ def read_outlines(root: Path) -> Outlines:
     with np.load(meshes, allow_pickle=False) as stored:
         points = (stored["mesh_u8"][:, used].astype(np.float32) / 1.5) - 32
         return Outlines(dict(zip(map(str, stored["files"]), points, strict=True)), features)
-
-
-def mirror_order(points: Tensor) -> Tensor:
-    """Which point each becomes in a mirror: `mirrored[:, order]` are the points of the mirror image.
-
-    Found on the mean of `points` (N×K×2): pairs of points whose mirror images lie closest together.
-
-    Raises:
-        InputError: the points do not fall into pairs.
-    """
-    from scipy.optimize import linear_sum_assignment
-    from scipy.spatial.distance import cdist
-
-    mean = points.double().mean(0).numpy()
-    mirrored = mean * [-1, 1] + [2 * mean[:, 0].mean(), 0]
-    distances = cdist(mean, mirrored)
-    points, order = linear_sum_assignment(distances)
-    if (order[order] != points).any() or distances[points, order].max() > _LOPSIDED:
-        raise InputError("the outlines of the right and the left side do not mirror each other")
-    return torch.from_numpy(order)
 
 
 def shape_model(shapes: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
