@@ -29,6 +29,7 @@ def bilrp_command(
     a: PhotoA,
     b: PhotoB,
     out: OutOption = DEFAULT_OUT,
+    by: Annotated[str, typer.Option(help="`bilrp`, or `shapley` for any recognizer.")] = "bilrp",
     composite: Annotated[str, typer.Option(help="Rules: `auto`, or a composite's name.")] = "auto",
     recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
     architecture: ArchitectureOption = None,
@@ -37,7 +38,7 @@ def bilrp_command(
     alignment: AlignmentOption = "auto",
     device: DeviceOption = "cpu",
 ) -> None:
-    """Show which regions of two faces matched, by BiLRP: lines between the faces, and a table."""
+    """Show which regions of two faces matched, by BiLRP or Shapley values: lines between the faces, and a table."""
     from xfr_plugin.explanation.figures.matches import matches_table, write_matches
     from xfr_plugin.explanation.matches import match_regions
     from xfr_plugin.recognition import load_recognizer
@@ -46,6 +47,7 @@ def bilrp_command(
         a,
         b,
         recognizer=load_recognizer(recognizer, architecture=architecture, device=device),
+        by=by,  # type: ignore[arg-type]  # checked there
         composite=composite,
         threshold=threshold,
         fmr=fmr,

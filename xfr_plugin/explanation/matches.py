@@ -1,9 +1,9 @@
-"""One call from two photos to the relevance of every pair of their regions."""
+"""One call from two photos to what every pair of their regions brings to the score, by BiLRP or by Shapley values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.base.equality import ArraysCompared
-from xfr_plugin.explanation.pipeline import RecognizerSource, open_pair, open_recognizer
+from xfr_plugin.base.options import checked_choice
+from xfr_plugin.explanation.pipeline import FacePair, RecognizerSource, open_pair, open_recognizer
 from xfr_plugin.explanation.verification import Verification, choose_threshold
 from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, template_regions
 from xfr_plugin.lrp.attributors import unit_embeddings
@@ -37,14 +38,15 @@ class RegionMatches(ArraysCompared):
         images: aligned probe and reference, H×W×3, 0…255.
         regions: of both faces, P.
         relevance: P×P; entry (i, j) is what region i of the probe and region j of the reference add to the score
-            together. The entries sum to the score. From channel maps normalised to 1, see `BiLRP`.
-        specific: P×P, the part of `relevance` that a distribution common to all channels does not explain. Rows and
-            columns sum to 0.
+            together. By BiLRP the entries sum to the score, from channel maps normalised to 1, see `BiLRP`; by
+            Shapley values to what `attr.interactions` says.
+        specific: P×P, the part of `relevance` that a distribution common to all channels does not explain; rows and
+            columns sum to 0. Shapley values have no such part: the same as `relevance`.
         self_match: strongest entry of `specific` inside the face when each face is matched with itself, mean of both:
             the measure of how strong a match between regions can be.
         conserved: sum of the relevance that reaches the pixels without that normalisation; what is missing to the
-            score was absorbed by biases or lost by rules.
-        composite: name of the rules.
+            score was absorbed by biases or lost by rules. By Shapley values the sum of the entries.
+        composite: name of the rules; `shapley` by Shapley values.
         notes: what may make the answer less reliable, in words.
     """
 
@@ -90,6 +92,7 @@ def match_regions(
     photo_b: PhotoSource,
     *,
     recognizer: RecognizerSource,
+    by: Literal["bilrp", "shapley"] = "bilrp",
     composite: str = "auto",
     threshold: float | None = None,
     fmr: float | None = None,
@@ -98,19 +101,23 @@ def match_regions(
     faces: tuple[int, int] = (0, 0),
     device: str | torch.device | None = None,
 ) -> RegionMatches:
-    """Decide whether two photos show the same person, and show which regions matched, by BiLRP.
+    """Decide whether two photos show the same person, and show which regions matched.
 
     Args:
+        by: `bilrp` needs a network whose layers have rules; `shapley` takes any that gives embeddings, a black box
+            included, removes each face's own regions in some hundred coalitions, and takes about 1000 passes.
         photo_a, photo_b, recognizer, threshold, fmr, detector, alignment, faces, device: see `verify`.
-        composite: see `lrp.choice.composite_for`.
+        composite: of `bilrp`, see `lrp.choice.composite_for`.
 
     Raises:
-        InputError: the network has no rules; for other errors, and warnings, see `verify`.
+        InputError: the network has no rules, or gives no embeddings; for other errors, and warnings, see `verify`.
     """
     model = open_recognizer(recognizer, device)
     chosen = choose_threshold(model, threshold, fmr)
     pair = open_pair(model, (photo_a, photo_b), faces, detector, alignment, chosen)
     regions = template_regions(model.input_size)
+    if checked_choice("by", by, "bilrp", "shapley") == "shapley":
+        return _by_shapley(model, pair, regions)
     pooled, units = _pooled(model, pair.images, regions, composite)
     normalized = normalized_factors(pooled, units)
     specific = specific_factors(normalized, units)
@@ -125,6 +132,31 @@ def match_regions(
         self_match=float(itself.amax(dim=(1, 2)).mean()),
         conserved=float(_matrix(pooled).sum()),
         composite=AUTO_COMPOSITE if composite == "auto" else composite,
+        notes=pair.notes(),
+    )
+
+
+def _by_shapley(recognizer: Recognizer, pair: FacePair, regions: RegionMap) -> RegionMatches:
+    """The same by Shapley values; each face's match with itself is its effects with other donors."""
+    from xfr_plugin.attr import PairShapley, interactions, region_effects  # Captum is slow to import
+
+    game = PairShapley(recognizer, threshold=0.0, players="regions", donors=1)
+    probe, reference = region_effects(game, pair.images)
+    others = region_effects(game, pair.images, donors_from=game.donors)
+    matrix: NDArray[np.float64] = interactions(probe, others[1]).double().cpu().numpy()
+    of_face = list(regions.of_face)
+    itself = [
+        interactions(*both)[of_face][:, of_face] for both in zip((probe, reference), others, strict=True)
+    ]
+    return RegionMatches(
+        verification=pair.verification,
+        images=pair.pixels,
+        regions=regions,
+        relevance=matrix,
+        specific=matrix,
+        self_match=float(sum(own.max() for own in itself)) / 2,
+        conserved=float(matrix.sum()),
+        composite="shapley",
         notes=pair.notes(),
     )
 

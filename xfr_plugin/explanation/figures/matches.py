@@ -47,7 +47,7 @@ def strongest_matches(matches: RegionMatches, count: int = _LINES) -> list[tuple
 
 def matches_table(matches: RegionMatches, count: int = _LINES) -> Table:
     """The strongest pairs of regions, for a terminal; in hundredths of the score's scale."""
-    table = Table("probe", "reference", "specific × 100", "all × 100", title="regions that matched (BiLRP)")
+    table = Table("probe", "reference", "specific × 100", "all × 100", title="regions that matched")
     for column in table.columns[2:]:
         column.justify = "right"
     for probe, reference, specific, relevance in strongest_matches(matches, count):
@@ -137,11 +137,14 @@ def _draw_matrix(figure: Figure, axes: Axes, matches: RegionMatches) -> None:
             axes.text(
                 float(j), float(i), f"{values[i, j]:+.2f}", ha="center", va="center", fontsize=6.5, color=ink
             )
-    axes.set_title("What each pair of regions adds to the score, beyond the common part (× 100)", fontsize=10)
+    beyond = "" if matches.composite == "shapley" else ", beyond the common part"
+    axes.set_title(f"What each pair of regions adds to the score{beyond} (× 100)", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
 
 
 def _caption(matches: RegionMatches) -> str:
+    if matches.composite == "shapley":
+        return _shapley_caption(matches)
     total = np.abs(matches.relevance).sum()
     share = np.abs(matches.specific).sum() / total if total > 0 else 0.0
     notes = "".join(f"; {note}" for note in matches.notes)
@@ -154,6 +157,18 @@ def _caption(matches: RegionMatches) -> str:
         f"colour stand for the strongest pair when a face is matched with itself "
         f"({100 * matches.self_match:.2f} hundredths). They show the model's arithmetic, and do not prove a "
         f"resemblance{notes}. Left and right are the subject's"
+    )
+
+
+def _shapley_caption(matches: RegionMatches) -> str:
+    notes = "".join(f"; {note}" for note in matches.notes)
+    return (
+        f"Shapley interactions, recognizer {matches.verification.recognizer}: what a region of the probe brings to "
+        f"the score together with a region of the reference, the others being there or those of faces of nobody. "
+        f"They sum to {matches.conserved:+.3f} of the score {matches.verification.score:+.3f}. Lines: the "
+        f"{_LINES} strongest pairs inside the face; full width and colour stand for the strongest pair when a face "
+        f"is matched with itself ({100 * matches.self_match:.2f} hundredths). They say what this recognizer does, "
+        f"and do not prove a resemblance{notes}. Left and right are the subject's"
     )
 
 
