@@ -34,7 +34,7 @@ from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.training.appearance import fit_appearance
 
 Face = NDArray[np.uint8]
-HIDDEN = {"eyes": ("right_eye", "left_eye"), "mouth": ("mouth",)}
+HIDDEN = ("right_eye", "left_eye", "mouth")
 
 
 def main() -> None:
@@ -82,12 +82,10 @@ def measure(faces: Path, count: int) -> None:
             occlude(face / 255, template(), kind, np.random.default_rng([number, len(kind)]))
             for number, face in enumerate(chosen)
         ]
-        hides = [
-            any(one.covered[template_regions().mask(*names)].mean() > 0.5 for names in HIDDEN.values())
-            for one in drawn
-        ]
+        masks = [template_regions().mask(name) for name in HIDDEN]
+        hides = [any(one.covered[mask].mean() > 0.5 for mask in masks) for one in drawn]
         images = [np.rint(one.image * 255).astype(np.uint8) for one in drawn]
-        row(f"{kind}; hides eyes or mouth in {np.mean(hides):.0%}", images)
+        row(f"{kind}; hides half of an eye or the mouth in {np.mean(hides):.0%}", images)
 
 
 def aligned(folder: Path, people: list[str]) -> Iterator[Face]:
