@@ -12,6 +12,7 @@ from xfr_plugin import attr, errors
 
 MODULES = [
     "attr",
+    "bulk",
     "channels",
     "evaluation",
     "faces",
@@ -26,6 +27,7 @@ MODULES = [
 
 def test_top_level_names() -> None:
     assert set(xfr_plugin.__all__) == {
+        "BatchResults",
         "Comparison",
         "DEFAULT_RECOGNIZER",
         "Explanation",
@@ -38,6 +40,7 @@ def test_top_level_names() -> None:
         "Verification",
         "XfrError",
         "__version__",
+        "batch",
         "check_faithfulness",
         "compare",
         "errors",

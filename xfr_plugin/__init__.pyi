@@ -6,6 +6,8 @@ is used are in `xfr_plugin.attr`.
 
 from . import errors
 from ._version import __version__
+from .bulk.api import batch
+from .bulk.results import BatchResults
 from .errors import FaceWarning, XfrError
 from .explanation.api import DEFAULT_RECOGNIZER, explain, verify
 from .explanation.comparison import Comparison, MethodResult, compare
@@ -16,6 +18,7 @@ from .recognition import Recognizer, list_recognizers, load_recognizer
 
 __all__ = [
     "DEFAULT_RECOGNIZER",
+    "BatchResults",
     "Comparison",
     "Explanation",
     "FaceExplanation",
@@ -27,6 +30,7 @@ __all__ = [
     "Verification",
     "XfrError",
     "__version__",
+    "batch",
     "check_faithfulness",
     "compare",
     "errors",

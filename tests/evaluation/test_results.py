@@ -14,7 +14,7 @@ from helpers.evaluation_faces import PEOPLE, judge, pair_list, small_recognizer,
 from typer.testing import CliRunner
 
 from xfr_plugin.base.text import code_span, markdown_text
-from xfr_plugin.cli.evaluate import duration
+from xfr_plugin.cli.progress import duration
 from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import MapProtocol, PlantedPlan, Results, read_pair_list, write_plantings

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
-from xfr_plugin.cli.codes import EXIT_STOPPED, Ended
 from xfr_plugin.cli.options import (
     ArchitectureOption,
     DeviceOption,
@@ -23,11 +19,9 @@ from xfr_plugin.cli.options import (
     names,
     options_by_method,
 )
-from xfr_plugin.cli.output import print_lines, terminal, working
+from xfr_plugin.cli.output import print_lines, working
+from xfr_plugin.cli.progress import progress_bar
 from xfr_plugin.errors import InputError
-
-if TYPE_CHECKING:
-    from xfr_plugin.evaluation.engine import Step
 
 app = typer.Typer()
 
@@ -36,7 +30,7 @@ Split: TypeAlias = Literal["dev", "test", "all"]
 _SPLITS: dict[str, Split] = {"select": "dev", "report": "test", "dev": "dev", "test": "test", "all": "all"}
 """By their old names, and by those of now."""
 
-_EVERY = 50
+_STOPPED = "stopped; nothing is lost: the same command goes on from here, --only-report shows what is there"
 
 
 @app.command(
@@ -115,7 +109,7 @@ def evaluate_command(
         controls=controls,
         seed=seed,
     )
-    with _progress(not only_report) as progress:
+    with progress_bar(not only_report, _STOPPED) as show:
         results = evaluate(
             faces,
             pairs,
@@ -134,52 +128,13 @@ def evaluate_command(
             keep_maps=keep_maps,
             retry_failed=retry_failed,
             only_report=only_report,
-            progress=progress,
+            progress=lambda step: show(*step),
         )
     with working("tables and plots"):
         written = results.save(out)
     print_lines(*map(str, written))
     if results.failures:
         print_lines(f"{len(results.failures)} judgements could not be made: see {out / 'failures.csv'}")
-
-
-@contextmanager
-def _progress(is_shown: bool) -> Iterator[Callable[[Step], None] | None]:
-    """A bar where somebody looks, a line now and then elsewhere; an interrupted run says how to go on."""
-    console = terminal(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        console=console,
-        disable=not is_shown or not console.is_terminal,
-    )
-    task = bar.add_task("starting", total=None, left="")
-
-    def show(step: Step) -> None:
-        left = "" if step.remaining is None else f"about {duration(step.remaining)} left"
-        bar.update(task, description=step.method, completed=step.done, total=step.total, left=left)
-        if not console.is_terminal and (step.done % _EVERY == 0 or step.done == step.total):
-            console.print(f"{step.done} of {step.total} {left}")
-
-    try:
-        with bar:
-            yield show if is_shown else None
-    except KeyboardInterrupt as interrupt:
-        console.print(
-            "stopped; nothing is lost: the same command goes on from here, --only-report shows what is there"
-        )
-        raise Ended(EXIT_STOPPED) from interrupt
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 40 s, 12 min, 3 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.table import Column, Table
@@ -11,11 +11,19 @@ from rich.text import Text
 
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.text import printable
+from xfr_plugin.bulk.summary import RegionRow
 from xfr_plugin.explanation.comparison import Comparison, MethodResult
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence, net_shares
 from xfr_plugin.explanation.faithfulness import Faithfulness
 
-__all__ = ["comparison_table", "faithfulness_table", "method_card", "methods_table", "region_table"]
+__all__ = [
+    "comparison_table",
+    "faithfulness_table",
+    "method_card",
+    "methods_table",
+    "region_table",
+    "summary_table",
+]
 
 
 def methods_table(methods: Iterable[Method]) -> Table:
@@ -64,6 +72,26 @@ def region_table(explanation: Explanation) -> Table:
     table.add_section()
     table.add_row("total", *(f"{_total(side):+.4f}" for side in sides))
     return table
+
+
+def summary_table(rows: Sequence[RegionRow]) -> Table:
+    """Mean net evidence of each region in each group of pairs, with its interval."""
+    groups = list(dict.fromkeys((row.by, row.group, row.pairs) for row in rows))
+    table = Table("region", title=f"net evidence, % of all in the pair ({rows[0].method})")
+    for by, group, pairs in groups:
+        kind = "" if group in ("all", "match", "no match") else f"{by} "
+        table.add_column(f"{kind}{group}\n{pairs} pairs", justify="right")
+    for region in dict.fromkeys(row.region for row in rows):
+        own = {(row.by, row.group): row for row in rows if row.region == region}
+        cells = (own[by, group] for by, group, _ in groups)
+        table.add_row(region.replace("_", " "), *map(_with_interval, cells))
+    return table
+
+
+def _with_interval(row: RegionRow) -> str:
+    if row.low is None or row.high is None:
+        return f"{row.share:+.1f}"
+    return f"{row.share:+.1f} ({row.low:+.1f} … {row.high:+.1f})"
 
 
 def faithfulness_table(found: Faithfulness) -> Table:

@@ -14,6 +14,7 @@ from xfr_plugin._version import __version__
 from xfr_plugin.cli import (
     align,
     atlas,
+    batch,
     bilrp,
     compare,
     demo,
@@ -60,7 +61,7 @@ app = typer.Typer(
 )
 for _module in (verify, explain, compare, bilrp, methods, recognizers, download, reconstruct, atlas):
     app.add_typer(_module.app)
-for _module in (align, evaluate, demo, package, serve, schemas):
+for _module in (batch, align, evaluate, demo, package, serve, schemas):
     app.add_typer(_module.app)
 app.add_typer(train.app, name="train")
 

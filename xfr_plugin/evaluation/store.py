@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 from zipfile import BadZipFile
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.base.files import atomic_path, write_text
+from xfr_plugin.base.locks import locked
 from xfr_plugin.errors import ResultError
 from xfr_plugin.evaluation.protocol import PairMaps
 
@@ -157,29 +156,6 @@ class EmbeddingCache:
                     file, files=np.array(list(self.known)), embeddings=np.stack(list(self.known.values()))
                 )
             self.unsaved = 0
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; a killed run leaves no lock behind (POSIX).
-
-    Raises:
-        ResultError: another run is at work in it, or it cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise ResultError(f"cannot write to {folder}: {error.strerror}") from error
-    with file:
-        if os.name == "posix":
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ResultError(f"another run is at work in {folder}: wait for it, or end it") from error
-        yield
 
 
 def _placed(folder: Path, method: str, suffix: str = "") -> Path:

@@ -1,0 +1,304 @@
+"""Many pairs: the numbers of single calls, each face once, nothing lost and nothing twice, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.bulk_faces import METHODS, explain_all, write_list
+from helpers.evaluation_faces import small_recognizer
+
+import xfr_plugin
+from xfr_plugin import BatchResults
+from xfr_plugin.bulk import Step
+from xfr_plugin.bulk.engines import LocalEngine
+from xfr_plugin.bulk.work import Task, Worker
+from xfr_plugin.errors import InputError, ResultError, UnknownNameError
+
+PAIRS = 44
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    write_list(tmp_path)
+    return tmp_path
+
+
+def numbers(results: BatchResults) -> dict[str, Any]:
+    return {
+        method: {
+            row["pair"]: [region["evidence"] for region in row["regions"]]
+            for row in results.explanations(method).to_pylist()
+        }
+        for method in METHODS
+    }
+
+
+def assert_equal_numbers(found: BatchResults, expected: BatchResults) -> None:
+    first, second = numbers(found), numbers(expected)
+    for method in METHODS:
+        assert list(first[method]) == list(second[method]) == list(range(PAIRS))
+        for pair, values in first[method].items():
+            np.testing.assert_allclose(values, second[method][pair], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::xfr_plugin.FaceWarning")  # noise has little contrast
+def test_explanations_are_those_of_single_calls(faces: Path, tmp_path: Path) -> None:
+    results = explain_all(faces, tmp_path / "run", check=True)
+    assert results.manifest.explained == dict.fromkeys(METHODS, PAIRS)
+    assert results.failures() == []
+    rows = results.pairs().to_pylist()
+    for pair, method in ((0, "xssab"), (40, "input_x_gradient")):
+        photos = [faces / "faces" / rows[pair][side] for side in ("probe", "reference")]
+        single = xfr_plugin.explain(
+            *photos, recognizer=small_recognizer(), method=method, alignment="aligned", check=True
+        )
+        stored = results.explanation(pair, method)
+        assert stored.verification.score == pytest.approx(single.verification.score, abs=1e-6)
+        assert stored.faithfulness is not None
+        assert single.faithfulness is not None
+        assert stored.faithfulness.statistic == pytest.approx(single.faithfulness.statistic, abs=1e-3)
+        assert (stored.options, stored.notes) == (single.options, single.notes)
+        for ours, theirs in ((stored.probe, single.probe), (stored.reference, single.reference)):
+            assert np.array_equal(ours.image, theirs.image)
+            scale = np.abs(theirs.saliency).max()
+            np.testing.assert_allclose(ours.saliency, theirs.saliency, atol=1e-5 * scale)
+            assert [r.region for r in ours.regions] == [r.region for r in theirs.regions]
+
+
+def test_the_columns_of_the_list_go_along(faces: Path, tmp_path: Path) -> None:
+    results = explain_all(faces, tmp_path / "run", methods=())
+    table = results.pairs(["camera", "genuine", "score", "match"])
+    assert set(table.column("camera").to_pylist()) == {"even", "odd"}
+    threshold = results.manifest.threshold
+    assert [s >= threshold for s in table.column("score").to_pylist()] == table.column("match").to_pylist()
+    assert results.manifest.explained == {}
+
+
+def test_a_face_is_found_once_however_many_pairs_and_names_it_has(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = faces / "faces" / "copy.png"
+    copied.write_bytes((faces / "faces" / "p00" / "0.png").read_bytes())
+    with (faces / "pairs.csv").open("a") as file:
+        file.write("\ncopy.png,p01/0.png,0,odd")
+    found: list[str] = []
+    original = Worker._find
+    monkeypatch.setattr(
+        Worker, "_find", lambda self, job: (found.extend(job.digests), original(self, job))[1]
+    )
+    explain_all(faces, tmp_path / "run", methods=())
+    assert len(found) == len(set(found)) == 24
+    explain_all(faces, tmp_path / "run", methods=())
+    assert len(found) == 24
+
+
+def test_what_fails_is_a_row_with_a_reason_and_can_be_tried_again(tmp_path: Path) -> None:
+    write_list(tmp_path, bad=True)
+    results = explain_all(tmp_path, tmp_path / "run", methods=["xssab"])
+    failures = {row["pair"]: row["error"] for row in results.failures()}
+    assert set(failures) == {PAIRS, PAIRS + 1}
+    assert failures[PAIRS].startswith("probe nobody/0.png: 0.png cannot be read: No such file")
+    assert failures[PAIRS + 1].startswith("probe broken.png: ")
+    assert results.manifest.failures == 2
+    assert results.manifest.explained == {"xssab": PAIRS}
+    good = (tmp_path / "faces" / "p03" / "1.png").read_bytes()
+    (tmp_path / "faces" / "broken.png").write_bytes(good)
+    mended = explain_all(tmp_path, tmp_path / "run", methods=["xssab"], retry_failed=True)
+    assert [row["pair"] for row in mended.failures()] == [PAIRS]
+    assert mended.manifest.explained == {"xssab": PAIRS + 1}
+
+
+def test_an_explanation_that_fails_takes_no_other_along(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xfr_plugin.bulk import work
+
+    original, asked = work.attribute_pairs, []
+
+    def failing(attribution: Any, pairs: Any, **options: Any) -> Any:
+        asked.append(len(pairs))
+        if any(id(pair) in marked for pair in pairs):
+            raise ResultError("made to fail")
+        return original(attribution, pairs, **options)
+
+    marked: set[int] = set()
+    made = work.decide_pair
+
+    def marking(*arguments: Any) -> Any:
+        pair = made(*arguments)
+        if len(marked) == 0:
+            marked.add(id(pair))
+            kept.append(pair)
+        return pair
+
+    kept: list[Any] = []
+    monkeypatch.setattr(work, "attribute_pairs", failing)
+    monkeypatch.setattr(work, "decide_pair", marking)
+    results = explain_all(faces, tmp_path / "run", methods=["xssab"])
+    assert results.failures() == [{"pair": 0, "method": "xssab", "error": "made to fail"}]
+    assert len(results.explanations("xssab")) == PAIRS
+    monkeypatch.undo()
+    again = explain_all(faces, tmp_path / "run", methods=["xssab"], retry_failed=True)
+    assert again.failures() == []
+    assert sorted(again.explanations("xssab").column("pair").to_pylist()) == list(range(PAIRS))
+
+
+def test_methods_and_pairs_are_added_to_a_run(faces: Path, tmp_path: Path) -> None:
+    first = explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    few = first.manifest.explained["xssab"]
+    assert 0 < few < PAIRS
+    steps: list[Step] = []
+    both = explain_all(faces, tmp_path / "run", progress=steps.append)
+    assert both.manifest.explained == dict.fromkeys(METHODS, PAIRS)
+    assert both.manifest.select == ("top 1", "all")
+    started = next(step for step in steps if step.stage == "explaining")
+    assert (started.done, started.total) == (few, 2 * PAIRS)
+    assert steps[-1][1:] == (2 * PAIRS, 2 * PAIRS, 0)
+    assert_equal_numbers(both, explain_all(faces, tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"threshold": 0.5}, {"check": True}, {"options": {"xssab": {"blur": [5, 1.0]}}}]
+)
+def test_another_run_is_not_mixed_in(faces: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    with pytest.raises(ResultError, match="choose another folder"):
+        explain_all(faces, tmp_path / "run", methods=["xssab"], **change)
+
+
+def test_pictures_of_chosen_pairs(faces: Path, tmp_path: Path) -> None:
+    results = explain_all(faces, tmp_path / "run", methods=["xssab"], pictures="random 2")
+    pictures = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())
+    assert len(pictures) == 4  # two pictures, two documents
+    pair = int(pictures[0][:6])
+    saved = xfr_plugin.Explanation.load(tmp_path / "run" / "pictures" / f"{pair:06d}-xssab.json")
+    assert np.array_equal(saved.probe.saliency, results.explanation(pair, "xssab").probe.saliency)
+
+
+def test_without_maps_there_are_numbers_and_no_pictures(faces: Path, tmp_path: Path) -> None:
+    results = explain_all(faces, tmp_path / "run", methods=["xssab"], maps=False)
+    assert len(results.explanations("xssab")) == PAIRS
+    with pytest.raises(ResultError, match="kept no maps"):
+        results.explanation(0, "xssab")
+
+
+def test_wrong_arguments_are_errors_before_work_begins(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="engine"):
+        explain_all(faces, tmp_path / "run", engine="spark")
+    with pytest.raises(UnknownNameError, match="method"):
+        explain_all(faces, tmp_path / "run", methods=["fgbb"])
+    with pytest.raises(UnknownNameError, match="option"):
+        explain_all(faces, tmp_path / "run", options={"xssab": {"colour": 1}})
+    with pytest.raises(InputError, match="cannot select"):
+        explain_all(faces, tmp_path / "run", select="some")
+    with pytest.raises(ResultError, match="there is no run"):
+        BatchResults(tmp_path / "nothing")
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_numbers(faces: Path, tmp_path: Path) -> None:
+    together = explain_all(faces, tmp_path / "run", workers=2)
+    assert_equal_numbers(together, explain_all(faces, tmp_path / "other"))
+
+
+def test_a_killed_run_goes_on_without_loss_and_leaves_no_processes(faces: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "helpers.bulk_faces", str(faces), str(run), "2"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    parts: list[Path] = []
+    while not parts and process.poll() is None:
+        time.sleep(0.01)
+        parts = list(run.glob("explanations/*/part-*"))
+    children = _children(process.pid)
+    process.kill()
+    process.wait()
+    before = sum(len(explained(run, method)) for method in METHODS)
+    deadline = time.monotonic() + 30
+    while any(map(_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_alive, children))
+    steps: list[Step] = []
+    results = explain_all(faces, run, progress=steps.append)
+    started = next(step for step in steps if step.stage == "explaining")
+    assert started.done == before  # of what was on disk nothing is done again
+    assert_equal_numbers(results, explain_all(faces, tmp_path / "other"))
+
+
+def explained(run: Path, method: str) -> list[int]:
+    from xfr_plugin.bulk.store import ExplanationStore
+
+    return sorted(ExplanationStore(run / "explanations" / method).done)
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in text.read_text().split()] if text.exists() else []
+
+
+def _alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().split()[2] != "Z"
+
+
+class _Deadly:
+    """A job that kills the process that does it."""
+
+    def __init__(self, number: int, deadly: bool) -> None:
+        self.number, self.deadly = number, deadly
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Deadly) and other.number == self.number
+
+    def __len__(self) -> int:
+        return 1
+
+    def load(self) -> int:
+        if self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.number
+
+    def failed(self, why: str) -> str:
+        return why
+
+
+class _Echo(Worker):
+    def __call__(self, job: Any) -> Any:
+        return job
+
+
+@pytest.mark.slow
+def test_a_job_that_kills_its_worker_fails_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xfr_plugin.bulk import engines
+
+    task = Task(small_recognizer(), (0.2, "given"), {})
+    engine = LocalEngine(task, workers=2)
+    monkeypatch.setattr(engines, "_work", _echo)
+    jobs = [_Deadly(number, number == 3) for number in range(9)]
+    found = {job.number: answer for job, answer in engine.results(jobs)}  # type: ignore[arg-type, union-attr]  # as jobs are
+    engine.close()
+    assert found.pop(3).startswith("the worker process died of it")
+    assert found == {number: number for number in range(9) if number != 3}
+
+
+def _echo(job: _Deadly) -> int:
+    return job.load()
+
+
+def test_a_recognizer_that_cannot_be_sent_says_so(faces: Path, tmp_path: Path) -> None:
+    recognizer = small_recognizer()
+    recognizer.network.register_forward_hook(lambda *_: None)
+    with pytest.raises(InputError, match="cannot be sent to other processes"):
+        explain_all(faces, tmp_path / "run", recognizer=recognizer, workers=2)
+    assert torch.get_num_threads() > 0

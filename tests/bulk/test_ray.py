@@ -1,0 +1,69 @@
+"""The Ray engine: the same parts as on one machine, also when a worker is killed, and a run that goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.bulk_faces import METHODS, explain_all, write_list
+
+ray = pytest.importorskip("ray", reason="the engine needs Ray: pip install 'xfr-plugin[ray]'")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # warnings of Ray are its own
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    """Two workers on this machine, who import what this process imports."""
+    import sys
+
+    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
+    yield
+    ray.shutdown()
+
+
+def test_a_killed_worker_costs_nothing(cluster: None, tmp_path: Path) -> None:
+    write_list(tmp_path)
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_an_actor, args=(killed,))
+    killer.start()
+    found = explain_all(tmp_path, tmp_path / "run", engine="ray", workers=2)
+    killer.join()
+    assert killed
+    expected = explain_all(tmp_path, tmp_path / "other")
+    assert found.manifest.explained == expected.manifest.explained
+    assert found.failures() == []
+    for method in METHODS:
+        ours, theirs = found.explanations(method), expected.explanations(method)
+        assert ours.column("pair").to_pylist() == theirs.column("pair").to_pylist()
+        for mine, other in zip(ours.to_pylist(), theirs.to_pylist(), strict=True):
+            evidence = ([region["evidence"] for region in row["regions"]] for row in (mine, other))
+            np.testing.assert_allclose(*evidence, rtol=1e-4, atol=1e-6)
+    again = explain_all(tmp_path, tmp_path / "run", engine="local")  # the same folder, by another engine
+    assert again.manifest == found.manifest
+
+
+def _kill_an_actor(killed: list[int]) -> None:
+    """Kill the first process that holds a model, as soon as there is one."""
+    deadline = time.monotonic() + 120
+    while not killed and time.monotonic() < deadline:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal() and _command(entry).startswith("ray::MapWorker"):
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed.append(int(entry.name))
+                return
+        time.sleep(0.05)
+
+
+def _command(entry: Path) -> str:
+    try:
+        return (entry / "cmdline").read_text()
+    except OSError:
+        return ""

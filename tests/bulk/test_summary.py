@@ -1,0 +1,98 @@
+"""What many explanations say together: shares as they are defined, groups as they were named, a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from helpers.bulk_faces import explain_all, write_list
+
+from xfr_plugin import BatchResults
+from xfr_plugin.bulk import RegionRow, Summary, summarise
+from xfr_plugin.bulk.summary import _groups
+from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.explanation.explanation import net_shares
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> BatchResults:
+    folder = tmp_path_factory.mktemp("run")
+    write_list(folder)
+    return explain_all(folder, folder / "run", methods=["xssab"], check=True)
+
+
+@pytest.fixture(scope="module")
+def summary(run: BatchResults) -> Summary:
+    return summarise(run.folder, group="camera", count=2)
+
+
+def rows_of(summary: Summary, by: str, group: str) -> dict[str, RegionRow]:
+    return {row.region: row for row in summary.regions if (row.by, row.group) == (by, group)}
+
+
+def test_shares_are_means_of_those_of_single_pairs(run: BatchResults, summary: Summary) -> None:
+    shares = []
+    for pair in range(run.manifest.pairs):
+        explanation = run.explanation(pair, "xssab")
+        sides = (explanation.probe, explanation.reference)
+        weights = [sum(r.similar + r.dissimilar for r in side.regions) for side in sides]
+        both = [weight * net_shares(side) for side, weight in zip(sides, weights, strict=True)]
+        shares.append(sum(both) / sum(weights))
+    names = [region.region for region in run.explanation(0, "xssab").probe.regions]
+    rows = rows_of(summary, "all", "all")
+    assert list(rows) == names
+    np.testing.assert_allclose(
+        [rows[name].share for name in names], np.mean(shares, axis=0), rtol=1e-6, atol=1e-9
+    )
+    for row in rows.values():
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.share <= row.high
+
+
+def test_groups_divide_the_pairs(run: BatchResults, summary: Summary) -> None:
+    sizes: dict[str, dict[str, int]] = {}
+    for row in summary.regions:
+        sizes.setdefault(row.by, {})[row.group] = row.pairs
+    assert set(sizes) == {"all", "decision", "error", "camera"}
+    assert {sum(groups.values()) for groups in sizes.values()} == {run.manifest.pairs}
+    assert set(sizes["camera"]) == {"even", "odd"}
+    match = run.pairs(["match"]).column("match").to_pylist()
+    assert sizes["decision"]["match"] == sum(match)
+
+
+def test_too_few_probes_have_no_interval(summary: Summary) -> None:
+    few = [row for row in summary.regions if row.pairs < 5]
+    assert few
+    assert all(row.low is None and row.high is None for row in few)
+
+
+def test_telling_pairs_are_errors_first_and_each_once(run: BatchResults, summary: Summary) -> None:
+    numbers = [pair.pair for pair in summary.telling]
+    assert len(set(numbers)) == len(numbers) == 6
+    rows = run.pairs().to_pylist()
+    worst = [pair for pair in summary.telling if pair.why.startswith("worst error")]
+    assert all(rows[pair.pair]["match"] != rows[pair.pair]["genuine"] for pair in worst)
+    wrong = [row for row in rows if row["match"] != row["genuine"]]
+    assert worst[0].margin == max((row["margin"] for row in wrong), key=abs)
+
+
+def test_the_page_shows_plots_and_pairs(summary: Summary, tmp_path: Path) -> None:
+    written = summary.save(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert all(path.stat().st_size > 0 for path in written)
+    assert page.count("<img") == 3 + len(summary.telling)
+    for name in page.split('src="')[1:]:
+        assert (tmp_path / name.partition('"')[0]).is_file()
+    assert (tmp_path / "regions.csv").read_text().count("\n") == len(summary.regions) + 1
+    assert sum(summary.verdicts["xssab"].values()) == summary.results.manifest.pairs
+
+
+def test_columns_that_cannot_group(run: BatchResults) -> None:
+    with pytest.raises(UnknownNameError, match="column 'lens'"):
+        summarise(run.folder, group="lens")
+    table = pa.table({"match": [True] * 60, "genuine": pa.nulls(60, pa.bool_()), "lens": list(range(60))})
+    with pytest.raises(InputError, match="has 60 values: at most 50"):
+        list(_groups(table, "lens"))

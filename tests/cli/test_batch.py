@@ -1,0 +1,51 @@
+"""`xfr batch` and `xfr summary`: from a list to tables, the numbers of `xfr explain`, and lines instead of a bar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from xfr_plugin.cli.xfr import app
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        Image.fromarray(rng.integers(0, 256, (112, 112, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    path = tmp_path / "pairs.csv"
+    path.write_text(
+        "probe,reference,genuine,door\na.png,b.png,0,north\na.png,c.png,0,south\na.png,d.png,1,south\n"
+    )
+    return path
+
+
+def test_pairs_are_explained_and_summed_up(pairs: Path) -> None:
+    out = pairs.parent / "run"
+    runner = CliRunner()
+    arguments = ["batch", str(pairs), "--out", str(out), "--methods", "xssab", "--workers", "1"]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "3 pairs, 2 explained by xssab" in done.stdout
+    assert "failed: pair 2: reference d.png: " in done.stdout
+    assert "explaining: 2 of 2" in done.stderr
+    table = runner.invoke(app, ["summary", str(out), "--group", "door"])
+    assert table.exit_code == 0, table.output
+    assert "index.html" in table.stdout
+    found = json.loads(runner.invoke(app, ["summary", str(out), "--json"]).stdout)
+    assert {row["group"] for row in found["regions"] if row["by"] == "all"} == {"all"}
+    assert {row["pair"] for row in found["telling"]} == {0, 1}
+
+
+def test_what_was_not_explained_cannot_be_summed_up(pairs: Path) -> None:
+    out = pairs.parent / "run"
+    runner = CliRunner()
+    assert runner.invoke(app, ["batch", str(pairs), "--out", str(out), "--methods", "none"]).exit_code == 0
+    done = runner.invoke(app, ["summary", str(out)])
+    assert done.exit_code == 2
+    assert "nothing is explained" in done.stderr

@@ -1,0 +1,341 @@
+"""One call from a list of pairs to their decisions and reasons, on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xfr_plugin._version import __version__
+from xfr_plugin.attr.registry import Method, chosen_method
+from xfr_plugin.base.choices import DEFAULT_RECOGNIZER, Alignment
+from xfr_plugin.base.locks import locked
+from xfr_plugin.base.options import checked_at_least
+from xfr_plugin.bulk.engines import Engine, opened
+from xfr_plugin.bulk.pairs import PairTable, arrow, read_pair_table
+from xfr_plugin.bulk.progress import Clock, Progress
+from xfr_plugin.bulk.results import BatchResults
+from xfr_plugin.bulk.selection import Decisions, selected
+from xfr_plugin.bulk.store import (
+    BatchManifest,
+    ExplanationStore,
+    FaceStore,
+    read_manifest,
+    write_manifest,
+    write_pairs,
+)
+from xfr_plugin.bulk.work import FaceJob, PairJob, Task
+from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
+from xfr_plugin.explanation.verification import choose_threshold
+from xfr_plugin.recognition import Recognizer
+from xfr_plugin.recognition.fingerprint import fingerprint, fingerprints_kept
+
+__all__ = ["batch"]
+
+_PHOTOS_A_JOB = 32
+_PAIRS_A_JOB = 32
+
+Item = TypeVar("Item")
+
+_FACES, _PAIRS, _EXPLANATIONS = "faces", "pairs", "explanations"
+
+
+def batch(
+    pairs: str | os.PathLike[str] | PairTable,
+    out: str | os.PathLike[str],
+    *,
+    gallery: str | os.PathLike[str] | None = None,
+    photos: str | os.PathLike[str] | None = None,
+    people: bool = False,
+    methods: Sequence[str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    recognizer: RecognizerSource = DEFAULT_RECOGNIZER,
+    threshold: float | None = None,
+    fmr: float | None = None,
+    alignment: Alignment = "auto",
+    select: str = "all",
+    check: bool = False,
+    maps: bool = True,
+    pictures: str = "none",
+    engine: str = "local",
+    workers: int | None = None,
+    retry_failed: bool = False,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+) -> BatchResults:
+    """Decide many pairs, and explain those that are asked for.
+
+    Each photo's face is found, embedded and divided into regions once, however many pairs it is in. What is done is
+    on disk: called again, after whatever ended it, the run goes on; methods, and pairs of another selection, are
+    added to what is there. Processes are started: a script that calls this has its work under
+    `if __name__ == "__main__"`.
+
+    Args:
+        pairs: a list of pairs, see `read_pair_table`, or a table that it gave.
+        out: folder of the run.
+        gallery, photos, people: see `read_pair_table`.
+        methods: names of attribution methods; the recognizer's default method, if left out; empty to decide only.
+        options: options by method.
+        recognizer, threshold, fmr, alignment, device: see `explain`.
+        select: which pairs are explained, see `bulk.selection.GRAMMAR`; all are decided.
+        check: also check explanations, see `faithfulness.check_faithfulness`.
+        maps: keep the maps, of which pictures are made; a hundred times the numbers by region.
+        pictures: which pairs get picture and document, in the words of `select`.
+        engine: `local`, processes on this machine, or `ray`.
+        workers: how many, each with a copy of the model; see `bulk.engines.opened`.
+        retry_failed: try again what failed.
+        progress: called with each `bulk.Step`.
+
+    Raises:
+        UnknownNameError: a method, option or engine does not exist.
+        InputError: pairs cannot be read, or an argument makes no sense.
+        WeightsError: the recognizer's weights cannot be used.
+        ResultError: the folder holds another run.
+    """
+    table = (
+        pairs
+        if isinstance(pairs, PairTable)
+        else read_pair_table(pairs, gallery=gallery, photos=photos, people=people)
+    )
+    if workers is not None:
+        checked_at_least("workers", workers, 1)
+    given = options or {}
+    model = open_recognizer(recognizer, device)
+    chosen = choose_threshold(model, threshold, fmr)
+    entries = {entry.name: entry for entry in (chosen_method(name, model) for name in _named(methods))}
+    with fingerprints_kept():
+        for entry in entries.values():
+            entry.build(
+                model, chosen[0], **given.get(entry.name, {})
+            )  # a wrong option is an error before work begins
+        manifest = _manifest(
+            table, model, chosen, alignment, check, maps, _all_options(entries, given), select
+        )
+    task = Task(
+        recognizer=model,
+        threshold=chosen,
+        methods={name: dict(given.get(name, {})) for name in entries},
+        alignment=alignment,
+        check=check,
+        maps=maps,
+    )
+    folder = Path(out)
+    with locked(folder):
+        known = read_manifest(folder)
+        manifest = manifest if known is None else manifest.continuing(known)
+        write_manifest(folder, manifest)
+        with closing(opened(engine, task, workers)) as workforce:
+            run = _Run(folder, table, task, workforce, retry_failed, progress)
+            run.decide()
+            explained, failures = run.explain(run.select(select))
+        done = {"explained": {**manifest.explained, **explained}, "failures": failures}
+        write_manifest(folder, manifest.model_copy(update=done))
+    results = BatchResults(folder)
+    if pictures != "none":
+        results.save_pictures(run.select(pictures), progress=progress)
+    return results
+
+
+def _named(methods: Sequence[str] | None) -> Sequence[str | None]:
+    return [None] if methods is None else list(methods)
+
+
+def _all_options(
+    entries: Mapping[str, Method], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    return {name: {**entry.options(), **given.get(name, {})} for name, entry in entries.items()}
+
+
+def _manifest(
+    table: PairTable,
+    recognizer: Recognizer,
+    threshold: tuple[float, str],
+    alignment: Alignment,
+    check: bool,
+    maps: bool,
+    methods: dict[str, dict[str, Any]],
+    select: str,
+) -> BatchManifest:
+    return BatchManifest(
+        version=__version__,
+        recognizer=recognizer.name,
+        recognizer_sha256=fingerprint(recognizer),
+        provenance=recognizer.provenance,
+        threshold=threshold[0],
+        threshold_source=threshold[1],
+        alignment=alignment,
+        check=check,
+        maps=maps,
+        pairs_sha256=table.digest(),
+        pairs=len(table),
+        methods=methods,
+        select=(select,),
+    )
+
+
+@dataclass
+class _Run:
+    """The stages of a run."""
+
+    folder: Path
+    table: PairTable
+    task: Task
+    engine: Engine
+    retry_failed: bool
+    progress: Progress | None
+
+    def decide(self) -> None:
+        """Find all faces, decide all pairs, and write that down."""
+        self.faces = FaceStore(self.folder / _FACES)
+        self.digests = self._digests()
+        self._find_faces()
+        table, model = self.table, self.task.recognizer
+        units = self.faces.units(self.digests)
+        scores = _scores(units, table.probes, table.references)
+        self.decisions = Decisions(table.probes, scores, self.task.threshold[0], table.genuine)
+        write_pairs(
+            self.folder / _PAIRS, _pair_columns(table, self.decisions, self.digests, self._reasons(), model)
+        )
+
+    def select(self, words: str) -> NDArray[np.int64]:
+        """Numbers of the pairs that words ask for."""
+        return selected(words, self.decisions)
+
+    def explain(self, numbers: NDArray[np.int64]) -> tuple[dict[str, int], int]:
+        """Explain pairs by all methods; explanations by method, and failures."""
+        folder = self.folder / _EXPLANATIONS
+        stores = {name: ExplanationStore(folder / name, self.retry_failed) for name in self.task.methods}
+        jobs = [
+            self._job(name, some)
+            for name, store in stores.items()
+            for some in _chunks(
+                [int(number) for number in numbers if int(number) not in store.done], _PAIRS_A_JOB
+            )
+        ]
+        total, todo = len(numbers) * len(stores), sum(map(len, jobs))
+        clock = Clock("explaining", total - todo, total, self.progress)
+        for job, rows in self.engine.results(jobs):
+            assert isinstance(job, PairJob)
+            stores[job.method].add(rows)
+            clock.passed(len(job))
+        failures = int(np.isnan(self.decisions.scores).sum()) + sum(store.failed for store in stores.values())
+        return {name: len(store.done) - store.failed for name, store in stores.items()}, failures
+
+    def _digests(self) -> list[str]:
+        """Checksum of each photo; of what cannot be read, one of its path."""
+        clock = Clock("reading photos", 0, len(self.table.paths), self.progress)
+        found = []
+        for path in self.table.paths:
+            found.append(_digest(path))
+            clock.passed(1)
+        return found
+
+    def _find_faces(self) -> None:
+        paths = dict(zip(self.digests, map(str, self.table.paths), strict=True))
+        if self.retry_failed:
+            self.faces.forget_failed()
+        todo = [(digest, path) for digest, path in paths.items() if digest not in self.faces.places]
+        clock = Clock("finding faces", len(paths) - len(todo), len(paths), self.progress)
+        jobs = [
+            FaceJob(tuple(path for _, path in some), tuple(digest for digest, _ in some))
+            for some in _chunks(todo, _PHOTOS_A_JOB)
+        ]
+        for job, rows in self.engine.results(jobs):
+            self.faces.add(rows)
+            clock.passed(len(job))
+
+    def _reasons(self) -> list[str | None]:
+        """Why a photo has no face, for each; None where it has."""
+        return [self.faces.failed.get(digest) for digest in self.digests]
+
+    def _job(self, method: str, numbers: Sequence[int]) -> PairJob:
+        places: dict[tuple[int, int], int] = {}
+        sides = [
+            (
+                self._place(places, self.table.probes[number]),
+                self._place(places, self.table.references[number]),
+            )
+            for number in numbers
+        ]
+        return PairJob(method, tuple(numbers), tuple(sides), tuple(places), str(self.folder / _FACES))
+
+    def _place(self, places: dict[tuple[int, int], int], photo: int) -> int:
+        return places.setdefault(self.faces.places[self.digests[photo]], len(places))
+
+
+def _chunks(items: Sequence[Item], size: int) -> Iterable[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _digest(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except (OSError, ValueError):
+        return hashlib.sha256(f"no file: {path}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _scores(
+    units: NDArray[np.float32], probes: NDArray[np.int64], references: NDArray[np.int64], chunk: int = 65536
+) -> NDArray[np.float64]:
+    """Cosines of pairs of unit embeddings N×D; NaN where one is missing."""
+    found = np.empty(len(probes))
+    for start in range(0, len(probes), chunk):
+        some = slice(start, start + chunk)
+        sides = (units[numbers[some]].astype(np.float64) for numbers in (probes, references))
+        found[some] = np.einsum("nd,nd->n", *sides) if units.shape[1] else np.nan
+    return np.clip(found, -1, 1)
+
+
+def _pair_columns(
+    table: PairTable,
+    decisions: Decisions,
+    digests: Sequence[str],
+    reasons: Sequence[str | None],
+    recognizer: Recognizer,
+) -> dict[str, Any]:
+    pa = arrow()
+    names, photos = pa.array(table.names, pa.string()), pa.array(digests, pa.string())
+    missing, scores = np.isnan(decisions.scores), decisions.scores
+    calibration = recognizer.calibration
+    llr = calibration.log_likelihood_ratio(scores) if calibration else np.full(len(scores), np.nan)  # type: ignore[arg-type]  # a line, of arrays too
+    columns = {
+        "pair": pa.array(np.arange(len(table))),
+        "probe": pa.DictionaryArray.from_arrays(pa.array(table.probes), names),
+        "reference": pa.DictionaryArray.from_arrays(pa.array(table.references), names),
+        "probe_sha256": pa.DictionaryArray.from_arrays(pa.array(table.probes), photos),
+        "reference_sha256": pa.DictionaryArray.from_arrays(pa.array(table.references), photos),
+        "genuine": pa.array(table.genuine == 1, mask=table.genuine < 0),
+        "score": pa.array(scores, mask=missing),
+        "margin": pa.array(scores - decisions.threshold, mask=missing),
+        "match": pa.array(decisions.matches, mask=missing),
+        "log_likelihood_ratio": pa.array(llr, mask=missing | np.isnan(llr)),
+        "error": pa.array(_pair_errors(table, reasons), pa.string()),
+    }
+    if table.columns is not None:
+        for name in table.columns.column_names:
+            columns[f"given_{name}" if name in columns else name] = table.columns.column(name)
+    return columns
+
+
+def _pair_errors(table: PairTable, reasons: Sequence[str | None]) -> list[str | None]:
+    """What is wrong with the photos of each pair."""
+    found: list[str | None] = [None] * len(table)
+    bad = np.array([reason is not None for reason in reasons])
+    for number in np.flatnonzero(bad[table.probes] | bad[table.references]):
+        sides = {"probe": table.probes[number], "reference": table.references[number]}
+        words = [
+            f"{side} {table.names[at]}: {reasons[at]}"
+            for side, at in sides.items()
+            if reasons[at] is not None
+        ]
+        found[number] = "; ".join(words)
+    return found

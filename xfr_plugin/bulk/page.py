@@ -1,0 +1,111 @@
+"""A summary to look at: plots of regions by group, and a page with the most telling pairs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from xfr_plugin.base.files import atomic_path, write_text
+from xfr_plugin.errors import ResultError
+from xfr_plugin.explanation.figures.lettering import as_written
+
+if TYPE_CHECKING:
+    from xfr_plugin.bulk.summary import RegionRow, Summary, TellingPair
+
+__all__ = ["draw_plots", "region_figure", "write_page"]
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008)
+_STYLE = (
+    "body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
+    "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}"
+)
+
+
+def draw_plots(summary: Summary, folder: Path) -> list[Path]:
+    """Net evidence by region, a picture for each method and kind of group, as PNG."""
+    kinds = dict.fromkeys((row.method, row.by) for row in summary.regions if row.by != "all")
+    paths = []
+    for number, (method, by) in enumerate(kinds):
+        rows = [row for row in summary.regions if (row.method, row.by) == (method, by)]
+        path = folder / f"regions-{method}-{number}.png"
+        with atomic_path(path) as temporary:
+            as_written(region_figure(rows)).savefig(temporary, dpi=110, format="png")
+        paths.append(path)
+    return paths
+
+
+def region_figure(rows: Sequence[RegionRow]) -> Figure:
+    """Regions by what they argue in each group, with intervals."""
+    regions = list(dict.fromkeys(row.region for row in rows))
+    groups = list(dict.fromkeys(row.group for row in rows))[: len(_COLOURS)]
+    figure = Figure(figsize=(8, 1.5 + 0.34 * len(regions)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(groups)
+    for number, group in enumerate(groups):
+        own = {row.region: row for row in rows if row.group == group}
+        shares = np.array([own[region].share for region in regions])
+        ends = np.array([[own[region].low, own[region].high] for region in regions], dtype=float).T
+        axes.barh(
+            np.arange(len(regions)) - 0.4 + (number + 0.5) * height,
+            shares,
+            height,
+            xerr=np.abs(ends - shares),
+            color=_COLOURS[number],
+            error_kw={"lw": 0.8, "ecolor": "#555"},
+            label=f"{group} ({own[regions[0]].pairs} pairs)",
+        )
+    axes.set_yticks(range(len(regions)), [region.replace("_", " ") for region in regions])
+    axes.invert_yaxis()
+    axes.axvline(0, color="#555", lw=0.8)
+    axes.set_xlabel("net evidence, % of all in the pair; right of 0 argues for a match")
+    axes.set_title(f"{rows[0].method}, by {rows[0].by}")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def write_page(summary: Summary, folder: Path, plots: Sequence[Path]) -> Path:
+    """Write `index.html` with the plots and the telling pairs; their pictures go beside it."""
+    manifest = summary.results.manifest
+    parts = [
+        f"<h1>{manifest.pairs} pairs, {escape(manifest.recognizer)}</h1>",
+        f"<p>Threshold {manifest.threshold:.4f} ({escape(manifest.threshold_source)}); explained: "
+        + ", ".join(f"{count} by {escape(name)}" for name, count in manifest.explained.items())
+        + f"; {manifest.failures} failures.</p>",
+        *(
+            f"<p>{escape(name)}, checked: {_counted(counts)}.</p>"
+            for name, counts in summary.verdicts.items()
+            if counts
+        ),
+        *(f'<p><img src="{escape(plot.name)}" alt="regions by group"></p>' for plot in plots),
+        "<h2>Pairs worth a look</h2>",
+        *(_pair(summary, pair, folder) for pair in summary.telling),
+    ]
+    path = folder / "index.html"
+    head = (
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Summary</title><style>{_STYLE}</style>'
+    )
+    write_text(path, "\n".join([head, *parts, "</html>"]))
+    return path
+
+
+def _pair(summary: Summary, pair: TellingPair, folder: Path) -> str:
+    words = (
+        f"<h3>Pair {pair.pair}: {escape(pair.why)}</h3><p>{escape(pair.probe)} and {escape(pair.reference)}, "
+        f"score {pair.score:.3f}, margin {pair.margin:+.3f}, by {escape(pair.method)}</p>"
+    )
+    try:
+        explanation = summary.results.explanation(pair.pair, pair.method)
+    except ResultError:  # the run kept no maps
+        return words
+    picture, _ = explanation.save(folder, f"pair-{pair.pair:06d}-{pair.method}")
+    return f'{words}<p><img src="{escape(os.path.basename(picture))}" alt="{escape(pair.why)}"></p>'
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in counts.items())

@@ -1,0 +1,170 @@
+"""Reading what a run has left: tables of all pairs, and any explanation as if `explain` had just returned it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xfr_plugin.bulk.pairs import arrow
+from xfr_plugin.bulk.progress import Clock, Progress
+from xfr_plugin.bulk.store import BatchManifest, FaceStore, explanation_schema, read_manifest, read_rows
+from xfr_plugin.errors import ResultError
+from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
+from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.pipeline import SIDES
+from xfr_plugin.explanation.verification import Verification
+
+__all__ = ["BatchResults"]
+
+
+class BatchResults:
+    """The folder of a run.
+
+    Args:
+        folder: that `batch` wrote to.
+
+    Attributes:
+        folder: the same.
+        manifest: what the run is made of.
+
+    Raises:
+        ResultError: there is no run, or it is damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            raise ResultError(f"there is no run of `xfr batch` in {self.folder}")
+        self.manifest: BatchManifest = manifest
+        arrow()
+
+    def pairs(self, columns: Sequence[str] | None = None) -> Any:
+        """All pairs and their decisions, a pyarrow table; a row a pair, in order."""
+        return _table(self.folder / "pairs", columns)
+
+    def explanations(self, method: str, columns: Sequence[str] | None = None) -> Any:
+        """All explanations by a method, a pyarrow table in the order of the pairs; failures have an `error`."""
+        if method not in self.manifest.methods:
+            known = ", ".join(self.manifest.methods) or "none"
+            raise ResultError(f"the run has no explanations by {method!r}: it has {known}")
+        table = _table(self.folder / "explanations" / method, columns)
+        if table is None:
+            table = explanation_schema().empty_table()
+            return table if columns is None else table.select(list(columns))
+        return table.sort_by("pair") if "pair" in table.column_names else table
+
+    def failures(self) -> list[dict[str, Any]]:
+        """What failed: pair, method (None where there was no score) and error."""
+        from pyarrow import compute
+
+        found = []
+        for method in (None, *self.manifest.methods):
+            columns = ["pair", "error"]
+            table = self.pairs(columns) if method is None else self.explanations(method, columns)
+            failed = table.filter(compute.is_valid(table.column("error"))).to_pylist()
+            found += [{"pair": row["pair"], "method": method, "error": row["error"]} for row in failed]
+        return found
+
+    def explanation(self, pair: int, method: str) -> Explanation:
+        """An explanation with its crops and maps, as `explain` returns it.
+
+        Raises:
+            ResultError: the pair was not explained by this method, or without its maps.
+        """
+        row = self._row(pair, method)
+        if row is None or row["error"] is not None:
+            why = "it was not asked for" if row is None else row["error"]
+            raise ResultError(f"pair {pair} has no explanation by {method}: {why}")
+        if row["probe_map"] is None:
+            raise ResultError("the run kept no maps: there are only the numbers by region")
+        decision = self.pairs().slice(pair, 1).to_pylist()[0]
+        faces = [self._face(decision[f"{side}_sha256"]) for side in SIDES]
+        return _explanation(row, decision, faces, method, self.manifest)
+
+    def save_pictures(self, pairs: Iterable[int], progress: Progress | None = None) -> list[Path]:
+        """Write picture and document of these pairs by every method that has explained them, below `pictures`."""
+        chosen = [(int(pair), method) for method in self.manifest.methods for pair in pairs]
+        clock = Clock("pictures", 0, len(chosen), progress)
+        written: list[Path] = []
+        for pair, method in chosen:
+            row = self._row(pair, method)
+            if row is not None and row["error"] is None:
+                saved = self.explanation(pair, method).save(self.folder / "pictures", f"{pair:06d}-{method}")
+                written += saved
+            clock.passed(1)
+        return written
+
+    def _row(self, pair: int, method: str) -> dict[str, Any] | None:
+        """The row of an explanation; of the parts, only those that may hold it are read."""
+        from pyarrow import dataset
+
+        folder = self.folder / "explanations" / method
+        if not folder.is_dir():
+            return None
+        found = dataset.dataset(_parts(folder)).to_table(filter=dataset.field("pair") == pair).to_pylist()
+        return found[0] if found else None
+
+    @cached_property
+    def _faces(self) -> FaceStore:
+        return FaceStore(self.folder / "faces")
+
+    def _face(self, digest: str) -> dict[str, Any]:
+        (row,) = read_rows(str(self._faces.folder), [self._faces.places[digest]]).to_pylist()
+        return dict(row)
+
+
+def _table(folder: Path, columns: Sequence[str] | None) -> Any:
+    """All parts of a folder as one table; None if there are none."""
+    from pyarrow import dataset
+
+    parts = _parts(folder)
+    return dataset.dataset(parts).to_table(columns=columns) if parts else None
+
+
+def _parts(folder: Path) -> list[str]:
+    return sorted(map(str, folder.glob("part-*.parquet")))
+
+
+def _explanation(
+    row: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    faces: Sequence[Mapping[str, Any]],
+    method: str,
+    manifest: BatchManifest,
+) -> Explanation:
+    probe, reference = (_face_explanation(side, row, face) for side, face in zip(SIDES, faces, strict=True))
+    checked = row["faithfulness"]
+    return Explanation(
+        verification=Verification(
+            score=decision["score"],
+            threshold=manifest.threshold,
+            threshold_source=manifest.threshold_source,
+            log_likelihood_ratio=decision["log_likelihood_ratio"],
+            recognizer=manifest.recognizer,
+            provenance=manifest.provenance,
+        ),
+        probe=probe,
+        reference=reference,
+        method=method,
+        options=manifest.methods[method],
+        timings={"explain": row["seconds"]},
+        notes=tuple(row["notes"]),
+        version=manifest.version,
+        faithfulness=None if checked is None else Faithfulness.model_validate_json(checked),
+    )
+
+
+def _face_explanation(side: str, row: Mapping[str, Any], face: Mapping[str, Any]) -> FaceExplanation:
+    height, width = face["height"], len(face["image"]) // (3 * face["height"])
+    regions = [dict(found) for found in row["regions"] if found["face"] == side]
+    return FaceExplanation(
+        image=np.frombuffer(face["image"], dtype=np.uint8).reshape(height, width, 3),
+        saliency=np.frombuffer(row[f"{side}_map"], dtype="<f4").reshape(height, width),
+        regions=tuple(RegionEvidence(**{k: v for k, v in found.items() if k != "face"}) for found in regions),
+    )
