@@ -239,3 +239,33 @@ def test_maps_of_a_real_pair_sum_to_its_margin(xfr_data: Path) -> None:
     margin = explanation.verification.margin
     for face in (explanation.probe, explanation.reference):
         assert float(face.saliency.sum()) == pytest.approx(margin, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lrp", "ebp", "channel_relevance"])
+def test_a_network_is_read_once_and_again_when_it_has_changed(
+    name: str, recognizer: Recognizer, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept of a network serves later calls and later attributions, and never gives maps of other weights."""
+    from xfr_plugin.attr import get_method
+    from xfr_plugin.lrp.canonizers import FaceCanonizer
+
+    applied: list[int] = []
+    original = FaceCanonizer.register
+    monkeypatch.setattr(
+        FaceCanonizer, "register", lambda self, root: (applied.append(1), original(self, root))[1]
+    )
+
+    def maps() -> Tensor:
+        return torch.cat(get_method(name).build(recognizer, 0.2).attribute(pair))
+
+    first, count = maps(), len(applied)
+    torch.testing.assert_close(maps(), first, rtol=0, atol=0)
+    assert len(applied) == count
+    with torch.no_grad():
+        recognizer.network.conv1.weight.data.mul_(torch.linspace(0.5, 1.5, 8).view(-1, 1, 1, 1))
+    second = maps()
+    assert len(applied) > count
+    fresh = Recognizer(copy.deepcopy(recognizer.network), input_size=(24, 20), threshold=0.2)
+    expected = torch.cat(get_method(name).build(fresh, 0.2).attribute(pair))
+    torch.testing.assert_close(second, expected)
+    assert not torch.allclose(second, first)

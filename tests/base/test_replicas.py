@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-from xfr_plugin.base.replicas import in_evaluation, replica, unwrapped
+from xfr_plugin.base.replicas import in_evaluation, replica, state_of, unwrapped
 
 
 class Odd(nn.Module):
@@ -92,3 +93,24 @@ def test_wrappers_are_taken_off() -> None:
     module = nn.Linear(2, 2)
     assert unwrapped(module) is module
     assert unwrapped(nn.DataParallel(torch.compile(module))) is module
+
+
+def test_the_state_of_a_module_is_noticed_to_change_whatever_changes_it() -> None:
+    def changed(change: Callable[[nn.Sequential], object]) -> bool:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+        module(torch.rand(1, 3, 8, 8))
+        before = state_of(module)
+        assert state_of(module) == before
+        change(module)
+        return state_of(module) != before
+
+    assert not changed(lambda module: module(torch.rand(1, 3, 8, 8)))
+    assert changed(lambda module: module.train())
+    assert changed(lambda module: module[0].weight.data.copy_(module[0].weight.data.flip(0)))
+    assert changed(lambda module: nn.init.ones_(module[1].weight.detach().mul_(2)))
+    assert changed(lambda module: setattr(module[0], "weight", nn.Parameter(torch.rand(4, 3, 3, 3))))
+    assert changed(lambda module: setattr(module[0], "stride", (2, 2)))
+    assert changed(lambda module: module.append(nn.ReLU()))
+    assert changed(lambda module: module[2].register_forward_hook(lambda *_: None))
+    assert changed(lambda module: setattr(module[1], "eps", 0.1))

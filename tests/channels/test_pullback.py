@@ -130,3 +130,21 @@ def test_networks_with_hooks_or_in_training_are_not_folded(recognizer: Recognize
     assert fold_batchnorm(network) is network
     handle.remove()
     assert fold_batchnorm(network.train()) is network
+
+
+def test_tensors_of_five_dimensions_do_not_keep_a_network_from_being_folded() -> None:
+    """Transformers with windows hold such constants."""
+
+    class Windowed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+            self.bias = nn.Parameter(torch.rand(1, 1, 4, 1, 1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return (self.bn(self.conv(images))[None] + self.bias)[0].flatten(1)
+
+    network, images = Windowed().eval(), torch.rand(2, 3, 8, 8)
+    folded = fold_batchnorm(network)
+    assert folded is not network
+    torch.testing.assert_close(folded(images), network(images))

@@ -13,9 +13,9 @@ from types import MethodType
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["in_evaluation", "replica", "unwrapped"]
+__all__ = ["in_evaluation", "replica", "state_of", "unwrapped"]
 
 _M = TypeVar("_M", bound=nn.Module)
 _TABLES = ("_parameters", "_buffers")
@@ -65,6 +65,40 @@ def _own(name: str, value: Any, twins: dict[int, nn.Module]) -> Any:
         items = [_own("", item, twins) for item in value]
         return value if all(map(operator.is_, items, value)) else type(value)(items)
     return value
+
+
+def state_of(module: nn.Module) -> tuple[Any, ...]:
+    """What a replica that was made now would depend on; equal as long as an older one would be the same.
+
+    Weights that are changed past torch's counting (through `.data`) are noticed by a checksum. What lies deeper in a
+    module's attributes than lists and dictionaries is taken for the same if it is the same object.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    parts = tuple((type(part), _noted(part.__dict__)) for part in module.modules())
+    return parts, tuple(map(_checksum, tensors))
+
+
+_PLAIN = (int, float, str, bool, type(None), torch.dtype, torch.Size, torch.device)
+
+
+def _noted(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return id(value), 0 if value.is_inference() else value._version, value.data_ptr()
+    if isinstance(value, dict):
+        return tuple((key, _noted(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(map(_noted, value))
+    return value if isinstance(value, _PLAIN) else id(value)
+
+
+@torch.no_grad()
+def _checksum(values: Tensor) -> float:
+    """A sum of all values in which each has a weight of its own."""
+    flat = values.detach().reshape(-1)
+    if not flat.is_floating_point():
+        flat = flat.double()
+    weights = torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)
+    return float(flat @ weights)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, templa
 from xfr_plugin.lrp.attributors import unit_embeddings
 from xfr_plugin.lrp.bilrp import normalized_factors, region_masks, specific_factors
 from xfr_plugin.lrp.channel_relevance import ChannelRelevance
-from xfr_plugin.lrp.choice import AUTO_COMPOSITE, composite_for
+from xfr_plugin.lrp.choice import AUTO_COMPOSITE, kept_composite
 from xfr_plugin.lrp.propagation import region_relevance
 from xfr_plugin.recognition import Recognizer
 
@@ -102,7 +102,7 @@ def _pooled(
     recognizer: Recognizer, images: Tensor, regions: RegionMap, composite: str
 ) -> tuple[Tensor, Tensor]:
     """Relevance of each channel in each region, 2×P×D, and the unit embeddings, 2×D."""
-    attributor = ChannelRelevance(recognizer.network, composite_for(recognizer, composite))
+    attributor = ChannelRelevance(recognizer.network, kept_composite(recognizer, composite))
     with attributor.propagation(recognizer.preprocess(images)) as propagation:
         units = unit_embeddings(propagation.output)
         masks = region_masks(regions, images)

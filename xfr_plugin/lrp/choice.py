@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from zennit.composites import COMPOSITES
 
+from xfr_plugin.base.replicas import state_of
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.lrp import composites
 from xfr_plugin.lrp.canonizers import FaceCanonizer
 from xfr_plugin.lrp.coverage import coverage
+from xfr_plugin.lrp.private import keeping
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["AUTO_COMPOSITE", "composite_for"]
+__all__ = ["AUTO_COMPOSITE", "composite_for", "kept_composite"]
 
 AUTO_COMPOSITE = "epsilon_plus_flat_face"
 """What `auto` stands for, whatever the network."""
@@ -48,6 +52,24 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
     composite = cls(**options)
     coverage(model.network if isinstance(model, Recognizer) else model, composite)
     return composite
+
+
+def kept_composite(model: nn.Module, name: str = "auto") -> Any:
+    """The same composite at every call, as long as the network is as it was; see `composite_for` and `keeping`."""
+    network = model.network if isinstance(model, Recognizer) else model
+    state = state_of(model)
+    with _LOCK:
+        known = _KEPT.setdefault(network, {})
+        if name in known and known[name][0] == state:
+            return known[name][1]
+    composite = keeping(composite_for(model, name))
+    with _LOCK:
+        known[name] = (state, composite)
+    return composite
+
+
+_KEPT: WeakKeyDictionary[nn.Module, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
 
 
 def _pixel_range(model: nn.Module, name: str) -> tuple[Tensor, Tensor]:

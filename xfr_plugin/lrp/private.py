@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from zennit.attribution import Attributor
 from zennit.core import Composite
 
-from xfr_plugin.base.replicas import replica
+from xfr_plugin.base.replicas import replica, state_of
 
-__all__ = ["AttrOutput", "PrivateAttributor", "with_rules"]
+__all__ = ["AttrOutput", "PrivateAttributor", "keeping", "with_rules"]
 
 AttrOutput: TypeAlias = Tensor | Callable[[Tensor], Tensor]
 """Relevance that the output starts with, M×D, or a function from the output to it."""
@@ -34,17 +36,72 @@ def with_rules(model: Any, composite: Any | None) -> Iterator[tuple[Any, Any | N
         model: a module in any mode, the replica is in evaluation mode; or a plain function, which stays as it is.
         composite: Zennit composite; without one there is a replica all the same.
     """
+    kept = _KEPT.get(composite) if isinstance(model, nn.Module) and composite is not None else None
+    if kept is not None:
+        with kept.lent(model, composite) as found:
+            yield found
+        return
     twin = replica(model) if isinstance(model, nn.Module) else model
     if composite is None:
         yield twin, None
         return
-    own = copy.copy(composite)
-    Composite.__init__(own, own.module_map, own.canonizers)  # with hooks of its own
+    own = _copied(composite)
     try:
         own.register(twin)
         yield twin, own
     finally:
         own.remove()  # also where registering it failed half-way
+
+
+def keeping(composite: Composite) -> Composite:
+    """Have `with_rules` keep the replicas that this composite was registered with, for the calls that follow.
+
+    Reading a network and giving it rules can take longer than all that is computed with it. The composite must not be
+    changed any more; the model may be, between calls.
+    """
+    _KEPT[composite] = _Replicas()
+    return composite
+
+
+class _Replicas:
+    """Replicas of a model with rules that nobody uses just now; each is lent to one call at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state: Any = None
+        self._idle: list[tuple[nn.Module, Composite]] = []
+
+    @contextmanager
+    def lent(self, model: nn.Module, composite: Composite) -> Iterator[tuple[nn.Module, Composite]]:
+        """A replica of the model as it is now; given back unless the call failed."""
+        state = (id(model), state_of(model))
+        with self._lock:
+            if self._state != state:
+                self._state, self._idle = state, []
+            found = self._idle.pop() if self._idle else None
+        twin, own = found or (replica(model), _copied(composite))
+        if found is None:
+            try:
+                own.register(twin)
+            except BaseException:
+                own.remove()
+                raise
+        yield twin, own
+        for hook in own.hook_refs:  # what they hold of the call
+            hook.remove()
+        with self._lock:
+            if self._state == state:
+                self._idle.append((twin, own))
+
+
+_KEPT: WeakKeyDictionary[Composite, _Replicas] = WeakKeyDictionary()
+
+
+def _copied(composite: Composite) -> Composite:
+    """A composite of the same rules, with hooks of its own."""
+    own = copy.copy(composite)
+    Composite.__init__(own, own.module_map, own.canonizers)
+    return own
 
 
 class PrivateAttributor(Attributor):  # type: ignore[misc]  # Zennit is not typed

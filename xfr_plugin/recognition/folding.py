@@ -30,7 +30,13 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
         folded: nn.Module = fuse(fx.GraphModule(tracer.root, graph), no_trace=True)
     except Exception:  # tracing foreign code can fail in any way, and folding is only a matter of speed
         return network
-    return folded.to(memory_format=torch.channels_last)
+    laid_out: nn.Module = folded._apply(_colours_innermost)
+    return laid_out
+
+
+def _colours_innermost(values: Tensor) -> Tensor:
+    """Maps in the order in memory that convolutions take less time for; other tensors have no such order."""
+    return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def folded_recognizer(recognizer: Recognizer) -> Recognizer:

@@ -48,12 +48,12 @@ class RelevanceAttribution(PairAttribution):
                 "relevance is propagated from module to module: pass a Recognizer or an nn.Module, not a "
                 f"{type(forward_func).__name__}"
             )
-        from xfr_plugin.lrp.choice import composite_for  # Zennit is slow to import
+        from xfr_plugin.lrp.choice import kept_composite  # Zennit is slow to import
 
         self.composite = composite
         self.blur = checked_blur(blur)
         self._module = forward_func
-        self._composite = composite_for(forward_func, composite)
+        self._composite = kept_composite(forward_func, composite)
 
     def _network(self, pair: Pair) -> tuple[nn.Module, Tensor]:
         """The network, and its input for the pair's images."""

@@ -68,7 +68,9 @@ class Xssab(PairAttribution):
         self.blur = checked_blur(blur)
 
     def _attribute_pair(self, pair: Pair) -> Tensor:
-        units, pullback = pull_back(self._embed(pair), pair.images)
+        units, pullback = pull_back(
+            self._embed(pair), pair.images, chunk_size=1
+        )  # of two, vectorising saves nothing
         partners = pair.partners_of(units)
         supports = channel_evidence(units, partners, self.threshold) >= 0
         sets = torch.stack((partners * supports, partners * ~supports))
