@@ -44,6 +44,25 @@ def test_fame_equals_its_definition(recognizer: Recognizer, pair: Images, clip: 
         torch.testing.assert_close(maps[1][i].sum(0), lowered - raised, rtol=1e-6, atol=1e-10)
 
 
+def test_grey_can_be_luma(recognizer: Recognizer, pair: Images) -> None:
+    """Each colour's change by its weight in grey; of other images than RGB nobody knows these."""
+    face, partner = pair[0][:1], pair[1][:1]
+    options = {"steps": 4, "step_size": 0.01, "blur": None, "arguments": "for"}
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    moved = face.clone()
+    for _ in range(4):
+        leaf = moved.clone().requires_grad_()
+        cosine = functional.cosine_similarity(recognizer.features(leaf), recognizer.features(partner))
+        (gradient,) = torch.autograd.grad(cosine.sum(), leaf)
+        moved = moved - 0.01 * gradient / gradient.abs().max()
+    expected = torch.einsum("chw,c->hw", (moved - face)[0], weights).abs()
+    maps = Fame(recognizer, grey="luma", **options).attribute((face, partner))
+    torch.testing.assert_close(maps[0][0].sum(0), expected, rtol=1e-6, atol=1e-10)
+    plain = Fame(lambda images: images.flatten(1)[:, :8], threshold=0.2, grey="luma", **options)
+    with pytest.raises(InputError, match="three colours"):
+        plain.attribute((face[:, :2], partner[:, :2]))
+
+
 def test_parts_of_the_signed_map(recognizer: Recognizer, pair: Images) -> None:
     both, similar, dissimilar = (
         Fame(recognizer, steps=5, arguments=arguments).attribute(pair)[0]

@@ -6,9 +6,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.perturbation_loops import LOOPS, Score, plant
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from xfr_plugin.attr import METHODS, CorrRise, MeryAvg, MinPlus, PerturbationPairAttribution, SRise, XFace
@@ -348,3 +350,35 @@ def test_unknown_options_are_refused(recognizer: Recognizer, cls: Black, options
 
 
 METHODS_BY_CLASS = {method.cls: method for method in METHODS.values()}
+
+
+@pytest.mark.parametrize("pairing", ["clean", "same", "all"])
+def test_xface_as_released_equals_its_steps_one_by_one(
+    recognizer: Recognizer, pair: tuple[Tensor, Tensor], pairing: Any
+) -> None:
+    """Boxes of (p+1)², none flush with the far edges; sums over all patches, not means over those that cover."""
+    sizes, stride = (28, 56), 15  # of 24×20 pixels: sides of 6 and 12, a stride of 3
+    probe, reference = pair[0][:1], pair[1][:1]
+    found = XFace(recognizer, form="released", pairing=pairing, patch_sizes=sizes, stride=stride).attribute(
+        (probe, reference)
+    )
+    clean = float((recognizer.embed(probe) * recognizer.embed(reference)).sum())
+    embed, totals = recognizer.embed, np.zeros((2, 24, 20))
+    for side in (6, 12):
+        places = [(y, x) for y in range(0, 24 - side, 3) for x in range(0, 20 - side, 3)]
+        boxes = [(slice(y, y + side + 1), slice(x, x + side + 1)) for y, x in places]
+        for own, (face, partner) in enumerate(((probe, reference), (reference, probe))):
+            hidden, others = ([_without(image, box) for box in boxes] for image in (face, partner))
+            for number, box in enumerate(boxes):
+                against = {"clean": [partner], "same": [others[number]], "all": others}[pairing]
+                scores = [float((embed(hidden[number]) * embed(other)).sum()) for other in against]
+                totals[own][box] += (clean - np.mean(scores)) / side**2 / len(boxes) / len(sizes)
+    for side, values in zip(found, totals, strict=True):
+        expected = gaussian_filter(values, 3, mode="mirror", radius=1)
+        np.testing.assert_allclose(side[0].sum(0).numpy(), expected, rtol=1e-5, atol=1e-9)
+
+
+def _without(image: Tensor, box: tuple[slice, slice]) -> Tensor:
+    hidden = image.clone()
+    hidden[(0, slice(None), *box)] = 0
+    return hidden

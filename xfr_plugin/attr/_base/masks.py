@@ -148,6 +148,12 @@ def systematic_boxes(side: float, stride: float, shape: tuple[int, int]) -> BoxM
     return BoxMasks(shape, torch.cartesian_prod(rows, columns)[:, None], size)
 
 
+def inner_boxes(side: int, stride: int, shape: tuple[int, int]) -> BoxMasks:
+    """One box a mask, of `side` + 1 pixels, at every stride from the near edges; none is flush with the far ones."""
+    axes = (torch.arange(0, max(1, length - side), stride) for length in shape)
+    return BoxMasks(shape, torch.cartesian_prod(*axes)[:, None], (side + 1, side + 1))
+
+
 def random_grids(count: int, cells: int, keep: float, shape: tuple[int, int], seed: int) -> GridMasks:
     """RISE's masks: each cell is 1 with probability `keep`."""
     generator = torch.Generator().manual_seed(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["Fame"]
+
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @attribution_method(
@@ -40,8 +42,7 @@ class Fame(CosineAttribution):
     as it is. The map of a loss is |grey(x̄) − grey(x)|, blurred; the signed map is that of L⁺ less that of L⁻. A face
     whose cosine is 1 within rounding has nothing left to raise, and no dissimilar map.
 
-    Reimplemented from the method's description. Every colour of the map holds an equal part (one in C). Grey is the
-    mean of the colours.
+    Reimplemented from the method's description. Every colour of the map holds an equal part (one in C).
 
     Args:
         forward_func: see `PairAttribution`.
@@ -50,6 +51,7 @@ class Fame(CosineAttribution):
         step_size: η, the largest change of a colour in one step, of the range [0, 1].
         clip: keep the changed face in [0, 1].
         arguments: `combined`, `for` (L⁺ alone) or `against` (L⁻ alone, then ≤ 0 everywhere).
+        grey: `mean` of the colours, or `luma`: .299 red, .587 green and .114 blue, of RGB images only.
         blur: kernel size and σ, in pixels, of the Gaussian blur; None for none.
         batch_size: faces in one backward pass, each once for every loss; bounds the memory.
 
@@ -71,6 +73,7 @@ class Fame(CosineAttribution):
         step_size: float = 1 / 255,
         clip: bool = False,
         arguments: Arguments = "combined",
+        grey: Literal["mean", "luma"] = "mean",
         blur: Blur | None = (13, 3),
         batch_size: int = 16,
     ) -> None:
@@ -81,6 +84,7 @@ class Fame(CosineAttribution):
         self.step_size = float(step_size)
         self.clip = bool(clip)
         self.arguments = checked_choice("arguments", arguments, "combined", "for", "against")
+        self.grey = checked_choice("grey", grey, "mean", "luma")
         self.blur = checked_blur(blur)
         self.batch_size = checked_count("batch_size", batch_size)
 
@@ -92,9 +96,17 @@ class Fame(CosineAttribution):
         losses = torch.tensor(signs).to(images).repeat_interleave(len(images))
         start = images.detach().repeat(len(signs), 1, 1, 1)
         changed = self._descend(head, start, losses, _repeated(arguments, len(signs)))
-        change = (changed - start).mean(dim=1, keepdim=True).abs() * losses.view(-1, 1, 1, 1)
+        change = self._grey(changed - start).abs() * losses.view(-1, 1, 1, 1)
         signed = change.view(len(signs), -1, *change.shape[1:]).sum(dim=0)
         return blurred(signed.expand_as(images) / images.shape[1], self.blur)
+
+    def _grey(self, images: Tensor) -> Tensor:
+        """M×1×H×W of images M×C×H×W."""
+        if self.grey == "mean":
+            return images.mean(dim=1, keepdim=True)
+        if images.shape[1] != 3:
+            raise InputError(f"grey='luma' is of three colours, got {images.shape[1]}: take grey='mean'")
+        return (images * images.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
     def _descend(self, head: CosineHead, faces: Tensor, losses: Tensor, arguments: tuple[Any, ...]) -> Tensor:
         """Faces after the steps; a loss is +1 to lower the cosine, −1 to raise it."""

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.attr._base.caveats import MASKED, TOO_FEW
-from xfr_plugin.attr._base.masks import BoxMasks, systematic_boxes, weighted_sum
+from xfr_plugin.attr._base.masks import BoxMasks, inner_boxes, scaled_size, systematic_boxes, weighted_sum
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores, Fill, gaussian_blurred
-from xfr_plugin.attr._base.smoothing import Blur
+from xfr_plugin.attr._base.smoothing import Blur, blurred
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 
 __all__ = ["XFace"]
 
 Pairing = Literal["clean", "same", "all"]
+Form = Literal["described", "released"]
 
 
 @attribution_method(
@@ -41,9 +42,16 @@ class XFace(PerturbationPairAttribution):
     faces less alike the map is positive (similar), where it makes them more alike, negative (dissimilar): both signs
     are the published method's own. Patches stand at every stride, and flush with the far edges of the face.
 
+    The code that the authors released differs from their description in four ways, which `form="released"` follows:
+    a pixel gets the sum over the patches that cover it, divided by the number of all patches, so that pixels near the
+    edges, which fewer cover, count less; patches are a pixel larger than the size by whose square the deviation is
+    divided; none stand flush with the far edges; and the blur's kernel is as wide as the stride, 5×5. Its default is
+    `pairing="all"`. The default here is the description.
+
     Args:
         forward_func: see `PairAttribution`.
         threshold: see `PairAttribution`. The map does not depend on it.
+        form: `described`, or `released`, as in the authors' code; see above.
         pairing: what an occluded face is compared with: the `clean` partner; the partner occluded at the `same`
             place (then both faces have the same map); or `all` occluded versions of the partner, with the same patch
             size, averaged. As the deviation is from the clean distance, the last shifts the map, and with it its
@@ -69,6 +77,7 @@ class XFace(PerturbationPairAttribution):
         forward_func: Callable[..., Tensor],
         threshold: float | None = None,
         *,
+        form: Form = "described",
         pairing: Pairing = "clean",
         patch_sizes: Sequence[float] = (7, 14, 28),
         stride: float = 5,
@@ -84,6 +93,7 @@ class XFace(PerturbationPairAttribution):
             raise InputError("patch_sizes must name at least one size")
         for size in patch_sizes:
             checked_at_least("patch_sizes", size, 1)
+        self.form: Form = checked_choice("form", form, "described", "released")
         self.pairing: Pairing = checked_choice("pairing", pairing, "clean", "same", "all")
         self.patch_sizes = tuple(patch_sizes)
         self.stride = checked_at_least("stride", stride, 1)
@@ -91,9 +101,24 @@ class XFace(PerturbationPairAttribution):
 
     def _maps(self, faces: FaceScores) -> Tensor:
         clean = faces.clean()[:, None]
+        if self.form == "released":
+            return self._released(faces, clean)
         maps, covered = zip(*(self._size_map(faces, clean, size) for size in self.patch_sizes), strict=True)
         mean = torch.stack(maps).sum(dim=0) / torch.stack(covered).sum(dim=0).clamp_min(1)
         return gaussian_blurred(mean, self.stride) if self.blurs_by_stride else mean
+
+    def _released(self, faces: FaceScores, clean: Tensor) -> Tensor:
+        """The maps of the released code, M×H×W."""
+        stride = scaled_size(self.stride, faces.shape)[0]
+        total = torch.zeros_like(faces.images[:, 0])
+        for size in self.patch_sizes:
+            side = scaled_size(size, faces.shape)[0]
+            patches = inner_boxes(side, stride, faces.shape)
+            deviations = clean - self._scores(faces, patches)
+            total += weighted_sum(deviations, patches) / (len(patches) * side**2)
+        mean = total[:, None] / len(self.patch_sizes)
+        kernel = stride + 1 - stride % 2
+        return blurred(mean, (kernel, float(stride)) if self.blurs_by_stride else None)[:, 0]
 
     def _size_map(self, faces: FaceScores, clean: Tensor, size: float) -> tuple[Tensor, Tensor]:
         """The map M×H×W of patches of one size, and which pixels they cover: with wide strides not all."""
