@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.base.options import checked_choice
-from xfr_plugin.base.rows import with_rows
+from xfr_plugin.base.rows import one_row, with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.recognizer import Recognizer
 
@@ -167,8 +167,8 @@ def _threshold_for(output: HeadOutput, threshold: float | None, model: Callable[
 
 def _rows(reference: Tensor, embedding: Tensor) -> Tensor:
     """The reference embeddings N×D, one for each embedding N×D."""
-    rows: Tensor = torch.atleast_2d(reference)
     count, channels = embedding.shape
+    rows: Tensor = one_row(torch.atleast_2d(reference), channels) if reference.ndim == 1 else reference
     if rows.ndim != 2 or rows.shape[1] != channels or rows.shape[0] not in (1, count):
         raise InputError(
             f"the reference embedding must be {count}×{channels}, got {tuple(reference.shape)}; one embedding "

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
-__all__ = ["has_rows", "with_rows"]
+__all__ = ["has_rows", "one_row", "with_rows"]
 
 
 def has_rows(value: Any, count: int) -> TypeGuard[Tensor]:
@@ -18,3 +18,18 @@ def has_rows(value: Any, count: int) -> TypeGuard[Tensor]:
 def with_rows(arguments: Iterable[Any], count: int, change: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
     """Arguments of which those with a row for each of `count` images are changed; the others are as they were."""
     return tuple(change(value) if has_rows(value, count) else value for value in arguments)
+
+
+def one_row(row: Tensor, width: int) -> Tensor:
+    """A row 1×D of `width` D, of which a tool of Captum's may have made one of k·D.
+
+    Its tools repeat every tensor along with the images, and a vector's values for rows: each k times, or all of them
+    in turn. Other rows are returned as they are.
+    """
+    times, rest = divmod(row.shape[1], width)
+    if len(row) != 1 or times < 2 or rest:
+        return row
+    in_turn, each = row.view(times, width), row.view(width, times)
+    if bool((in_turn == in_turn[:1]).all()):
+        return in_turn[:1]
+    return each[:, :1].T if bool((each == each[:, :1]).all()) else row

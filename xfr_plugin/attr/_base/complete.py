@@ -8,7 +8,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _like_inputs, _read_inputs
+from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _like_inputs, _read_inputs, readied
 from xfr_plugin.base.captum import log_usage
 from xfr_plugin.errors import InputError
 
@@ -62,10 +62,12 @@ class CompletePairAttribution(PairAttribution):
         if return_convergence_delta and not self.has_convergence_delta():
             raise InputError(f"with these options the maps of {self.get_name()} have no convergence delta")
         with torch.inference_mode(False):  # a caller's own inference mode knows no gradients
-            maps, evidence = self._maps_and_evidence(_read_inputs(inputs, target, additional_forward_args))
+            pair = _read_inputs(inputs, target, additional_forward_args)
+            pair = readied(self.forward_func, pair)
+            if not return_convergence_delta:
+                return _like_inputs(self._attribute_pair(pair), inputs)
+            maps, evidence = self._maps_and_evidence(pair)
         output = _like_inputs(maps, inputs)
-        if not return_convergence_delta:
-            return output
         return output, largest_miss(maps.detach(), evidence, len(inputs) if isinstance(inputs, tuple) else 1)
 
     @abstractmethod

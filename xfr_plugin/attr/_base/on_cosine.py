@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xfr_plugin.attr._base.baselines import Baseline, baseline_images
+from xfr_plugin.attr._base.complete import CompletePairAttribution
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
 
-__all__ = ["CosineAttribution", "checked_count"]
+__all__ = ["BaselineAttribution", "CosineAttribution", "checked_count"]
 
 
 class CosineAttribution(PairAttribution):
@@ -40,6 +42,22 @@ class CosineAttribution(PairAttribution):
     @abstractmethod
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
         """Signed maps M×C×H×W of images M×C×H×W; the arguments of the head begin with M partners' embeddings."""
+
+
+class BaselineAttribution(CosineAttribution, CompletePairAttribution):
+    """Attribution of the cosine less that of a baseline, to which maps should sum (convergence delta)."""
+
+    baseline: Baseline
+
+    def _attribute_pair(self, pair: Pair) -> Tensor:
+        return CosineAttribution._attribute_pair(self, pair)
+
+    @torch.no_grad()
+    def _maps_and_evidence(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        embed = self._embed(pair)
+        units, without = embed(pair.images), embed(baseline_images(pair.images, self.baseline))
+        evidence = ((units - without) * pair.partners_of(units)).sum(dim=1)
+        return self._attribute_pair(pair), evidence
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from xfr_plugin.attr._base.prepared import Explained, Prepared, StandardErrors
 from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, _select_targets, log_usage
-from xfr_plugin.base.rows import with_rows
+from xfr_plugin.base.rows import one_row, with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import safely_folded
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -41,7 +41,8 @@ class Pair:
     def partners_of(self, embeddings: Tensor) -> Tensor:
         """Unit embeddings M×D of the partners, from the unit embeddings M×D of the images."""
         if self.partners is not None:
-            return self.partners.to(embeddings).expand_as(embeddings)
+            own = functional.normalize(one_row(self.partners, embeddings.shape[1]), dim=1)
+            return own.to(embeddings).expand_as(embeddings)
         return embeddings.roll(embeddings.shape[0] // 2, dims=0)
 
 
@@ -113,7 +114,8 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
             AssertionError: a target was given (Captum's own check).
         """
         with torch.inference_mode(False):  # a caller's own inference mode knows no gradients
-            maps = self._attribute_pair(_read_inputs(inputs, target, additional_forward_args))
+            pair = _read_inputs(inputs, target, additional_forward_args)
+            maps = self._attribute_pair(readied(self.forward_func, pair))
             return _like_inputs(maps, inputs)
 
     def explain_prepared(self, probes: Prepared, references: Prepared, *, errors: bool = False) -> Explained:
@@ -186,7 +188,8 @@ def _read_inputs(inputs: Tensor | tuple[Tensor, ...], target: object, arguments:
 
 def _like_inputs(maps: Tensor, inputs: Inputs) -> Inputs:
     """Maps M×C×H×W in the form of the inputs: a tensor, or a tuple of each side's."""
-    sides = maps.detach().chunk(len(inputs) if isinstance(inputs, tuple) else 1)
+    dtype = inputs[0].dtype if isinstance(inputs, tuple) else inputs.dtype
+    sides = maps.detach().to(dtype).chunk(len(inputs) if isinstance(inputs, tuple) else 1)
     output: Inputs = _format_output(isinstance(inputs, tuple), tuple(side.contiguous() for side in sides))
     return output
 
@@ -197,6 +200,28 @@ def _refuse_target(count: int, target: object) -> None:
         _select_targets(torch.zeros(count), target)
     except IndexError as error:  # what its check makes of a list of tuples
         raise AssertionError("a pair has one score: leave the target out") from error
+
+
+def readied(function: object, pair: Pair) -> Pair:
+    """The pair with images as a function takes them: a recognizer's in its own type.
+
+    Tools of Captum's add noise, so that pixels a little beyond 0…1 are let through.
+
+    Raises:
+        InputError: images of whole numbers; pixels for a recognizer that reach above 2.
+    """
+    images = pair.images
+    if not images.is_floating_point():
+        raise InputError(f"images must be of floats, as their maps are, not {images.dtype}: divide by 255")
+    if not isinstance(function, Recognizer):
+        return pair
+    brightest = float(images.detach().amax()) if images.numel() else 0.0
+    if brightest > _BRIGHTEST:
+        raise InputError(f"{function.name} takes pixels in 0…1, got {brightest:.3g}: divide by 255")
+    return pair if images.dtype == function.dtype else replace(pair, images=images.to(function.dtype))
+
+
+_BRIGHTEST = 2.0
 
 
 def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:

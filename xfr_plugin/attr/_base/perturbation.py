@@ -10,7 +10,7 @@ from captum.attr import PerturbationAttribution
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _read_pair, _refuse_target
+from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _read_pair, _refuse_target, readied
 from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill, ScoredFaces, checked_fill
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, log_usage
@@ -116,6 +116,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
             pair = self._read(images, _format_additional_forward_args(additional_forward_args) or ())
             _refuse_target(len(images[0]), target)
             maps = self._spread(self._maps(self._faces(pair, perturbations_per_eval, show_progress)), pair)
+        maps = maps.to(images[0].dtype)
         sides = maps.split(len(images[0])) if len(images) == 2 else (maps,)
         output: Inputs = _format_output(is_tuple, tuple(side.contiguous() for side in sides))
         return output
@@ -143,7 +144,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
                 f"masking needs images N×C×H×W of floating-point numbers, got {tuple(pair.images.shape)} "
                 f"of {pair.images.dtype}"
             )
-        return pair
+        return readied(self.forward_func, pair)
 
     def _faces(self, pair: Pair, limit: int, show_progress: bool) -> FaceScores:
         checked_at_least("perturbations_per_eval", limit, 1)

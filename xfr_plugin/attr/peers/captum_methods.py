@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
 from xfr_plugin.attr._base.caveats import AGAINST_BASELINE, LITTLE_BETTER, TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
-from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
+from xfr_plugin.attr._base.on_cosine import BaselineAttribution, CosineAttribution, checked_count
 from xfr_plugin.attr._base.rectified import rectified_copy
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.options import checked_choice
@@ -41,7 +41,7 @@ _NOISE_TYPES = ("smoothgrad", "smoothgrad_sq", "vargrad")
     batchable=True,
     trial_options={"n_steps": 10},
 )
-class PairIntegratedGradients(CosineAttribution):
+class PairIntegratedGradients(BaselineAttribution):
     """Integrated gradients (Sundararajan et al., ICML 2017, arXiv 1703.01365) of the cosine.
 
     Each face moves from its baseline to itself, its partner's embedding being fixed. The map of each face sums to
@@ -237,7 +237,7 @@ class PairSmoothGrad(CosineAttribution):
     relative_cost=9,
     caveat=f"{AGAINST_BASELINE}; {LITTLE_BETTER}",
 )
-class PairDeepLift(CosineAttribution):
+class PairDeepLift(BaselineAttribution):
     """DeepLift, rescale rule (Shrikumar et al., ICML 2017, arXiv 1704.02685), of the cosine.
 
     Runs on a replica of the network, in which ReLU6 and PReLU are rewritten with ReLU, since Captum would silently

@@ -1,0 +1,94 @@
+"""Captum to the letter: deltas where maps promise a sum, one embedding under its tools, pixels of another scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+from captum.metrics import sensitivity_max
+from torch import Tensor
+
+from xfr_plugin.attr import METHODS, CosineHead, PairDeepLift, PairIntegratedGradients, get_method
+from xfr_plugin.attr._base.baselines import baseline_images
+from xfr_plugin.base.rows import one_row
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition import Recognizer
+
+Images = tuple[Tensor, Tensor]
+
+
+@pytest.mark.parametrize("baseline", ["black", "blur"])
+@pytest.mark.parametrize("cls", [PairIntegratedGradients, PairDeepLift])
+def test_the_delta_is_what_the_map_misses_of_the_difference_of_cosines(
+    recognizer: Recognizer, pair: Images, cls: Any, baseline: Any
+) -> None:
+    attribution = cls(recognizer, baseline=baseline)
+    assert attribution.has_convergence_delta()
+    partner = recognizer.embed(pair[1])
+    maps, delta = attribution.attribute(
+        pair[0], additional_forward_args=partner, return_convergence_delta=True
+    )
+    without = recognizer(baseline_images(pair[0], baseline))
+    differences = ((recognizer(pair[0]) - without) * partner).sum(1).detach()
+    torch.testing.assert_close(delta, maps.flatten(1).sum(1) - differences)
+    torch.testing.assert_close(attribution.attribute(pair[0], additional_forward_args=partner), maps)
+
+
+def test_the_delta_of_integrated_gradients_is_captums(recognizer: Recognizer, pair: Images) -> None:
+    partner = recognizer.embed(pair[1])
+    _, delta = PairIntegratedGradients(recognizer, n_steps=8).attribute(
+        pair[0], additional_forward_args=partner, return_convergence_delta=True
+    )
+    head = CosineHead(recognizer, reference_kind="embedding")
+    _, expected = IntegratedGradients(head).attribute(
+        pair[0], additional_forward_args=partner, n_steps=8, return_convergence_delta=True
+    )
+    torch.testing.assert_close(delta, expected)
+
+
+@pytest.mark.parametrize("name", ["xssab", "input_x_gradient", "fggb", "lrp"])
+def test_one_embedding_for_all_under_sensitivity_max(recognizer: Recognizer, pair: Images, name: str) -> None:
+    attribution = get_method(name).build(recognizer, 0.2)
+    vector = recognizer.embed(pair[1])[0]
+    for reference in (vector, vector[None].expand(3, -1)):
+        torch.manual_seed(0)
+        found = sensitivity_max(
+            attribution.attribute, pair[0], additional_forward_args=reference, n_perturb_samples=4
+        )
+        assert found.shape == (3,)
+        assert bool(found.isfinite().all())
+        if reference is vector:
+            expected = found
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_repeated_row_is_told_from_one_of_another_length() -> None:
+    row = torch.rand(1, 6)
+    assert torch.equal(one_row(row.repeat(1, 3), 6), row)
+    assert torch.equal(one_row(row.repeat_interleave(3, dim=1), 6), row)
+    assert one_row(row, 6) is row
+    longer = torch.rand(1, 12)
+    assert one_row(longer, 6) is longer
+
+
+@pytest.mark.parametrize("name", ["xssab", "lrp", "fggb", "corrrise", "integrated_gradients"])
+def test_pixels_of_another_scale_are_one_clear_error(recognizer: Recognizer, pair: Images, name: str) -> None:
+    attribution = get_method(name).build(recognizer, 0.2, **METHODS[name].trial_options)
+    with pytest.raises(InputError, match=r"0…1, got .*: divide by 255"):
+        attribution.attribute((255 * pair[0], 255 * pair[1]))
+    with pytest.raises(InputError, match="float"):
+        attribution.attribute(tuple((255 * side).to(torch.uint8) for side in pair))
+
+
+def test_float64_images_of_a_float32_recognizer_are_followed(recognizer: Recognizer, pair: Images) -> None:
+    single = recognizer.float()
+    for name in ("xssab", "fggb", "integrated_gradients", "lrp", "corrrise"):
+        attribution = get_method(name).build(single, 0.2)
+        maps = attribution.attribute(pair)
+        assert maps[0].dtype == torch.float64
+        expected = attribution.attribute((pair[0].float(), pair[1].float()))[0]
+        torch.testing.assert_close(
+            maps[0].float(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+        )
