@@ -6,13 +6,16 @@ Coordinates are (x, y) in pixels with pixel centres at integers.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import PIL.Image
 from numpy.typing import ArrayLike, NDArray
-from skimage.filters import gaussian
-from skimage.transform import SimilarityTransform, estimate_transform, resize, warp
 
 from xfr_plugin.errors import FaceError, InputError
+
+if TYPE_CHECKING:
+    from skimage.transform import SimilarityTransform
 
 __all__ = [
     "ARCFACE_TEMPLATE",
@@ -77,6 +80,8 @@ def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
         raise InputError(f"landmarks must be five finite points (5×2), got shape {points.shape}")
     if np.ptp(points, axis=0).max() < 1e-3:
         raise FaceError("the five landmarks coincide: the face cannot be aligned")
+    from skimage.transform import estimate_transform  # takes its time to import
+
     transform: SimilarityTransform = estimate_transform("similarity", points, template(size))
     return transform
 
@@ -121,6 +126,8 @@ def fit_aligned(face: Image, size: tuple[int, int]) -> Image:
     """
     if face.shape[:2] == size:
         return face
+    from skimage.transform import resize  # takes its time to import
+
     height, width = face.shape[:2]
     if max(height, width) > _LARGEST_ASPECT * min(height, width):
         raise FaceError(f"an image of {width}×{height} pixels is no aligned face: cut out the face")
@@ -171,6 +178,9 @@ def _warped(
     channel: NDArray[np.uint8], to_photo: NDArray[np.float64], size: tuple[int, int], sigma: float
 ) -> NDArray[np.float64]:
     """Blur and warp one channel, H×W; values in [0, 1], and 0 outside of it."""
+    from skimage.filters import gaussian  # they take their time to import
+    from skimage.transform import SimilarityTransform, warp
+
     grey = gaussian(channel, sigma=sigma, truncate=_REACH) if sigma else channel
     result: NDArray[np.float64] = warp(
         grey, SimilarityTransform(matrix=to_photo), output_shape=size, order=1, clip=False

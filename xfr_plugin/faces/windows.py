@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse.csgraph import connected_components
-from skimage.data import lbp_frontal_face_cascade_filename
-from skimage.feature import Cascade
 
 from xfr_plugin.faces.detection import Box
 
@@ -48,6 +45,8 @@ def find_boxes(photo: NDArray[np.uint8], scale_factor: float = 1.1, window: int 
     windows = _windows(grey, scale_factor, window)
     if not len(windows):
         return []
+    from scipy.sparse.csgraph import connected_components  # takes its time to import
+
     count, group = connected_components(_overlaps(windows) > _SAME_WINDOW, directed=False)
     found = [_candidate(windows[group == index]) for index in range(count)]
     return sorted(found, key=lambda candidate: -candidate.hits)
@@ -90,4 +89,7 @@ def _candidate(windows: NDArray[np.float64]) -> Candidate:
 
 @cache
 def _cascade() -> Any:
+    from skimage.data import lbp_frontal_face_cascade_filename  # they take their time to import
+    from skimage.feature import Cascade
+
     return Cascade(lbp_frontal_face_cascade_filename())
