@@ -84,6 +84,8 @@ def test_a_measured_card_is_a_recognizer(module: Path, faces: Path) -> None:
         str(card),
         "--dataset",
         "toy faces",
+        "--shares",
+        "2",
     )
     found = load_recognizer(card)
     assert found.calibration is not None
@@ -93,6 +95,7 @@ def test_a_measured_card_is_a_recognizer(module: Path, faces: Path) -> None:
     assert -3.1 < low < 0 < high < 3.1  # 20 pairs show no ratio above 20
     assert found.calibration.log_likelihood_ratio(1e3) == high
     assert found.threshold == found.calibration.threshold
+    assert set(found.region_shares) == {"leave_one_out"}
     assert "own.json" in run("recognizers", str(card))
     changed = json.loads(card.read_text()) | {"fingerprint": "0" * 64}
     card.write_text(json.dumps(changed))
@@ -118,6 +121,8 @@ def test_a_card_finds_the_file_beside_it(module: Path, faces: Path, monkeypatch:
         "pairs.csv",
         "--out",
         "models/small.json",
+        "--shares",
+        "0",
     )
     monkeypatch.chdir(module.parent)
     assert load_recognizer(module / "models" / "small.json").name == "small"

@@ -45,8 +45,7 @@ def fast_method(recognizer: Recognizer) -> str:
     """Name of the method to take where `leave_one_out` is too slow: the first of the preferred ones that are quick.
 
     That is `reconstruction` where a decoder with regional evidence ships for the recognizer, or else `xssab`, which
-    needs nothing but the network. For a recognizer that gives no gradient none may be quick, and its default method is
-    taken.
+    needs nothing but the network. For a recognizer that gives no gradient none may be quick: then it is the default.
     """
     quick = (method.name for method in preferred_methods() if method.quick and method.serves(recognizer))
     return next(quick, None) or default_method(recognizer)

@@ -29,18 +29,30 @@ def calibrate_command(
     dataset: Annotated[
         str | None, typer.Option(help="What the pairs are of, for those who read a decision.")
     ] = None,
+    shares: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Genuine pairs to measure what regions bring on, 100 passes each; 0 for what ships."
+        ),
+    ] = 50,
     architecture: ArchitectureOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Measure thresholds by false match rate, and what a score is worth as evidence; write a card."""
-    from xfr_plugin.evaluation.measured_card import measure_card, score_pairs, write_card
+    from xfr_plugin.evaluation.measured_card import (
+        measure_card,
+        measure_region_shares,
+        score_pairs,
+        write_card,
+    )
     from xfr_plugin.recognition import load_recognizer
 
     with working("calibrating"):
         model = load_recognizer(recognizer, architecture=architecture, device=device)
         scores = score_pairs(model, faces, pairs)
-        card = measure_card(model, recognizer, scores, dataset or pairs.stem)
+        regions = measure_region_shares(model, faces, pairs, shares) if shares else None
+        card = measure_card(model, recognizer, scores, dataset or pairs.stem, region_shares=regions)
         write_card(card, out)
     if as_json:
         print_document(card.model_dump_json(indent=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xfr_plugin.attr.intervention.attribution import RegionIntervention
+from xfr_plugin.attr.intervention.level import measure_shares
+from xfr_plugin.attr.registry import get_method
 from xfr_plugin.base.files import shown, write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.pairs import PairEntry, read_pair_list
@@ -20,7 +23,7 @@ from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.recognition.loading import MeasuredCard
 
-__all__ = ["RATES", "LabelledScores", "measure_card", "score_pairs", "write_card"]
+__all__ = ["RATES", "LabelledScores", "measure_card", "measure_region_shares", "score_pairs", "write_card"]
 
 RATES: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """False match rates that thresholds are found for, as far as the pairs can show them."""
@@ -64,7 +67,7 @@ def measure_card(
     scores: LabelledScores,
     dataset: str,
     fmr: Sequence[float] = RATES,
-    region_level: Callable[[Recognizer], float] | None = None,
+    region_shares: Mapping[str, Mapping[str, float]] | None = None,
 ) -> MeasuredCard:
     """Calibrate a recognizer on the scores of pairs.
 
@@ -74,23 +77,48 @@ def measure_card(
         scores: of labelled pairs.
         dataset: what they are of, in words.
         fmr: rates that thresholds are wanted for; those that so few pairs cannot show are left out.
-        region_level: measures the level w_r of the methods that leave regions out.
+        region_shares: see `measure_region_shares`.
 
     Raises:
         InputError: too few scores.
     """
     shown_rates = [rate for rate in fmr if rate * scores.impostor.size >= 1]
     calibration = calibrate(scores.genuine, scores.impostor, dataset, shown_rates)
-    if region_level is not None:
-        calibration = calibration.model_copy(update={"region_level": region_level(recognizer)})
     return MeasuredCard(
         **recognizer.contract.model_dump(),
         name=recognizer.name,
         source=source,
         fingerprint=fingerprint(recognizer),
         calibration=calibration,
+        region_shares={index: dict(shares) for index, shares in (region_shares or {}).items()},
         gives=recognizer.gives,
     )
+
+
+def measure_region_shares(
+    recognizer: Recognizer, faces: Path, pairs: Path, count: int
+) -> dict[str, dict[str, float]]:
+    """What share of a genuine pair's score each region brings, from where evidence by removal starts.
+
+    Args:
+        recognizer: of any kind; some 100 forward passes a pair.
+        faces, pairs: see `score_pairs`.
+        count: of genuine pairs, the first of the list.
+
+    Raises:
+        InputError: no genuine pairs, or no region brings anything.
+    """
+    genuine = [pair for pair in read_pair_list(pairs).pairs if pair.genuine]
+    folder = FaceFolder(faces, recognizer.input_size, "template", next((p.probe for p in genuine), None))
+    there = [pair for pair in genuine if all(os.path.isfile(folder.folder / file) for file in pair.files)]
+    attribution = get_method("leave_one_out").build(recognizer, 0.0, level="none")
+    assert isinstance(attribution, RegionIntervention)
+
+    def images(file: str) -> torch.Tensor:
+        return folder.pixels(file)[None].to(recognizer.device, recognizer.dtype) / 255
+
+    shares = measure_shares(attribution, ((images(p.probe), images(p.reference)) for p in there[:count]))
+    return {attribution.shares_under: shares}
 
 
 def write_card(card: MeasuredCard, path: Path) -> None:

@@ -76,5 +76,6 @@ def _settings(recognizer: Recognizer) -> dict[str, Any]:
         "name": recognizer.name,
         "threshold": recognizer.threshold if recognizer.decides and calibration is None else None,
         "calibration": None if calibration is None else calibration.model_dump(mode="json"),
+        "region_shares": recognizer.region_shares,
         "provenance": recognizer.provenance.model_dump(mode="json"),
     }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import nn
 
 from xfr_plugin.base.files import read_text, shown
@@ -44,6 +44,7 @@ class OnnxSettings(InputContract):
     name: str
     threshold: float | None = None
     calibration: Calibration | None = None
+    region_shares: dict[str, dict[str, float]] = Field(default_factory=dict)
     provenance: Provenance = Provenance()
 
 
@@ -55,6 +56,7 @@ class MeasuredCard(InputContract):
         source: what `load_recognizer` takes; the path of a file is relative to the card.
         fingerprint: of the recognizer that was measured, see `recognition.fingerprint`.
         calibration: what was measured.
+        region_shares: see `Recognizer`; empty where they were not measured.
         gives: see `Recognizer.gives`.
     """
 
@@ -62,6 +64,7 @@ class MeasuredCard(InputContract):
     source: str
     fingerprint: str
     calibration: Calibration
+    region_shares: dict[str, dict[str, float]] = Field(default_factory=dict)
     gives: str
 
 
@@ -138,7 +141,8 @@ def from_card(path: Path, load: Callable[..., Recognizer], given: Mapping[str, A
         raise InputError(
             f"{shown(path)} was measured on another recognizer than {card.source}: calibrate anew"
         )
-    return found.with_calibration(card.calibration).with_threshold(given.get("threshold"))
+    measured = found.with_calibration(card.calibration, card.region_shares)
+    return measured.with_threshold(given.get("threshold"))
 
 
 def read_card(path: Path) -> MeasuredCard:

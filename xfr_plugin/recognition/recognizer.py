@@ -306,10 +306,13 @@ class Recognizer(nn.Module):
         copy._threshold = check_threshold(threshold, is_cosine=self.gives != "scores")
         return copy
 
-    def with_calibration(self, calibration: Calibration) -> Recognizer:
-        """A copy that decides at the thresholds of a calibration."""
+    def with_calibration(
+        self, calibration: Calibration, region_shares: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Recognizer:
+        """A copy that decides at the thresholds of a calibration, with what was measured of regions, if it was."""
         copy = replica(self)
         copy.calibration, copy._threshold = calibration, None
+        copy.region_shares = dict(region_shares or self.region_shares)
         return copy
 
     def for_forward_passes(self, passes: int) -> Recognizer:
