@@ -37,17 +37,23 @@ def exported(network: nn.Module, images: Tensor) -> bytes:
         images: on which it is traced, N×3×H×W as the network takes them.
 
     Raises:
-        InputError: onnx is not installed.
+        InputError: onnx is not installed, or has no such operators.
         Exception: whatever torch's exporter raises.
     """
-    required("onnx", "onnx")
+    onnx = required("onnx", "onnx")
     file: Any = io.BytesIO()  # which torch takes, and does not say so
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["embeddings"]}
     names["dynamic_axes"] = {"images": {0: "N"}, "embeddings": {0: "N"}}
+    # an operator that ONNX lacks goes through and is looked for below: else torch prints all of its graph
+    names["operator_export_type"] = torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH
     # the exporter that needs no further package is called old by torch
     with _ONE_AT_A_TIME, torch.no_grad(), ignoring(Warning):
         torch.onnx.export(replica(network), (images,), file, dynamo=False, **names)
     model: bytes = file.getvalue()
+    nodes = onnx.load_from_string(model).graph.node
+    lacking = sorted({node.op_type for node in nodes if node.domain not in ("", "ai.onnx")})
+    if lacking:
+        raise InputError(f"ONNX has no {', '.join(lacking)}")
     return model
 
 
