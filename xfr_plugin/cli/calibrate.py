@@ -58,7 +58,12 @@ def calibrate_command(
         print_document(card.model_dump_json(indent=1))
         return
     found = card.calibration
-    low, high = found.llr_bounds or (float("nan"), float("nan"))
+    support = found.support
+    bounds = (
+        f"these pairs show no more than 10^{support.lower_bound:g} … 10^{support.upper_bound:g}"
+        if support
+        else "how far it can be believed is not known: pip install 'xfr-plugin[calibrate]'"
+    )
     missing = f", {scores.missing} pairs without a face left out" if scores.missing else ""
     print_lines(
         f"{card.name} on {found.dataset}: {found.genuine_pairs} genuine and {found.impostor_pairs} impostor "
@@ -70,6 +75,6 @@ def calibrate_command(
             for rate, point in zip(found.nominal_fmr, found.at_fmr, strict=True)
         ),
         f"log-likelihood ratio {found.llr_slope:.3f} · score {found.llr_intercept:+.3f}, Cllr {found.cllr:.3f}; "
-        f"these pairs show no more than {low:.2f} … {high:.2f}",
+        f"{bounds}",
         f"written:  {out}",
     )

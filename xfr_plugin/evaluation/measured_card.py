@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +18,14 @@ from xfr_plugin.attr.intervention.level import measure_shares
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.base.files import shown, write_text
 from xfr_plugin.errors import InputError
-from xfr_plugin.evaluation.pairs import PairEntry, read_pair_list
+from xfr_plugin.evaluation.pairs import PairEntry, person_of, read_pair_list
 from xfr_plugin.faces.folder import FaceFolder
-from xfr_plugin.recognition import Recognizer, calibrate
+from xfr_plugin.recognition import Calibration, Recognizer, calibrate
 from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.recognition.loading import MeasuredCard
+from xfr_plugin.recognition.metrics import logistic_map
+from xfr_plugin.recognition.strength import LlrSupport, evidence_bounds
 
 __all__ = ["RATES", "LabelledScores", "measure_card", "measure_region_shares", "score_pairs", "write_card"]
 
@@ -29,15 +33,23 @@ RATES: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """False match rates that thresholds are found for, as far as the pairs can show them."""
 
 _AT_ONCE = 32
+_DRAWS = 50
 
 
 @dataclass(frozen=True)
 class LabelledScores:
-    """Scores of labelled pairs, and how many pairs could not be read."""
+    """Scores of labelled pairs.
+
+    Attributes:
+        genuine, impostor: by kind of the pairs.
+        missing: how many pairs could not be read.
+        people: how many are in the pairs that could.
+    """
 
     genuine: NDArray[np.float64]
     impostor: NDArray[np.float64]
     missing: int
+    people: int
 
 
 def score_pairs(recognizer: Recognizer, faces: Path, pairs: Path) -> LabelledScores:
@@ -58,7 +70,8 @@ def score_pairs(recognizer: Recognizer, faces: Path, pairs: Path) -> LabelledSco
     there = [pair for pair in listed if all(os.path.isfile(folder.folder / file) for file in pair.files)]
     scores = _scored(recognizer, folder, there)
     genuine = np.array([pair.genuine for pair in there], dtype=bool)
-    return LabelledScores(scores[genuine], scores[~genuine], len(listed) - len(there))
+    people = {person_of(file) for pair in there for file in pair.files}
+    return LabelledScores(scores[genuine], scores[~genuine], len(listed) - len(there), len(people))
 
 
 def measure_card(
@@ -84,6 +97,10 @@ def measure_card(
     """
     shown_rates = [rate for rate in fmr if rate * scores.impostor.size >= 1]
     calibration = calibrate(scores.genuine, scores.impostor, dataset, shown_rates)
+    changes: dict[str, Any] = {"support": _support(scores, calibration)}
+    if recognizer.gives == "scores":
+        changes["histogram"] = None  # which is one of cosines
+    calibration = calibration.model_copy(update=changes)
     return MeasuredCard(
         **recognizer.contract.model_dump(),
         name=recognizer.name,
@@ -133,6 +150,28 @@ def write_card(card: MeasuredCard, path: Path) -> None:
     if os.path.isfile(card.source):
         card = card.model_copy(update={"source": os.path.relpath(card.source, path.parent)})
     write_text(path, card.model_dump_json(indent=1) + "\n")
+
+
+def _support(scores: LabelledScores, calibration: Calibration) -> LlrSupport | None:
+    """How far the map can be believed, from these pairs alone; None without the package that bounds it."""
+    if importlib.util.find_spec("lir") is None:
+        return None
+    kinds = (scores.genuine, scores.impostor)
+    ratios = [calibration.llr_slope * kind + calibration.llr_intercept for kind in kinds]
+    lower, upper = evidence_bounds(*ratios)
+    rng = np.random.default_rng(0)
+    maps = [
+        logistic_map(rng.choice(kinds[0], kinds[0].size), rng.choice(kinds[1], kinds[1].size))
+        for _ in range(_DRAWS)
+    ]
+    covariance = np.cov(np.array(maps).T)
+    return LlrSupport(
+        lower_bound=min(round(lower, 2), 0.0),
+        upper_bound=max(round(upper, 2), 0.0),
+        people=scores.people,
+        pairs=(scores.genuine.size, scores.impostor.size),
+        covariance=(float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1])),
+    )
 
 
 @torch.no_grad()
