@@ -102,3 +102,21 @@ def test_conformance_table_is_of_the_methods() -> None:
     assert rows.items() <= {**known, "ReconstructionExplainer": "ReconstructionExplainer"}.items()
     assert rows.keys() >= {"amortised", "fggb", "lrp", "occlusion"}
     assert "fails" not in table
+
+
+@pytest.mark.usefixtures("photographs")
+def test_recognizers_page_makes_recognizers_that_explain() -> None:
+    """The snippets of its first section; what follows wants scores of the reader's."""
+    from xfr_plugin import explain
+
+    space: dict[str, Any] = {}
+    exec(snippets("docs/recognizers.md")[0][1], space)
+    made = [space[name] for name in ("recognizer", "black_box", "remote")]
+    assert [recognizer.gives for recognizer in made] == ["gradient", "embeddings", "scores"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # untrained networks take all faces for one
+        for recognizer in made[1:]:
+            explanation = explain(
+                "a.jpg", "b.jpg", recognizer=recognizer, method="mery_avg", options={"stride": 28}
+            )
+            assert explanation.probe.saliency.shape == (112, 112)

@@ -38,17 +38,17 @@ def default_method(recognizer: Recognizer) -> str:
     That is `leave_one_out`, which needs nothing but scores and takes about 100 forward passes; see `fast_method` for
     one or two.
     """
-    return next(method.name for method in preferred_methods() if method.cls.available_for(recognizer))
+    return next(method.name for method in preferred_methods() if method.serves(recognizer))
 
 
 def fast_method(recognizer: Recognizer) -> str:
     """Name of the method to take where `leave_one_out` is too slow: the first of the preferred ones that are quick.
 
     That is `reconstruction` where a decoder with regional evidence ships for the recognizer, or else `xssab`, which
-    needs nothing but the network.
+    needs nothing but the network. For a recognizer that gives no gradient none may be quick: then it is the default.
     """
-    quick = (method for method in preferred_methods() if method.quick)
-    return next(method.name for method in quick if method.cls.available_for(recognizer))
+    quick = (method.name for method in preferred_methods() if method.quick and method.serves(recognizer))
+    return next(quick, None) or default_method(recognizer)
 
 
 def get_method(name: str) -> Method:

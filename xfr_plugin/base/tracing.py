@@ -19,6 +19,18 @@ from xfr_plugin.base.replicas import replica
 __all__ = ["PrivateTracer"]
 
 
+_MEMORY = ("numpy", "data_ptr", "tolist", "item", "__array__", "__array_interface__", "__dlpack__")
+
+
+class _TensorsProxy(fx.Proxy):
+    """Stands for a tensor, and has no memory that code outside of torch could read, and crash."""
+
+    def __getattr__(self, name: str) -> fx.proxy.Attribute:
+        if name in _MEMORY:
+            raise TypeError(f"{name}: what is traced has no values yet")
+        return super().__getattr__(name)
+
+
 class PrivateTracer(fx.Tracer):
     """A tracer for modules, not for plain functions; one for each graph. `root` is the replica that was traced.
 
@@ -57,6 +69,10 @@ class PrivateTracer(fx.Tracer):
             for part, cls in classes.items():
                 part.__class__ = cls
         return self.graph
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """What stands for a value while the forward function runs."""
+        return _TensorsProxy(node, self)
 
     def _watch(self, parts: list[nn.Module]) -> None:
         """Give modules classes that tell this tracer of their calls and of their attributes."""

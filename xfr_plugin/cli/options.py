@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -38,13 +40,25 @@ __all__ = [
     "read_options",
 ]
 
+
+def _importable(recognizer: str) -> str:
+    """Find modules of `module:factory` where the command was started, as `python -m` does."""
+    if ":" in recognizer and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return recognizer
+
+
 PhotoA: TypeAlias = Annotated[Path, typer.Argument(metavar="A", help="Probe photo.")]
 PhotoB: TypeAlias = Annotated[Path, typer.Argument(metavar="B", help="Reference photo.")]
 
 RecognizerOption: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--recognizer", "-r", help="Name (see `xfr recognizers`), weight file, or https://…#sha256=…"
+        "--recognizer",
+        "-r",
+        help="Name (see `xfr recognizers`), file (weights, .onnx, .xml, or a card of `xfr calibrate`), "
+        "https://…#sha256=…, or module:factory, which runs code of yours.",
+        callback=_importable,
     ),
 ]
 ArchitectureOption: TypeAlias = Annotated[

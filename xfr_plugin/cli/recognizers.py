@@ -1,34 +1,83 @@
-"""The command `xfr recognizers`: those that have a name."""
+"""The command `xfr recognizers`: those that have a name, and what files of others take."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Column, Table
 
 from xfr_plugin.cli.output import terminal
 
+if TYPE_CHECKING:
+    from xfr_plugin.recognition import Calibration
+
 app = typer.Typer()
 
 
-@app.command("recognizers")
-def recognizers_command() -> None:
-    """List the recognizers that have a name."""
+@app.command(
+    "recognizers", epilog="Example: `xfr recognizers my.json` shows a card that `xfr calibrate` wrote."
+)
+def recognizers_command(
+    cards: Annotated[list[Path] | None, typer.Argument(help="Cards of yours to show too.")] = None,
+) -> None:
+    """List recognizers: contract, calibration, and what ships for them; and the contracts of files of others."""
+    console = terminal()
+    console.print(_named(cards or []))
+    console.print(_published())
+
+
+def _named(cards: list[Path]) -> Table:
+    from xfr_plugin.base.weights import shipped_documents
     from xfr_plugin.recognition import list_recognizers, zoo_card
+    from xfr_plugin.recognition.loading import read_card
 
     table = Table(
         Column("name", no_wrap=True),
         Column("takes", no_wrap=True),
-        "threshold (EER)",
+        "calibration; what ships",
         Column("licence, source", overflow="fold"),
         show_lines=True,
     )
+    models = {
+        kind: {document["recognizer"] for document in shipped_documents(kind).values()}
+        for kind in ("decoder", "evidence")
+    }
     for name in list_recognizers():
         card = zoo_card(name)
-        threshold = f"{card.calibration.threshold:.3f}" if card.calibration else "not calibrated"
+        ships = [kind for kind, known in models.items() if name in known]
         table.add_row(
             f"{name}\narchitecture {card.architecture}",
             card.description.replace(", ", "\n"),
-            threshold,
+            f"{_words(card.calibration)}\nships: {', '.join(ships) or 'nothing'}",
             f"{card.provenance.licence}\n{card.provenance.source}",
         )
-    terminal().print(table)
+    for path in cards:
+        own = read_card(path)
+        takes = own.description.replace(", ", "\n")
+        table.add_row(
+            f"{path.name}\n{own.name}", takes, _words(own.calibration), f"{own.source}\ngives {own.gives}"
+        )
+    return table
+
+
+def _published() -> Table:
+    from xfr_plugin.recognition.published import published_cards
+
+    table = Table("files of others", Column("take", no_wrap=True), "licence, source, use", show_lines=True)
+    for card in published_cards():
+        takes = card.description.removesuffix(f", {card.template} template").replace(", ", "\n")
+        table.add_row(
+            f"{card.name}\n{', '.join(card.files)}\nalignment in training: {card.trained_on_template}",
+            f"{takes}\ngive {card.embedding} numbers",
+            f"{card.licence}\n{card.source}\n{card.use}",
+        )
+    return table
+
+
+def _words(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "not calibrated"
+    rates = ", ".join(f"{rate:g}" for rate in calibration.nominal_fmr)
+    return f"EER threshold {calibration.threshold:.3f}\nFMR {rates or 'none'}\non {calibration.dataset}"

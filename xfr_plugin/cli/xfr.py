@@ -16,6 +16,7 @@ from xfr_plugin.cli import (
     atlas,
     batch,
     bilrp,
+    calibrate,
     compare,
     demo,
     download,
@@ -62,7 +63,7 @@ app = typer.Typer(
 )
 for _module in (verify, explain, report, compare, bilrp, methods, recognizers, download, reconstruct, atlas):
     app.add_typer(_module.app)
-for _module in (batch, align, evaluate, demo, package, serve, schemas):
+for _module in (batch, align, calibrate, evaluate, demo, package, serve, schemas):
     app.add_typer(_module.app)
 app.add_typer(train.app, name="train")
 

@@ -151,10 +151,10 @@ class Engine:
 
     def _facts_of(self, entry: PairEntry, pair: EvaluationPair) -> dict[str, Any]:
         reference = self.embeddings(entry.reference)
-        clean = float(self.embeddings(entry.probe) @ reference)
+        clean = float(self.setting.compare(self.embeddings(entry.probe)[None], reference[None]))
         facts: dict[str, Any] = {"genuine": entry.genuine, "score": clean}
         if entry.planting is not None:
-            score = float(self.setting.embed(pair.probe[None])[0].cpu() @ reference)
+            score = float(self.setting.compare(self.setting.embed(pair.probe[None]).cpu(), reference[None]))
             facts |= entry.planting.model_dump(include={"game", "region", "control", "strength", "blending"})
             facts |= {"planted_score": score, "moved": score - clean}
         return facts

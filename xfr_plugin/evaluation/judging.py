@@ -38,6 +38,7 @@ from xfr_plugin.explanation.comparison import MethodChoice, chosen_methods
 from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
 from xfr_plugin.explanation.verification import choose_threshold
 from xfr_plugin.faces.folder import FaceFolder, RegionSource, Split, in_split
+from xfr_plugin.recognition import Recognizer
 
 __all__ = ["ProtocolChoice", "evaluate", "known_protocols"]
 
@@ -116,6 +117,8 @@ def evaluate(
         raise UnknownNameError.of("split", split, get_args(Split))
     listed = pairs if isinstance(pairs, PairList) else read_pair_list(Path(pairs))
     model = open_recognizer(recognizer, device)
+    if methods is None:
+        chosen = tuple(method for method in chosen if _fits(method, model))
     folder = FaceFolder(Path(faces), model.input_size, regions, _example(listed))
     setting = Setting(
         model,
@@ -202,6 +205,11 @@ def _methods(
         for method in chosen
     )
     return (*given, *CHANCE_BASELINES.values()) if chance else given
+
+
+def _fits(method: Method, model: Recognizer) -> bool:
+    """Whether a method can be judged on a recognizer; chance baselines can on all."""
+    return not isinstance(method, Method) or method.fits(model.gives)
 
 
 def _given(method: Method) -> dict[str, Any]:

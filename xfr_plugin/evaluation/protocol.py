@@ -20,7 +20,7 @@ from torch import Tensor
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.faces.regions import RegionMap
-from xfr_plugin.recognition.folding import folded_recognizer
+from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = [
@@ -104,20 +104,27 @@ class Setting:
     faces: FaceFolder | None = None
     people: tuple[str, ...] = ()
     cache: Path | None = None
-    _folded: Recognizer | None = field(default=None, repr=False)
+    _fast: Recognizer | None = field(default=None, repr=False)
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """Unit embeddings N×D of images N×3×H×W, floating point in [0, 1] or 8-bit, in batches."""
-        if self._folded is None:
-            self._folded = folded_recognizer(self.recognizer)
+        """Unit embeddings N×D of images N×3×H×W, floating point in [0, 1] or 8-bit, in batches.
+
+        Of a recognizer that gives scores only, what `Recognizer.represent` gives.
+        """
+        if self._fast is None:
+            self._fast = fast_recognizer(self.recognizer)
         scale = 255 if images.dtype == torch.uint8 else 1
         return torch.cat(
             [
-                self._folded.embed(chunk.to(self.recognizer.device).to(self.recognizer.dtype) / scale)
+                self._fast.represent(chunk.to(self.recognizer.device).to(self.recognizer.dtype) / scale)
                 for chunk in images.split(self.batch_size)
             ]
         )
+
+    def compare(self, probes: Tensor, references: Tensor) -> Tensor:
+        """Scores of rows that `embed` gave, see `Recognizer.compare`; one row serves for all of the other side."""
+        return self.recognizer.compare(probes, references)
 
 
 class Protocol(ABC):

@@ -227,7 +227,7 @@ def compare(
 
     Args:
         photo_a, photo_b, recognizer, threshold, fmr, detector, alignment, faces, device: see `verify`.
-        methods: names, `all`, or `QUICK_METHODS` if left out.
+        methods: names, `all`, or those of `QUICK_METHODS` that can explain the recognizer if left out.
         options: options by name of the method, then by name of the option.
         regions: see `explain`.
         smoothing: σ of the blur before maps are correlated, as a share of the face's height; 0 for none.
@@ -243,6 +243,8 @@ def compare(
     timings: dict[str, float] = {}
     with timed(timings, "load"):
         model = open_recognizer(recognizer, device)
+        if methods is None:
+            chosen = tuple(method for method in chosen if method.fits(model.gives))
         limit = choose_threshold(model, threshold, fmr)
     pair = open_pair(model, (photo_a, photo_b), faces, detector, alignment, limit, timings)
     with timed(timings, "regions"):
@@ -308,6 +310,8 @@ def _check_options(methods: tuple[Method, ...], options: Mapping[str, Mapping[st
 
 def _warm_up(model: Recognizer, pair: FacePair) -> None:
     """Pass through the network once each way, or the first method would pay for what all methods need."""
+    if model.gives != "gradient":
+        return
     with suppress(RuntimeError):  # a network without gradients can still be a black box
         embeddings, pullback = pull_back(model, pair.images)
         pullback(torch.ones_like(embeddings)[None])

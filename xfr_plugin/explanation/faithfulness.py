@@ -24,7 +24,7 @@ from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.salient_region import random_regions, top_salient_region
 from xfr_plugin.faces.regions import RegionMap, template_regions
-from xfr_plugin.recognition.folding import folded_recognizer
+from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.donors import population_face
 from xfr_plugin.swaps.exchange import exchange_regions
@@ -207,19 +207,16 @@ class _Scorer:
         images = [x.detach().to(recognizer.device, recognizer.dtype) for x in inputs if x.ndim == 4]
         self.images = images
         self.population = population_face(recognizer.input_size).to(images[0])
-        self.recognizer = folded_recognizer(recognizer)
+        self.recognizer = fast_recognizer(recognizer)
         self.forwards = 0
-        expected = recognizer.embed(torch.cat(images))
-        own = self._embed(torch.cat(images))
-        if not torch.allclose(own, expected, atol=1e-3):  # tracing can take a wrong branch
-            self.recognizer, own = recognizer, expected
+        own = self._represent(torch.cat(images))
         self.forwards += len(images)
         if len(images) == 1:
             reference = inputs[1].detach().to(own).reshape(1, -1)
             self.partners = functional.normalize(reference, dim=1)
         else:
             self.partners = own.flip(0)
-        self.score = float(own[0] @ self.partners[0])
+        self.score = float(recognizer.compare(own[:1], self.partners[:1]))
 
     @torch.no_grad()
     def effects(self, tested: _Tested, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -230,7 +227,7 @@ class _Scorer:
         found = []
         for chunk in torch.from_numpy(masks).split(_BATCH):
             blends = exchange_regions(image, donor, FeatheredMasks.of(chunk))[0]
-            found.append(self._embed(blends) @ self.partners[tested.side] - self.score)
+            found.append(self._compare(self._represent(blends), tested.side) - self.score)
         effects: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
         return effects
 
@@ -238,9 +235,14 @@ class _Scorer:
         """What is done to a region."""
         return "exchanged" if tested.claim == "dissimilar" and len(self.images) == 2 else "hidden"
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def _represent(self, images: Tensor) -> Tensor:
         self.forwards += len(images)
-        return self.recognizer.embed(images, batch_size=_BATCH)
+        return self.recognizer.represent(images)
+
+    def _compare(self, rows: Tensor, side: int) -> Tensor:
+        """Scores of versions of one side against its partner."""
+        partner = self.partners[side].expand_as(rows)
+        return self.recognizer.compare(*((partner, rows) if side else (rows, partner)))
 
 
 def _claims(saliency: Map, face: NDArray[np.bool_]) -> Iterator[tuple[Claim, NDArray[np.bool_]]]:

@@ -81,7 +81,7 @@ class Face:
     """One side of a pair: a face, or a stored embedding, of which there is nothing else.
 
     Attributes:
-        unit: embedding of unit length, D.
+        unit: embedding of unit length, D; of a recognizer that gives scores only, what it compares: the image.
         image: as the recognizer takes it, 3×H×W in [0, 1].
         aligned: the face that was found in the photo.
         maps: feature maps C×h×w by name of the layer, of those that were to be kept.
@@ -251,6 +251,9 @@ def embed_faces(
     """Embed faces in one pass, and keep the feature maps of these layers of the recognizer's network."""
     stacked = np.stack([face.image for face in aligned]).transpose(0, 3, 1, 2)
     images = torch.from_numpy(stacked / 255).to(recognizer.device, recognizer.dtype)
+    if recognizer.gives != "gradient":
+        rows = recognizer.represent(images)
+        return [Face(row, image, face) for row, image, face in zip(rows, images, aligned, strict=True)]
     features = extract(recognizer, images, layers)
     kept = dict(zip(layers, features.maps, strict=True))
     return [
@@ -273,7 +276,9 @@ def decide_pair(
     Raises:
         InputError: the score is NaN, so the network does not work on these faces.
     """
-    if score is None:
+    if score is None and recognizer.gives == "scores":
+        score = float(recognizer.compare(faces[0].unit[None], faces[1].unit[None]))
+    elif score is None:
         score = float(faces[0].unit.double() @ faces[1].unit.double())
     made = decide(recognizer, score, *threshold)
     return FacePair(faces, made, tuple(decision_cautions(made, recognizer)), recognizer.calibration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Provenance, Recognizer
@@ -19,7 +19,7 @@ class Verification(BaseModel):
     """A verification decision.
 
     Attributes:
-        score: cosine of the two embeddings, −1…1.
+        score: cosine of the two embeddings, −1…1; of a recognizer that gives scores only, its score.
         threshold: the pair is a match if the score is at or above it.
         threshold_source: where the threshold comes from, in words.
         log_likelihood_ratio: natural logarithm of how much likelier the score is for one person than for two;
@@ -31,7 +31,7 @@ class Verification(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    score: float = Field(ge=-1, le=1)
+    score: float
     threshold: float
     threshold_source: str
     log_likelihood_ratio: float | None = None
@@ -84,7 +84,7 @@ def choose_threshold(
     if threshold is not None and fmr is not None:
         raise InputError("give either a threshold or an FMR, not both")
     if threshold is not None:
-        if not -1 <= threshold <= 1:
+        if recognizer.gives != "scores" and not -1 <= threshold <= 1:
             raise InputError(f"the threshold is a cosine between −1 and 1, got {threshold:g}")
         if not recognizer.tested:  # one without a threshold of its own decides for the first time
             recognizer.self_test()
@@ -106,7 +106,8 @@ def decide(recognizer: Recognizer, score: float, threshold: float, source: str) 
     """
     if not math.isfinite(score):
         raise InputError(f"{recognizer.name} returned a score that is not a number: check its weights")
-    score = min(max(score, -1.0), 1.0)  # rounding can exceed the cosine's range
+    if recognizer.gives != "scores":
+        score = min(max(score, -1.0), 1.0)  # rounding can exceed the cosine's range
     strength = recognizer.calibration.strength(score) if recognizer.calibration else None
     return Verification(
         score=score,

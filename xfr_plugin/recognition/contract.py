@@ -49,7 +49,7 @@ class InputContract(Document):
     def value_range(self) -> tuple[float, float]:
         """Least and greatest value that the network sees."""
         pairs = list(zip(self.mean, self.std, strict=True))
-        return min(-mean / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)
+        return min(0 - mean / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)
 
     @property
     def description(self) -> str:
@@ -89,11 +89,13 @@ _ADVICE = {
 }
 
 
-def check_threshold(threshold: float | None, what: str = "threshold") -> float | None:
+def check_threshold(
+    threshold: float | None, what: str = "threshold", *, is_cosine: bool = True
+) -> float | None:
     """Return the threshold as a number.
 
     Raises:
-        InputError: it is none, or no cosine (−1…1).
+        InputError: it is none, or no cosine (−1…1) where it is to be one.
     """
     if threshold is None:
         return None
@@ -101,8 +103,10 @@ def check_threshold(threshold: float | None, what: str = "threshold") -> float |
         value = float(threshold)
     except (TypeError, ValueError) as error:
         raise InputError(f"{what} must be a number, got {threshold!r}") from error
-    if not -1 <= value <= 1:
+    if is_cosine and not -1 <= value <= 1:
         raise InputError(f"{what} must be a cosine in −1…1, got {value:g}")
+    if not math.isfinite(value):
+        raise InputError(f"{what} must be a finite number, got {value:g}")
     return value
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xfr_plugin.base.replicas import in_evaluation
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.black_boxes import Gives, depends_on
 
 __all__ = ["check_units", "embedding_in", "giving_embeddings"]
 
@@ -63,24 +64,40 @@ def check_units(units: Tensor, name: str) -> Tensor:
     )
 
 
-def giving_embeddings(network: nn.Module, size: tuple[int, int]) -> nn.Module:
+def giving_embeddings(network: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, Gives]:
     """The network itself if it returns a tensor N×D, else with modules behind it that take the embedding out.
 
     It is tried on two grey images. A network that cannot be tried, or in whose output no embedding is found, is
     left as it is: using it gives the error.
+
+    Returns:
+        The network, and whether it gives a gradient: one that detaches, or leaves torch on the way, gives none.
     """
     like = next(filter(Tensor.is_floating_point, network.parameters()), torch.zeros(()))
     images = torch.full((2, 3, *size), 0.5, device=like.device, dtype=like.dtype)
+    gives: Gives = "gradient"
     try:
-        with torch.no_grad():
-            output = in_evaluation(network)(images)
-        place = _place(output, 2, "")
+        output, place = _tried(network, images.requires_grad_())
     except Exception:  # foreign code, tried on what it may not be made for
-        return network
+        try:
+            output, place = _tried(network, images.detach())
+            gives = "embeddings"  # as where images become arrays, which those with a gradient cannot
+        except Exception:  # as above
+            return network, "gradient"
+    found = dict(_parts(output))[place]
+    if images.requires_grad and not depends_on(found, images):
+        gives = "embeddings"
     behind: list[nn.Module] = [] if place is None else [_Part(place)]
-    if dict(_parts(output))[place].ndim > 2:
+    if found.ndim > 2:
         behind.append(nn.Flatten())
-    return nn.Sequential(network, *behind).train(network.training) if behind else network
+    return (nn.Sequential(network, *behind).train(network.training) if behind else network), gives
+
+
+def _tried(network: nn.Module, images: Tensor) -> tuple[object, _Place]:
+    """What a network returns for two images, and where the embedding is in it."""
+    with torch.set_grad_enabled(images.requires_grad):
+        output = in_evaluation(network)(images)
+    return output, _place(output, 2, "")
 
 
 class _Part(nn.Module):

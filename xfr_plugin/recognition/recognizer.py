@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,8 @@ from xfr_plugin.base.documents import Document
 from xfr_plugin.base.forks import compute_in_forks
 from xfr_plugin.base.replicas import in_evaluation, replica, unwrapped
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.backends import Forwards
+from xfr_plugin.recognition.black_boxes import BlackBox, EmbeddingFunction, Gives, ScoreFunction
 from xfr_plugin.recognition.calibration import Calibration
 from xfr_plugin.recognition.contract import (
     ChannelOrder,
@@ -37,12 +42,15 @@ class Provenance(Document):
 
 
 class Recognizer(nn.Module):
-    """A face recognizer, differentiable from an aligned face to its embedding.
+    """A face recognizer, from an aligned face to its embedding, or from two faces to their score.
 
     Any network will do::
 
         recognizer = Recognizer(my_network, input_size=(112, 112), mean=0.5, std=0.5, threshold=0.3)
         explanation = xfr_plugin.explain("a.jpg", "b.jpg", recognizer=recognizer)
+
+    So will an ONNX file (`from_onnx`), a function that gives embeddings (`from_callable`), and one that gives no
+    more than scores (`from_scores`). `gives` says which of these it is, and so which methods can explain it.
 
     The network is put into evaluation mode. If it is put into training mode later, faces are embedded as in
     evaluation all the same, without changing its mode or its buffers. Its parameters are left as they are.
@@ -62,12 +70,16 @@ class Recognizer(nn.Module):
         region_shares: what share of a genuine pair's score each region of the face brings, by name of the index and
             of the region, see `attr.measure_shares`. Evidence by removal starts from there.
 
+    Attributes:
+        gives: what it gives: `gradient` (embeddings and their gradient), `embeddings`, or `scores`.
+
     Raises:
         InputError: sizes, means or deviations that make no sense.
     """
 
     mean: Tensor
     std: Tensor
+    gives: Gives
 
     def __init__(
         self,
@@ -90,20 +102,108 @@ class Recognizer(nn.Module):
         self.input_size = settings.input_size
         self.channel_order = settings.channel_order
         self.calibration = calibration
-        self._threshold = check_threshold(threshold)
-        if calibration is not None:
-            check_threshold(calibration.threshold, "the calibration's threshold")
         compute_in_forks()
         network = unwrapped(network).eval()
-        self.network = giving_embeddings(network, self.input_size)
+        with torch.inference_mode(False):  # in which a gradient would not be seen
+            self.network, self.gives = _opened(network, self.input_size)
+        is_cosine = self.gives != "scores"
+        self._threshold = check_threshold(threshold, is_cosine=is_cosine)
+        if calibration is not None:
+            check_threshold(calibration.threshold, "the calibration's threshold", is_cosine=is_cosine)
         self.name = name or type(network).__name__
         self.provenance = provenance or Provenance()
         self.region_shares = dict(region_shares or {})
         self.tested = False
+        self._forwards = Forwards()
         with torch.inference_mode(False):  # or no gradient could pass them
             self.register_buffer("mean", _per_channel(settings.mean, network), persistent=False)
             self.register_buffer("std", _per_channel(settings.std, network), persistent=False)
         self.eval()
+
+    @classmethod
+    def from_callable(cls, embed: Callable[[Tensor], Any], **settings: Any) -> Recognizer:
+        """Make a recognizer of a function that gives embeddings, from whatever framework or server.
+
+        Example:
+            >>> recognizer = Recognizer.from_callable(lambda faces: faces.numpy().mean(axis=(2, 3)), threshold=0.5)
+            >>> recognizer.gives
+            'embeddings'
+
+        Args:
+            embed: from faces to their embeddings N×D, normalised or not: a tensor, an array or lists. Faces are a
+                tensor N×3×H×W of RGB in [0, 1], unless `mean`, `std` and `channel_order` say otherwise;
+                `faces.permute(0, 2, 3, 1).numpy()` is what other frameworks take.
+            settings: see `Recognizer`; mean 0 and std 1, if left out. Stored results and calibrations know the
+                function by `name`: another version of it needs another name.
+
+        Raises:
+            InputError: see `Recognizer`.
+        """
+        given = _for_function(embed, settings)
+        return cls(EmbeddingFunction(embed, given["name"].encode()), **given)
+
+    @classmethod
+    def from_scores(cls, score: Callable[[Tensor, Tensor], Any], **settings: Any) -> Recognizer:
+        """Make a recognizer of a function that compares faces, such as a request to a server.
+
+        Args:
+            score: from probes and references, each as in `from_callable`, to N scores of any scale; the more alike
+                two faces are, the higher. It should be symmetric.
+            settings: as in `from_callable`. The threshold is a score.
+
+        Raises:
+            InputError: see `Recognizer`.
+        """
+        given = _for_function(score, settings)
+        return cls(ScoreFunction(score, given["name"].encode()), **given)
+
+    @classmethod
+    def from_onnx(
+        cls, path: str | os.PathLike[str], *, gradients: bool = False, **settings: Any
+    ) -> Recognizer:
+        """Make a recognizer of an ONNX file, which onnxruntime runs (extra `onnx`).
+
+        Args:
+            path: of the file.
+            gradients: convert it to a network of torch by onnx2torch instead, and compare both on faces.
+            settings: see `Recognizer`; the file's `input_size` and name, if left out.
+
+        Raises:
+            WeightsError: the file cannot be read, or not be converted to a network that computes the same.
+            InputError: onnxruntime or onnx2torch is not installed; see also `Recognizer`.
+        """
+        from xfr_plugin.recognition.onnx_files import opened_onnx
+
+        network, size = opened_onnx(Path(path), gradients)
+        return cls(network, **{"input_size": size or (112, 112), "name": Path(path).stem, **settings})
+
+    @classmethod
+    def from_openvino(cls, path: str | os.PathLike[str], **settings: Any) -> Recognizer:
+        """Make a recognizer of an OpenVINO IR file, `.xml` with its `.bin` beside it (extra `openvino`).
+
+        Args:
+            path: of the `.xml`.
+            settings: see `from_onnx`.
+
+        Raises:
+            WeightsError: the file cannot be read.
+            InputError: openvino is not installed; see also `Recognizer`.
+        """
+        from xfr_plugin.recognition.openvino_files import opened_openvino
+
+        network, size = opened_openvino(Path(path))
+        return cls(network, **{"input_size": size or (112, 112), "name": Path(path).stem, **settings})
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX file, for any number of images; what it takes is told by `contract`.
+
+        Raises:
+            InputError: it is no network of torch, or torch cannot export it, or onnx is not installed.
+            OutputError: the file cannot be written.
+        """
+        from xfr_plugin.recognition.export import export_onnx
+
+        export_onnx(self, Path(path))
 
     @property
     def threshold(self) -> float:
@@ -167,11 +267,64 @@ class Recognizer(nn.Module):
         if self.decides and not self.tested:
             self.self_test()
 
+    def represent(self, images: Tensor) -> Tensor:
+        """What faces are compared by, a row for each: unit embeddings N×D, or else the faces themselves.
+
+        Raises:
+            InputError: see `embed`.
+        """
+        if self.gives != "scores":
+            return self.embed(images)
+        self.check(images)
+        return images.to(self.device)
+
+    @torch.no_grad()
+    def compare(self, probes: Tensor, references: Tensor) -> Tensor:
+        """Scores N of rows that `represent` gave: cosines, or what the score function says.
+
+        Args:
+            probes, references: N rows each, or one for all of the others.
+        """
+        if not isinstance(self.network, ScoreFunction):
+            return (probes * references.to(probes)).sum(dim=-1)
+        both = torch.broadcast_tensors(probes, references)
+        return self.network.score(*(self.preprocess(rows.to(self.device, self.dtype)) for rows in both))
+
     def with_network(self, network: nn.Module) -> Recognizer:
         """Copy this recognizer around another network of the same function, e.g. a folded one."""
         copy = replica(self)
-        copy.network = network
+        copy.network, copy._forwards = network, Forwards()
         return copy
+
+    def with_threshold(self, threshold: float | None) -> Recognizer:
+        """A copy that decides at another threshold; at the calibration's, for None.
+
+        Raises:
+            InputError: see `Recognizer`.
+        """
+        copy = replica(self)
+        copy._threshold = check_threshold(threshold, is_cosine=self.gives != "scores")
+        return copy
+
+    def with_calibration(
+        self, calibration: Calibration, region_shares: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Recognizer:
+        """A copy that decides at the thresholds of a calibration, with what was measured of regions, if it was."""
+        copy = replica(self)
+        copy.calibration, copy._threshold = calibration, None
+        copy.region_shares = dict(region_shares or self.region_shares)
+        return copy
+
+    def for_forward_passes(self, passes: int) -> Recognizer:
+        """This recognizer, or a copy that embeds the same (to 1e-5) in less time but gives no gradient.
+
+        That is one whose network onnxruntime or OpenVINO runs, see `recognition.backends`.
+
+        Args:
+            passes: how many faces will be embedded, about; few do not pay for the making.
+        """
+        network = self._forwards.network(self, passes)
+        return self if network is self.network else self.with_network(network)
 
     @property
     def device(self) -> torch.device:
@@ -231,6 +384,19 @@ class Recognizer(nn.Module):
         self.check(images)
         chunks = [self(chunk.to(self.device)) for chunk in torch.split(images, batch_size)]
         return check_units(torch.cat(chunks), self.name)
+
+
+def _opened(network: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, Gives]:
+    """The network, made to return embeddings, and what it gives. Functions of others are not tried."""
+    return (network, network.gives) if isinstance(network, BlackBox) else giving_embeddings(network, size)
+
+
+def _for_function(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
+    if not callable(function):
+        raise InputError(f"a function is wanted here, not {type(function).__name__}")
+    name = getattr(function, "__name__", type(function).__name__)
+    own = {"mean": 0.0, "std": 1.0, "name": "function" if name == "<lambda>" else name}
+    return own | {setting: value for setting, value in settings.items() if value is not None}
 
 
 def _per_channel(values: Sequence[float], network: nn.Module) -> Tensor:

@@ -42,6 +42,8 @@ _SAME = 0.99
 _WELL_APART = 0.4
 """Mean cosine of different faces with settings that are clearly right."""
 
+_FEW = 4
+
 _OTHER_SETTINGS = ((0.5, 0.5), (0.0, 1.0), (0.0, 1 / 255), (0.5, 1 / 255))
 _OTHER_SIZES = ((112, 112), (160, 160), (160, 120))
 
@@ -83,7 +85,7 @@ def self_test(recognizer: Recognizer) -> SelfTest:
         UserWarning: all of these faces match at its threshold, and with other settings they would differ.
     """
     try:
-        found = _measured(recognizer)
+        found = _measured_scores(recognizer) if recognizer.gives == "scores" else _measured(recognizer)
     except RuntimeError as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
@@ -91,6 +93,8 @@ def self_test(recognizer: Recognizer) -> SelfTest:
         raise InputError(
             f"{recognizer.name} cannot embed faces of {height}×{width} pixels: {in_one_line(error)}; check input_size"
         ) from error
+    if recognizer.gives == "scores":
+        return _checked_scores(recognizer, found)
     if found.same < _SAME:
         raise InputError(
             f"{recognizer.name} embeds the same face in two batches with a cosine of {found.same:.3f}: its "
@@ -107,6 +111,38 @@ def self_test(recognizer: Recognizer) -> SelfTest:
         warnings.warn(
             f"{recognizer.name} takes eight different faces for one person at its threshold "
             f"(cosines {found.least:.2f}…{found.most:.2f}): {advice}",
+            UserWarning,
+            stacklevel=4,
+        )
+    return found
+
+
+@torch.no_grad()
+def _measured_scores(recognizer: Recognizer) -> SelfTest:
+    """The same of a function that gives scores: of four faces, as each may cost a request."""
+    faces = faces_of_nobody(recognizer.input_size)[:_FEW].to(recognizer.device, recognizer.dtype)
+    left, right = torch.triu_indices(_FEW, _FEW)
+    scores = recognizer.compare(faces[left], faces[right]).double()
+    same, different = scores[left == right], scores[left != right]
+    return SelfTest(
+        least=float(different.min()),
+        mean=float(different.mean()),
+        most=float(different.max()),
+        same=float(same.min()),
+    )
+
+
+def _checked_scores(recognizer: Recognizer, found: SelfTest) -> SelfTest:
+    """Refuse a function whose scores are no likeness."""
+    if not found.same > found.mean or found.same == found.most == found.least:
+        raise InputError(
+            f"{recognizer.name} gives a face compared with itself a score of {found.same:.4g}, and different faces "
+            f"{found.least:.4g}…{found.most:.4g}: the more alike two faces are, the higher it must be"
+        )
+    if recognizer.decides and found.least >= recognizer.threshold:
+        warnings.warn(
+            f"{recognizer.name} takes four different faces for one person at its threshold "
+            f"(scores {found.least:.4g}…{found.most:.4g})",
             UserWarning,
             stacklevel=4,
         )

@@ -8,10 +8,11 @@ recognizers, whose weights ship in `xfr_plugin/models/`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.documents import Document
+from xfr_plugin.base.files import shown
 from xfr_plugin.base.weights import (
     check_sha256,
     load_state_dict_into,
@@ -33,7 +35,9 @@ from xfr_plugin.recognition.calibration import Calibration
 from xfr_plugin.recognition.contract import InputContract, input_contract
 from xfr_plugin.recognition.download import cached_weights, download_weights
 from xfr_plugin.recognition.layouts import fit_architecture
+from xfr_plugin.recognition.loading import FACTORY, from_card, from_factory, from_model_file
 from xfr_plugin.recognition.networks import build_network, get_architecture
+from xfr_plugin.recognition.published import contract_of_file
 from xfr_plugin.recognition.recognizer import ChannelOrder, Provenance, Recognizer
 
 __all__ = [
@@ -47,6 +51,7 @@ __all__ = [
 ]
 
 _CARD_KEY = "recognizer"
+_MODEL_FILES = (".onnx", ".xml", ".json")
 
 
 class WeightFile(Document):
@@ -109,7 +114,10 @@ def load_recognizer(
 
     Args:
         source: a name of the zoo (see `list_recognizers`); the path of a `.safetensors` or plain `.pt` state
-            dict; or `https://…#sha256=…`, which is downloaded once and verified. Nothing is ever unpickled.
+            dict, of an ONNX file, of an OpenVINO `.xml`, or of a card that `xfr calibrate` wrote; or
+            `https://…#sha256=…`, which is downloaded once and verified. Nothing is ever unpickled. Or
+            `module:factory`, which imports a module of yours, and so *runs its code*, and calls its function for a
+            `Recognizer` or a network.
         architecture: name from `ARCHITECTURES`; found from the keys of the weights, if left out.
         input_size: height and width of the aligned face; what the card or the architecture says, if left out.
         mean, std, channel_order: see `Recognizer`; likewise.
@@ -124,6 +132,11 @@ def load_recognizer(
     """
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"a recognizer is loaded by name, path or URL, not from {type(source).__name__}")
+    where = check_device(device)
+    given = {"input_size": input_size, "mean": mean, "std": std, "channel_order": channel_order}
+    other = _no_weight_file(os.fsdecode(source), architecture, {**given, "threshold": threshold})
+    if other is not None:
+        return other.to(where)
     path, card = _locate(os.fsdecode(source))
     state, metadata = read_weights(path)
     if card is None and _CARD_KEY in metadata:
@@ -139,7 +152,22 @@ def load_recognizer(
         channel_order or card.channel_order,
     )
     card = card.model_copy(update=settings.model_dump())
-    return _build(card, state, path, threshold).to(check_device(device))
+    return _build(card, state, path, threshold).to(where)
+
+
+def _no_weight_file(source: str, architecture: str | None, settings: Mapping[str, Any]) -> Recognizer | None:
+    """The recognizer of a model file, a card or a function; None for names, weight files and URLs."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    path = Path(source)
+    kind = path.suffix.lower()
+    is_factory = FACTORY.fullmatch(source) and not os.path.exists(source)
+    if source.startswith(("http://", "https://")) or not (is_factory or kind in _MODEL_FILES):
+        return None
+    if architecture is not None:
+        raise InputError(f"{shown(source)} brings its own network: leave the architecture out")
+    if is_factory:
+        return from_factory(source, given)
+    return from_card(path, load_recognizer, given) if kind == ".json" else from_model_file(path, given)
 
 
 def save_recognizer(recognizer: Recognizer, path: str | os.PathLike[str], card: RecognizerCard) -> None:
@@ -205,13 +233,14 @@ def _locate_published(card: RecognizerCard) -> Path:
 
 
 def _card_for(path: Path, architecture: str) -> RecognizerCard:
-    published = get_architecture(architecture)
+    published, known = get_architecture(architecture), contract_of_file(path)
     return RecognizerCard(
         name=path.stem,
         architecture=architecture,
         input_size=published.input_size,
         mean=published.mean,
         std=published.std,
+        channel_order="RGB" if known is None else known.channel_order,
         provenance=Provenance(source=path.name),
     )
 

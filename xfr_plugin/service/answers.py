@@ -57,7 +57,7 @@ class Decision(Document):
 
     Attributes:
         match: the score is at or above the threshold.
-        score: cosine of the two embeddings, −1…1.
+        score: cosine of the two embeddings, −1…1; of a recognizer that gives scores only, its score.
         threshold: that was decided at.
         threshold_source: where it comes from, in words.
         margin: score less threshold.
@@ -66,7 +66,7 @@ class Decision(Document):
     """
 
     match: bool
-    score: float = Field(ge=-1, le=1)
+    score: float
     threshold: float
     threshold_source: str
     margin: float

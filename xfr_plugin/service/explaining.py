@@ -34,6 +34,8 @@ class Explainers:
 
     def can(self, method: str, images: int) -> bool:
         """Whether a method can explain a pair of which so many faces are images, 0 to 2."""
+        if not get_method(method).fits(self.recognizer.gives):
+            return False
         if get_method(method).needs == "decoder":
             return self.decoder is not None and self.decoder.regional is not None
         if get_method(method).needs == "evidence":

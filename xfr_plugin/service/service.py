@@ -80,6 +80,10 @@ class ExplanationService:
                 evidence_sha256=None if file is None else sha256_of(file),
             )
         forward_seconds, dim = _measure(recognizer)
+        if not any(get_method(name).fits(recognizer.gives) for name in settings.methods):
+            # the quick ones, which are allowed unless others are named, need a gradient
+            settings = settings.model_copy(update={"methods": (default,)})
+            self.deployment = settings
         detector = CascadeDetector() if settings.detector else None
         self._models = Models(
             deployment=settings,
@@ -226,11 +230,18 @@ def _decoder(settings: Deployment, recognizer: Recognizer) -> Decoder | None:
 
 @torch.no_grad()
 def _measure(recognizer: Recognizer, runs: int = 5) -> tuple[float, int]:
-    """Time of a forward pass of a pair, the least of some (the first ones allocate), and length of an embedding."""
+    """Time of a forward pass of a pair, the least of some (the first ones allocate), and length of an embedding.
+
+    Of a recognizer that gives scores only, the time of a comparison, and 0.
+    """
     images = faces_of_nobody(recognizer.input_size)[:2].to(recognizer.device, recognizer.dtype)
     seconds, dim = [], 0
     for _ in range(runs):
         start = time.perf_counter()
-        dim = recognizer.embed(images).shape[1]
+        rows = recognizer.represent(images)
+        if recognizer.gives == "scores":
+            recognizer.compare(rows[:1], rows[1:])
+        else:
+            dim = rows.shape[1]
         seconds.append(time.perf_counter() - start)
     return min(seconds), dim

@@ -164,6 +164,10 @@ def plan(models: Models, request: Request, explain: bool, clock: Clock) -> Task:
 def open_inputs(models: Models, task: Task) -> Opened:
     """Decode faces, embeddings and gallery."""
     request, clock, dim = task.request, task.clock, models.embedding_dim
+    if dim == 0 and (request.gallery or any(face.image is None for face in _given(request).values())):
+        raise ServiceError(
+            "unusable", "this recognizer compares images and has no embeddings: send two images"
+        )
     aligned, stored, gallery = {}, {}, None
     for name, given in _given(request).items():
         if given.image is not None:
@@ -264,7 +268,10 @@ def answer(models: Models, decided: Decided, batch_size: int) -> Answer:
     warnings += decision_warnings(best, models.recognizer)
     if explanation is not None and task.replaced is not None:
         warnings.append(Warned(code="method_replaced", message=task.replaced.reason))
-    embeddings: dict[str, str] = {side: embedding_text(decided.faces[side].unit) for side in aligned}
+    has_embeddings = models.embedding_dim > 0
+    embeddings: dict[str, str] = {
+        side: embedding_text(decided.faces[side].unit) for side in aligned if has_embeddings
+    }
     return Answer(
         id=task.request.id,
         decision=Decision.of(best),
@@ -319,7 +326,7 @@ def _method(models: Models, request: Request) -> tuple[str, Replacement | None]:
         raise ServiceError(
             "unusable",
             f"{asked} cannot explain these inputs: it needs an image, or two (amortised), or a decoder "
-            "(reconstruction)",
+            "(reconstruction), or another recognizer (see `xfr methods`)",
         )
     # one that needs no image explains both sides, and in no time
     other = next((name for name in possible if models.explainers.can(name, 0)), possible[0])

@@ -13,6 +13,7 @@ from xfr_plugin.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from xfr_plugin.attr._base.pair import PairAttribution
+    from xfr_plugin.recognition.black_boxes import Gives
     from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["METHODS", "Method", "Need", "attribution_method"]
@@ -78,12 +79,25 @@ class Method:
         parameters = inspect.signature(self.cls).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
+    def fits(self, gives: Gives) -> bool:
+        """Whether what a recognizer gives is enough for the method; see `serves`."""
+        if gives == "scores":
+            return self.needs == "scores" and hasattr(self.cls, "from_scores")
+        return gives == "gradient" or self.needs in ("scores", "decoder")
+
+    def serves(self, recognizer: Recognizer) -> bool:
+        """Whether the method can explain a recognizer: by what it gives, and by what ships for it."""
+        return self.fits(recognizer.gives) and self.cls.available_for(recognizer)
+
     def build(self, recognizer: Recognizer, threshold: float, **options: Any) -> PairAttribution:
         """Make the attribution for a recognizer.
 
         Raises:
-            InputError: an option that the method does not have, or a value it does not accept.
+            InputError: the recognizer does not give what the method needs; an option that the method does not have,
+                or a value it does not accept.
         """
+        if not self.fits(recognizer.gives):
+            raise InputError(self._misfit(recognizer))
         for option in options:
             if option not in self.options():
                 raise UnknownNameError.of(f"option of {self.name}", option, self.options())
@@ -91,9 +105,34 @@ class Method:
 
         try:
             with torch.inference_mode(False):  # or what is loaded for the method would know no gradients
+                if recognizer.gives == "scores":
+                    black_box: Any = self.cls
+                    made: PairAttribution = black_box.from_scores(recognizer.compare, threshold, **options)
+                    return made
                 return self.cls(recognizer, threshold, **options)
         except TypeError as error:
             raise InputError(f"{self.name} does not accept these options: {error}") from error
+
+    def _misfit(self, recognizer: Recognizer) -> str:
+        gives = recognizer.gives
+        serving = [
+            method.name for method in METHODS.values() if method.fits(gives) and method.needs == "scores"
+        ]
+        needed = _NEEDED[self.needs] if gives == "embeddings" else "embeddings"
+        given = "no gradient, only embeddings" if gives == "embeddings" else "scores only"
+        return (
+            f"{self.name} needs {needed}, and recognizer {recognizer.name!r} gives {given}: "
+            f"use one of {', '.join(serving)}"
+        )
+
+
+_NEEDED: Mapping[Need, str] = {
+    "gradient": "the embedding's gradient",
+    "composite": "the layers of a network of torch",
+    "evidence": "the feature maps of a network of torch",
+    "decoder": "embeddings",
+    "scores": "scores",
+}
 
 
 def _listed(method: Method) -> tuple[bool, int]:

@@ -17,7 +17,7 @@ from xfr_plugin.base.captum import _format_additional_forward_args, _format_outp
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
-from xfr_plugin.recognition.folding import safely_folded
+from xfr_plugin.recognition.folding import for_scores
 
 __all__ = ["PERTURBATIONS_PER_EVAL", "PerturbationPairAttribution", "ScoreFunction"]
 
@@ -158,7 +158,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         """Function from changed images, and the images they are versions of, to unit embeddings."""
         count = len(pair.images)
         few = torch.arange(min(limit, count), device=pair.images.device)
-        function = safely_folded(
+        function = for_scores(
             self.forward_func, pair.images[few].detach(), _picked(pair.forward_args, few, count)
         )
 

@@ -108,7 +108,10 @@ def region_shares(forward_func: object, index: str) -> Mapping[str, float]:
         forward_func: a recognizer, which brings its own, or any function.
         index: name of the method.
     """
-    own = getattr(forward_func, "region_shares", None) or {}
+    holder = getattr(
+        forward_func, "__self__", forward_func
+    )  # of scores only, the recognizer's `compare` is given
+    own = getattr(holder, "region_shares", None) or {}
     return own.get(index) or _shipped().get(index, {})
 
 

@@ -60,10 +60,10 @@ class _Cam(CosineAttribution):
         # the layer is named as in the forward function, which sits below the head
         name = self.layer if self.layer is None else f"model.{self.layer}"
         first = (value[:1] if isinstance(value, Tensor) else value for value in arguments)
-        layer = find_layer(head, name, images[:1], *first)
+        layer, tokens = find_layer(head, name, images[:1], *first)
         function: nn.Module = head
-        if not isinstance(self.forward_func, nn.Module):
-            function = Tapped(head, layer)
+        if tokens is not None or not isinstance(self.forward_func, nn.Module):
+            function = Tapped(head, layer, tokens)
             layer = function.layer
         similar, dissimilar = self._cams(function, layer, images, arguments)
         signed = {"combined": similar - dissimilar, "for": similar, "against": -dissimilar}[self.arguments]
@@ -98,7 +98,7 @@ class GradCam(_Cam):
         forward_func: see `PairAttribution`.
         threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
         layer: dotted name of a layer of the forward function; if left out, the last one, in the order of calls,
-            whose output has more than one place.
+            whose output has more than one place; of a transformer the last norm whose tokens have one and count.
         arguments: see `Arguments`.
         batch_size: images in one backward pass; bounds the memory.
 

@@ -94,7 +94,7 @@ class MaskingProtocol(MapProtocol):
         }
         for variant in variants:
             probes, references = (curves.get((variant, side), clean[side : side + 1]) for side in (0, 1))
-            yield from self._measured(pair, variant, (probes * references).sum(dim=1).tolist(), setting)
+            yield from self._measured(pair, variant, setting.compare(probes, references).tolist(), setting)
 
     def _hidden(self, pair: EvaluationPair, maps: PairMaps, kind: Saliency, setting: Setting) -> list[Tensor]:
         """Masks (steps + 1)×H×W of what is hidden of each face at each P."""

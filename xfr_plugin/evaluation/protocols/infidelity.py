@@ -100,8 +100,8 @@ class Infidelity(MapProtocol):
         shown = torch.where(
             torch.from_numpy(masks)[:, None].to(probe.device), _fill_images(probe, self.fill), probe
         )
-        embeddings = setting.embed(torch.cat([reference, probe, shown])).double().cpu().numpy()
-        scores = embeddings[1:] @ embeddings[0]
+        rows = setting.embed(torch.cat([reference, probe, shown])).double()
+        scores = setting.compare(rows[1:], rows[:1]).double().cpu().numpy()
         return _Hidden(masks, scores[1:], scores[:1])
 
 

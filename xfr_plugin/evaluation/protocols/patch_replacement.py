@@ -132,7 +132,7 @@ class PatchReplacement(MethodProtocol):
         mask = torch.from_numpy(np.isin(grid, replaced)).to(probe.device)
         foreign = torch.where(mask, donor, probe)
         partner, *ends = setting.embed(torch.cat([reference, foreign, probe])).split(1)
-        scores = [float((end * partner).sum()) for end in ends]
+        scores = [float(setting.compare(end, partner)) for end in ends]
         patched = _Patched(grid, replaced, foreign, partner, (scores[0], scores[1]), np.empty(0))
         orders = [rng.permutation(cells) for _ in range(self.orders)]
         return replace(patched, random=self._restored(patched, orders, pair, setting))
@@ -173,8 +173,8 @@ class PatchReplacement(MethodProtocol):
         if self.steps > 1:
             restored = [np.isin(patched.grid, order[:count]) for order in orders for count in counts[1:-1]]
             masks = torch.from_numpy(np.array(restored))[:, None].to(probe.device)
-            embeddings = setting.embed(torch.where(masks, probe, patched.foreign))
-            scores = (embeddings @ patched.partner[0]).double().cpu().numpy()
+            rows = setting.embed(torch.where(masks, probe, patched.foreign))
+            scores = setting.compare(rows, patched.partner).double().cpu().numpy()
             curves[:, 1:-1] = scores.reshape(len(orders), -1)
         return curves
 

@@ -119,7 +119,8 @@ class _Score(nn.Module):
         self._setting, self._partner = setting, setting.embed(reference)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._setting.embed(images.to(self._setting.recognizer.dtype)) @ self._partner.T
+        rows = self._setting.embed(images.to(self._setting.recognizer.dtype))
+        return self._setting.compare(rows, self._partner)[:, None]
 
 
 def _import_quantus() -> Any:

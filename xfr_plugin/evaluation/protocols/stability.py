@@ -91,10 +91,10 @@ class Stability(MethodProtocol):
         probe, reference = pair.images(setting.recognizer)
         photos = [changed_photo(probe, change) for change in drawn]
         partner, clean, *others = setting.embed(torch.cat([reference, probe, *photos])).split(1)
-        match = bool((clean * partner).sum() >= setting.threshold)
+        match = bool(setting.compare(clean, partner) >= setting.threshold)
         attribution = self._attributions.of(method, setting)
         for change, photo, embedding in zip(drawn, photos, others, strict=True):
-            kept = bool((embedding * partner).sum() >= setting.threshold) == match
+            kept = bool(setting.compare(embedding, partner) >= setting.threshold) == match
             yield Measurement(change, "decision_kept", float(kept))
             if kept:
                 found = explained_probe(attribution, photo, reference, partner)

@@ -396,6 +396,9 @@ def _beside(
 def _range(decision: Verification, known: ScoreHistogram | None) -> tuple[float, float]:
     """What the scale shows: the score, the threshold, and where the calibration's scores lie."""
     shown = [decision.score, decision.threshold]
+    if max(map(abs, shown)) > 1:  # no cosines, but scores of a scale of their own
+        margin = max(abs(decision.margin), 1e-3 * abs(decision.threshold))
+        return min(shown) - margin, max(shown) + margin
     if known is None:
         shown += [-0.2, 1.0]
     else:

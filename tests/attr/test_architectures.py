@@ -1,0 +1,260 @@
+"""Every method on every architecture that people bring: it works, or there is one clear error.
+
+`python -m pytest` holds the table of `docs/recognizers.md` against it; run as a program, this file prints the table.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from xfr_plugin.attr import METHODS, GradCam
+from xfr_plugin.attr._base.layers import Tokens, find_layer
+from xfr_plugin.errors import InputError, XfrError
+from xfr_plugin.recognition import Recognizer
+from xfr_plugin.recognition.networks import IResNet
+from xfr_plugin.recognition.self_test import faces_of_nobody
+
+SIZE = (112, 112)
+PAGE = Path(__file__).parents[2] / "docs" / "recognizers.md"
+WORKS = "yes"
+_NO_RULES = "no rule|cannot read the forward function|times, and a rule"
+
+
+def timm_network(name: str, **settings: object) -> nn.Module:
+    timm = pytest.importorskip("timm")
+    network: nn.Module = timm.create_model(name, num_classes=32, **settings)
+    return network
+
+
+def torchvision_vit() -> nn.Module:
+    models = pytest.importorskip("torchvision").models
+    network: nn.Module = models.VisionTransformer(112, 16, 2, 2, 48, 64, num_classes=32)
+    return network
+
+
+def torchvision_swin() -> nn.Module:
+    swin = pytest.importorskip("torchvision").models.swin_transformer.SwinTransformer
+    network: nn.Module = swin([4, 4], 24, [1, 1], [1, 2], [7, 7], num_classes=32)
+    return network
+
+
+def huggingface_vit() -> nn.Module:
+    library = pytest.importorskip("transformers")
+    config = library.ViTConfig(
+        image_size=112,
+        patch_size=16,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    network: nn.Module = library.ViTModel(config)
+    return network
+
+
+def huggingface_swin() -> nn.Module:
+    library = pytest.importorskip("transformers")
+    config = library.SwinConfig(
+        image_size=112, patch_size=4, embed_dim=24, depths=[1, 1], num_heads=[1, 2], window_size=7
+    )
+    network: nn.Module = library.SwinModel(config)
+    return network
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+    "ViT (timm)": lambda: timm_network("vit_tiny_patch16_224", img_size=112, depth=2),
+    "ViT, mean and registers (timm)": lambda: timm_network(
+        "vit_tiny_patch16_224", img_size=112, depth=2, global_pool="avg", reg_tokens=4
+    ),
+    "ViT (HuggingFace)": huggingface_vit,
+    "ViT (torchvision)": torchvision_vit,
+    "Swin (timm)": lambda: timm_network(
+        "swin_tiny_patch4_window7_224", img_size=112, depths=(1, 1, 1), embed_dim=24, num_heads=(1, 2, 4)
+    ),
+    "Swin (HuggingFace)": huggingface_swin,
+    "Swin (torchvision)": torchvision_swin,
+    "ConvNeXt (timm)": lambda: timm_network("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 32, 64)),
+    "ResNet (timm)": lambda: timm_network("resnet10t"),
+    "iResNet (ours)": lambda: IResNet((1, 1, 1, 1), 32),
+}
+
+TOKENS = {
+    "ViT (timm)": ("network.blocks.1.norm1", Tokens((7, 7), 1, True)),
+    "ViT, mean and registers (timm)": ("network.blocks.1.norm2", Tokens((7, 7), 5, True)),
+    "ViT (HuggingFace)": ("network.0.layers.1.layernorm_before", Tokens((7, 7), 1, True)),
+    "ViT (torchvision)": ("network.encoder.layers.encoder_layer_1.ln_1", Tokens((7, 7), 1, True)),
+    "Swin (timm)": ("network.norm", Tokens((7, 7), 0, False)),
+    "Swin (HuggingFace)": ("network.0.layernorm", Tokens((14, 14), 0, True)),
+    "Swin (torchvision)": ("network.norm", Tokens((14, 14), 0, False)),
+}
+"""Where Grad-CAM looks, and how the tokens lie there."""
+
+
+def made(architecture: str) -> Recognizer:
+    torch.manual_seed(0)
+    network = ARCHITECTURES[architecture]().eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, 0, 0.08)
+    recognizer = Recognizer(network, input_size=SIZE, threshold=0.1)
+    recognizer.tested = True
+    return recognizer
+
+
+def faces() -> tuple[Tensor, Tensor]:
+    probe, reference = faces_of_nobody(SIZE)[:2].split(1)
+    return probe, reference
+
+
+def cell(recognizer: Recognizer, name: str) -> str:
+    """`yes`, or the kind of the error."""
+    method = METHODS[name]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Captum's hooks
+            maps = method.build(recognizer, 0.1, **method.trial_options).attribute(faces())
+    except XfrError as error:
+        return "no rules" if re.search(_NO_RULES, str(error)) else str(error)
+    for side in maps:
+        assert side.shape == (1, 3, *SIZE)
+        assert side.isfinite().all()
+        assert side.any()
+    return WORKS
+
+
+def shown_methods() -> list[str]:
+    """All but those for which something must have been trained."""
+    return [name for name, method in METHODS.items() if method.needs not in ("decoder", "evidence")]
+
+
+def table() -> dict[str, dict[str, str]]:
+    """Cells of the page by architecture, then by method."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| architecture | methods"))
+    rows = [
+        [part.strip() for part in line.strip("|").split("|")]
+        for line in lines[head + 2 :]
+        if line.startswith("|")
+    ]
+    return {
+        row[0]: dict.fromkeys(re.findall(r"`(\w+)`", row[2]), "no rules")
+        for row in rows[: len(ARCHITECTURES)]
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_the_table_is_true(architecture: str) -> None:
+    recognizer = made(architecture)
+    refused = table()[architecture]
+    for name in shown_methods():
+        assert cell(recognizer, name) == refused.get(name, WORKS), name
+
+
+@pytest.mark.parametrize("architecture", sorted(TOKENS))
+def test_grad_cam_looks_at_tokens_and_not_at_patches(architecture: str) -> None:
+    recognizer = made(architecture)
+    layer, tokens = find_layer(recognizer, None, faces()[0])
+    name, expected = TOKENS[architecture]
+    assert layer is recognizer.get_submodule(name)
+    assert tokens == expected
+    by_name = GradCam(recognizer, layer=name).attribute(faces())
+    torch.testing.assert_close(by_name, GradCam(recognizer).attribute(faces()))
+
+
+class Block(nn.Module):
+    """A transformer's block, of attention and a layer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+        self.mlp = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm1(tokens)
+        tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
+        mixed: Tensor = tokens + self.mlp(self.norm2(tokens))
+        return mixed
+
+
+class SmallViT(nn.Module):
+    """Patches of 16 pixels, a class token in front, two blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 16, 16)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.blocks = nn.Sequential(Block(16), Block(16))
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        embedding: Tensor = self.blocks(torch.cat((self.token.expand(len(tokens), -1, -1), tokens), dim=1))[
+            :, 0
+        ]
+        return embedding
+
+
+def test_tokens_become_maps_and_tokens_again() -> None:
+    for tokens, shape in (
+        (Tokens((3, 4), 2, True), (5, 14, 6)),
+        (Tokens((3, 4), 0, False), (5, 3, 4, 6)),
+    ):
+        output = torch.randn(shape)
+        maps = tokens.to_maps(output)
+        assert maps.shape == (5, 6, 3, 4)
+        torch.testing.assert_close(tokens.from_maps(maps, output), output)
+
+
+def test_grad_cam_of_a_transformer_is_that_of_the_formula() -> None:
+    """Of a class token: the norm before the last attention, after which other tokens count for nothing."""
+    torch.manual_seed(0)
+    network = SmallViT().eval()
+    recognizer = Recognizer(network, input_size=(64, 48), threshold=0.1)
+    probe, reference = torch.rand(2, 1, 3, 64, 48)
+    partner = recognizer.embed(reference)
+    kept: list[Tensor] = []
+    handle = network.blocks[1].norm1.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    leaf = probe.clone().requires_grad_()
+    score = (recognizer(leaf) * partner).sum()
+    (gradient,) = torch.autograd.grad(score, kept[0])
+    handle.remove()
+    activations, weights = (
+        x[:, 1:].detach().unflatten(1, (4, 3)).movedim(-1, 1) for x in (kept[0], gradient)
+    )
+    expected = (weights.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1, keepdim=True)
+    expected = nn.functional.interpolate(expected, (64, 48), mode="bilinear").expand(1, 3, 64, 48) / 3
+    found = GradCam(recognizer).attribute(probe, additional_forward_args=partner)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_a_layer_without_places_is_refused() -> None:
+    recognizer = Recognizer(SmallViT(), input_size=(64, 48), threshold=0.1)
+    images = torch.rand(1, 3, 64, 48)
+    assert find_layer(recognizer, "network.patches", images)[1] is None  # who asks for the patches gets them
+    with pytest.raises(InputError, match="tokens with a place"):
+        find_layer(recognizer, "network.blocks.0.attention", images)
+
+
+def main() -> None:
+    sys.stdout.write(
+        "| architecture | methods that explain it | methods that have no rules for it |\n|---|---|---|\n"
+    )
+    for architecture in ARCHITECTURES:
+        recognizer = made(architecture)
+        refused = [name for name in shown_methods() if cell(recognizer, name) != WORKS]
+        listed = ", ".join(f"`{name}`" for name in refused) or "none"
+        count = "all" if not refused else "all others"
+        sys.stdout.write(f"| {architecture} | {count} | {listed} |\n")
+
+
+if __name__ == "__main__":
+    main()

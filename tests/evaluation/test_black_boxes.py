@@ -1,0 +1,63 @@
+"""Methods are judged on recognizers that give no gradient, and on such as give scores only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.evaluation_faces import judge, small_recognizer, write_faces
+from torch import Tensor
+
+from xfr_plugin.recognition import Recognizer
+
+PROTOCOLS = ("deletion", "infidelity", "patch_replacement", "stability")
+
+
+def embeddings_only() -> Recognizer:
+    inner = small_recognizer()
+    return Recognizer.from_callable(
+        lambda faces: inner.embed(faces).numpy(), input_size=(24, 20), threshold=0.2
+    )
+
+
+def scores_only() -> Recognizer:
+    inner = small_recognizer()
+
+    def score(probes: Tensor, references: Tensor) -> Tensor:
+        return torch.cosine_similarity(inner.embed(probes), inner.embed(references))
+
+    made = Recognizer.from_scores(score, input_size=(24, 20), threshold=0.2)
+    made.tested = True  # an untrained network takes all faces of nobody for one person, which is a warning
+    return made
+
+
+@pytest.mark.parametrize("make", [embeddings_only, scores_only])
+def test_numbers_are_those_of_the_network(make: object, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", photos=3)
+    assert callable(make)
+    results = [
+        judge(
+            tmp_path / "faces",
+            tmp_path / name,
+            recognizer=recognizer,
+            methods=("mery_avg", "xssab"),
+            protocols=PROTOCOLS,
+            limit=2,
+            chance=False,
+        )
+        for name, recognizer in (("black", make()), ("torch", small_recognizer()))
+    ]
+    black, torch_own = (
+        {
+            (r.pair, r.protocol, r.variant, r.metric, r.at): r.value
+            for r in found.records
+            if r.method == "mery_avg" and r.protocol not in ("cost", "agreement")
+        }
+        for found in results
+    )
+    assert black.keys() == torch_own.keys()
+    assert len(black) > 50
+    for key, value in black.items():
+        assert value == pytest.approx(torch_own[key], abs=1e-2, nan_ok=True), key
+    assert not [r for r in results[0].records if r.method == "xssab" and r.protocol != "cost"]

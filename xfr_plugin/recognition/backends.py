@@ -1,0 +1,169 @@
+"""Forward passes of networks of torch by another runtime: the same answers in less time.
+
+What needs many forward passes of a recognizer and no gradient takes them here. The network is exported to ONNX once,
+and onnxruntime or OpenVINO, whichever is installed, runs it; without either, torch does. A runtime is taken only if
+
+- the network is one of torch, on the CPU, in float32, in evaluation mode, and carries no hooks of anybody;
+- its unit embeddings of faces of nobody are those of torch to 1e-5, alone and in a batch.
+
+The export is kept with the recognizer, and made anew when weights have changed. Changes are found by the version that
+torch counts for every tensor, and by norms, as what is written through `.data` is not counted.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xfr_plugin.errors import InputError, WeightsError
+from xfr_plugin.recognition.black_boxes import BlackBox
+from xfr_plugin.recognition.export import exported
+from xfr_plugin.recognition.onnx_files import OnnxNetwork
+from xfr_plugin.recognition.openvino_files import OpenVinoNetwork
+from xfr_plugin.recognition.outputs import embedding_in
+from xfr_plugin.recognition.self_test import faces_of_nobody
+
+if TYPE_CHECKING:
+    from xfr_plugin.recognition.recognizer import Recognizer
+
+__all__ = ["PAYS", "Forwards", "carries_hooks", "runtimes"]
+
+PAYS = 48
+"""Forward passes of a face from which on an export pays, unless there is one already."""
+
+_SAME = 1e-5
+"""Largest difference of unit embeddings between a runtime and torch."""
+
+_State: TypeAlias = tuple[Any, ...]
+
+_RUNTIMES: dict[str, Callable[[bytes, bytes], BlackBox]] = {
+    "onnxruntime": OnnxNetwork,
+    "openvino": OpenVinoNetwork,
+}
+
+
+@cache
+def runtimes() -> tuple[str, ...]:
+    """Runtimes that are installed, the fastest first."""
+    if importlib.util.find_spec("onnx") is None:  # which torch exports with
+        return ()
+    return tuple(name for name in _RUNTIMES if importlib.util.find_spec(name) is not None)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A network of torch in a state, and what runs it; None if nothing does."""
+
+    network: weakref.ref[nn.Module]
+    state: _State
+    runs: BlackBox | None
+
+
+class Forwards:
+    """What runs the forward passes of one recognizer. A copy of the recognizer has its own."""
+
+    def __init__(self) -> None:
+        self._kept: _Kept | None = None
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Forwards:
+        return Forwards()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Forwards, ()
+
+    def network(self, recognizer: Recognizer, passes: int) -> nn.Module:
+        """What computes the same as the recognizer's network, in the least time.
+
+        Args:
+            recognizer: whose forward passes are wanted.
+            passes: how many, of a face each.
+        """
+        kept, network = self._kept, recognizer.network
+        if (kept is None and passes < PAYS) or not _possible(recognizer):
+            return network
+        state = _state(network)
+        if kept is None or kept.network() is not network or kept.state != state:
+            if passes < PAYS:
+                return network
+            with self._lock:
+                kept = self._kept
+                if kept is None or kept.network() is not network or kept.state != state:
+                    kept = self._kept = _Kept(weakref.ref(network), state, _made(recognizer))
+        return kept.runs or network
+
+
+def carries_hooks(network: nn.Module) -> bool:
+    """Whether somebody hooked a module of a network; those hooks are to be called."""
+    return any(
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+        for part in network.modules()
+    )
+
+
+def _possible(recognizer: Recognizer) -> bool:
+    network = recognizer.network
+    return (
+        recognizer.gives == "gradient"
+        and bool(runtimes())
+        and recognizer.device.type == "cpu"
+        and all(part.dtype == torch.float32 for part in network.parameters())
+        and not any(part.training for part in network.modules())
+        and not carries_hooks(network)
+    )
+
+
+def _state(network: nn.Module) -> _State:
+    """What changes when weights do."""
+    parts = [part for part in (*network.parameters(), *network.buffers()) if part.is_floating_point()]
+    with torch.no_grad():
+        norms = torch.stack([torch.linalg.vector_norm(part) for part in parts]) if parts else torch.zeros(1)
+    tensors = ((part.data_ptr(), part.numel(), _version(part)) for part in parts)
+    return (tuple(tensors), tuple(norms.tolist()), tuple(map(type, network.modules())))
+
+
+def _version(part: Tensor) -> int:
+    return -1 if part.is_inference() else part._version
+
+
+def _made(recognizer: Recognizer) -> BlackBox | None:
+    """The network as the first runtime runs it that gives the same embeddings."""
+    faces = recognizer.preprocess(faces_of_nobody(recognizer.input_size).to(recognizer.mean))
+    try:
+        model = exported(recognizer.network, faces[:2])
+    except Exception:  # tracing foreign code can fail in any way, and this is only a matter of speed
+        return None
+    found = (_run_by(name, model, recognizer, faces) for name in runtimes())
+    return next((runs for runs in found if runs is not None), None)
+
+
+@torch.no_grad()
+def _run_by(runtime: str, model: bytes, recognizer: Recognizer, faces: Tensor) -> BlackBox | None:
+    """The exported network as a runtime runs it; None if it cannot, or gives other embeddings than torch."""
+    try:
+        runs = _RUNTIMES[runtime](model, model)
+        return runs if _agrees(recognizer, runs, faces) else None
+    except (InputError, WeightsError):
+        return None
+
+
+def _agrees(recognizer: Recognizer, runs: BlackBox, faces: Tensor) -> bool:
+    """Whether a runtime gives the same of one face and of several; noise is no face, and shows what faces hide."""
+    noise = torch.rand(3, *faces.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return all(
+        bool((_units(recognizer.network, some) - _units(runs, some)).abs().max() <= _SAME)
+        for some in (faces[:1], faces, noise)
+    )
+
+
+def _units(network: nn.Module, images: Tensor) -> Tensor:
+    return functional.normalize(embedding_in(network(images), len(images), ""), dim=1)
