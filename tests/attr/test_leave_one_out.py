@@ -189,6 +189,22 @@ def test_one_donor_has_no_error(pair: Images, network: nn.Module) -> None:
     assert method(network, operator="mean").regional(pair)[0][0].errors.isnan().all()
 
 
+@pytest.mark.parametrize(
+    ("options", "has_errors"),
+    [({}, True), ({"players": "coarse"}, True), ({"players": "grid7"}, False), ({"donors": 1}, False)],
+)
+def test_errors_are_told_of_named_regions_and_several_donors(
+    options: dict[str, Any], has_errors: bool, pair: Images, network: nn.Module
+) -> None:
+    one = pair[0][:1], pair[1][:1]
+    _, errors = method(network, **options).attribute_with_errors(one)
+    assert (errors is not None) == has_errors
+    for side, image in zip(errors or (), one, strict=has_errors):
+        areas = own_regions(image[0]).labels.areas()
+        assert side.keys() == {name for name, area in areas.items() if area}
+        assert all(np.isfinite(error) and error >= 0 for error in side.values())
+
+
 def test_faces_of_ones_own_stand_for_the_population(pair: Images, network: nn.Module) -> None:
     own = method(network, population=composite_faces(DONORS, SIZE).double()).attribute(pair)
     assert torch.allclose(own[0], method(network).attribute(pair)[0])

@@ -106,6 +106,11 @@ class RegionalAttribution(PerturbationPairAttribution):
         super().__init__(forward_func, threshold)
         self.regions = checked_choice("regions", regions, "found", "template")
 
+    @property
+    def names_regions(self) -> bool:
+        """Whether what is changed are a face's own named regions."""
+        return self.regions == "found"
+
     def has_convergence_delta(self) -> bool:
         """Whether the maps sum to the margin: always."""
         return True
@@ -171,7 +176,7 @@ class RegionalAttribution(PerturbationPairAttribution):
     def explain_prepared(self, probes: Prepared, references: Prepared, *, errors: bool = False) -> Explained:
         """See `PairAttribution.explain_prepared`: regions are taken from there.
 
-        Those of the template are no face's own, so they have no errors.
+        Those of the template are no face's own, so they have no errors; nor has evidence from a single donor.
         """
         sides = (probes, references)
         images = tuple(side.images for side in sides if side.images is not None)
@@ -184,7 +189,8 @@ class RegionalAttribution(PerturbationPairAttribution):
         answers = self._answers_of(pair, len(images), regions=regions)
         maps = iter(_stacked(answers, images))
         by_side = [None if side.images is None else next(maps) for side in sides]
-        if not errors or self.regions != "found" or len(images) < 2:
+        known_errors = all(answer.errors.isfinite().all() for side in answers for answer in side)
+        if not (errors and known_errors and self.names_regions) or len(images) < 2:
             return Explained(by_side[0], by_side[1])
         a, b = ([named_errors(answer.regions, answer.errors) for answer in side] for side in answers)
         return Explained(by_side[0], by_side[1], list(zip(a, b, strict=True)))

@@ -14,7 +14,7 @@ from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.regional import Comparer, RegionalAnswer, RegionalAttribution, RegionsFrom
 from xfr_plugin.attr.intervention.games import Game
 from xfr_plugin.attr.intervention.level import Level, expected_of, levelled, region_shares
-from xfr_plugin.attr.intervention.players import PLAYERS, Players, players_of
+from xfr_plugin.attr.intervention.players import GROUPINGS, PLAYERS, Players, players_of
 from xfr_plugin.attr.intervention.removal import OPERATORS, Operator, Removal, coalition_faces
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
@@ -76,6 +76,11 @@ class RegionIntervention(RegionalAttribution):
         self.donors = checked_at_least("donors", donors, 1)
         self.population = population
         self.level = checked_choice("level", level, "threshold", "score", "none")
+
+    @property
+    def names_regions(self) -> bool:
+        """Whether the players are a face's own named regions."""
+        return super().names_regions and self.players in GROUPINGS
 
     def _game(self, players: int, donor: int) -> Game:
         """The game of so many players with a donor, by its number: what is drawn at random is drawn for each."""
