@@ -73,9 +73,9 @@ def nose_offsets(points: NDArray[np.float64], features: dict[str, list[int]]) ->
 
 def by_region(table: NDArray[np.float64]) -> dict[str, float]:
     """Mean IoU of each region and of all, over faces."""
-    means = np.nanmean(table, axis=0)
-    named = {REGION_NAMES[i]: round(float(means[i]), 3) for i in COMPARED}
-    return {**named, "mean of the regions": round(float(means[list(COMPARED)].mean()), 3)}
+    means = np.nanmean(table[:, COMPARED], axis=0)
+    named = {REGION_NAMES[i]: round(float(mean), 3) for i, mean in zip(COMPARED, means, strict=True)}
+    return {**named, "mean of the regions": round(float(means.mean()), 3)}
 
 
 def point_errors(errors: NDArray[np.float64]) -> dict[str, float]:
