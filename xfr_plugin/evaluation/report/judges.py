@@ -123,7 +123,8 @@ def judges_table(results: Results, lookup: Lookup) -> list[str]:
     asked = [judge for judge in JUDGES if any(lookup.row(*judge.where, name) for name in results.methods)]
     if len(asked) < 2:
         return []
-    worst = {name: worst_shares(lookup, asked, name) for name in results.methods}
+    judged = [name for name in results.methods if any(lookup.row(*judge.where, name) for judge in asked)]
+    worst = {name: worst_shares(lookup, asked, name) for name in judged}
     names = sorted(worst, key=lambda name: _place(name, worst[name]))
     best = {
         judge.heading: best_mean(
@@ -139,7 +140,7 @@ def judges_table(results: Results, lookup: Lookup) -> list[str]:
         price = (f"{cost.mean:.2g}" if cost else "–", METHODS[name].cost if name in METHODS else "–")
         row = (label(name), _share_cell(worst[name], name), *cells, *price)
         lines.append(f"| {' | '.join(row)} |")
-    notes = [f"- **{judge.heading}**: {judge.asks}." for judge in asked]
+    notes = [f"- **{judge.heading}**: {judge.asks}" for judge in asked]
     return ["## All judges", _TEXT, "\n".join(lines), "\n".join(notes)]
 
 
