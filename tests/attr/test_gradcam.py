@@ -143,8 +143,8 @@ def test_the_last_layer_with_places_is_found_in_the_order_of_calls(
     recognizer: Recognizer, pair: Images
 ) -> None:
     network = recognizer.network
-    assert last_spatial_layer(recognizer, pair[0]) is network.relu2
-    assert last_spatial_layer(lambda images: recognizer.features(images), pair[0]) is network.relu2
+    assert last_spatial_layer(recognizer, pair[0])[0] is network.relu2
+    assert last_spatial_layer(lambda images: recognizer.features(images), pair[0])[0] is network.relu2
     late = nn.ModuleDict(
         {"second": nn.Conv2d(3, 4, 3), "first": nn.Conv2d(3, 3, 3), "pool": nn.AvgPool2d(20)}
     )
@@ -152,8 +152,8 @@ def test_the_last_layer_with_places_is_found_in_the_order_of_calls(
         lambda images: late["pool"](late["second"](late["first"](images))).flatten(1),
         torch.rand(1, 3, 24, 24),
     )
-    assert found is late["second"]
-    assert find_layer(recognizer, "network.conv1", pair[0]) is network.conv1
+    assert found == (late["second"], None)
+    assert find_layer(recognizer, "network.conv1", pair[0])[0] is network.conv1
 
 
 def test_layers_that_do_not_serve_are_refused(recognizer: Recognizer, pair: Images) -> None:

@@ -185,7 +185,7 @@ def test_every_method_serves_a_kind_or_says_which_do(embedding: Recognizer, scor
             if method.fits(recognizer.gives):
                 continue
             with pytest.raises(
-                InputError, match=f"{method.name} needs .* gives .* use one of .*counterfactual"
+                InputError, match=f"{method.name} needs .* gives .* use one of .*leave_one_out"
             ):
                 method.build(recognizer, 0.5)
 
