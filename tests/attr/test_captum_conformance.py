@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -47,8 +48,8 @@ class _LeavesHooks(Xssab):
 
 
 class _InSinglePrecision(Xssab):
-    def _attribute_pair(self, pair: Pair) -> Tensor:
-        return super()._attribute_pair(pair).float()
+    def attribute(self, *args: Any, **kwargs: Any) -> Any:
+        return tuple(side.float() for side in super().attribute(*args, **kwargs))
 
 
 class _DifferentEachTime(Xssab):

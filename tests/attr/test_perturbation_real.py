@@ -31,8 +31,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("leave_one_out", {"donors": 1}),
     ("leave_one_out", {"regions": "template", "donors": 2, "players": "grid7"}),
     ("leave_one_out", {"operator": "partner", "level": "score"}),
-    ("shapley", {"donors": 1, "samples": 24, "players": "superpixels"}),
-    ("shapley", {"donors": 1, "samples": 24, "index": "banzhaf", "operator": "blur"}),
+    ("shapley", {"donors": 1, "samples": 24, "players": "superpixels", "seed": 1, "level": "none"}),
+    ("shapley", {"donors": 1, "samples": 24, "index": "banzhaf", "operator": "blur", "regions": "template"}),
 ]
 
 
