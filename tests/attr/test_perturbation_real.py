@@ -24,6 +24,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("xface", {"patch_sizes": (28,), "stride": 28}),
     ("xface", {"patch_sizes": (28, 56), "stride": 28, "pairing": "same", "fill": "mean", "blur": None}),
     ("xface", {"patch_sizes": (28,), "stride": 28, "pairing": "all", "fill": "blur", "blur": (9, 2.0)}),
+    ("xface", {"patch_sizes": (28,), "stride": 28, "form": "released"}),
     ("mery_avg", {"stride": 28, "sigma": 14}),
     ("mery_avg", {"stride": 28, "strategy": "removal", "fill": "blur"}),
     ("minplus", {"stride": 37, "rounds": 2, "sigma": 14}),
