@@ -88,7 +88,7 @@ NAMES: dict[str, dict[str, str]] = {
     "claimed_regions": {"claimed_region": "explanation.salient_region:top_salient_region"},
     "cli": {name: f"cli.xfr:{name}" for name in ("app", "main")},
     "demo": {
-        **{name: f"cli.demonstration:{name}" for name in ("EDITS", "invented_people", "run_demo")},
+        **{name: f"cli.demonstration:{name}" for name in ("EDITS", "run_demo")},
         "main": "cli.demo:demo_command",
     },
     "evaluation": {"MOVED": "swaps.planting:MIN_SCORE_CHANGE"},

@@ -9,7 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from xfr_plugin import Explanation, load_recognizer
-from xfr_plugin.cli.demonstration import EDITS, run_demo, with_another_nose, with_sunglasses
+from xfr_plugin.cli.demonstration import (
+    EDITS,
+    run_demo,
+    with_another_nose,
+    with_covered_mouth,
+    with_sunglasses,
+)
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.faces import ARCFACE_TEMPLATE
 
@@ -26,6 +32,9 @@ def test_local_edits_leave_the_rest_alone(face_photo: NDArray[np.uint8]) -> None
     masked = with_sunglasses(face_photo, ARCFACE_TEMPLATE)
     np.testing.assert_array_equal(masked[80:], face_photo[80:])
     assert masked[52, 38].max() < 20
+    covered = with_covered_mouth(face_photo, ARCFACE_TEMPLATE)
+    np.testing.assert_array_equal(covered[:75], face_photo[:75])
+    assert covered[92, 56].max() < 20
     twisted = with_another_nose(face_photo, ARCFACE_TEMPLATE)
     changed = np.abs(twisted.astype(int) - face_photo).max(axis=2) > 2
     assert changed[55:80, 45:67].mean() > 10 * changed[105:].mean()
@@ -35,8 +44,13 @@ def test_local_edits_leave_the_rest_alone(face_photo: NDArray[np.uint8]) -> None
 @pytest.mark.filterwarnings("ignore::xfr_plugin.FaceWarning")
 def test_demo_writes_photographs_and_explanations(tmp_path: Path) -> None:
     pictures = run_demo(tmp_path, load_recognizer(DEFAULT_RECOGNIZER))
-    assert len(pictures) >= len(EDITS)
+    assert len(pictures) == len(EDITS) + 1
     for result, picture in pictures:
         assert picture.is_file()
         decision = Explanation.load(picture.with_suffix(".json")).verification
         assert decision.match == ("two people" not in result), result
+    for name, covered in (("with_sunglasses", ("right_eye", "left_eye")), ("with_covered_mouth", ("mouth",))):
+        face = Explanation.load(tmp_path / f"explained_{name}.json").reference
+        evidence = {region.region: region.evidence for region in face.regions}
+        for region in covered:
+            assert evidence[region] < 0, f"{region} is covered, and argues for a match"

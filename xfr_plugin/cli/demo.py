@@ -20,7 +20,7 @@ app = typer.Typer()
 def demo_command(
     out: OutOption = Path("out/demo"), recognizer: RecognizerOption = DEFAULT_RECOGNIZER
 ) -> None:
-    """Explain a public photograph against edited copies of it, and people who do not exist."""
+    """Explain a public photograph against edited copies of it, and two people who are nobody."""
     from xfr_plugin.cli.demonstration import run_demo
     from xfr_plugin.recognition import load_recognizer
 
@@ -31,5 +31,7 @@ def demo_command(
         pictures = run_demo(out, model)
     lines = [f"recognizer {model.name}: {model.provenance.source} ({model.provenance.licence})"]
     lines += [line for result, picture in pictures for line in (result, f"    {picture}")]
+    photos = f"{out / 'astronaut.png'} {out / 'astronaut_with_sunglasses.png'}"
+    lines += [f"a report on a pair: xfr report {photos} --out {out / 'report.html'}"]
     lines += [f"done in {time.perf_counter() - start:.0f} s; the pictures are in {out}"]
     print_lines(*lines)

@@ -1,7 +1,7 @@
 """The demonstration: from photographs to pictures, on what comes with the package's dependencies.
 
 The photograph is scikit-image's astronaut, Eileen Collins, taken by NASA (public domain); other photographs are
-edited copies of it, and the faces beside hers are people who do not exist, decoded from random embeddings. So
+edited copies of it, and the faces beside hers are means of several people each, and nobody (`swaps.donors`). So
 nobody's likeness is used that is not public already. Run it with `xfr demo`.
 """
 
@@ -11,36 +11,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from skimage import data
 from skimage.transform import swirl
-from torch.nn import functional
 
-from xfr_plugin.errors import FaceError, InputError
+from xfr_plugin.errors import FaceError
 from xfr_plugin.explanation.api import explain
 from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.faces import Landmarks
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer
-from xfr_plugin.reconstruction import Decoder, find_decoder
+from xfr_plugin.swaps.donors import composite_faces
 
-__all__ = ["EDITS", "invented_people", "run_demo"]
+__all__ = ["EDITS", "run_demo"]
 
 Photo = NDArray[np.uint8]
 
-_SEED = 1  # its two people are no look-alikes, unlike those of seed 0
-
 
 def run_demo(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
-    """Explain the astronaut against edited copies of her, and people who do not exist against each other.
+    """Explain the astronaut against edited copies of her, and two people who are nobody against each other.
 
     Returns:
         For each pair, its name with the decision, and the path of the picture in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return _explain_astronaut(folder, recognizer) + _explain_invented(folder, recognizer)
+    return _explain_astronaut(folder, recognizer) + _explain_nobody(folder, recognizer)
 
 
 def _explain_astronaut(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
@@ -59,43 +55,20 @@ def _explain_astronaut(folder: Path, recognizer: Recognizer) -> list[tuple[str, 
     return pictures
 
 
-def _explain_invented(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
-    """Explain pairs of decoded faces; none, where the recognizer has no decoder in the package."""
-    try:
-        decoder = find_decoder(recognizer)
-    except InputError:
-        return []
-    first, alike, second = invented_people(decoder)
-    for name, face in zip(("first", "alike", "second"), (first, alike, second), strict=True):
-        Image.fromarray(face).save(folder / f"invented_{name}.png")
-    pairs = (("a person who does not exist and a likeness", alike), ("two people who do not exist", second))
-    return [
-        _saved(explain(first, other, recognizer=recognizer, alignment="aligned"), folder, title, title)
-        for title, other in pairs
-    ]
+def _explain_nobody(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
+    """Explain two faces of nobody against each other."""
+    faces = composite_faces(2, recognizer.input_size).permute(0, 2, 3, 1).numpy()
+    first, second = (np.round(face * 255).astype(np.uint8) for face in faces)
+    for name, face in (("first", first), ("second", second)):
+        Image.fromarray(face).save(folder / f"nobody_{name}.png")
+    explanation = explain(first, second, recognizer=recognizer, alignment="aligned")
+    return [_saved(explanation, folder, "two people who are nobody", "two_people")]
 
 
 def _saved(explanation: Explanation, folder: Path, title: str, name: str) -> tuple[str, Path]:
     decision = explanation.verification
     picture, _ = explanation.save(folder, f"explained_{name.replace(' ', '_')}")
     return f"{title}: {'match' if decision.match else 'no match'}, score {decision.score:.3f}", picture
-
-
-def invented_people(decoder: Decoder, seed: int = _SEED) -> tuple[Photo, Photo, Photo]:
-    """Decode people who do not exist from random embeddings, distributed as those of real faces are.
-
-    Returns:
-        Aligned faces, H×W×3: a person, a likeness (halfway from the person to the other), and another person.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    mean = decoder.mean_embedding
-    noise = torch.randn(2, len(mean), generator=generator) / len(mean) ** 0.5
-    people = functional.normalize(mean + (1 - mean.square().sum()).sqrt() * noise, dim=1)
-    alike = functional.normalize(1.5 * people[0] + people[1], dim=0)
-    with torch.no_grad():
-        faces = decoder.faces(torch.stack((people[0], alike, people[1])))
-    images = (faces.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().byte().numpy()
-    return images[0], images[1], images[2]
 
 
 def mirrored_and_darkened(photo: Photo, _: Landmarks) -> Photo:
@@ -115,6 +88,15 @@ def with_sunglasses(photo: Photo, landmarks: Landmarks) -> Photo:
     return np.asarray(image)
 
 
+def with_covered_mouth(photo: Photo, landmarks: Landmarks) -> Photo:
+    """Draw a black bar over the mouth."""
+    image = Image.fromarray(photo)
+    right, left = landmarks[3:]
+    reach = 0.35 * float(np.linalg.norm(landmarks[1] - landmarks[0])) * np.array([0.5, 1.0])
+    ImageDraw.Draw(image).rectangle((*(right - reach), *(left + reach)), fill=(12, 12, 14))
+    return np.asarray(image)
+
+
 def with_another_nose(photo: Photo, landmarks: Landmarks) -> Photo:
     """Twist the nose, and leave everything else as it is."""
     eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))
@@ -127,6 +109,7 @@ def with_another_nose(photo: Photo, landmarks: Landmarks) -> Photo:
 EDITS: dict[str, Callable[[Photo, Landmarks], Photo]] = {
     "mirrored_and_darkened": mirrored_and_darkened,
     "with_sunglasses": with_sunglasses,
+    "with_covered_mouth": with_covered_mouth,
     "with_another_nose": with_another_nose,
 }
 """Name → edit of a photo, given its five landmarks."""
