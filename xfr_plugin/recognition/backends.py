@@ -6,8 +6,7 @@ and onnxruntime or OpenVINO, whichever is installed, runs it; without either, to
 - the network is one of torch, on the CPU, in float32, in evaluation mode, and carries no hooks of anybody;
 - its unit embeddings of faces of nobody are those of torch to 1e-5, alone and in a batch.
 
-The export is kept with the recognizer, and made anew when weights have changed. Changes are found by the version that
-torch counts for every tensor, and by norms, as what is written through `.data` is not counted.
+The export is kept with the recognizer, and made anew when its network has changed (`base.replicas.state_of`).
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.base.replicas import state_of
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.recognition.black_boxes import BlackBox
 from xfr_plugin.recognition.export import exported
@@ -42,8 +42,6 @@ PAYS = 48
 
 _SAME = 1e-5
 """Largest difference of unit embeddings between a runtime and torch."""
-
-_State: TypeAlias = tuple[Any, ...]
 
 _RUNTIMES: dict[str, Callable[[bytes, bytes], BlackBox]] = {
     "onnxruntime": OnnxNetwork,
@@ -64,7 +62,7 @@ class _Kept:
     """A network of torch in a state, and what runs it; None if nothing does."""
 
     network: weakref.ref[nn.Module]
-    state: _State
+    state: tuple[Any, ...]
     runs: BlackBox | None
 
 
@@ -91,7 +89,7 @@ class Forwards:
         kept, network = self._kept, recognizer.network
         if (kept is None and passes < PAYS) or not _possible(recognizer):
             return network
-        state = _state(network)
+        state = state_of(network)
         if kept is None or kept.network() is not network or kept.state != state:
             if passes < PAYS:
                 return network
@@ -120,19 +118,6 @@ def _possible(recognizer: Recognizer) -> bool:
         and not any(part.training for part in network.modules())
         and not carries_hooks(network)
     )
-
-
-def _state(network: nn.Module) -> _State:
-    """What changes when weights do."""
-    parts = [part for part in (*network.parameters(), *network.buffers()) if part.is_floating_point()]
-    with torch.no_grad():
-        norms = torch.stack([torch.linalg.vector_norm(part) for part in parts]) if parts else torch.zeros(1)
-    tensors = ((part.data_ptr(), part.numel(), _version(part)) for part in parts)
-    return (tuple(tensors), tuple(norms.tolist()), tuple(map(type, network.modules())))
-
-
-def _version(part: Tensor) -> int:
-    return -1 if part.is_inference() else part._version
 
 
 def _made(recognizer: Recognizer) -> BlackBox | None:
