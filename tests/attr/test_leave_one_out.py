@@ -276,3 +276,22 @@ def test_options_that_make_no_sense(
 def test_the_partners_regions_need_its_image(pair: Images, network: nn.Module) -> None:
     with pytest.raises(InputError, match="needs both faces as images"):
         method(network, operator="partner").attribute(pair[0], additional_forward_args=network(pair[1]))
+
+
+def test_a_face_of_several_pairs_is_changed_once(pair: Images, network: nn.Module) -> None:
+    """As the probe of a gallery: every further partner costs nothing but a product."""
+    counts: list[int] = []
+
+    def counting(images: Tensor) -> Tensor:
+        counts.append(len(images))
+        embedded: Tensor = network(images)
+        return embedded
+
+    partners = network(torch.cat((pair[1], pair[0])))
+    probes = pair[0][:1].expand(4, -1, -1, -1)
+    many = method(counting).attribute(probes, additional_forward_args=partners)
+    together = sum(counts)
+    counts.clear()
+    one = method(counting).attribute(probes[:1], additional_forward_args=partners[2:3])
+    assert together <= sum(counts) + 3  # the faces themselves
+    assert torch.allclose(many[2:3], one)

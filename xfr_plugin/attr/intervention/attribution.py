@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,20 +22,26 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.swaps.regions import FaceRegions
 
-__all__ = ["RegionIntervention"]
+__all__ = ["RegionIntervention", "Side"]
 
 
 def _digest(population: Tensor) -> str:
     return hashlib.sha256(population.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-@dataclass(frozen=True)
-class _Side:
+@dataclass(frozen=True, eq=False)
+class Side:
     """A face that plays: its image C×H×W, its players, and the row that scores are read from."""
 
     image: Tensor
     regions: FaceRegions
     row: Tensor
+
+    def is_as(self, other: Side) -> bool:
+        """Whether the other is the same face with the same players."""
+        return torch.equal(self.image, other.image) and np.array_equal(
+            self.regions.masks, other.regions.masks
+        )
 
 
 class RegionIntervention(RegionalAttribution):
@@ -109,56 +116,79 @@ class RegionIntervention(RegionalAttribution):
         self, pair: Pair, regions: Sequence[FaceRegions]
     ) -> Callable[[Comparer, Sequence[int]], list[RegionalAnswer]]:
         removal = self._removal(pair.images)
+        known: list[tuple[Side, Tensor]] = []
+
+        def effects_of(comparer: Comparer, own: Side) -> Tensor:
+            """Effects K×R×D on the embedding, computed once for a face of several pairs: a gallery's probe."""
+            for side, found in known:
+                if own.is_as(side):
+                    return found
+            found = self._values(
+                own,
+                None,
+                removal,
+                comparer.limit,
+                lambda faces: comparer.rows(faces).double(),
+                own.row.double(),
+            )
+            known.append((own, found))
+            return found
+
+        def answered(comparer: Comparer, own: Side, other: Side | None, partner: Tensor) -> RegionalAnswer:
+            score = comparer.scores_against(own.row[None], partner)[0].double()
+            if self.scores_only or self.operator == "partner" or pair.forward_args:
+                values = self._values(
+                    own,
+                    other,
+                    removal,
+                    comparer.limit,
+                    lambda faces: comparer.scores_against(comparer.rows(faces), partner).double(),
+                    score,
+                )
+            else:
+                values = effects_of(comparer, own) @ partner.to(own.row).double()
+            return self._answer(own.regions, values, float(score))
 
         def answer(comparer: Comparer, faces: Sequence[int]) -> list[RegionalAnswer]:
             sides = [
-                _Side(pair.images[face], regions[face], comparer.rows(pair.images[face][None])[0])
+                Side(pair.images[face], regions[face], comparer.rows(pair.images[face][None])[0])
                 for face in faces
             ]
             if len(sides) == 2:
                 a, b = sides
-                return [self._played(comparer, removal, *both, both[1].row) for both in ((a, b), (b, a))]
+                return [answered(comparer, own, other, other.row) for own, other in ((a, b), (b, a))]
             assert pair.partners is not None  # an embedding, or what a score function takes
             partner = pair.partners[faces[0] % len(pair.partners)]
-            return [self._played(comparer, removal, sides[0], None, partner)]
+            return [answered(comparer, sides[0], None, partner)]
 
         return answer
 
-    def _played(
-        self, comparer: Comparer, removal: Removal, own: _Side, other: _Side | None, partner: Tensor
-    ) -> RegionalAnswer:
-        """What a face's game says, against the row of its partner."""
-        score = comparer.scores_against(own.row[None], partner)[0].double()
-
-        def tried(faces: Tensor) -> Tensor:
-            return comparer.scores_against(comparer.rows(faces), partner).double()
-
-        values = self._values(own.image, own.regions, other, removal, comparer.limit, tried, score)
-        expected = expected_of(region_shares(self.forward_func, self.shares_under), own.regions)
-        evidence = levelled(values, float(score), self.threshold, expected, self.level)
+    def _answer(self, regions: FaceRegions, values: Tensor, score: float) -> RegionalAnswer:
+        """Evidence from values K×R of a face's regions."""
+        expected = expected_of(region_shares(self.forward_func, self.shares_under), regions)
+        evidence = levelled(values, score, self.threshold, expected, self.level)
         mean, count = evidence.mean(dim=0), len(evidence)
         errors = evidence.std(dim=0) / count**0.5 if count > 1 else torch.full_like(mean, torch.nan)
-        return RegionalAnswer(own.regions, mean, errors, float(mean.sum()), float(score))
+        return RegionalAnswer(regions, mean, errors, float(mean.sum()), score)
 
     def _values(
         self,
-        face: Tensor,
-        own: FaceRegions,
-        other: _Side | None,
+        own: Side,
+        other: Side | None,
         removal: Removal,
         limit: int,
         read: Callable[[Tensor], Tensor],
         whole: Tensor,
     ) -> Tensor:
         """Values of the players K×R×…, one row a donor, of what is read of the coalitions' faces, m×…"""
-        present = torch.from_numpy(own.present)
+        present = torch.from_numpy(own.regions.present)
         count = int(present.sum())
         games = [self._game(count, 0)]
         partner = None if other is None else (other.image, other.regions)
-        changes = removal.changes(face, own, partner, not games[0].one_at_a_time)[:, present]
+        changes = removal.changes(own.image, own.regions, partner, not games[0].one_at_a_time)[:, present]
         games += [self._game(count, donor) for donor in range(1, len(changes))]
         values = whole.new_zeros(len(changes), len(present), *whole.shape)
         for row, change, game in zip(values, changes, games, strict=True):
-            tried = torch.cat([read(faces) for faces in coalition_faces(face, change, game.kept, limit)])
+            tried = torch.cat([read(faces) for faces in coalition_faces(own.image, change, game.kept, limit)])
             row[present] = game.values(tried, whole)
         return values

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL
-from xfr_plugin.attr.intervention.attribution import RegionIntervention
+from xfr_plugin.attr.intervention.attribution import RegionIntervention, Side
 from xfr_plugin.base.files import make_folder
 from xfr_plugin.base.weights import read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
@@ -121,7 +121,7 @@ def _computed(
             return embed(faces, torch.full((len(faces),), place, device=faces.device))
 
         whole = read(images[place][None])[0]
-        values = attribution._values(images[place], own, None, removal, limit, read, whole)
+        values = attribution._values(Side(images[place], own, whole), None, removal, limit, read, whole)
         result.append(FaceEffects(own.names, values.mean(dim=0), whole))
     return result
 
