@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PAYS", "Forwards", "carries_hooks", "runtimes"]
 
-PAYS = 48
-"""Forward passes of a face from which on an export pays, unless there is one already."""
+PAYS = 200
+"""Forward passes of a face from which on an export pays, unless there is one already: asked for at once, or since the
+last export. A single pair's explanation is done before an export is."""
 
 _SAME = 1e-5
 """Largest difference of unit embeddings between a runtime and torch."""
@@ -71,6 +72,7 @@ class Forwards:
 
     def __init__(self) -> None:
         self._kept: _Kept | None = None
+        self._asked = 0
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Forwards:
@@ -87,16 +89,18 @@ class Forwards:
             passes: how many, of a face each.
         """
         kept, network = self._kept, recognizer.network
-        if (kept is None and passes < PAYS) or not _possible(recognizer):
+        self._asked += passes
+        if (kept is None and self._asked < PAYS) or not _possible(recognizer):
             return network
         state = state_of(network)
         if kept is None or kept.network() is not network or kept.state != state:
-            if passes < PAYS:
+            if self._asked < PAYS:
                 return network
             with self._lock:
                 kept = self._kept
                 if kept is None or kept.network() is not network or kept.state != state:
                     kept = self._kept = _Kept(weakref.ref(network), state, _made(recognizer))
+        self._asked = 0
         return kept.runs or network
 
 

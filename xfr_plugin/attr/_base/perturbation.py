@@ -17,6 +17,7 @@ from xfr_plugin.base.captum import _format_additional_forward_args, _format_outp
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.backends import PAYS
 from xfr_plugin.recognition.folding import for_scores
 
 __all__ = ["PERTURBATIONS_PER_EVAL", "PerturbationPairAttribution", "ScoreFunction"]
@@ -154,12 +155,15 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
             return ScoredFaces(images, pair.partners, self._score_rows(pair), self.fill, limit, name)
         return EmbeddedFaces(images, pair.partners, self._embed_rows(pair, limit), self.fill, limit, name)
 
-    def _embed_rows(self, pair: Pair, limit: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """Function from changed images, and the images they are versions of, to unit embeddings."""
+    def _embed_rows(self, pair: Pair, limit: int, passes: int = PAYS) -> Callable[[Tensor, Tensor], Tensor]:
+        """Function from changed images, and the images they are versions of, to unit embeddings.
+
+        `passes` says of about how many images; see `recognition.backends`.
+        """
         count = len(pair.images)
         few = torch.arange(min(limit, count), device=pair.images.device)
         function = for_scores(
-            self.forward_func, pair.images[few].detach(), _picked(pair.forward_args, few, count)
+            self.forward_func, pair.images[few].detach(), _picked(pair.forward_args, few, count), passes
         )
 
         def embed(images: Tensor, rows: Tensor) -> Tensor:

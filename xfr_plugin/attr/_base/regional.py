@@ -18,6 +18,7 @@ from xfr_plugin.attr._base.prepared import Explained, Prepared
 from xfr_plugin.base.captum import NullProgress, _format_additional_forward_args, log_usage, progress
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.faces.regions import RegionMap
+from xfr_plugin.recognition.backends import PAYS
 from xfr_plugin.swaps.regions import (
     FaceRegions,
     face_regions,
@@ -253,13 +254,19 @@ class RegionalAttribution(PerturbationPairAttribution):
                 3,
                 limit,
             )
-        embed = self._embed_rows(pair, limit)  # a folded copy of the network is made once for all pairs
+        embed = self._embed_rows(
+            pair, limit, self._passes(len(pair.images))
+        )  # a folded copy of the network is made once for all pairs
         return lambda index: Comparer(
             lambda faces: embed(faces, at(index, faces)),
             lambda left, right: (left * right.to(left)).sum(dim=-1),
             1,
             limit,
         )
+
+    def _passes(self, faces: int) -> int:
+        """Forward passes that so many faces take, about."""
+        return PAYS * faces
 
     def _shown(self, pairs: int, is_shown: bool) -> Any:
         return progress(desc=f"{self.get_name()} attribution", total=pairs) if is_shown else NullProgress()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr.intervention.attribution import RegionIntervention
 from xfr_plugin.attr.intervention.games import Game, leave_one_out
+from xfr_plugin.attr.intervention.players import GROUPINGS
+from xfr_plugin.swaps.regions import FINE_REGIONS
 
 __all__ = ["LeaveOneOut"]
 
@@ -62,6 +64,10 @@ class LeaveOneOut(RegionIntervention):
     """
 
     shares_under = "leave_one_out"
+
+    def _passes(self, faces: int) -> int:
+        donors = self.donors if self.population is None else len(self.population)
+        return faces * donors * len(GROUPINGS.get(self.players, FINE_REGIONS))
 
     def _game(self, players: int, donor: int) -> Game:
         return leave_one_out(players)
