@@ -41,6 +41,7 @@ from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.errors import ServiceError, as_service_error
 from xfr_plugin.service.limits import MESSAGE_OVERHEAD
 from xfr_plugin.service.service import ExplanationService
+from xfr_plugin.service.serving import open_service
 from xfr_plugin.service.wire import read_message
 from xfr_plugin.swaps.donors import composite_faces
 
@@ -78,29 +79,23 @@ def serve_page(deployment: Deployment, port: int, said: Callable[[str], Any]) ->
     """
     token = secrets.token_urlsafe(32)
     with listening_at("127.0.0.1", port) as listening:
-        app = make_page(ExplanationService(deployment), token)
+        app = make_page(open_service(deployment), token)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/page/#{token}"
         asyncio.run(until_signal(app, listening, lambda: said(url)))
 
 
 def make_page(service: ExplanationService, token: str) -> FastAPI:
     """The application of the service with the page at `/page/`; all but the page's files need the token."""
-    expected = f"Bearer {token}".encode()
-    app = make_app(
-        service,
-        lambda given: hmac.compare_digest(given.encode(), expected),
-        open_paths=(*OPEN_PATHS, "/page/"),
-    )
-    for name, kind in _FILES.items():
-        app.add_api_route(f"/page/{name}", _file(name or "page.html", kind), methods=["GET"])
-    started = _start(service)
-    app.add_api_route("/web/start", lambda: JSONResponse(started, headers=_HEADERS), methods=["GET"])
-    limits = service.deployment.limits
-    of_pair = limits.json_bytes + MESSAGE_OVERHEAD
-    quick, slow = _in_turn(service, 2), _in_turn(service, 1)
+    expected, is_open = f"Bearer {token}".encode(), (*OPEN_PATHS, "/page/")
+    app = make_app(service, lambda given: hmac.compare_digest(given.encode(), expected), open_paths=is_open)
+    gets = {f"/page/{name}": _file(name or "page.html", kind) for name, kind in _FILES.items()}
+    started = JSONResponse(_start(service), headers=_HEADERS)
+    for path, answer in {**gets, "/web/start": lambda: started}.items():
+        app.add_api_route(path, answer, methods=["GET"])
+    limits, quick, slow = service.deployment.limits, _in_turn(service, 2), _in_turn(service, 1)
     app.add_api_route("/web/faces", quick(_faces, limits.image_bytes), methods=["POST"])
-    app.add_api_route("/web/matches", slow(_matches, of_pair), methods=["POST"])
-    app.add_api_route("/web/report", slow(_report, of_pair), methods=["POST"])
+    for name, work in (("matches", _matches), ("report", _report)):
+        app.add_api_route(f"/web/{name}", slow(work, limits.json_bytes + MESSAGE_OVERHEAD), methods=["POST"])
     return app
 
 
@@ -137,20 +132,15 @@ def _file(name: str, kind: str) -> Callable[[], Response]:
 
 def _start(service: ExplanationService) -> dict[str, Any]:
     """What the page is told once: names of regions and methods, and the samples."""
-    allowed = service.deployment.methods
+    size, allowed = service.input_size, service.deployment.methods
     beside = [name for name in (*(m.name for m in preferred_methods()), *_BESIDE) if name in allowed]
-    names = template_regions(service.input_size).names
-    chosen = (
-        composite_faces(max(_SAMPLES) + 1, service.input_size)[list(_SAMPLES)].permute(0, 2, 3, 1).numpy()
-    )
-    glasses = occlude(chosen[0], template(service.input_size), "sunglasses", np.random.default_rng(1)).image
-    first, second, covered = (
-        encode_image((face * 255 + 0.5).astype(np.uint8)) for face in (*chosen, glasses)
-    )
+    faces = list(composite_faces(_SAMPLES[1] + 1, size)[list(_SAMPLES)].permute(0, 2, 3, 1).numpy())
+    faces.append(occlude(faces[0], template(size), "sunglasses", np.random.default_rng(1)).image)
+    first, second, covered = (encode_image((face * 255 + 0.5).astype(np.uint8)) for face in faces)
     return {
         "method": service.method,
         "methods": {name: get_method(name).title for name in (service.method, *beside)},
-        "regions": {name: component_name(name) for name in names},
+        "regions": {name: component_name(name) for name in template_regions(size).names},
         "apart": sorted(APART),
         "samples": {"people": [first, second], "sunglasses": [first, covered]},
     }
@@ -166,13 +156,10 @@ def _faces(service: ExplanationService, data: bytes) -> Response:
     if not crops:
         raise NoFaceError("no face was found: use a larger, upright, frontal photograph")
     regions = find_regions(torch.from_numpy(np.stack(crops).transpose(0, 3, 1, 2) / 255).float())
+    labels = [base64.b64encode(own.labels.tobytes()).decode() for own in regions]
     faces = [
-        {
-            "crop": encode_image(crop),
-            "labels": base64.b64encode(np.ascontiguousarray(own.labels).tobytes()).decode(),
-            "names": own.names,
-        }
-        for crop, own in zip(crops, regions, strict=True)
+        {"crop": encode_image(crop), "labels": label, "names": own.names}
+        for crop, label, own in zip(crops, labels, regions, strict=True)
     ]
     return JSONResponse({"height": size[0], "width": size[1], "faces": faces}, headers=_HEADERS)
 
@@ -186,15 +173,13 @@ def _pair(service: ExplanationService, body: bytes) -> tuple[str, dict[str, Any]
     if more or asked.probe.image is None or asked.reference is None or asked.reference.image is None:
         raise ServiceError("malformed", "give two images: probe and reference")
     for photo in (asked.probe.image, asked.reference.image):
-        decode_photo(photo, settings.limits)
+        decode_photo(photo, settings.limits)  # or it is refused
     method = service.method if asked.method == "auto" else asked.method
     if method not in settings.methods:
         raise ServiceError("not_allowed", "this method is not allowed here")
-    return method, {
-        **{"photo_a": asked.probe.image, "photo_b": asked.reference.image, "alignment": asked.alignment},
-        **{"faces": (asked.probe.face, asked.reference.face), "recognizer": service.recognizer},
-        **{"threshold": settings.threshold, "fmr": settings.fmr},
-    }
+    photos = {"photo_a": asked.probe.image, "photo_b": asked.reference.image, "alignment": asked.alignment}
+    chosen = {"faces": (asked.probe.face, asked.reference.face), "recognizer": service.recognizer}
+    return method, {**photos, **chosen, "threshold": settings.threshold, "fmr": settings.fmr}
 
 
 def _matches(service: ExplanationService, body: bytes) -> Response:
@@ -203,16 +188,17 @@ def _matches(service: ExplanationService, body: bytes) -> Response:
     from xfr_plugin.explanation.matches import match_regions
 
     found = match_regions(by="shapley", **_pair(service, body)[1])
-    strongest = [(a, b, value) for a, b, value, _ in strongest_matches(found, _LINES)]
-    rows = [{"probe": a, "reference": b, "value": value} for a, b, value in strongest]
-    return JSONResponse({"pairs": rows, "score": found.verification.score}, headers=_HEADERS)
+    strongest = strongest_matches(found, _LINES)
+    rows = [{"probe": a, "reference": b, "value": value} for a, b, value, _ in strongest]
+    return JSONResponse({"pairs": rows}, headers=_HEADERS)
 
 
 def _report(service: ExplanationService, body: bytes) -> Response:
     method, given = _pair(service, body)
-    settings, faces = service.deployment, given["faces"]
-    words = ["xfr", "report", "PROBE", "REFERENCE", "--recognizer", settings.recognizer, "--method", method]
-    more = {"threshold": settings.threshold, "fmr": settings.fmr, "face-a": faces[0], "face-b": faces[1]}
-    words += [part for key, value in more.items() if value is not None for part in (f"--{key}", str(value))]
+    chosen = {"recognizer": service.deployment.recognizer, "method": method}
+    chosen |= {key: given[key] for key in ("threshold", "fmr") if given[key] is not None}
+    chosen |= dict(zip(("face-a", "face-b"), given["faces"], strict=True))
+    words = ["xfr", "report", "PROBE", "REFERENCE"]
+    words += [part for key, value in chosen.items() for part in (f"--{key}", str(value))]
     report = build_report(method=method, command=shlex.join(words), **given)
     return Response(report.html(), headers=_HEADERS, media_type="text/html")

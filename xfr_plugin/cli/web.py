@@ -14,6 +14,8 @@ from xfr_plugin.errors import InputError
 
 app = typer.Typer()
 
+_PATIENCE_MS = 300_000  # of one person at a machine that may be slow
+
 
 @app.command("web", epilog="Example: `xfr web`.")
 def web_command(
@@ -37,6 +39,7 @@ def web_command(
         from xfr_plugin.service.deployment import read_deployment
 
     settings = {
+        "limits": {"deadline_ms": _PATIENCE_MS},
         "recognizer": recognizer,
         "architecture": architecture,
         "threshold": threshold,

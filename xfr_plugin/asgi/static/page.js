@@ -158,7 +158,8 @@ async function explainPair() {
   blend(100);
   showTable();
   $("words").replaceChildren(...[...new Set(answer.explanation.words)].map((text) => element("li", text)));
-  $("verdict").focus();
+  $("verdict").focus({ preventScroll: true });
+  $("verdict").scrollIntoView();
 }
 
 function showDecision() {
