@@ -231,7 +231,7 @@ function highlight(name) {
     const { share, area } = shares(answer.explanation[side].regions).get(name);
     return `${area ? `${signed(share)} %` : "not seen"} in the ${side}`;
   });
-  $("tip").textContent = `${capital(spoken(name))}: ${said.join(", ")}, of all evidence there (+ for a match, − against).`;
+  $("tip").textContent = `${capital(spoken(name))}: ${said.join(", ")}, of all evidence there (+\u00a0for a match, −\u00a0against).`;
 }
 
 /** Draw where the regions meet, and one of them thicker. */
