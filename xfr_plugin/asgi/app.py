@@ -20,7 +20,7 @@ from xfr_plugin.service.limits import MESSAGE_OVERHEAD
 from xfr_plugin.service.service import ExplanationService
 from xfr_plugin.service.wire import HEADER
 
-__all__ = ["OPEN_PATHS", "make_app"]
+__all__ = ["OPEN_PATHS", "make_app", "read_body"]
 
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """Paths that anybody may ask: whether the server lives, and whether it can answer."""
@@ -81,7 +81,7 @@ def _asking(batcher: Batcher, name: str, explain: bool) -> Callable[..., Awaitab
             raise ServiceError("busy", "too many bodies at once: ask again")
         held += declared
         try:
-            body = await _body(request, batcher.limits.json_bytes + MESSAGE_OVERHEAD)
+            body = await read_body(request, batcher.limits.json_bytes + MESSAGE_OVERHEAD)
             headers, start = request.headers, time.monotonic()
             post = Post(body, headers.get("content-type", ""), headers.get(HEADER), explain, start)
             status, data = await batcher.ask(post)
@@ -94,8 +94,12 @@ def _asking(batcher: Batcher, name: str, explain: bool) -> Callable[..., Awaitab
     return ask
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """The body, within limit and time; what is beyond the limit is thrown away, so that the answer is read."""
+async def read_body(request: Request, most: int) -> bytes:
+    """The body, within limit and time; what is beyond the limit is thrown away, so that the answer is read.
+
+    Raises:
+        ServiceError: `too_large` or `too_slow`.
+    """
 
     async def read() -> bytes:
         parts, size = [], 0

@@ -27,7 +27,7 @@ from xfr_plugin.errors import InputError, first_fault
 from xfr_plugin.service.deployment import Deployment, Workers
 from xfr_plugin.service.serving import settings_of
 
-__all__ = ["read_store", "serve"]
+__all__ = ["listening_at", "read_store", "serve", "until_signal"]
 
 _DRAINING_SECONDS = 30
 _HEADER_SECONDS = 10.0
@@ -85,7 +85,7 @@ def serve(
     """
     lock = lock_folder(run_dir)
     key_file = run_dir.resolve() / "key_file.json"
-    with TemporaryDirectory(prefix="xfr-serve-") as scratch, _listening(host, port) as listening:
+    with TemporaryDirectory(prefix="xfr-serve-") as scratch, listening_at(host, port) as listening:
         deployment, found = read_store(store, Path(scratch))
         count = workers or found.workers
         lanes = [ProcessLane(deployment, found.response_timeout_s) for _ in range(count)]
@@ -94,7 +94,7 @@ def serve(
             app = make_app(Batcher(lanes, found, deployment.limits), Tokens(key_file).allow)
             url = f"http://{host}:{listening.getsockname()[1]}"
             with suppress(asyncio.CancelledError):  # a signal while it started
-                asyncio.run(_until_signal(app, listening, lambda: said(url, key_file)))
+                asyncio.run(until_signal(app, listening, lambda: said(url, key_file)))
         finally:
             key_file.unlink(missing_ok=True)
             for lane in lanes:
@@ -102,7 +102,8 @@ def serve(
     os.close(lock)
 
 
-async def _until_signal(app: Any, listening: socket.socket, started: Callable[[], Any]) -> None:
+async def until_signal(app: Any, listening: socket.socket, started: Callable[[], Any]) -> None:
+    """Serve an application at a socket until SIGINT, SIGTERM or SIGHUP; `started` is called once it is open."""
     config = uvicorn.Config(
         app,
         http=_Patient,
@@ -134,7 +135,12 @@ def _on_signals(act: Callable[[], Any]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, act)
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening_at(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 is any free one.
+
+    Raises:
+        InputError: the port is taken.
+    """
     try:
         return socket.create_server((host, port), backlog=1024, family=_family(host))
     except OSError as error:

@@ -31,6 +31,7 @@ from xfr_plugin.cli import (
     serve,
     train,
     verify,
+    web,
 )
 from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.errors import command_ended, program_ended
@@ -63,7 +64,7 @@ app = typer.Typer(
 )
 for _module in (verify, explain, report, compare, bilrp, methods, recognizers, download, reconstruct, atlas):
     app.add_typer(_module.app)
-for _module in (batch, align, calibrate, evaluate, demo, package, serve, schemas):
+for _module in (batch, align, calibrate, evaluate, demo, package, serve, web, schemas):
     app.add_typer(_module.app)
 app.add_typer(train.app, name="train")
 

@@ -18,7 +18,7 @@ from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.limits import Limits
 from xfr_plugin.service.requests import Gallery
 
-__all__ = ["FaceSettings", "check_image", "decode_embedding", "decode_face", "decode_gallery"]
+__all__ = ["FaceSettings", "check_image", "decode_embedding", "decode_face", "decode_gallery", "decode_photo"]
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
 _SMALLEST_NORM = 1e-6
@@ -90,9 +90,7 @@ def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face:
         FaceError: no face, see `faces.prepare_face`.
         DeadlineError: see `base.deadlines`.
     """
-    check_image(data, settings.limits)
-    photo = _photo(data, settings.limits)
-    check_deadline()
+    photo = decode_photo(data, settings.limits)
     with ignoring(FaceWarning):  # the same words are in the face's notes
         return prepare_face(
             photo,
@@ -102,6 +100,14 @@ def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face:
             face=face,
             max_pixels=settings.limits.pixels,
         )
+
+
+def decode_photo(data: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """Decode an image, upright RGB, H×W×3; raises as `decode_face` does."""
+    check_image(data, limits)
+    photo = _photo(data, limits)
+    check_deadline()
+    return photo
 
 
 def _photo(data: bytes, limits: Limits) -> NDArray[np.uint8]:

@@ -99,6 +99,11 @@ class ExplanationService:
         )
 
     @property
+    def recognizer(self) -> Recognizer:
+        """Whose scores are answered."""
+        return self._models.recognizer
+
+    @property
     def versions(self) -> Versions:
         """What answers."""
         return self._models.versions

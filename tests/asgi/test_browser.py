@@ -1,0 +1,251 @@
+"""The page in a real browser: what a user sees and does, by pointer and by keyboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.serving_faces import crops, encoded
+from skimage import data
+
+pytest.importorskip("fastapi", reason="FastAPI is not installed")
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+
+ROOT = Path(__file__).parents[2]
+THERE = shutil.which("chromium") and shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not THERE, reason="there is no chromium with its chromedriver"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("web")
+    said = folder / "said.txt"
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "xfr_plugin.cli", "web", "--no-open"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while "stop:" not in said.read_text():
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        found = re.search(r"http://127\.0\.0\.1:\d+/page/#\S+", said.read_text())
+        assert found is not None
+        yield found.group()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, said.read_text()
+        assert "stopped" in said.read_text()
+        assert sorted(path.name for path in folder.iterdir()) == ["said.txt"], "nothing is stored"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    folder = tmp_path_factory.mktemp("downloads")
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.downloads = folder
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """The page as a user has it before him, in a window of its own."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.browser = browser
+        browser.switch_to.new_window("window")
+        self.window = browser.current_window_handle
+        browser.set_window_size(900, 900)
+        browser.get(address)
+        self.until(lambda: not self.at("#busy").is_displayed())
+
+    def at(self, selector: str) -> Any:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        return str(self.at(selector).text)
+
+    def until(self, holds: Callable[[], Any], seconds: float = 120) -> None:
+        WebDriverWait(self.browser, seconds, poll_frequency=0.1).until(lambda _: holds())
+
+    def front(self) -> Page:
+        self.browser.switch_to.window(self.window)
+        return self
+
+    def upload(self, side: str, path: Path) -> None:
+        self.at(f"#{side} input[type=file]").send_keys(str(path))
+
+    def sample(self, name: str) -> None:
+        self.at(f"[data-sample={name}]").click()
+        self.until(lambda: self.at("#explain").is_enabled())
+
+    def explain(self) -> None:
+        self.at("#explain").click()
+
+    def explained(self) -> None:
+        self.until(lambda: self.at("#result").is_displayed() or self.at("#error").is_displayed())
+        assert self.at("#result").is_displayed(), self.text("#error")
+
+    def press(self, *keys: str) -> None:
+        self.browser.switch_to.active_element.send_keys(*keys)
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Page]:
+    opened = Page(browser, address)
+    yield opened
+    for window in browser.window_handles[1:]:
+        browser.switch_to.window(window)
+        browser.close()
+    browser.switch_to.window(browser.window_handles[0])
+
+
+def test_a_sample_is_explained_and_regions_tell_their_value(page: Page) -> None:
+    page.browser.get_log("browser")
+    page.sample("sunglasses")
+    page.explain()
+    page.explained()
+    assert page.text("#verdict") in ("Match", "No match")
+    assert page.text("#score-text") in page.text("#words")
+    assert page.browser.switch_to.active_element == page.at("#verdict")
+    stack = page.at(".stack[data-side=probe]")
+    page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", stack)
+    webdriver.ActionChains(page.browser).move_to_element(stack).perform()
+    assert re.match(r"Nose: .* % in the probe, .* % in the reference", page.text("#tip"))
+    assert page.text("tr.on th") == "nose"
+    page.at("#blend").send_keys(Keys.HOME)
+    assert page.at(".stack .map").value_of_css_property("opacity") == "0"
+    hosts = page.browser.execute_script(
+        "return performance.getEntries().map(e => e.name).filter(n => /^http/.test(n))"
+    )
+    origin = page.browser.execute_script("return location.origin")
+    assert hosts
+    assert all(host.startswith(origin) for host in hosts)
+    assert page.browser.get_log("browser") == []
+
+
+def test_the_keyboard_alone_does(page: Page) -> None:
+    page.browser.execute_script("document.querySelector('[data-sample=people]').focus()")
+    page.press(Keys.ENTER)
+    page.until(lambda: page.at("#explain").is_enabled())
+    page.press(Keys.TAB)
+    page.press(Keys.TAB)
+    assert page.browser.switch_to.active_element == page.at("#explain")
+    page.press(Keys.SPACE)
+    page.explained()
+    page.press(Keys.TAB)
+    assert page.browser.switch_to.active_element == page.at("#blend")
+    page.press(Keys.TAB)
+    first = page.text("#tip")
+    name = page.browser.switch_to.active_element.text
+    assert first.lower().startswith(name)
+    page.press(Keys.TAB)
+    assert page.text("#tip") != first
+
+
+def test_uploads_faces_to_pick_from_and_errors(page: Page, tmp_path: Path) -> None:
+    photo = np.asarray(data.astronaut())
+    (tmp_path / "two.jpg").write_bytes(
+        encoded(np.concatenate([photo[::2, ::2], photo[::2, ::2]], axis=1), "JPEG")
+    )
+    (tmp_path / "none.png").write_bytes(encoded(np.full((200, 200, 3), 127, np.uint8)))
+    (tmp_path / "text.jpg").write_bytes(b"<script>alert(1)</script>")
+    page.upload("probe", tmp_path / "two.jpg")
+    page.until(lambda: len(page.browser.find_elements(By.CSS_SELECTOR, "#probe .faces img")) == 2)
+    assert "2 faces, choose one" in page.text("#probe .note")
+    for name, words in (("none.png", "no face was found"), ("text.jpg", "no JPEG")):
+        page.upload("reference", tmp_path / name)
+        page.until(lambda words=words: words in page.text("#error"))
+        assert not page.at("#explain").is_enabled()
+    page.at("#probe .faces label:nth-child(2)").click()
+    page.upload("reference", tmp_path / "two.jpg")
+    page.until(lambda: page.at("#explain").is_enabled())
+    assert not page.at("#error").is_displayed()
+    page.explain()
+    page.explained()
+    assert page.text("#verdict") == "Match"
+    assert "number 1 by size was taken" in page.text("#words")
+    page.at("#save-json").click()
+    file = page.browser.downloads / "xfr-answer.json"
+    page.until(file.exists, 20)
+    assert json.loads(file.read_text())["decision"]["match"] is True
+    page.at("#probe .faces label:nth-child(1)").click()
+    assert not page.at("#result").is_displayed(), "an answer on another face is gone"
+
+
+def test_two_users_have_answers_of_their_own(page: Page, address: str) -> None:
+    other = Page(page.browser, address)
+    page.front().sample("people")
+    other.front().sample("sunglasses")
+    page.front().explain()
+    other.front().explain()
+    other.explained()
+    theirs = float(other.text("#score-text").replace("−", "-"))
+    page.front().explained()
+    assert theirs > float(page.text("#score-text").replace("−", "-")) + 0.2
+
+
+def test_one_against_a_folder(page: Page, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for place, crop in enumerate(crops(3)):
+        (folder / f"{place}.png").write_bytes(crop)
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    (folder / "readme.txt").write_text("no photograph")
+    page.at("#folder").send_keys(str(folder))
+    page.until(lambda: "probe above first" in page.text("#search-status"))
+    page.upload("probe", folder / "0.png")
+    page.until(lambda: page.browser.find_elements(By.CSS_SELECTOR, "#probe .faces img"))
+    page.at("#folder").send_keys(str(folder))
+    page.until(lambda: page.text("#search-status").startswith("3 of 4 photographs compared"))
+    rows = page.browser.find_elements(By.CSS_SELECTOR, "#candidates li")
+    assert rows[0].text.startswith("0.png: 1.000, match")
+    assert "broken.jpg" in page.at("#skipped ul").get_attribute("textContent")
+    rows[0].find_element(By.TAG_NAME, "button").click()
+    page.explained()
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_nothing_is_wider_than_the_window(page: Page, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.sample("people")
+    page.explain()
+    page.explained()
+    inner = page.browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+    assert inner[0] == width >= inner[1]
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_without_the_token_the_page_says_so(page: Page, address: str) -> None:
+    other = Page(page.browser, address.partition("#")[0])
+    assert "token" in other.text("#error")

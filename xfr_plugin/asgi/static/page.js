@@ -1,0 +1,410 @@
+"use strict";
+const token = location.hash.slice(1);
+const SIDES = ["probe", "reference"];
+const $ = (id) => document.getElementById(id);
+const stackOf = (side) => document.querySelector(`.stack[data-side=${side}]`);
+const FOR = "#0072b2", AGAINST = "#d55e00";
+const chosen = { probe: null, reference: null }; // {name, data, height, width, faces, face}
+let start = null, answer = null, matches = [], turn = 0, stopped = false, pointed = null;
+
+async function ask(path, body, type = "application/json") {
+  const headers = { Authorization: `Bearer ${token}`, ...(body ? { "Content-Type": type } : {}) };
+  const reply = await fetch(path, { method: body ? "POST" : "GET", headers, body, cache: "no-store" }).catch(() => {
+    throw new Error("The program behind this page does not answer: start `xfr web` again.");
+  });
+  if (reply.ok) return reply;
+  if (reply.status === 401) throw new Error("This address lacks its token: use the one that `xfr web` printed.");
+  const told = await reply.json().catch(() => ({ message: `error ${reply.status}` }));
+  throw new Error(told.message);
+}
+
+const element = (name, text = "", attributes = {}) => Object.assign(document.createElement(name), { textContent: text }, attributes);
+const signed = (value, digits = 0) => {
+  const text = Math.abs(value).toFixed(digits);
+  return (Number(text) === 0 ? "" : value < 0 ? "−" : "+") + text;
+};
+const plain = (value) => value.toFixed(3).replace("-", "−");
+const png = (data) => `data:image/png;base64,${data}`;
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const bytesOf = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+
+function base64(file) {
+  return new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => failed(new Error(`${file.name} cannot be read.`));
+    reader.readAsDataURL(file);
+  });
+}
+
+function fail(error) {
+  $("error").textContent = error.message;
+  $("error").hidden = false;
+}
+
+/** Do slow work: say what, refuse a second start of it, and show its error. */
+async function working(what, button, work) {
+  $("error").hidden = true;
+  $("status").textContent = what;
+  $("busy").hidden = false;
+  if (button) button.disabled = true;
+  try {
+    await work();
+    $("status").textContent = "";
+  } catch (error) {
+    $("status").textContent = "";
+    fail(error);
+    $("error").scrollIntoView({ block: "nearest" });
+  }
+  $("busy").hidden = true;
+  if (button) button.disabled = false;
+  ready();
+}
+
+function ready() {
+  const isReady = SIDES.every((side) => chosen[side]?.faces);
+  $("explain").disabled = !isReady || !$("busy").hidden;
+}
+
+function forget() {
+  turn += 1; // answers on their way are of another pair
+  answer = null;
+  clearMore();
+  $("result").hidden = true;
+}
+
+function clearMore() {
+  matches = [];
+  $("matches").hidden = $("methods").hidden = true;
+  drawLines();
+}
+
+/* ---- photographs and their faces */
+
+async function take(side, blob, name) {
+  const box = $(side), note = box.querySelector(".note"), faces = box.querySelector(".faces");
+  const own = (chosen[side] = { name, face: 0 });
+  forget();
+  ready();
+  faces.replaceChildren();
+  $("error").hidden = true;
+  note.textContent = `${name}: looking for faces …`;
+  try {
+    const found = await (await ask("/web/faces", blob, "application/octet-stream")).json();
+    const data = await base64(blob);
+    if (chosen[side] !== own) return;
+    Object.assign(own, found, { data });
+    const count = found.faces.length;
+    note.textContent = count > 1 ? `${name}: ${count} faces, choose one` : `${name}: one face`;
+    faces.append(...found.faces.map((face, place) => option(side, own, face, place, count)));
+  } catch (error) {
+    if (chosen[side] !== own) return;
+    chosen[side] = null;
+    note.textContent = `${name}: not usable`;
+    fail(new Error(`${capital(side)}: ${error.message}`));
+  }
+  ready();
+}
+
+function option(side, own, face, place, count) {
+  const label = element("label"), radio = element("input", "", { type: "radio", name: `${side}-face`, checked: place === 0 });
+  radio.addEventListener("change", () => { own.face = place; forget(); });
+  label.append(radio, element("img", "", { src: png(face.crop), alt: `face ${place + 1} of ${count} in the ${side}` }));
+  return label;
+}
+
+for (const side of SIDES) {
+  const box = $(side), input = box.querySelector("input");
+  input.addEventListener("change", () => { if (input.files[0]) take(side, input.files[0], input.files[0].name); input.value = ""; });
+  box.addEventListener("dragover", (event) => { event.preventDefault(); box.classList.add("over"); });
+  box.addEventListener("dragleave", () => box.classList.remove("over"));
+  box.addEventListener("drop", (event) => {
+    event.preventDefault();
+    box.classList.remove("over");
+    const [file] = event.dataTransfer.files;
+    if (file) take(side, file, file.name);
+  });
+}
+for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
+
+for (const button of document.querySelectorAll("[data-sample]")) {
+  button.addEventListener("click", async () => {
+    const faces = start.samples[button.dataset.sample];
+    await Promise.all(SIDES.map((side, place) => take(side, new Blob([bytesOf(faces[place])]), "a face of nobody")));
+  });
+}
+
+/* ---- the decision and its reasons */
+
+const pairOf = (more) => JSON.stringify({
+  probe: { image: chosen.probe.data, face: chosen.probe.face },
+  reference: { image: chosen.reference.data, face: chosen.reference.face }, ...more,
+});
+
+async function explained(method, returns) {
+  return (await ask("/explanations/xfr", pairOf({ method, returns }))).json();
+}
+
+$("explain").addEventListener("click", () => working("Deciding, explaining, and testing the explanation …", $("explain"), explainPair));
+
+async function explainPair() {
+  forget();
+  const mine = turn, found = await explained("auto", ["regions", "overlay", "words", "faithfulness"]);
+  if (mine !== turn) return;
+  answer = found;
+  $("result").hidden = false;
+  showDecision();
+  showMaps();
+  blend(100);
+  showTable();
+  $("words").replaceChildren(...[...new Set(answer.explanation.words)].map((text) => element("li", text)));
+  $("verdict").focus({ preventScroll: true });
+  $("verdict").scrollIntoView();
+}
+
+function showDecision() {
+  const { match, score, threshold } = answer.decision, low = Math.min(score, threshold) < -0.2 ? -1 : -0.25;
+  const at = (value) => `${(100 * (value - low)) / (1 - low)}%`;
+  $("verdict").textContent = match ? "Match" : "No match";
+  $("verdict").className = match ? "for-text" : "against-text";
+  $("passes").style.left = $("threshold").style.left = at(threshold);
+  $("score").style.left = at(score);
+  $("score-text").textContent = plain(score);
+  $("threshold-text").textContent = plain(threshold);
+  $("low").textContent = String(low).replace("-", "−");
+  $("scale").setAttribute("aria-label", `score ${plain(score)}, threshold ${plain(threshold)}, the highest score is 1`);
+}
+
+const faceOf = (side) => chosen[side].faces[chosen[side].face];
+
+function showMaps() {
+  for (const side of SIDES) {
+    const stack = stackOf(side), face = faceOf(side);
+    face.pixels ??= bytesOf(face.labels);
+    stack.querySelector(".photo").src = png(face.crop);
+    stack.querySelector(".map").src = png(answer.explanation[side].overlay_png);
+  }
+  requestAnimationFrame(() => highlight(null));
+}
+
+/** Evidence by region as shares of all evidence in the picture, in percent. */
+function shares(table) {
+  const sum = table.reduce((total, row) => total + row.similar + row.dissimilar, 0) || 1;
+  const pixels = table.reduce((total, row) => total + row.pixels, 0);
+  return new Map(table.map((row) => [row.region, { share: (100 * row.evidence) / sum, area: (100 * row.pixels) / pixels }]));
+}
+
+function showTable() {
+  const [probe, reference] = SIDES.map((side) => shares(answer.explanation[side].regions));
+  const isApart = (name) => start.apart.includes(name), mean = (name) => probe.get(name).share + reference.get(name).share;
+  const names = [...probe.keys()].filter((name) => probe.get(name).area || reference.get(name).area);
+  const total = names.filter((name) => !isApart(name)).reduce((sum, name) => sum + mean(name), 0);
+  names.sort((a, b) => isApart(a) - isApart(b) || (total < 0 ? mean(a) - mean(b) : mean(b) - mean(a)));
+  $("regions").replaceChildren(...names.map((name) => {
+    const row = element("tr", "", { className: isApart(name) ? "apart" : "" }), head = element("th", "", { scope: "row" });
+    const button = element("button", spoken(name), { type: "button" });
+    head.append(button);
+    row.append(head, ...[probe, reference].flatMap((side) => cells(side.get(name))));
+    row.dataset.region = name;
+    row.addEventListener("pointerenter", () => highlight(name));
+    button.addEventListener("focus", () => highlight(name));
+    button.addEventListener("click", () => highlight(name));
+    return row;
+  }));
+}
+
+function cells({ share, area }) {
+  if (!area) return [element("td", "not seen"), element("td", "–")];
+  const kind = Math.abs(share) < 0.5 ? "" : share > 0 ? "for-text" : "against-text";
+  return [element("td", `${signed(share)} %`, { className: kind }), element("td", area < 0.5 ? "< 1 %" : `${area.toFixed(0)} %`)];
+}
+
+const spoken = (region) => start.regions[region] ?? region;
+
+function highlight(name) {
+  if (!answer) return;
+  pointed = name;
+  for (const row of $("regions").rows) row.classList.toggle("on", row.dataset.region === name);
+  for (const side of SIDES) outline(side, name);
+  if (!name) return void ($("tip").textContent = "Point at a region, or go through the table with the keyboard.");
+  const said = SIDES.map((side) => {
+    const { share, area } = shares(answer.explanation[side].regions).get(name);
+    return `${area ? `${signed(share)} %` : "not seen"} in the ${side}`;
+  });
+  $("tip").textContent = `${capital(spoken(name))}: ${said.join(", ")}, of all evidence there (+\u00a0for a match, −\u00a0against).`;
+}
+
+/** Draw where the regions meet, and one of them thicker. */
+function outline(side, name) {
+  const canvas = stackOf(side).querySelector("canvas"), { width, height } = chosen[side], { pixels, names } = faceOf(side);
+  const scale = (canvas.clientWidth * devicePixelRatio) / width, draw = canvas.getContext("2d");
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  const wanted = name === null ? -1 : names.indexOf(name), all = new Path2D(), one = new Path2D();
+  const edge = (a, b, x0, y0, x1, y1) => {
+    if (a === b) return;
+    for (const path of a === wanted || b === wanted ? [one] : [all]) { path.moveTo(x0 * scale, y0 * scale); path.lineTo(x1 * scale, y1 * scale); }
+  };
+  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+    const here = pixels[y * width + x];
+    if (x + 1 < width) edge(here, pixels[y * width + x + 1], x + 1, y, x + 1, y + 1);
+    if (y + 1 < height) edge(here, pixels[(y + 1) * width + x], x, y + 1, x + 1, y + 1);
+  }
+  const stroke = (path, colour, thickness) => { draw.strokeStyle = colour; draw.lineWidth = thickness * devicePixelRatio; draw.stroke(path); };
+  draw.lineCap = "round";
+  stroke(all, "rgb(255 255 255 / 35%)", 1);
+  stroke(one, "#000", 5);
+  stroke(one, "#fff", 2.5);
+}
+
+for (const side of SIDES) {
+  const stack = stackOf(side);
+  stack.addEventListener("pointermove", (event) => {
+    if (!answer) return;
+    const box = stack.getBoundingClientRect(), { width, height } = chosen[side], { pixels, names } = faceOf(side);
+    const x = Math.floor(((event.clientX - box.left) / box.width) * width), y = Math.floor(((event.clientY - box.top) / box.height) * height);
+    if (x >= 0 && y >= 0 && x < width && y < height) highlight(names[pixels[y * width + x]]);
+  });
+}
+
+function blend(percent) {
+  $("blend").value = percent;
+  for (const map of document.querySelectorAll(".stack .map")) map.style.opacity = percent / 100;
+}
+$("blend").addEventListener("input", () => blend($("blend").value));
+addEventListener("resize", () => { highlight(pointed); drawLines(); });
+
+/* ---- more on the same pair */
+
+$("ask-matches").addEventListener("click", () => working("Looking which parts go with which …", $("ask-matches"), async () => {
+  const mine = turn, found = await (await ask("/web/matches", pairOf({}))).json();
+  if (mine !== turn) return;
+  matches = found.pairs.filter((pair) => Math.abs(pair.value) >= 0.0005);
+  $("matches").hidden = false;
+  $("matches").querySelector("ol").replaceChildren(...matches.map((pair) =>
+    element("li", `${spoken(pair.probe)} – ${spoken(pair.reference)}: ${signed(pair.value, 3)}`)));
+  $("matches").querySelector(".note").textContent = matches.length
+    ? "Probe – reference: what the two bring to the score together, by Shapley values of removing both. Lines: blue and whole raise the score, orange and dashed lower it; thicker is more."
+    : "No two parts bring anything to the score together.";
+  blend(0);
+  drawLines();
+}));
+
+function centre(side, region) {
+  const { pixels, names } = faceOf(side), { width, height } = chosen[side], wanted = names.indexOf(region);
+  let x = 0, y = 0, count = 0;
+  pixels.forEach((label, place) => { if (label === wanted) { x += place % width; y += Math.floor(place / width); count += 1; } });
+  if (!count) return null;
+  const box = stackOf(side).getBoundingClientRect(), origin = $("pair").getBoundingClientRect();
+  return [box.left - origin.left + ((x / count + 0.5) / width) * box.width, box.top - origin.top + ((y / count + 0.5) / height) * box.height];
+}
+
+function drawLines() {
+  const svg = $("lines"), most = Math.max(...matches.map((pair) => Math.abs(pair.value)));
+  svg.replaceChildren();
+  for (const pair of matches) {
+    const ends = [centre("probe", pair.probe), centre("reference", pair.reference)];
+    if (ends.includes(null)) continue;
+    for (const [colour, more] of [["#fff", 2], [pair.value > 0 ? FOR : AGAINST, 0]]) {
+      const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+      const set = { x1: ends[0][0], y1: ends[0][1], x2: ends[1][0], y2: ends[1][1], stroke: colour, "stroke-width": 1 + more + (4 * Math.abs(pair.value)) / most };
+      for (const [name, value] of Object.entries(set)) line.setAttribute(name, value);
+      if (pair.value < 0) line.setAttribute("stroke-dasharray", "8 5");
+      svg.append(line);
+    }
+  }
+}
+
+$("ask-methods").addEventListener("click", () => working("Asking other methods …", $("ask-methods"), async () => {
+  const mine = turn, cards = $("methods").querySelector(".cards"), names = Object.keys(start.methods).filter((name) => name !== answer.explanation.method);
+  cards.replaceChildren();
+  $("methods").hidden = false;
+  for (const [place, name] of names.entries()) {
+    $("status").textContent = `Method ${place + 1} of ${names.length}: ${start.methods[name]} …`;
+    const found = await explained(name, ["regions", "overlay"]).catch((error) => ({ message: error.message }));
+    if (mine !== turn) return;
+    cards.append(card(start.methods[name], found));
+  }
+}));
+
+function card(title, found) {
+  const box = element("article"), why = found.explanation;
+  box.append(element("h4", why ? why.title : title));
+  if (!why) return box.append(element("p", found.message)), box;
+  box.append(...SIDES.map((side) => element("img", "", { src: png(why[side].overlay_png), alt: `map of the ${side} by ${why.title}` })));
+  const [probe, reference] = SIDES.map((side) => shares(why[side].regions));
+  const ranked = [...probe.keys()].filter((name) => !start.apart.includes(name))
+    .map((name) => [name, (probe.get(name).share + reference.get(name).share) / 2]).sort((a, b) => b[1] - a[1]);
+  const said = ([name, share]) => `${spoken(name)} (${signed(share)} %)`, first = ranked[0], last = ranked.at(-1);
+  box.append(element("p", `Most for: ${first[1] > 0.5 ? said(first) : "nothing"}; most against: ${last[1] < -0.5 ? said(last) : "nothing"}.`));
+  if (why.replaced) box.append(element("p", why.replaced.reason));
+  return box.append(element("p", capital(why.caveat) + ".", { className: "note" })), box;
+}
+
+function save(blob, name) {
+  const link = element("a", "", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+$("save-json").addEventListener("click", () => save(new Blob([JSON.stringify(answer, null, 1)], { type: "application/json" }), "xfr-answer.json"));
+$("ask-report").addEventListener("click", () => working("Writing the report: three methods, and the check …", $("ask-report"), async () => {
+  const mine = turn, page = await (await ask("/web/report", pairOf({ method: answer.explanation.method }))).blob();
+  if (mine === turn) save(page, "report.html");
+}));
+
+/* ---- one against many */
+
+$("folder").addEventListener("change", () => {
+  const files = [...$("folder").files].filter((file) => /\.(jpe?g|png|webp|bmp)$/i.test(file.name));
+  $("folder").value = "";
+  search(files);
+});
+$("stop").addEventListener("click", () => { stopped = true; });
+
+async function search(files) {
+  const probe = chosen.probe?.faces && faceOf("probe").crop;
+  const say = (text) => { $("search-status").textContent = text; };
+  $("candidates").replaceChildren();
+  $("skipped").hidden = true;
+  if (!probe) return say("Choose the probe above first.");
+  if (!files.length) return say("There is no JPEG, PNG, WebP or BMP file in this folder.");
+  stopped = false;
+  $("folder").disabled = true;
+  $("stop").hidden = $("searched").hidden = false;
+  $("searched").max = files.length;
+  const found = [], skipped = [];
+  for (const [place, file] of files.entries()) {
+    if (stopped) break;
+    $("searched").value = place;
+    say(`Photograph ${place + 1} of ${files.length} …`);
+    try {
+      const body = JSON.stringify({ probe, reference: await base64(file) });
+      found.push({ file, ...(await (await ask("/predictions/xfr", body)).json()).decision });
+    } catch (error) {
+      skipped.push(element("li", `${file.name}: ${error.message}`));
+    }
+  }
+  $("folder").disabled = false;
+  $("stop").hidden = $("searched").hidden = true;
+  found.sort((a, b) => b.score - a.score);
+  say(`${found.length} of ${files.length} photographs compared, ${found.filter((one) => one.match).length} at or above the threshold. `
+    + "The threshold is meant for one comparison: among many people, somebody passes it by chance more often.");
+  $("candidates").replaceChildren(...found.slice(0, 20).map(candidate));
+  $("skipped").hidden = !skipped.length;
+  $("skipped").querySelector("summary").textContent = `${skipped.length} could not be compared`;
+  $("skipped").querySelector("ul").replaceChildren(...skipped);
+}
+
+function candidate({ file, score, match }) {
+  const row = element("li", `${file.name}: ${plain(score)}, ${match ? "match" : "no match"} `), button = element("button", "Explain", { type: "button" });
+  button.setAttribute("aria-label", `Explain ${file.name}`);
+  button.addEventListener("click", async () => {
+    await take("reference", file, file.name);
+    if (!$("explain").disabled) $("explain").click();
+  });
+  row.append(button);
+  return row;
+}
+
+working("Starting …", null, async () => { start = await (await ask("/web/start")).json(); });
