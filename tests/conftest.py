@@ -11,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each of the processes that share the 
 import numpy as np
 import pytest
 import torch
+from helpers.small_net import SmallNet
 from numpy.typing import NDArray
 from torch import nn
 
@@ -36,26 +37,6 @@ def xfr_data() -> Path:
 @pytest.fixture(scope="session")
 def faces_root() -> Path:
     return XFR_DATA / "faces"
-
-
-class SmallNet(nn.Module):
-    """Two convolutions with BatchNorm, and a linear layer: N×3×24×20 → N×6."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(8)
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(8)
-        self.relu2 = nn.ReLU()
-        self.fc = nn.Linear(8 * 12 * 10, 6)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.relu1(self.bn1(self.conv1(images)))
-        x = self.relu2(self.bn2(self.conv2(x)))
-        embedding: torch.Tensor = self.fc(x.flatten(1))
-        return embedding
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SmallNet
+from helpers.small_net import SmallNet
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor

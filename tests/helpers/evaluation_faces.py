@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import SmallNet
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from helpers.small_net import SmallNet
 from xfr_plugin.evaluation import PairEntry, PairList, PlantedPlan, Results, evaluate
 from xfr_plugin.recognition import Recognizer
 
