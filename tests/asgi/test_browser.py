@@ -232,6 +232,8 @@ def test_one_against_a_folder(page: Page, tmp_path: Path) -> None:
     assert "broken.jpg" in page.at("#skipped ul").get_attribute("textContent")
     rows[0].find_element(By.TAG_NAME, "button").click()
     page.explained()
+    page.upload("probe", folder / "1.png")
+    page.until(lambda: not page.browser.find_elements(By.CSS_SELECTOR, "#candidates li"))
 
 
 @pytest.mark.parametrize("width", [360, 1400])

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const stackOf = (side) => document.querySelector(`.stack[data-side=${side}]`);
 const FOR = "#0072b2", AGAINST = "#d55e00";
 const chosen = { probe: null, reference: null }; // {name, data, height, width, faces, face}
-let start = null, answer = null, matches = [], turn = 0, stopped = false, pointed = null;
+let start = null, answer = null, matches = [], turn = 0, stopped = false, searched = null, pointed = null;
 
 async function ask(path, body, type = "application/json") {
   const headers = { Authorization: `Bearer ${token}`, ...(body ? { "Content-Type": type } : {}) };
@@ -79,12 +79,21 @@ function clearMore() {
   drawLines();
 }
 
+function forgetSearch() {
+  stopped = true;
+  searched = null; // a ranking for another probe
+  $("search-status").textContent = "";
+  $("candidates").replaceChildren();
+  $("skipped").hidden = true;
+}
+
 /* ---- photographs and their faces */
 
 async function take(side, blob, name) {
   const box = $(side), note = box.querySelector(".note"), faces = box.querySelector(".faces");
   const own = (chosen[side] = { name, face: 0 });
   forget();
+  if (side === "probe") forgetSearch();
   ready();
   faces.replaceChildren();
   $("error").hidden = true;
@@ -108,7 +117,7 @@ async function take(side, blob, name) {
 
 function option(side, own, face, place, count) {
   const label = element("label"), radio = element("input", "", { type: "radio", name: `${side}-face`, checked: place === 0 });
-  radio.addEventListener("change", () => { own.face = place; forget(); });
+  radio.addEventListener("change", () => { own.face = place; forget(); if (side === "probe") forgetSearch(); });
   label.append(radio, element("img", "", { src: png(face.crop), alt: `face ${place + 1} of ${count} in the ${side}` }));
   return label;
 }
@@ -370,6 +379,7 @@ async function search(files) {
   if (!probe) return say("Choose the probe above first.");
   if (!files.length) return say("There is no JPEG, PNG, WebP or BMP file in this folder.");
   stopped = false;
+  searched = probe;
   $("folder").disabled = true;
   $("stop").hidden = $("searched").hidden = false;
   $("searched").max = files.length;
@@ -387,6 +397,7 @@ async function search(files) {
   }
   $("folder").disabled = false;
   $("stop").hidden = $("searched").hidden = true;
+  if (searched !== probe) return say("");
   found.sort((a, b) => b.score - a.score);
   say(`${found.length} of ${files.length} photographs compared, ${found.filter((one) => one.match).length} at or above the threshold. `
     + "The threshold is meant for one comparison: among many people, somebody passes it by chance more often.");
