@@ -70,6 +70,9 @@ def test_answers_as_the_library_does(service: ExplanationService) -> None:
     found = [region.evidence for region in answer.explanation.probe.regions]
     assert found == pytest.approx([region.evidence for region in expected.probe.regions], abs=1e-4)
     assert sum(found) == pytest.approx(answer.decision.margin, abs=1e-4)
+    errors = [region.error for region in answer.explanation.probe.regions]
+    assert [e is None for e in errors] == [region.error is None for region in expected.probe.regions]
+    assert any(errors), "interventions have errors"
 
 
 def test_each_answer_in_a_batch_belongs_to_its_request(service: ExplanationService) -> None:

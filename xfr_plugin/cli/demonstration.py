@@ -22,7 +22,7 @@ from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.faces import Landmarks
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer
-from xfr_plugin.swaps.donors import composite_faces
+from xfr_plugin.swaps.donors import COMPOSITES, composite_faces
 
 __all__ = ["EDITS", "run_demo"]
 
@@ -57,7 +57,8 @@ def _explain_astronaut(folder: Path, recognizer: Recognizer) -> list[tuple[str, 
 
 def _explain_nobody(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
     """Explain two faces of nobody against each other."""
-    faces = composite_faces(2, recognizer.input_size).permute(0, 2, 3, 1).numpy()
+    # the first ones are donors: a face replaced by itself loses nothing
+    faces = composite_faces(COMPOSITES, recognizer.input_size)[-2:].permute(0, 2, 3, 1).numpy()
     first, second = (np.round(face * 255).astype(np.uint8) for face in faces)
     for name, face in (("first", first), ("second", second)):
         Image.fromarray(face).save(folder / f"nobody_{name}.png")

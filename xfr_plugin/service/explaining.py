@@ -69,7 +69,9 @@ class Explainers:
             for start in range(0, len(places), _AT_ONCE):
                 chunk = places[start : start + _AT_ONCE]
                 attribution = self._attribution(method, pairs[chunk[0]].verification.threshold)
-                maps = attribute_pairs(attribution, [pairs[place] for place in chunk])
+                # of interventions, errors cost no further pass
+                errors = entry.needs == "scores"
+                maps = attribute_pairs(attribution, [pairs[place] for place in chunk], errors=errors)
                 found.update(zip(chunk, maps, strict=True))
         return [found[place] for place in range(len(pairs))]
 

@@ -386,8 +386,8 @@ def _explanation(models: Models, task: Task, pair: FacePair, maps: PairMaps) -> 
         tables = [
             None
             if values is None
-            else region_evidence(values, face.regions or template_regions(values.shape))
-            for face, values in zip(pair.faces, maps.sides, strict=True)
+            else region_evidence(values, face.regions or template_regions(values.shape), errors)
+            for face, values, errors in zip(pair.faces, maps.sides, maps.errors or (None, None), strict=True)
         ]
         images = [None if face.aligned is None else face.aligned.image for face in pair.faces]
         probe, reference = face_reasons(request, maps, tables, images, likenesses)
