@@ -200,6 +200,8 @@ def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tenso
             document = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, ValueError, TypeError, RecursionError, OSError) as error:
         raise WeightsError(f"{path.name} is not a readable safetensors file ({error})") from error
+    except RuntimeError as error:  # torch's, of a file that cannot be mapped
+        raise WeightsError(f"{path.name} cannot be read here: {error}") from error
     if not isinstance(document, dict):
         raise WeightsError(f"{path.name} has damaged metadata: get the file again")
     return state, document
