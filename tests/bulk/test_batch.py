@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.bulk_faces import METHODS, explain_all, write_list
+from helpers.deadly_jobs import DeadlyJob, loaded
 from helpers.evaluation_faces import small_recognizer
 
 import xfr_plugin
@@ -249,51 +249,18 @@ def _alive(pid: int) -> bool:
     return status.exists() and status.read_text().split()[2] != "Z"
 
 
-class _Deadly:
-    """A job that kills the process that does it."""
-
-    def __init__(self, number: int, deadly: bool) -> None:
-        self.number, self.deadly = number, deadly
-
-    def __hash__(self) -> int:
-        return self.number
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Deadly) and other.number == self.number
-
-    def __len__(self) -> int:
-        return 1
-
-    def load(self) -> int:
-        if self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.number
-
-    def failed(self, why: str) -> str:
-        return why
-
-
-class _Echo(Worker):
-    def __call__(self, job: Any) -> Any:
-        return job
-
-
 @pytest.mark.slow
 def test_a_job_that_kills_its_worker_fails_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     from xfr_plugin.bulk import engines
 
     task = Task(small_recognizer(), (0.2, "given"), {})
     engine = LocalEngine(task, workers=2)
-    monkeypatch.setattr(engines, "_work", _echo)
-    jobs = [_Deadly(number, number == 3) for number in range(9)]
+    monkeypatch.setattr(engines, "_work", loaded)
+    jobs = [DeadlyJob(number, number == 3) for number in range(9)]
     found = {job.number: answer for job, answer in engine.results(jobs)}  # type: ignore[arg-type, union-attr]  # as jobs are
     engine.close()
     assert found.pop(3).startswith("the worker process died of it")
     assert found == {number: number for number in range(9) if number != 3}
-
-
-def _echo(job: _Deadly) -> int:
-    return job.load()
 
 
 def test_a_recognizer_that_cannot_be_sent_says_so(faces: Path, tmp_path: Path) -> None:

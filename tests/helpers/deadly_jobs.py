@@ -1,0 +1,37 @@
+"""Jobs that kill the process that does them, in a module that other processes find."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+__all__ = ["DeadlyJob", "loaded"]
+
+
+class DeadlyJob:
+    """A job that kills the process that does it, if it is a deadly one."""
+
+    def __init__(self, number: int, deadly: bool) -> None:
+        self.number, self.deadly = number, deadly
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DeadlyJob) and other.number == self.number
+
+    def __len__(self) -> int:
+        return 1
+
+    def load(self) -> int:
+        if self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.number
+
+    def failed(self, why: str) -> str:
+        return why
+
+
+def loaded(job: DeadlyJob) -> int:
+    """Do a job."""
+    return job.load()
