@@ -21,9 +21,11 @@ from skimage import data
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-By = pytest.importorskip("selenium.webdriver.common.by").By
-Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
-WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+By = pytest.importorskip("selenium.webdriver.common.by", reason="selenium is not installed").By
+Keys = pytest.importorskip("selenium.webdriver.common.keys", reason="selenium is not installed").Keys
+WebDriverWait = pytest.importorskip(
+    "selenium.webdriver.support.ui", reason="selenium is not installed"
+).WebDriverWait
 
 ROOT = Path(__file__).parents[2]
 THERE = shutil.which("chromium") and shutil.which("chromedriver")

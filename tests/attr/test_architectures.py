@@ -29,25 +29,27 @@ _NO_RULES = "no rule|cannot read the forward function|times, and a rule"
 
 
 def timm_network(name: str, **settings: object) -> nn.Module:
-    timm = pytest.importorskip("timm")
+    timm = pytest.importorskip("timm", reason="timm is not installed")
     network: nn.Module = timm.create_model(name, num_classes=32, **settings)
     return network
 
 
 def torchvision_vit() -> nn.Module:
-    models = pytest.importorskip("torchvision").models
+    models = pytest.importorskip("torchvision", reason="torchvision is not installed").models
     network: nn.Module = models.VisionTransformer(112, 16, 2, 2, 48, 64, num_classes=32)
     return network
 
 
 def torchvision_swin() -> nn.Module:
-    swin = pytest.importorskip("torchvision").models.swin_transformer.SwinTransformer
+    swin = pytest.importorskip(
+        "torchvision", reason="torchvision is not installed"
+    ).models.swin_transformer.SwinTransformer
     network: nn.Module = swin([4, 4], 24, [1, 1], [1, 2], [7, 7], num_classes=32)
     return network
 
 
 def huggingface_vit() -> nn.Module:
-    library = pytest.importorskip("transformers")
+    library = pytest.importorskip("transformers", reason="transformers is not installed")
     config = library.ViTConfig(
         image_size=112,
         patch_size=16,
@@ -61,7 +63,7 @@ def huggingface_vit() -> nn.Module:
 
 
 def huggingface_swin() -> nn.Module:
-    library = pytest.importorskip("transformers")
+    library = pytest.importorskip("transformers", reason="transformers is not installed")
     config = library.SwinConfig(
         image_size=112, patch_size=4, embed_dim=24, depths=[1, 1], num_heads=[1, 2], window_size=7
     )

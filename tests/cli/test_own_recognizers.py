@@ -108,8 +108,8 @@ def test_a_measured_card_is_a_recognizer(module: Path, faces: Path) -> None:
 
 
 def test_a_card_finds_the_file_beside_it(module: Path, faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnx", reason="onnx is not installed")
     (module / "models").mkdir()
     small_recognizer().to_onnx(module / "models" / "small.onnx")
     run(

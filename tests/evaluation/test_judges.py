@@ -55,7 +55,7 @@ def test_a_method_is_placed_by_its_worst_judge() -> None:
     worst = worst_shares(lookup, (OCCLUDER, NATURAL), "xssab")
     assert worst is not None
     assert (worst.judge, worst.value) == ("natural, genuine", pytest.approx(0.125))  # .1 of .8
-    _, _, table, notes = judges_table(run, lookup)  # type: ignore[arg-type]
+    _, _, table, notes = judges_table(run, lookup)  # type: ignore[arg-type]  # has what is looked at
     order = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
     assert order == ["`fggb`", "`xssab`", "*Noise ceiling*", "*Chance: centre prior*"]
     assert "**0.900**" in table
@@ -65,7 +65,7 @@ def test_a_method_is_placed_by_its_worst_judge() -> None:
 
 @pytest.mark.parametrize(("auc", "share"), [(0.5, 1.0), (0.75, 0.5), (0.25, 0.5)])
 def test_controls_are_right_at_one_half(auc: float, share: float) -> None:
-    lookup = Lookup(Run({("xssab", "control"): auc}))  # type: ignore[arg-type]
+    lookup = Lookup(Run({("xssab", "control"): auc}))  # type: ignore[arg-type]  # has what is looked at
     worst = worst_shares(lookup, (CONTROL,), "xssab")
     assert worst is not None
     assert worst.value == pytest.approx(share)
@@ -74,4 +74,4 @@ def test_controls_are_right_at_one_half(auc: float, share: float) -> None:
 
 def test_one_judge_alone_is_no_table() -> None:
     run = Run({("xssab", "occluder"): 0.9})
-    assert judges_table(run, Lookup(run)) == []  # type: ignore[arg-type]
+    assert judges_table(run, Lookup(run)) == []  # type: ignore[arg-type]  # has what is looked at

@@ -157,7 +157,7 @@ def test_cost_and_quality_of_a_single_method_can_be_drawn(results: Results) -> N
 
 
 def test_parquet_holds_the_same(results: Results, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     results.save(tmp_path)
     table = parquet.read_table(tmp_path / "results.parquet")
     assert table.column("value").to_pylist()[:5] == [record.value for record in results.records[:5]]

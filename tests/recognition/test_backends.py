@@ -20,7 +20,7 @@ from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.recognition.self_test import faces_of_nobody
 
-pytest.importorskip("onnx")
+pytest.importorskip("onnx", reason="onnx is not installed")
 
 RUNTIMES = ["onnxruntime", "openvino"]
 
@@ -140,7 +140,7 @@ def test_copies_make_their_own(small: Recognizer, runtime: str) -> None:
 
 
 def test_a_written_file_is_the_recognizer(small: Recognizer, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     calibration = calibrate([0.5, 0.6, 0.7] * 400, [0.0, 0.1, 0.2] * 400, "toy")
     given = Recognizer(
         small.network, input_size=(24, 20), mean=0.4, std=0.3, calibration=calibration, name="own"
@@ -158,8 +158,8 @@ def test_a_written_file_is_the_recognizer(small: Recognizer, tmp_path: Path) -> 
 
 
 def test_a_converted_file_has_a_gradient(small: Recognizer, tmp_path: Path) -> None:
-    pytest.importorskip("onnx2torch")
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx2torch", reason="onnx2torch is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     file = tmp_path / "own.onnx"
     small.to_onnx(file)
     converted = Recognizer.from_onnx(file, gradients=True)
@@ -172,8 +172,8 @@ def test_a_converted_file_has_a_gradient(small: Recognizer, tmp_path: Path) -> N
 
 
 def test_files_for_one_image_take_many(small: Recognizer, tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     file = tmp_path / "one.onnx"
     small.to_onnx(file)
     model = onnx.load(file)
@@ -185,8 +185,8 @@ def test_files_for_one_image_take_many(small: Recognizer, tmp_path: Path) -> Non
 
 
 def test_files_that_cannot_be_read_are_errors_of_ours(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("openvino", reason="openvino is not installed")
     for name in ("x.onnx", "x.xml", "y.onnx"):
         if name != "y.onnx":
             (tmp_path / name).write_bytes(b"no model")
@@ -211,7 +211,7 @@ def test_real_recognizers_by_every_runtime(name: str, runtime: str, tmp_path: Pa
 @pytest.mark.real_data
 def test_the_real_openvino_file_tells_people_apart(xfr_data: Path) -> None:
     """Of `pairsDevTest.txt`; the card's settings are found by the name of the file."""
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="openvino is not installed")
     from xfr_plugin.evaluation.pairs import read_pair_list
     from xfr_plugin.faces.folder import FaceFolder
 

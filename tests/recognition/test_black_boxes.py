@@ -145,7 +145,7 @@ def test_networks_of_torch_give_one() -> None:
 @pytest.mark.parametrize("taken", ["images.numpy()", "numpy.asarray(images)", "images.detach().numpy()"])
 def test_tracing_an_onnx_network_does_not_end_the_process(taken: str, tmp_path: Path) -> None:
     """A session that is given what stands for a tensor reads memory that is not its own."""
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     torch.manual_seed(0)
     file = tmp_path / "net.onnx"
     Recognizer(nn.Sequential(nn.Flatten(), nn.Linear(360, 4)), input_size=SIZE).to_onnx(file)

@@ -118,10 +118,6 @@ class Outliner:
         """Greatest distance of a plausible shape from the mean."""
         return float(self.network.reach)
 
-    def template_points(self, size: tuple[int, int] = (112, 112)) -> NDArray[np.float64]:
-        """The mean face's outline points on crops of `size`, K×2, numbered as those of each face."""
-        return from_frame(self.network.mean.double().cpu(), size).numpy()
-
     def sketch(self, frames: Tensor) -> Sketch:
         """What the network draws of faces and of their mirror images, on average."""
         network = self._network_on(frames.device)
