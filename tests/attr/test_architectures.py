@@ -88,6 +88,11 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "iResNet (ours)": lambda: IResNet((1, 1, 1, 1), 32),
 }
 
+EMPTY = "an empty map"
+EMPTIED = {("ConvNeXt (timm)", "score_cam")}
+"""Where these random weights leave nothing of the sum of activations, which is negative all over one face, after the
+method's ReLU; the page says so."""
+
 TOKENS = {
     "ViT (timm)": ("network.blocks.1.norm1", Tokens((7, 7), 1, True)),
     "ViT, mean and registers (timm)": ("network.blocks.1.norm2", Tokens((7, 7), 5, True)),
@@ -128,8 +133,7 @@ def cell(recognizer: Recognizer, name: str) -> str:
     for side in maps:
         assert side.shape == (1, 3, *SIZE)
         assert side.isfinite().all()
-        assert side.any()
-    return WORKS
+    return WORKS if all(side.any() for side in maps) else EMPTY
 
 
 def shown_methods() -> list[str]:
@@ -158,7 +162,8 @@ def test_the_table_is_true(architecture: str) -> None:
     recognizer = made(architecture)
     refused = table()[architecture]
     for name in shown_methods():
-        assert cell(recognizer, name) == refused.get(name, WORKS), name
+        expected = EMPTY if (architecture, name) in EMPTIED else refused.get(name, WORKS)
+        assert cell(recognizer, name) == expected, name
 
 
 @pytest.mark.parametrize("architecture", sorted(TOKENS))
