@@ -280,6 +280,13 @@ def test_requests_are_answered_together_and_each_has_its_own() -> None:
     assert all(lane.asked for lane in lanes)
 
 
+def test_few_requests_are_shared_among_the_lanes() -> None:
+    """Not one lane at work with all of them while another has nothing to do."""
+    lanes = [Lane(), Lane()]
+    asyncio.run(_all(Batcher(lanes, Workers(batch_size=4), Limits()), [b"1", b"2", b"3", b"4"]))
+    assert [[len(batch) for batch in lane.asked] for lane in lanes] == [[2], [2]]
+
+
 def test_a_request_that_ends_workers_takes_no_other_with_it() -> None:
     lanes = [Lane(), Lane()]
     bodies = [b"%d" % n for n in range(12)]

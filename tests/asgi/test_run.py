@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 
-from xfr_plugin.asgi.run import read_store
+from xfr_plugin.asgi.run import listening_at, read_store
 from xfr_plugin.attr.amortised.model import evidence_file
 from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
@@ -89,6 +89,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def connection(server: Running) -> socket.socket:
     address = urlsplit(server.url)
     return socket.create_connection((str(address.hostname), address.port or 80), timeout=15)
+
+
+def test_answers_do_not_wait_for_acknowledgement() -> None:
+    """Connections send what they have at once; otherwise each answer takes 40 ms longer."""
+    with listening_at("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ class Batcher:
         self._wake = asyncio.Event()
         self._threads = ThreadPoolExecutor(len(lanes), "lane")
         self._tasks: list[asyncio.Task[None]] = []
-        self._ready = self._alone = 0
+        self._ready = self._alone = self._busy = 0
 
     @property
     def ready(self) -> bool:
@@ -188,6 +188,7 @@ class Batcher:
             jobs = await self._take()
             alone = jobs[0].again
             self._alone += alone
+            self._busy += 1
             try:
                 done = await self._on_thread(lane.ask, [job.post for job in jobs])
             except LaneDiedError as error:
@@ -200,6 +201,7 @@ class Batcher:
                 continue
             finally:
                 self._alone -= alone
+                self._busy -= 1
                 self._wake.set()
             self.metrics.add(done.counts, done.times)
             for job, answer in zip(jobs, done.answers, strict=True):
@@ -209,7 +211,7 @@ class Batcher:
                     job.answer.set_result(answer)
 
     async def _take(self) -> list[_Job]:
-        """Wait for requests: one that comes again, alone, or some of the others."""
+        """Wait for requests: one that comes again, alone, or this lane's share of the others."""
         while True:
             while not (self._waiting or self._may_take_outcast()):
                 self._wake.clear()
@@ -218,7 +220,8 @@ class Batcher:
                 return [self._outcasts.popleft()]
             if len(self._waiting) < self._workers.batch_size:
                 await asyncio.sleep(self._workers.batch_delay_ms / 1000)
-            count = min(len(self._waiting), self._workers.batch_size)
+            idle = max(len(self._lanes) - self._busy, 1)  # this one too
+            count = min(-(-len(self._waiting) // idle), self._workers.batch_size)
             if count:
                 return [self._waiting.popleft() for _ in range(count)]
 
