@@ -147,8 +147,9 @@ def load_pair(folder: FaceFolder, entry: PairEntry) -> EvaluationPair:
     )
     if entry.cover is not None:
         clean = entry.cover.clean
-        seen = {"clean": folder.pixels(clean), "clean_regions": folder.regions(clean)}
-        return CoveredPair(**vars(pair), cover=entry.cover, **seen)
+        return CoveredPair(
+            **vars(pair), cover=entry.cover, clean=folder.pixels(clean), clean_regions=folder.regions(clean)
+        )
     if entry.planting is None:
         return pair
     donor = entry.planting.donor
