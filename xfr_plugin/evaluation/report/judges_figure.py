@@ -32,8 +32,10 @@ def judges_figure(results: Results) -> Figure | None:
     axes = figure.add_subplot()
     axes.imshow(table, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto", alpha=0.85)
     for row, column in zip(*np.nonzero(np.isfinite(table)), strict=True):
-        text = f"{table[row, column]:.2f}".replace("0.", ".", 1)
-        axes.text(column, row, text, ha="center", va="center", fontsize=8)
+        value = round(table[row, column], 2) + 0.0  # no -0
+        colour = "black" if 0.12 < value < 0.88 else "white"
+        text = f"{value:.2f}".replace("0.", ".", 1)
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
         worst = judged.worst[names[row]]
         if worst and not beside(names[row]) and worst.judge == judged.judges[column].heading:
             axes.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, lw=1.6))
