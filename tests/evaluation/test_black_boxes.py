@@ -9,7 +9,9 @@ import torch
 from helpers.evaluation_faces import judge, small_recognizer, write_faces
 from torch import Tensor
 
-from xfr_plugin.recognition import Recognizer
+from xfr_plugin.evaluation import PlantedPlan, evaluate
+from xfr_plugin.evaluation.protocols.natural import Natural
+from xfr_plugin.recognition import Recognizer, load_recognizer
 
 PROTOCOLS = ("deletion", "infidelity", "patch_replacement", "stability")
 
@@ -61,3 +63,31 @@ def test_numbers_are_those_of_the_network(make: object, tmp_path: Path) -> None:
     for key, value in black.items():
         assert value == pytest.approx(torch_own[key], abs=1e-2, nan_ok=True), key
     assert not [r for r in results[0].records if r.method == "xssab" and r.protocol != "cost"]
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_the_real_black_box_is_judged_by_every_judge(
+    xfr_data: Path, faces_root: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    results = evaluate(
+        faces_root,
+        faces_root / "pairsDevTest.txt",
+        tmp_path,
+        methods=("leave_one_out", "xssab"),
+        protocols=("planted", "paired", "occluders", "worn", Natural(strangers=2), "deletion", "insertion"),
+        recognizer=load_recognizer(xfr_data / "weights/openvino/face-reidentification-retail-0095.xml"),
+        threshold=0.35,
+        split="dev",
+        limit=2,
+        plan=PlantedPlan(count=1, pairs=False, strengths=()),
+        chance=False,
+    )
+    judged = {record.protocol for record in results.records if record.method == "leave_one_out"}
+    assert judged >= {"planted", "paired", "occluders", "worn", "natural", "deletion", "insertion"}
+    refused = {failure.method for failure in results.failures}
+    assert refused == {"xssab"}  # which needs a gradient, and says so
+    (row,) = [r for r in results.summary() if r[:5] == ("natural", "genuine", "strangers", "density", None)
+              and r.method == "leave_one_out"]  # fmt: skip
+    assert row.mean > 0

@@ -8,13 +8,14 @@ import pytest
 
 from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence
+from xfr_plugin.evaluation.report.aims import AIMS, aims_table
 from xfr_plugin.evaluation.report.cells import Lookup
-from xfr_plugin.evaluation.report.judges import JUDGES, judges_table, worst_shares
-from xfr_plugin.evaluation.summary import SummaryRow
+from xfr_plugin.evaluation.report.judges import JUDGES, Judged, judges_table, worst_share
+from xfr_plugin.evaluation.summary import SummaryRow, clustered_ratio
 
-OCCLUDER, NATURAL, CONTROL = (
+OCCLUDER, NATURAL, CONTROL, DELETION = (
     next(judge for judge in JUDGES if judge.heading == name)
-    for name in ("occluder", "natural, genuine", "control")
+    for name in ("drawn over", "natural, genuine", "control", "deletion")
 )
 
 
@@ -37,41 +38,86 @@ def test_every_judge_is_a_metric_that_its_protocol_ranks_by() -> None:
     known = {"planted": PlantedEvidence(), **{name: make() for name, make in PROTOCOLS.items()}}
     for judge in JUDGES:
         protocol, _, _, metric = judge.where
-        assert known[protocol].higher_is_better[metric]
+        assert known[protocol].higher_is_better[metric] is not judge.falls
+
+
+def judged(values: Mapping[tuple[str, str], float]) -> tuple[Run, Judged]:
+    run = Run(values)
+    return run, Judged(run.methods, Lookup(run))  # type: ignore[arg-type]  # has what is looked at
 
 
 def test_a_method_is_placed_by_its_worst_judge() -> None:
-    run = Run(
+    run, found = judged(
         {
-            ("xssab", "occluder"): 0.9,
+            ("xssab", "drawn over"): 0.9,
             ("xssab", "natural, genuine"): 0.1,
-            ("fggb", "occluder"): 0.7,
+            ("fggb", "drawn over"): 0.7,
             ("fggb", "natural, genuine"): 0.6,
-            ("chance_centre", "occluder"): 0.99,
+            ("chance_centre", "drawn over"): 0.99,
             ("ceiling", "natural, genuine"): 0.8,
         }
     )
-    lookup = Lookup(run)  # type: ignore[arg-type]  # has what is looked at
-    worst = worst_shares(lookup, (OCCLUDER, NATURAL), "xssab")
+    worst = worst_share(found, (OCCLUDER, NATURAL), "xssab")
     assert worst is not None
     assert (worst.judge, worst.value) == ("natural, genuine", pytest.approx(0.125))  # .1 of .8
-    _, _, table, notes = judges_table(run, lookup)  # type: ignore[arg-type]  # has what is looked at
-    order = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    blocks = judges_table(run, found.lookup)  # type: ignore[arg-type]  # has what is looked at
+    tables = [block for block in blocks if block.startswith("| method")]
+    order = [line.split("|")[1].strip() for line in tables[0].splitlines()[2:]]
     assert order == ["`fggb`", "`xssab`", "*Noise ceiling*", "*Chance: centre prior*"]
-    assert "**0.900**" in table
-    assert "**0.990**" not in table
-    assert notes.count("\n") == 1
+    assert "**0.900**" in tables[1]
+    assert "**0.990**" not in tables[1]
+    assert len(tables) == 3  # all, and each of two questions
 
 
 @pytest.mark.parametrize(("auc", "share"), [(0.5, 1.0), (0.75, 0.5), (0.25, 0.5)])
 def test_controls_are_right_at_one_half(auc: float, share: float) -> None:
-    lookup = Lookup(Run({("xssab", "control"): auc}))  # type: ignore[arg-type]  # has what is looked at
-    worst = worst_shares(lookup, (CONTROL,), "xssab")
+    _, found = judged({("xssab", "control"): auc})
+    worst = found.worst["xssab"]
     assert worst is not None
     assert worst.value == pytest.approx(share)
     assert worst.low <= worst.value <= worst.high
 
 
+@pytest.mark.parametrize(("random", "share"), [(0.9, 0.25), (0.2, None)])
+def test_removal_ranks_between_the_random_map_and_the_best(random: float, share: float | None) -> None:
+    _, found = judged(
+        {("xssab", "deletion"): 0.1, ("fggb", "deletion"): 0.7, ("chance_random", "deletion"): random}
+    )
+    shares = [found.share(DELETION, name) for name in ("xssab", "fggb")]
+    if share is None:  # no method is apart from chance
+        assert shares == [None, None]
+    else:
+        assert [each.value for each in shares if each] == pytest.approx([1, share])
+
+
 def test_one_judge_alone_is_no_table() -> None:
-    run = Run({("xssab", "occluder"): 0.9})
-    assert judges_table(run, Lookup(run)) == []  # type: ignore[arg-type]  # has what is looked at
+    run, found = judged({("xssab", "drawn over"): 0.9})
+    assert judges_table(run, found.lookup) == []  # type: ignore[arg-type]  # has what is looked at
+
+
+def test_aims_say_what_is_reached_and_by_whom() -> None:
+    aim = next(aim for aim in AIMS if aim.heading == "drawn over: AUC")
+    values = {
+        ("leave_one_out", "drawn over"): 0.8,
+        ("leave_one_out", "natural, genuine"): 0.5,
+        ("lrp", "drawn over"): 0.95,
+        ("lrp", "natural, genuine"): 0.1,
+        ("constant", "natural, genuine"): 0.2,
+    }
+    run, found = judged(values)
+    run.share_of = lambda *_: None  # type: ignore[attr-defined]  # as without records
+    title, _, table = aims_table(run, found.lookup)  # type: ignore[arg-type]  # has what is looked at
+    assert title == "## Aims"
+    rows = {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in
+            (line.split("|") for line in table.splitlines()[2:])}  # fmt: skip
+    assert rows[aim.heading] == ["≥ 0.85", "0.80 (0.70–0.90)", "not known", "`lrp` 0.95"]
+    assert rows["constant answer behind, intervals apart"][1:3] == ["1 of 1", "yes"]
+    assert rows["published methods behind by every judge, intervals apart"][1:3] == ["1 of 2", "no"]
+
+
+def test_a_share_of_the_ceiling_is_of_the_same_pairs() -> None:
+    values, wholes = {"a": 0.4, "b": 0.2, "c": 9.0}, {"a": 0.8, "b": 0.4, "d": 5.0}
+    found = clustered_ratio(values, wholes, {name: name for name in "abcd"})
+    assert found is not None
+    assert found == (2, pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5))
+    assert clustered_ratio({"c": 1.0}, wholes, {"c": "c"}) is None

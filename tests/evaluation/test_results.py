@@ -202,7 +202,10 @@ def test_plans_grow_and_weaker_plantings_have_the_same_faces() -> None:
     weak = [p for p in few if p.strength < 1]
     assert len(weak) == 10
     assert {p.model_copy(update={"strength": 1.0}) for p in weak} <= set(few)
-    assert {p.blending for p in few} == {"feather", "poisson"}
+    assert {p.blending for p in few} == {"feather", "hard", "poisson", "whole"}
+    single = [p for p in PlantedPlan(count=28).draw(people) if not p.control and p.strength == 1]
+    both = {(p.game, p.region, p.blending) for p in single if "+" not in p.region}
+    assert len(both) == 2 * 7 * 4  # every region with every blending, in both games
     assert sum("+" in p.region for p in few) == sum(p.control for p in few) == 10
 
 

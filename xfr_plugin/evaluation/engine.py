@@ -102,9 +102,9 @@ class Engine:
             for protocol in (COST, *self.protocols):
                 self.shard(protocol, method.name).drop(lambda line: "error" in line)
 
-    def run(self, pairs: Sequence[PairEntry], plantings: Sequence[PairEntry]) -> None:
-        """Do what is not done yet. Plain and planted pairs take turns."""
-        order = _merged(pairs, plantings)
+    def run(self, *kinds: Sequence[PairEntry]) -> None:
+        """Do what is not done yet. Kinds of pairs take turns."""
+        order = _merged(*kinds)
         clock = _Clock(self.methods, order)
         try:
             for entry in order:
@@ -134,7 +134,9 @@ class Engine:
         return {
             name: protocol
             for name, protocol in self.protocols.items()
-            if protocol.planted == (entry.planting is not None) and protocol.judges in ("all", kind)
+            if protocol.planted == (entry.planting is not None)
+            and protocol.covered == (entry.cover is not None)
+            and protocol.judges in ("all", kind)
         }
 
     def _loaded(self, entry: PairEntry) -> EvaluationPair | None:
@@ -157,6 +159,9 @@ class Engine:
             score = float(self.setting.compare(self.setting.embed(pair.probe[None]).cpu(), reference[None]))
             facts |= entry.planting.model_dump(include={"game", "region", "control", "strength", "blending"})
             facts |= {"planted_score": score, "moved": score - clean}
+        if entry.cover is not None:
+            without = self.setting.compare(self.embeddings(entry.cover.clean)[None], reference[None])
+            facts |= {"kind": entry.cover.kind, "moved": clean - float(without)}
         return facts
 
     def _method(
@@ -268,14 +273,14 @@ class _Clock:
         return Step(method, self.total - sum(self.left.values()), self.total, remaining)
 
 
-def _merged(first: Sequence[PairEntry], second: Sequence[PairEntry]) -> list[PairEntry]:
-    """Two lists in one, evenly mixed."""
+def _merged(*kinds: Sequence[PairEntry]) -> list[PairEntry]:
+    """Several lists in one, evenly mixed."""
     placed = [
         ((i + 0.5) / len(entries), number, i)
-        for number, entries in enumerate((first, second))
+        for number, entries in enumerate(kinds)
         for i in range(len(entries))
     ]
-    return [(first, second)[number][i] for _, number, i in sorted(placed)]
+    return [kinds[number][i] for _, number, i in sorted(placed)]
 
 
 def _cost(pair: str, seconds: tuple[float, float], faces: int, peak: int | None) -> Line:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -131,15 +133,18 @@ def evaluate(
     wanted = plan or PlantedPlan(seed=seed)
     if plan is None and limit is not None:
         wanted = wanted.model_copy(update={"count": limit})
-    planted, unplanted = (any(p.planted == kind for p in judges.values()) for kind in (True, False))
+    planted = any(p.planted for p in judges.values())
+    unplanted = any(not (p.planted or p.covered) for p in judges.values())
     plantings = _plantings(listed, folder, wanted, limit, split) if planted else []
     plain_pairs = balanced(listed.pairs, split, limit) if unplanted else []
-    if not plantings and not plain_pairs:
+    covered = _covered(listed, folder, limit, split, seed) if any(p.covered for p in judges.values()) else []
+    everything = (*plain_pairs, *plantings, *covered)
+    if not everything:
         raise InputError(
             "there is nothing to judge: the file names no pairs, or the split holds none of them"
         )
     if not only_report:
-        warn_of_scenes(folder, (file for entry in (*plain_pairs, *plantings) for file in entry.files))
+        warn_of_scenes(folder, (file for entry in everything for file in entry.files))
     manifest = RunManifest(
         versions=versions(),
         recognizer=describe_recognizer(model),
@@ -150,7 +155,8 @@ def evaluate(
         protocols={name: plain(protocol.settings()) for name, protocol in judges.items()},
         pairs=tuple(plain_pairs),
         plantings=tuple(plantings),
-        faces=folder.digests(file for entry in (*plain_pairs, *plantings) for file in entry.files),
+        covered=tuple(covered),
+        faces=folder.digests(file for entry in everything for file in entry.files),
     )
     place = Path(out)
     if only_report:
@@ -162,7 +168,7 @@ def evaluate(
         engine = Engine(setting, folder, chosen, judges, place, keep_maps, progress)
         if retry_failed:
             engine.retry_failures()
-        engine.run(plain_pairs, plantings)
+        engine.run(plain_pairs, plantings, covered)
     return _collected(manifest, judges, chosen, folder, place, keep_maps)
 
 
@@ -177,7 +183,7 @@ def _collected(
     """What is recorded, and what follows from the maps of several methods or pairs."""
     names = [method.name for method in methods]
     pairs, plantings = manifest.pairs, manifest.plantings
-    results = collect(place, manifest, judges, (*pairs, *plantings), names)
+    results = collect(place, manifest, judges, manifest.entries, names)
     genuine = {pair: bool(facts["genuine"]) for pair, facts in results.facts.items()}
     beside = natural_references(results.records, genuine)
     results = replace(results, records=(*results.records, *beside))
@@ -234,6 +240,24 @@ def _example(listed: PairList) -> str | None:
     """A file or folder by which the folder of faces is known."""
     files = [entry.probe for entry in listed.pairs[:1]] + [entry.probe for entry in listed.plantings[:1]]
     return next(iter((*files, *listed.people)), None)
+
+
+def _covered(
+    listed: PairList, folder: FaceFolder, limit: int | None, split: Split, seed: int
+) -> list[PairEntry]:
+    """Pairs whose probe wears something: those that are given, or LFW's, whose faces are there."""
+    known = listed.covered
+    if not known:
+        with resources.as_file(resources.files("xfr_plugin.evaluation.occluders") / "lfw.csv") as path:
+            known = read_pair_list(path).covered
+    kept = [
+        entry
+        for entry in known
+        if in_split(person_of(entry.probe), split)
+        and all((folder.folder / file).is_file() for file in entry.files)
+    ]
+    drawn = sorted(kept, key=lambda entry: hashlib.sha256(f"{seed}/{entry.name}".encode()).digest())
+    return drawn[:limit]
 
 
 def _plantings(

@@ -41,6 +41,7 @@ class RunManifest(Document):
         protocols: settings by protocol.
         pairs: plain pairs, in their order.
         plantings: planted pairs, in their order.
+        covered: pairs whose probe wears something, in their order.
         faces: checksum of each file.
     """
 
@@ -54,7 +55,13 @@ class RunManifest(Document):
     protocols: dict[str, dict[str, Any]]
     pairs: tuple[PairEntry, ...] = ()
     plantings: tuple[PairEntry, ...] = ()
+    covered: tuple[PairEntry, ...] = ()
     faces: dict[str, str]
+
+    @property
+    def entries(self) -> tuple[PairEntry, ...]:
+        """Pairs of all kinds."""
+        return (*self.pairs, *self.plantings, *self.covered)
 
     @field_validator("methods")
     @classmethod
@@ -82,6 +89,7 @@ class RunManifest(Document):
                 "faces": old.faces | self.faces,
                 "pairs": _extended("pairs", old.pairs, self.pairs),
                 "plantings": _extended("plantings", old.plantings, self.plantings),
+                "covered": _extended("covered pairs", old.covered, self.covered),
             }
         )
 

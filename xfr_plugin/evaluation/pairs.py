@@ -9,14 +9,23 @@ from pathlib import Path
 
 from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.occluders.covered import Cover, CoveredPair
 from xfr_plugin.evaluation.protocol import EvaluationPair
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
 from xfr_plugin.faces.folder import FaceFolder, Split, as_pixels, in_split
 from xfr_plugin.faces.lfw import read_pairs, read_people
+from xfr_plugin.faces.regions import REGION_NAMES
 from xfr_plugin.swaps.planted_pairs import plant
 from xfr_plugin.swaps.planting import Planting, read_plantings
 
-__all__ = ["PairEntry", "PairList", "balanced", "load_pair", "person_of", "read_pair_list"]
+__all__ = [
+    "PairEntry",
+    "PairList",
+    "balanced",
+    "load_pair",
+    "person_of",
+    "read_pair_list",
+]
 
 
 class PairEntry(Document):
@@ -27,12 +36,14 @@ class PairEntry(Document):
         reference: the same.
         genuine: whether both show one person (before anything was planted).
         planting: what is planted into the probe, if anything.
+        cover: what the probe wears, if it is judged by that.
     """
 
     probe: str
     reference: str
     genuine: bool
     planting: Planting | None = None
+    cover: Cover | None = None
 
     @classmethod
     def of(cls, planting: Planting) -> PairEntry:
@@ -48,6 +59,8 @@ class PairEntry(Document):
     def name(self) -> str:
         """Identifies the pair in a run."""
         plain = f"{self.probe} | {self.reference}"
+        if self.cover is not None:
+            return f"{self.cover.kind}: {plain} | {self.cover.clean}"
         if self.planting is None:
             return plain
         p = self.planting
@@ -57,22 +70,26 @@ class PairEntry(Document):
     @property
     def files(self) -> tuple[str, ...]:
         """All faces that it is made of."""
-        return (self.probe, self.reference, *([self.planting.donor] if self.planting else []))
+        more = [self.planting.donor] if self.planting else [self.cover.clean] if self.cover else []
+        return (self.probe, self.reference, *more)
 
 
 class PairList(Document):
-    """What a file of pairs holds: pairs, people to draw plantings from, or plantings."""
+    """What a file of pairs holds: pairs, people to draw plantings from, plantings, or pairs with something worn."""
 
     pairs: tuple[PairEntry, ...] = ()
     people: tuple[str, ...] = ()
     plantings: tuple[Planting, ...] = ()
+    covered: tuple[PairEntry, ...] = ()
 
 
 def read_pair_list(path: Path) -> PairList:
     """Read a list of pairs.
 
     It may be LFW's (`pairs*.txt`), LFW's people (`people*.txt`), a CSV with the columns `probe`, `reference` and
-    `genuine` (1 or 0), or a manifest of plantings (JSON), whose pairs before the planting are then the pairs.
+    `genuine` (1 or 0), or a manifest of plantings (JSON), whose pairs before the planting are then the pairs. Rows of
+    a CSV in which `covers` names regions, with spaces between, are pairs whose probe wears something: `kind` says
+    what, and `clean` is another photo of the person, without it, as the reference is.
 
     Raises:
         InputError: missing, or none of these.
@@ -84,8 +101,9 @@ def read_pair_list(path: Path) -> PairList:
         clean = [PairEntry.of(p).model_copy(update={"planting": None}) for p in plantings if not p.control]
         return PairList(pairs=tuple(dict.fromkeys(clean)), plantings=plantings)
     if path.suffix == ".csv":
-        pairs = _read_csv(path)
-        return PairList(pairs=pairs, people=_people_of(pairs))
+        rows = _read_csv(path)
+        pairs, covered = (tuple(row for row in rows if bool(row.cover) == worn) for worn in (False, True))
+        return PairList(pairs=pairs, people=_people_of(rows), covered=covered)
     try:
         people = read_people(path)
     except (InputError, ValueError):
@@ -127,9 +145,15 @@ def load_pair(folder: FaceFolder, entry: PairEntry) -> EvaluationPair:
         reference_regions=folder.regions(entry.reference),
         files=entry.files,
     )
+    if entry.cover is not None:
+        clean = entry.cover.clean
+        return CoveredPair(
+            **vars(pair), cover=entry.cover, clean=folder.pixels(clean), clean_regions=folder.regions(clean)
+        )
     if entry.planting is None:
         return pair
-    planted = plant(probe, folder.face(entry.planting.donor), entry.planting, regions)
+    donor = entry.planting.donor
+    planted = plant(probe, folder.face(donor), entry.planting, regions, folder.regions(donor))
     return PlantedPair(
         **vars(pair) | {"probe": as_pixels(planted)}, planting=entry.planting, before=pair.probe
     )
@@ -150,4 +174,13 @@ def _csv_pair(row: Mapping[str, str], line: int, path: Path) -> PairEntry:
     genuine = truth.get((row.get("genuine") or "").strip().lower())
     if not row.get("probe") or not row.get("reference") or genuine is None:
         raise InputError(f"{path.name}, line {line}: a pair needs probe, reference and genuine (1 or 0)")
-    return PairEntry(probe=row["probe"], reference=row["reference"], genuine=genuine)
+    cover = None
+    if regions := (row.get("covers") or "").split():
+        unknown = [region for region in regions if region not in REGION_NAMES]
+        if unknown or not genuine or not row.get("clean"):
+            raise InputError(
+                f"{path.name}, line {line}: what is covered needs a genuine pair, `clean`, and named regions"
+                + (f", of which {unknown[0]!r} is none" if unknown else "")
+            )
+        cover = Cover(kind=row.get("kind") or "something", regions=tuple(regions), clean=row["clean"])
+    return PairEntry(probe=row["probe"], reference=row["reference"], genuine=genuine, cover=cover)

@@ -1,4 +1,4 @@
-"""Which plantings a run judges: single regions and pairs of them, both blendings, weaker ones, and controls."""
+"""Which plantings a run judges: single regions and pairs of them, all blendings, weaker ones, and controls."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class PlantedPlan(Document):
     are known. A plan with a larger count has the same plantings, and more.
 
     Attributes:
-        count: plantings of a single region at full strength, which take turns over `PLANTED_REGIONS`, then over
-            the blendings.
+        count: plantings of a single region at full strength, which take turns over `PLANTED_REGIONS` and over the
+            blendings: the next planting has the next of both, so that 28 have every region with every blending.
         pairs: plant pairs of regions too (`REGION_PAIRS` in a drawn order).
         strengths: weaker strengths to plant too, 0…1.
         controls: draw controls too, single regions from another photo of the probe's own person.
@@ -40,7 +40,7 @@ class PlantedPlan(Document):
     pairs: bool = True
     strengths: tuple[float, ...] = (0.5,)
     controls: bool = True
-    blendings: tuple[Blending, ...] = Field(default=("feather", "poisson"), min_length=1)
+    blendings: tuple[Blending, ...] = Field(default=("feather", "hard", "poisson", "whole"), min_length=1)
     seed: int = 0
 
     def draw(
@@ -86,10 +86,9 @@ class PlantedPlan(Document):
             regions_of=regions_of,
             matched=True,
         )
-        turns = (self.blendings[turn // len(regions) % len(self.blendings)] for turn in range(count))
         return [
-            planting.model_copy(update={"blending": blending})
-            for planting, blending in zip(drawn, turns, strict=True)
+            planting.model_copy(update={"blending": self.blendings[turn % len(self.blendings)]})
+            for turn, planting in enumerate(drawn)
         ]
 
 

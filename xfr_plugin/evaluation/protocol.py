@@ -138,6 +138,7 @@ class Protocol(ABC):
         sides: whose maps it looks at. If nobody looks at the reference's, methods explain the probe alone, against
             the reference's embedding, and the reference's map that is handed over is all NaN.
         planted: judges planted pairs, and no others.
+        covered: judges pairs whose probe wears something, and no others.
         options: attributes that change its numbers.
     """
 
@@ -147,6 +148,7 @@ class Protocol(ABC):
     judges: Literal["genuine", "impostor", "all"] = "all"
     sides: Literal["both", "probe"] = "both"
     planted: bool = False
+    covered: bool = False
     options: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, object]:

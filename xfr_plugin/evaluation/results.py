@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from xfr_plugin.evaluation.manifest import RunManifest
 from xfr_plugin.evaluation.pairs import PairEntry, person_of
 from xfr_plugin.evaluation.protocol import Protocol
 from xfr_plugin.evaluation.store import Shard, records_path
-from xfr_plugin.evaluation.summary import Key, SummaryRow, clustered_means, medians
+from xfr_plugin.evaluation.summary import Key, SummaryRow, clustered_means, clustered_ratio, medians
 
 __all__ = ["AGREEMENT", "Failure", "Record", "Results", "collect"]
 
@@ -118,6 +119,26 @@ class Results:
         }
         return clustered_means(protocol, groups, self._people())
 
+    def share_of(self, whole: str, where: tuple[str, str, str, str], method: str) -> SummaryRow | None:
+        """Mean of a method over that of another row (the noise ceiling) on the same pairs, with an interval.
+
+        Args:
+            whole: the other row.
+            where: protocol, slice, variant and metric.
+            method: name.
+        """
+        protocol, kind, variant, metric = where
+        first, second = (
+            {
+                record.pair: record.value
+                for record in self._by_row.get((protocol, variant, metric, name), ())
+                if kind in self._slices(record)
+            }
+            for name in (method, whole)
+        )
+        found = clustered_ratio(first, second, self._people())
+        return found and SummaryRow(protocol, kind, variant, metric, None, method, *found)
+
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write tables and plots; see `xfr_plugin.evaluation.report.files`.
 
@@ -143,9 +164,18 @@ class Results:
             )
         return rows
 
+    @cached_property
+    def _by_row(self) -> dict[tuple[str, str, str, str], list[Record]]:
+        """Records that stand alone, by protocol, variant, metric and method."""
+        found: dict[tuple[str, str, str, str], list[Record]] = {}
+        for record in self.records:
+            if record.at is None:
+                key = (record.protocol, record.variant, record.metric, record.method)
+                found.setdefault(key, []).append(record)
+        return found
+
     def _people(self) -> dict[str, str]:
-        entries = (*self.manifest.pairs, *self.manifest.plantings)
-        return {entry.name: _cluster(entry) for entry in entries}
+        return {entry.name: _cluster(entry) for entry in self.manifest.entries}
 
     def _slices(self, record: Record) -> tuple[str, ...]:
         protocol = self.protocols.get(record.protocol)

@@ -11,7 +11,7 @@ from xfr_plugin.base.documents import Document
 from xfr_plugin.base.statistics import RESAMPLES, Interval, bootstrap_mean, ratio
 from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore
 
-__all__ = ["PlantedSummary", "SummaryRow", "clustered_means", "medians", "summarise"]
+__all__ = ["PlantedSummary", "SummaryRow", "clustered_means", "clustered_ratio", "medians", "summarise"]
 
 
 class PlantedSummary(Document):
@@ -123,6 +123,34 @@ def clustered_means(
         for i, key in enumerate(groups)
         if number[i]
     ]
+
+
+def clustered_ratio(
+    values: Mapping[str, float], wholes: Mapping[str, float], clusters: Mapping[str, str], seed: int = 0
+) -> tuple[int, float, float, float] | None:
+    """Mean over mean on the same pairs: number of pairs, ratio, and its interval over resampled clusters.
+
+    Args:
+        values: by pair.
+        wholes: by pair, what they are shares of.
+        clusters: see `clustered_means`.
+        seed: of the draws.
+
+    Returns:
+        None without a pair that both have, or if the whole is not above 0.
+    """
+    pairs = [p for p in values if p in wholes and np.isfinite(values[p]) and np.isfinite(wholes[p])]
+    names = sorted({clusters[pair] for pair in pairs})
+    sums = np.zeros((len(names), 2))
+    for pair in pairs:
+        sums[names.index(clusters[pair])] += values[pair], wholes[pair]
+    if not pairs or sums[:, 1].sum() <= 0:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES) @ sums
+    low, high = np.nanquantile(ratio(drawn[:, 0], drawn[:, 1]), [0.025, 0.975])
+    whole = sums.sum(axis=0)
+    return len(pairs), float(whole[0] / whole[1]), float(low), float(high)
 
 
 def medians(

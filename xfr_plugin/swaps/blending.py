@@ -1,4 +1,4 @@
-"""Putting one region of a donor into a face: feathered, or seamless; one face, or many on any device."""
+"""Putting one region of a donor into a face: pasted, feathered, or seamless; one face, or many on any device."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from xfr_plugin.swaps.seamless import seamless_changes
 
 __all__ = ["Blending", "blend", "blend_region"]
 
-Blending: TypeAlias = Literal["feather", "poisson"]
-"""`feather`: the donor, shifted to the face's colour along the seam, fades in over a few pixels. `poisson`: the
-donor's gradients are kept and its colours are solved for (Perez, Gangnet and Blake, SIGGRAPH 2003)."""
+Blending: TypeAlias = Literal["feather", "hard", "poisson", "whole"]
+"""`feather`: the donor, shifted to the face's colour along the seam, fades in over a few pixels. `hard`: its pixels
+as they are. `poisson`: the donor's gradients are kept and its colours are solved for (Perez, Gangnet and Blake,
+SIGGRAPH 2003). `whole`: as `feather`, of features that are moved onto the face's and kept whole, see `swaps.whole`;
+it needs the regions of both faces, and so can be planted, and not blended by a mask."""
 
 Face: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -36,7 +38,7 @@ def blend_region(
         face: H×W×3 in [0, 1].
         donor: of the same shape.
         mask: H×W; the region. Two pixels (of 112) around it come along, so that the whole feature does.
-        blending: see `Blending`.
+        blending: see `Blending`; not `whole`.
         strength: 0…1, the share of the donor; 1 replaces the region.
 
     Returns:
@@ -53,14 +55,15 @@ def blend_region(
         raise InputError("the region to be replaced is empty on this face")
     if not 0 <= strength <= 1:
         raise InputError(f"strength must be between 0 and 1, got {strength}")
-    checked_choice("blending", blending, "feather", "poisson")
+    checked_choice("blending", blending, "feather", "hard", "poisson")
     masks = grown(torch.from_numpy(mask[None].astype(np.bool_)))
     faces, donors = (torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float64)) for x in (face, donor))
-    changes = (
-        seamless_changes(faces, donors, masks, _EXACT)
-        if blending == "poisson"
-        else region_changes(faces, donors, FeatheredMasks.of(masks))
-    )
+    if blending == "poisson":
+        changes = seamless_changes(faces, donors, masks, _EXACT)
+    elif blending == "hard":
+        changes = (masks[:, None] * (donors - faces))[None]
+    else:
+        changes = region_changes(faces, donors, FeatheredMasks.of(masks))
     blended = (faces + strength * changes[:, 0]).clamp(0, 1)[0].permute(1, 2, 0)
     return blended.numpy().astype(np.float32)
 

@@ -16,6 +16,7 @@ from xfr_plugin.faces.regions import RegionMap, RegionsOf, template_regions
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.blending import blend_region
 from xfr_plugin.swaps.planting import Planting, named_regions
+from xfr_plugin.swaps.whole import whole_changes
 
 __all__ = ["PlantedPairs", "as_floats", "build_pairs", "plant"]
 
@@ -71,7 +72,9 @@ def build_pairs(
     faces = {
         file: read_face(folder / file, size) for p in plantings for file in (p.probe, p.reference, p.donor)
     }
-    planted = [plant(faces[p.probe], faces[p.donor], p, regions(p.probe)) for p in plantings]
+    planted = [
+        plant(faces[p.probe], faces[p.donor], p, regions(p.probe), regions(p.donor)) for p in plantings
+    ]
     probes, references = _stacked(planted), _stacked([faces[p.reference] for p in plantings])
     embeddings = _embed(recognizer, references)
     clean = _embed(recognizer, _stacked([faces[p.probe] for p in plantings]))
@@ -87,15 +90,23 @@ def build_pairs(
 
 
 def plant(
-    probe: NDArray[np.float32], donor: NDArray[np.float32], planting: Planting, regions: RegionMap
+    probe: NDArray[np.float32],
+    donor: NDArray[np.float32],
+    planting: Planting,
+    regions: RegionMap,
+    theirs: RegionMap,
 ) -> NDArray[np.float32]:
-    """Plant a region of the donor into the probe, both H×W×3 in [0, 1] with the probe's regions.
+    """Plant a region of the donor into the probe, both H×W×3 in [0, 1], with the regions of the probe and its own.
 
     Raises:
         InputError: the region is empty on the probe.
     """
-    mask = regions.mask(*named_regions(planting.region))
-    return blend_region(probe, donor, mask, planting.blending, planting.strength)
+    names = named_regions(planting.region)
+    mask = regions.mask(*names)
+    if planting.blending != "whole" or not mask.any():
+        return blend_region(probe, donor, mask, planting.blending, planting.strength)
+    changes = whole_changes(probe, donor, regions, theirs, names)
+    return np.clip(probe + planting.strength * changes, 0, 1).astype(np.float32)
 
 
 def _stacked(faces: Sequence[NDArray[np.float32]]) -> Tensor:

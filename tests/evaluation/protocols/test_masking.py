@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from helpers.evaluation_faces import PEOPLE, small_recognizer, write_faces
 from helpers.protocol_toys import a_pair, random_pair_maps, value_of, values_of, window_map, window_recognizer
 from numpy.typing import NDArray
 
 from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.natural.strangers import pose_matched
+from xfr_plugin.evaluation.pairs import PairEntry, load_pair
 from xfr_plugin.evaluation.protocol import EvaluationPair, Setting
 from xfr_plugin.evaluation.protocols.deletion import Deletion
 from xfr_plugin.evaluation.protocols.insertion import Insertion
+from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.recognition import Recognizer
 
 
@@ -110,6 +116,34 @@ def test_ties_are_broken_by_the_pair_and_not_by_the_place(recognizer: Recognizer
     assert first != list(protocol.judge(a_pair(), flat, Setting(recognizer, 0.2, seed=1)))
 
 
+@pytest.mark.parametrize("kind", [Deletion, Insertion])
+def test_strangers_take_the_place_of_the_face(kind: type[Deletion | Insertion], tmp_path: Path) -> None:
+    write_faces(tmp_path)
+    folder, recognizer = FaceFolder(tmp_path, (24, 20)), small_recognizer()
+    setting = Setting(recognizer, 0.2, faces=folder, people=PEOPLE)
+    pair = load_pair(folder, PairEntry(probe="p00/0.png", reference="p00/1.png", genuine=True))
+    measured = list(kind(fills=("strangers",), steps=4).judge(pair, random_pair_maps(), setting))
+    scores = values_of(measured, "score", "similar, probe, strangers")
+    probe, reference = pair.images(recognizer)
+    strangers = [folder.pixels(file) / 255 for file in pose_matched(folder, PEOPLE, pair.files, 2, 0)]
+    moved = [s + (probe - s).mean(dim=(2, 3), keepdim=True) for s in strangers]
+    ends = [
+        _score_of(recognizer, probe, reference),
+        np.mean([_score_of(recognizer, s, reference) for s in moved]),
+    ]
+    whole, none = (0, 100) if kind is Deletion else (100, 0)
+    assert scores[whole] == pytest.approx(ends[0], abs=1e-5)
+    assert scores[none] == pytest.approx(ends[1], abs=2e-2)  # colours are cut off at black and white
+    with pytest.raises(InputError, match="folder"):
+        list(kind().judge(a_pair(), random_pair_maps(), Setting(recognizer, 0.2)))
+
+
+def _score_of(recognizer: Recognizer, probe: torch.Tensor, reference: torch.Tensor) -> float:
+    with torch.no_grad():
+        first, second = recognizer(torch.cat([probe.clamp(0, 1), reference]))
+    return float(first @ second)
+
+
 def test_default_cost_is_as_stated(recognizer: Recognizer) -> None:
     class Counting(Setting):
         def embed(self, images: torch.Tensor) -> torch.Tensor:
@@ -117,7 +151,8 @@ def test_default_cost_is_as_stated(recognizer: Recognizer) -> None:
             return super().embed(images)
 
     counts: list[int] = []
-    for protocol in (Deletion(), Insertion(), Deletion(faces=("both",), fills=("black",))):
+    two = ("black", "blur")
+    for protocol in (Deletion(fills=two), Insertion(fills=two), Deletion(faces=("both",), fills=("black",))):
         list(protocol.judge(a_pair(), random_pair_maps(), Counting(recognizer, 0.2)))
     assert counts == [22, 22, 22]
 

@@ -17,6 +17,7 @@ from xfr_plugin.evaluation.protocols.randomisation import Randomisation
 from xfr_plugin.evaluation.protocols.sensitivity import Sensitivity
 from xfr_plugin.evaluation.protocols.stability import Stability
 from xfr_plugin.evaluation.protocols.symmetry import Symmetry
+from xfr_plugin.evaluation.protocols.worn import Worn
 
 __all__ = ["PROTOCOLS"]
 
@@ -33,5 +34,6 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "sensitivity": Sensitivity,
     "stability": Stability,
     "symmetry": Symmetry,
+    "worn": Worn,
 }
 """Name → maker of the protocol with its default variants."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Literal, TypeAlias, get_args
 
@@ -15,8 +15,10 @@ from xfr_plugin.attr._base.scoring import Fill, _fill_images, checked_fill
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.statistics import checked_smoothing, smoothed
 from xfr_plugin.errors import InputError
+from xfr_plugin.evaluation.natural.strangers import pose_matched
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import (
+    LastPair,
     Saliency,
     chosen,
     curve_mean,
@@ -28,7 +30,10 @@ from xfr_plugin.evaluation.protocols._shared import (
     side_of_threshold,
 )
 
-__all__ = ["Faces", "MaskingProtocol"]
+__all__ = ["Faces", "MaskingProtocol", "Substitute"]
+
+Substitute: TypeAlias = Fill | Literal["strangers"]
+"""What stands where a face is masked: see `Fill`; or other people's faces, posed alike, whom no method has."""
 
 Faces: TypeAlias = Literal["probe", "reference", "both"]
 """Which face is masked, each by its own map; the other one stays as it is."""
@@ -48,7 +53,9 @@ class MaskingProtocol(MapProtocol):
     Args:
         faces: see `Faces`.
         fills: what stands where a face is masked: `black`, `mean` (each face's mean colour), `blur` (the face
-            blurred, σ 8 pixels at 112×112), or a number.
+            blurred, σ 8 pixels at 112×112), a number, or `strangers`: the faces of two other people, posed alike, in
+            the face's mean colour, that fade in over a few pixels, so that a face stays a face. Scores are then means
+            over the two.
         saliencies: see `Saliency`.
         steps: P goes from 0 to 100 percent in so many steps.
         smoothing: σ of a blur of the maps before pixels are ranked, as a share of the height.
@@ -64,7 +71,7 @@ class MaskingProtocol(MapProtocol):
         self,
         *,
         faces: Sequence[Faces] = ("probe",),
-        fills: Sequence[Fill] = ("black", "blur"),
+        fills: Sequence[Substitute] = ("black", "strangers"),
         saliencies: Sequence[Saliency] = ("evidence",),
         steps: int = 10,
         smoothing: float = 0.0,
@@ -73,28 +80,56 @@ class MaskingProtocol(MapProtocol):
         self.saliencies = chosen("saliencies", saliencies, get_args(Saliency))
         if isinstance(fills, str) or not fills:
             raise InputError(f"fills must be a sequence of at least one fill, got {fills!r}")
-        self.fills = tuple(dict.fromkeys(checked_fill(fill) for fill in fills))
+        self.fills: tuple[Substitute, ...] = tuple(
+            dict.fromkeys("strangers" if fill == "strangers" else checked_fill(fill) for fill in fills)
+        )
         self.steps = checked_at_least("steps", steps, 1)
         self.smoothing = checked_smoothing(smoothing)
         self.sides = "probe" if self.faces == ("probe",) else "both"
+        self._substitutes: LastPair[Mapping[tuple[Substitute, int], Tensor]] = LastPair()
 
     def judge(self, pair: EvaluationPair, maps: PairMaps, setting: Setting) -> Iterator[Measurement]:
-        """Mask and verify; 2 + `steps` forwards for each face masked in each variant."""
+        """Mask and verify; 2 + `steps` forwards for each face masked in each variant, twice that of strangers."""
         images = pair.images(setting.recognizer)
         variants = list(product(self.saliencies, self.faces, self.fills))
         hidden = {kind: self._hidden(pair, maps, kind, setting) for kind in self.saliencies}
+        others = self._substitutes.get(pair, setting, lambda: self._drawn(pair, images, setting))
         sides = [(v, side) for v in variants for side in (0, 1) if v[1] in ("both", _SIDES[side])]
-        stacked = [images[0], images[1]]
+        stacked = [torch.cat(images)]
         for (kind, _, fill), side in sides:
-            masks = hidden[kind][side][self._masked_levels()].to(images[side].device)
-            stacked.append(torch.where(masks[:, None], _fill_images(images[side], fill), images[side]))
-        clean, *masked = setting.embed(torch.cat(stacked)).double().split([2] + [self.steps] * len(sides))
+            masks = hidden[kind][side][self._masked_levels()].to(images[side])
+            masks = _softened(masks) if fill == "strangers" else masks
+            stacked += [torch.lerp(images[side], other, masks[:, None]) for other in others[fill, side]]
+        embedded = iter(
+            setting.embed(torch.cat(stacked)).double().split([2] + [self.steps] * (len(stacked) - 1))
+        )
+        clean = next(embedded)
         curves = {
-            key: self._with_clean(scores, clean[key[1]]) for key, scores in zip(sides, masked, strict=True)
+            (variant, side): [self._with_clean(next(embedded), clean[side]) for _ in others[variant[2], side]]
+            for variant, side in sides
         }
         for variant in variants:
-            probes, references = (curves.get((variant, side), clean[side : side + 1]) for side in (0, 1))
-            yield from self._measured(pair, variant, setting.compare(probes, references).tolist(), setting)
+            probes, references = (curves.get((variant, side), [clean[side : side + 1]]) for side in (0, 1))
+            count = max(len(probes), len(references))
+            scores = [
+                setting.compare(probes[k % len(probes)], references[k % len(references)])
+                for k in range(count)
+            ]
+            yield from self._measured(pair, variant, torch.stack(scores).mean(dim=0).tolist(), setting)
+
+    def _drawn(
+        self, pair: EvaluationPair, images: tuple[Tensor, Tensor], setting: Setting
+    ) -> dict[tuple[Substitute, int], Tensor]:
+        """What stands where each face is masked, K×1×3×H×W, by fill and side."""
+        wanted = {side for side in (0, 1) if set(self.faces) & {"both", _SIDES[side]}}
+        return {
+            (fill, side): (
+                _strangers(pair, images[side], side, setting)
+                if fill == "strangers"
+                else _fill_images(images[side], fill)[None]
+            )
+            for fill, side in product(self.fills, wanted)
+        }
 
     def _hidden(self, pair: EvaluationPair, maps: PairMaps, kind: Saliency, setting: Setting) -> list[Tensor]:
         """Masks (steps + 1)×H×W of what is hidden of each face at each P."""
@@ -124,7 +159,7 @@ class MaskingProtocol(MapProtocol):
     def _measured(
         self,
         pair: EvaluationPair,
-        variant: tuple[Saliency, Faces, Fill],
+        variant: tuple[Saliency, Faces, Substitute],
         scores: list[float],
         setting: Setting,
     ) -> Iterator[Measurement]:
@@ -139,9 +174,30 @@ class MaskingProtocol(MapProtocol):
 
 
 _SIDES = ("probe", "reference")
+_STRANGERS = 2
+_SOFT = 1.5 / 112
 
 
-def _variant_name(pair: EvaluationPair, variant: tuple[Saliency, Faces, Fill]) -> str:
+def _strangers(pair: EvaluationPair, image: Tensor, side: int, setting: Setting) -> Tensor:
+    """Other people's faces, K×1×3×H×W, in the mean colour of an image 1×3×H×W."""
+    if setting.faces is None or not pair.files:
+        raise InputError("masking with strangers' faces needs a folder of faces, from which they are taken")
+    files = (pair.files[side], *pair.files)
+    found = pose_matched(setting.faces, setting.people, files, _STRANGERS, setting.seed)
+    faces = torch.stack([setting.faces.pixels(file) for file in found]).to(image) / 255
+    shift = image.mean(dim=(2, 3), keepdim=True) - faces.mean(dim=(2, 3), keepdim=True)
+    return (faces + shift).clamp(0, 1)[:, None]
+
+
+def _softened(masks: Tensor) -> Tensor:
+    """Masks N×H×W whose edges fade over a few pixels."""
+    from scipy.ndimage import gaussian_filter  # takes its time to import
+
+    sigma = _SOFT * masks.shape[1]
+    return torch.from_numpy(gaussian_filter(masks.cpu().numpy(), (0, sigma, sigma))).to(masks)
+
+
+def _variant_name(pair: EvaluationPair, variant: tuple[Saliency, Faces, Substitute]) -> str:
     kind, faces, fill = variant
     if kind == "magnitude":
         evidence = "magnitude of genuine" if pair.genuine else "magnitude of impostor"

@@ -108,8 +108,8 @@ class Occluders(MethodProtocol):
             for kind in (self.kinds[i] for i in order)
         ]
         covered = torch.stack([as_pixels(occlusion.image) for _, occlusion in drawn])
-        units = setting.embed(torch.cat([pair.reference[None], pair.probe[None], covered])).double().cpu()
-        scores = (units[1:] @ units[0]).tolist()
+        units = setting.embed(torch.cat([pair.reference[None], pair.probe[None], covered]))
+        scores = setting.compare(units[1:], units[:1]).double().tolist()
         return [_Tried(*one, score - scores[0]) for one, score in zip(drawn, scores[1:], strict=True)]
 
     def _scores(

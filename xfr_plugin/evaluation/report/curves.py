@@ -10,8 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
+from xfr_plugin.evaluation.report.cells import Lookup
+from xfr_plugin.evaluation.report.judges import Judged
 from xfr_plugin.evaluation.report.style import (
     COLOURS,
     SHOWN,
@@ -54,7 +57,7 @@ def curve_figure(results: Results, protocol: str, best: Sequence[str]) -> Figure
 
 
 def cost_figure(results: Results, best: Sequence[str]) -> Figure | None:
-    """Seconds a face against quality: planted evidence, both games, or the share of methods beaten.
+    """Seconds a face against quality: the worst judge, planted evidence, both games, or the share of methods beaten.
 
     On a CPU, CPU seconds of all threads, which other work of the machine hardly changes.
     """
@@ -93,6 +96,10 @@ def cost_figure(results: Results, best: Sequence[str]) -> Figure | None:
 
 def _quality(results: Results) -> tuple[dict[str, tuple[float, float, float]], str]:
     """Mean and interval by method, and what it is."""
+    judged = Judged(results.methods, Lookup(results))
+    if len(judged.judges) > 1:
+        worst = {name: (s.value, s.low, s.high) for name, s in judged.worst.items() if s and name in METHODS}
+        return worst, "worst judge: share of the way from chance to the ceiling"
     rows: dict[str, list[SummaryRow]] = {}
     for row in results.summary():
         if (row.protocol, row.variant, row.metric) == ("planted", "", "auc") and row.slice in (

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.report.curves import cost_figure, curve_figure
+from xfr_plugin.evaluation.report.judges_figure import judges_figure
 from xfr_plugin.evaluation.report.style import (
     SHOWN,
     Score,
@@ -35,6 +36,7 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
     """Draw what there is data for, as PNG."""
     best = by_mean_rank(results)
     figures: dict[str, Figure | None] = {
+        "judges.png": judges_figure(results),
         "ranking.png": ranking_figure(results),
         "planted_regions.png": region_figure(results, best),
         "cost_quality.png": cost_figure(results, best),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
+from xfr_plugin.evaluation.report.aims import aims_table
 from xfr_plugin.evaluation.report.cells import Column, Lookup, best_mean, cell, label
 from xfr_plugin.evaluation.report.judges import judges_table
 from xfr_plugin.evaluation.results import AGREEMENT, Results
@@ -20,7 +21,7 @@ __all__ = ["markdown"]
 def markdown(results: Results, plots: Sequence[str]) -> str:
     """All tables, with what was run, and what failed."""
     lookup = Lookup(results)
-    blocks = [_heading(results), *judges_table(results, lookup)]
+    blocks = [_heading(results), *judges_table(results, lookup), *aims_table(results, lookup)]
     if "planted" in results.protocols:
         blocks += _planted(results, lookup)
     for name, protocol in results.protocols.items():
@@ -36,13 +37,15 @@ def _heading(results: Results) -> str:
     pairs = [name for name in (entry.name for entry in run.pairs) if name in results.facts]
     planted = [name for name in (entry.name for entry in run.plantings) if name in results.facts]
     genuine = sum(bool(results.facts[name]["genuine"]) for name in pairs)
+    covered = [name for name in (entry.name for entry in run.covered) if name in results.facts]
+    worn = f", {len(covered)} pairs with something worn" if covered else ""
     lines = [
         "# Evaluation",
         "",
         f"{code_span(str(run.recognizer['name']))}, threshold {run.threshold:.4g}; seed {run.seed}; "
         f"regions from the {run.regions}; xfr-plugin {run.versions['xfr-plugin']}, torch {run.versions['torch']}. "
-        f"{len(pairs)} pairs ({genuine} genuine), {len(planted)} planted pairs. Means over pairs with 95 % bootstrap "
-        "intervals, in which pairs of one probe's person are drawn together. Best in bold, chance last; "
+        f"{len(pairs)} pairs ({genuine} genuine), {len(planted)} planted pairs{worn}. Means over pairs with 95 % "
+        "bootstrap intervals, in which pairs of one probe's person are drawn together. Best in bold, chance last; "
         "intervals of neighbours that overlap mean that their order is not known.",
     ]
     return "\n".join(lines)
@@ -89,11 +92,13 @@ def _planted(results: Results, lookup: Lookup) -> list[str]:
         kinds = sorted(
             {key[1] for key in lookup.rows if key[0] == "planted" and key[1].startswith(f"{game}, ")}
         )
-        others = [
-            kind for kind in kinds if not kind.startswith((two, moved)) and not kind.endswith("control")
-        ]
+        others = [kind for kind in kinds if not kind.startswith((two, moved)) and kind != f"{game}, control"]
         columns += [
-            lookup.column(f"{kind.removeprefix(f'{game}, ')}: AUC", ("planted", kind, "", "auc"), True)
+            lookup.column(
+                f"{kind.removeprefix(f'{game}, ')}: AUC",
+                ("planted", kind, "", "auc"),
+                None if "control" in kind else True,
+            )
             for kind in others
         ]
         blocks += [

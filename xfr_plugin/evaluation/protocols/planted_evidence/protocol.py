@@ -17,7 +17,10 @@ from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurem
 from xfr_plugin.evaluation.protocols.planted_evidence.scores import BLUR, blurred_saliency, candidate_masks
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, Planting, effect_of, named_regions
 
-__all__ = ["PlantedEvidence", "PlantedPair"]
+__all__ = ["MOST_OF_CONTROLS", "PlantedEvidence", "PlantedPair"]
+
+MOST_OF_CONTROLS = 0.03
+"""Controls that move the score by less have nothing that a map could tell; the others are other photographs, too."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +93,23 @@ class PlantedEvidence(MapProtocol):
         yield Measurement("", "pointing", float(points_inside(saliency, truth, face)))
 
     def slices(self, facts: Mapping[str, object]) -> tuple[str, ...]:
-        """By game and kind; single regions at full strength also by what the planting did, by seam, and by region."""
+        """By game and kind; at full strength also by what the planting did, by seam, and single regions by region."""
         game, region = str(facts["game"]), str(facts["region"])
         change = float(np.float64(facts["moved"]))  # type: ignore[arg-type]  # a number
         moved = effect_of(game, change) > MIN_SCORE_CHANGE
         if facts["control"]:
-            return (f"{game}, control",)
+            kind = f"{game}, control"
+            still = (f"{kind}, moved < {MOST_OF_CONTROLS:g}",) if abs(change) < MOST_OF_CONTROLS else ()
+            return (kind, *still, f"{kind}, {facts['blending']}")
         if facts["strength"] != 1:
             return (f"{game}, strength {facts['strength']:g}",)
         kind = f"{game}, two regions" if "+" in region else game
         names = (kind, f"{kind}, moved > {MIN_SCORE_CHANGE:g}") if moved else (kind,)
         if "+" in region:
             return names
-        return (*names, f"{game}, {facts['blending']}", f"{game}: {region}")
+        seam = f"{game}, {facts['blending']}"
+        by_seam = (seam, f"{seam}, moved > {MIN_SCORE_CHANGE:g}") if moved else (seam,)
+        return (*names, *by_seam, f"{game}: {region}")
 
 
 def _ranked(saliency: NDArray[np.float64], regions: Mapping[str, NDArray[np.bool_]]) -> list[str]:
