@@ -89,7 +89,7 @@ FEW_PASSES = (
 )  # fmt: skip
 
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("amortised", {"mirrored": False, "regions": "template"}),
+    ("amortised", {"level": "score", "regions": "template"}),
     ("leave_one_out", {"regions": "template", "donors": 2}),
     ("reconstruction", {"variant": "paper"}),
     ("reconstruction", {"variant": "paper", "source": "face", "ablation": "mean", "norm": "l2"}),

@@ -80,10 +80,10 @@ MODULES: dict[str, str] = {
 """Old module → new module, below `xfr_plugin`."""
 
 NAMES: dict[str, dict[str, str]] = {
+    "attr.amortised": {"AmortisedAnswer": "attr._base.regional:RegionalAnswer"},
     "attr.evidence_network": {
         "Seen": "recognition.features:FaceFeatures",
         "layers_by_size": "recognition.features:layers_by_size",
-        "story_logits": "attr.amortised.network:hypothesis_logits",
     },
     "claimed_regions": {"claimed_region": "explanation.salient_region:top_salient_region"},
     "cli": {name: f"cli.xfr:{name}" for name in ("app", "main")},

@@ -1,4 +1,4 @@
-"""Counts what costs time: passes through the recognizer, outlines, fingerprints, encodings for amortised evidence."""
+"""Counts what costs time: passes through the recognizer, outlines, fingerprints, predictions of the fast form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["counted"]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What happens from now on: `passes` and `images` through recognizers, `outlines`, `fingerprints`, `encoded`."""
+    """What happens: `passes` and `images` through recognizers, `outlines`, `fingerprints`, `predicted`."""
     counts: Counter[str] = Counter()
 
     def count(owner: Any, name: str, *what: str) -> None:
@@ -33,7 +33,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count(Recognizer, "features", "passes", "images")
     count(OutlineFinder, "forward", "outlines")
-    count(EvidenceNetwork, "encode", "encoded")
+    count(EvidenceNetwork, "forward", "predicted")
     hashes = SimpleNamespace(sha256=fingerprints.hashlib.sha256)
     monkeypatch.setattr(fingerprints, "hashlib", hashes)
     count(hashes, "sha256", "fingerprints")

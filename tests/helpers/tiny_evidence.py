@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from xfr_plugin.attr import EvidenceModel
 from xfr_plugin.attr.amortised.model import EvidenceCard
-from xfr_plugin.attr.amortised.network import EvidenceNetwork
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.features import layers_by_size
-from xfr_plugin.reconstruction import fingerprint
+from xfr_plugin.recognition.fingerprint import fingerprint
+from xfr_plugin.swaps.regions import FINE_REGIONS
 
 
 def toy_evidence(
@@ -31,18 +31,10 @@ def toy_evidence(
         layers=tuple(layers.items()),
         embedding_dim=dim,
         width=width,
-        differs=0.2,
-        alike=0.1,
+        errors=dict.fromkeys(FINE_REGIONS, 0.01),
     )
-    return EvidenceModel(sharpened(card.build_network()).double(), card)
-
-
-def sharpened(network: EvidenceNetwork) -> EvidenceNetwork:
-    """The network with larger last layers, so that its answers differ from region to region."""
+    network = card.build_network()
     with torch.no_grad():
-        network.region.weight.mul_(4)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 2.0)
-    return network
+        network.weights.mul_(10)
+        network.means.fill_(0.1)
+    return EvidenceModel(network.double(), card)

@@ -102,10 +102,10 @@ def test_a_batch_is_embedded_in_one_forward(
 
 
 def test_a_batch_computes_nothing_twice(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method that explains from what embedding showed: one pass, encoded once, all regions found at once."""
+    """A method that explains from what embedding showed: one pass, predicted once, all regions found at once."""
     counts = counted(monkeypatch)
     ask(service, **pair(0, 1, method="amortised"))
-    assert counts == {"passes": 1, "images": 2, "outlines": 1, "encoded": 1}
+    assert counts == {"passes": 1, "images": 2, "outlines": 1, "predicted": 1}
     counts.clear()
     asked = [parse_request(pair(i, i + 1, method="amortised")) for i in range(4)]
     replies = service.answer_all(asked, [True] * 3 + [False])
@@ -115,7 +115,7 @@ def test_a_batch_computes_nothing_twice(service: ExplanationService, monkeypatch
         True,
         False,
     ]
-    assert counts == {"passes": 1, "images": 8, "outlines": 1, "encoded": 1}
+    assert counts == {"passes": 1, "images": 8, "outlines": 1, "predicted": 1}
 
 
 def test_a_service_starts_with_one_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ DRAWS = tuple(
 """What plants for a judge, and blends what it plants; occluders and all else are in `evaluation`."""
 
 EXCEPTIONS = {
-    "training.evidence": "`amortised` is taught by plantings; it goes, or is taught by Shapley values of pairs",
     "training.outlines": "outlines are taught on faces with a region of another, blended as plantings are",
 }
 """Training code that breaks the rule, and why it is still there. It may become less, and not more."""

@@ -4,7 +4,7 @@ from ._base.evidence import channel_evidence, channel_similarity
 from ._base.pair import PairAttribution
 from ._base.perturbation import PerturbationPairAttribution
 from ._base.regional import RegionalAnswer
-from .amortised.attribution import Amortised, AmortisedAnswer
+from .amortised.attribution import Amortised
 from .amortised.model import EvidenceModel, find_evidence, load_evidence
 from .cosine_head import CosineHead
 from .intervention.effects import FaceEffects, interactions, region_effects
@@ -35,7 +35,6 @@ from .registry import METHODS, Method, default_method, fast_method, get_method
 __all__ = [
     "METHODS",
     "Amortised",
-    "AmortisedAnswer",
     "ChannelRelevanceSaliency",
     "CorrRise",
     "CosineHead",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -168,34 +169,37 @@ def evidence(
     run: Run = None,
     recognizer: Recognizer = None,
     faces: Faces = None,
-    start: Annotated[Path | None, typer.Option(help="Weights to begin with, of an earlier run.")] = None,
     publish: Annotated[
         Path | None, typer.Option(help="Where to write the evidence network (.safetensors).")
     ] = None,
     device: Device = None,
     seed: Seed = None,
-    epochs: Epochs = None,
     threads: Threads = None,
 ) -> None:
-    """Train amortised evidence for a recognizer: which region decides, in one pass. Made for a GPU."""
+    """Teach a network what leaving out each region of a face would show: about an hour on two cores."""
     from xfr_plugin.training.config import load_config
     from xfr_plugin.training.evidence import EvidenceConfig, train_evidence
 
-    given: dict[str, Any] = {"run": run, "recognizer": recognizer, "faces": faces, "start": start}
-    given |= {"device": device, "seed": seed, "epochs": epochs, "threads": threads}
+    given: dict[str, Any] = {"run": run, "recognizer": recognizer, "faces": faces}
+    given |= {"device": device, "seed": seed, "threads": threads}
     settings = load_config(EvidenceConfig, config, given)
-    _report(train_evidence(settings, publish), settings.run)
+    _print_figures("people who were held out", train_evidence(settings, publish).card.figures)
+    print_lines(f"bank of effects: {settings.run}")
 
 
 def _report(outcome: Outcome, run: Path) -> None:
     """Print the best validation as a table, and where everything is."""
-    table = Table(title=f"best of {len(outcome.records)} validations")
+    _print_figures(f"best of {len(outcome.records)} validations", outcome.best)
+    print_lines(f"weights, log and curves: {run}")
+
+
+def _print_figures(title: str, figures: Mapping[str, Any]) -> None:
+    table = Table(title=title)
     table.add_column("figure")
     table.add_column("value", justify="right")
-    for name, value in outcome.best.items():
+    for name, value in figures.items():
         table.add_row(name, _shown(value))
     terminal().print(table)
-    print_lines(f"weights, log and curves: {run}")
 
 
 def _shown(value: Any) -> str:

@@ -38,8 +38,8 @@ class Explainers:
             return False
         if get_method(method).needs == "decoder":
             return self.decoder is not None and self.decoder.regional is not None
-        if get_method(method).needs == "evidence":
-            return self.evidence is not None and images == 2
+        if get_method(method).needs == "evidence" and self.evidence is None:
+            return False
         return images > 0
 
     def possible(self, methods: Iterable[str], images: int) -> list[str]:

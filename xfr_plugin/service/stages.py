@@ -325,8 +325,8 @@ def _method(models: Models, request: Request) -> tuple[str, Replacement | None]:
     if not is_auto or not possible:
         raise ServiceError(
             "unusable",
-            f"{asked} cannot explain these inputs: it needs an image, or two (amortised), or a decoder "
-            "(reconstruction), or another recognizer (see `xfr methods`)",
+            f"{asked} cannot explain these inputs: it needs an image, or a decoder (reconstruction), or "
+            "a network (amortised), or another recognizer (see `xfr methods`)",
         )
     # one that needs no image explains both sides, and in no time
     other = next((name for name in possible if models.explainers.can(name, 0)), possible[0])

@@ -25,7 +25,6 @@ __all__ = [
     "Grouping",
     "face_regions",
     "named_errors",
-    "one_hot",
     "rasterize",
     "region_index",
     "regions_of",
@@ -117,11 +116,6 @@ def region_index(maps: Sequence[RegionMap], grouping: Grouping = COARSE_REGIONS)
         for name in names:
             table[maps[0].names.index(name)] = index
     return table[labels.long()]
-
-
-def one_hot(index: Tensor) -> Tensor:
-    """Masks N×R×H×W of 0 and 1 from N×H×W."""
-    return (index[:, None] == torch.arange(len(REGIONS), device=index.device)[:, None, None]).float()
 
 
 def turn_of(regions: RegionMap) -> float:

@@ -32,7 +32,7 @@ from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.log import Record, curve_figure, write_log
 from xfr_plugin.training.task import Outcome, Task, learning_rate_at, step_generator
 
-__all__ = ["Outcome", "Task", "learning_rate_at", "step_generator", "train"]
+__all__ = ["Outcome", "Task", "learning_rate_at", "step_generator", "threads_of", "train"]
 
 
 def train(task: Task, config: EngineConfig, on_step: Callable[[int], None] | None = None) -> Outcome:
@@ -50,14 +50,14 @@ def train(task: Task, config: EngineConfig, on_step: Callable[[int], None] | Non
         InputError: fewer examples than a batch, an unknown device, or a run folder of another training.
         WeightsError: the checkpoint is damaged.
     """
-    with _threads(config.threads):
+    with threads_of(config.threads):
         loop = _Loop(task, config)
         loop.resume()
         return loop.run(on_step)
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads_of(count: int | None) -> Iterator[None]:
     """Compute with so many CPU threads, then with as many as before."""
     before = torch.get_num_threads()
     if count:

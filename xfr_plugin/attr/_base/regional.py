@@ -187,7 +187,7 @@ class RegionalAttribution(PerturbationPairAttribution):
         partner = next((side.units for side in sides if side.images is None), None)
         pair = self._read(images, () if partner is None else (partner,))
         regions = None if None in known else [region for side in known for region in side or ()]
-        answers = self._answers_of(pair, len(images), regions=regions)
+        answers = self._answers_prepared(pair, [side for side in sides if side.images is not None], regions)
         maps = iter(_stacked(answers, images))
         by_side = [None if side.images is None else next(maps) for side in sides]
         known_errors = all(answer.errors.isfinite().all() for side in answers for answer in side)
@@ -195,6 +195,12 @@ class RegionalAttribution(PerturbationPairAttribution):
             return Explained(by_side[0], by_side[1])
         a, b = ([named_errors(answer.regions, answer.errors) for answer in side] for side in answers)
         return Explained(by_side[0], by_side[1], list(zip(a, b, strict=True)))
+
+    def _answers_prepared(
+        self, pair: Pair, sides: Sequence[Prepared], regions: Sequence[RegionMap] | None
+    ) -> tuple[list[RegionalAnswer], ...]:
+        """Answers of the sides that have images, of whose faces something is known."""
+        return self._answers_of(pair, len(sides), regions=regions)
 
     def _answers(
         self, images: tuple[Tensor, ...], target: object, arguments: object, limit: int, show_progress: bool
