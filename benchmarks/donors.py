@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.attr.intervention.removal import Removal
+from xfr_plugin.attr.intervention.removal import Operator, Removal
 from xfr_plugin.faces.folder import in_split
 from xfr_plugin.faces.lfw import read_pairs
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
-from xfr_plugin.recognition.folding import folded_recognizer
+from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.swaps.donors import composite_faces, synthetic_faces
+from xfr_plugin.swaps.donors import COMPOSITES, composite_faces, synthetic_faces
 from xfr_plugin.swaps.regions import FINE_REGIONS, FaceRegions, regions_of, turn_of
 from xfr_plugin.training.faces_data import find_faces, read_faces
 
-STRANGERS, POOL = 7, 400
+STRANGERS, POOL, ANYHOW = 7, 400, 4
 DRAWS = 1000
 
 
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=40, help="of each kind")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    recognizer = folded_recognizer(load_recognizer(options.recognizer))
+    recognizer = fast_recognizer(load_recognizer(options.recognizer))
     report = {
         kind: compared(recognizer, pairs)
         for kind, pairs in chosen_pairs(options.split, options.pairs).items()
@@ -88,27 +89,53 @@ def compared(recognizer: Recognizer, pairs: list[tuple[str, str]]) -> dict[str, 
 
 def changed_units(recognizer: Recognizer, own: Known, pool: list[Known]) -> dict[str, Tensor]:
     """Mean embeddings R×D of a face without each region, by what stands there instead."""
-    turn = turn_of(own.regions.labels)
-    alike = sorted(pool, key=lambda face: abs(turn_of(face.regions.labels) - turn))[: 2 * STRANGERS]
-    real, size = torch.stack([face.image for face in alike]), recognizer.input_size
-    like = own.image[None]
-    sources = {
-        "truth": ("population", real[::2]),
-        "7 other real strangers": ("population", real[1::2]),
-        "4 other real strangers": ("population", real[1::2][:4]),
-        **{f"{k} composites": ("population", composite_faces(k, size)) for k in (1, 2, 3, 4, 6, 8, 12)},
-        "4 decoded faces": ("population", synthetic_faces(4, size)),
-        "mean face": ("mean", 1),
-        "blur": ("blur", 1),
-        "black": ("black", 1),
+    size = recognizer.input_size
+    ranked = sorted(pool, key=lambda face: turned_apart(face.regions, own.regions))
+    posed, others = ranked[: 2 * STRANGERS], ranked[2 * STRANGERS :]
+    evenly = others[len(others) // (2 * ANYHOW) :: len(others) // ANYHOW][:ANYHOW]
+    alike, anyhow = (torch.stack([face.image for face in some]) for some in (posed, evenly))
+    truth, other = (
+        without_regions(recognizer, own, "population", some) for some in (alike[::2], alike[1::2])
+    )
+    composites = without_regions(recognizer, own, "population", composite_faces(COMPOSITES, size))
+    by_pose = sorted(
+        range(COMPOSITES), key=lambda k: turned_apart(composite_regions(COMPOSITES, size)[k], own.regions)
+    )
+    found = {
+        "truth": truth,
+        "7 other real strangers": other,
+        "4 other real strangers": other[:4],
+        "4 real strangers, however posed": without_regions(recognizer, own, "population", anyhow),
+        **{f"{k} composites": composites[:k] for k in (1, 2, 3, 4, 6, 8, 12)},
+        "4 of 12 composites, by pose": composites[by_pose[:4]],
+        "4 decoded faces": without_regions(recognizer, own, "population", synthetic_faces(4, size)),
+        "mean face": without_regions(recognizer, own, "mean", 1),
+        "blur": without_regions(recognizer, own, "blur", 1),
+        "black": without_regions(recognizer, own, "black", 1),
     }
-    result = {}
-    for name, (operator, population) in sources.items():
-        removal = Removal(operator, population, "regions", like)
-        changes = removal.changes(own.image, own.regions, None, False)
-        images = (own.image + changes).clamp(0, 1)
-        result[name] = recognizer.embed(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(dim=0)
-    return result
+    return {name: units.mean(dim=0) for name, units in found.items()}
+
+
+def without_regions(
+    recognizer: Recognizer, own: Known, operator: Operator, population: Tensor | int
+) -> Tensor:
+    """Embeddings K×R×D of a face without each region; without one that it does not show, its own."""
+    removal = Removal(operator, population, "regions", own.image[None])
+    images = (own.image + removal.changes(own.image, own.regions, None, False)).clamp(0, 1)
+    units = own.unit.repeat(len(images), len(own.regions.names), 1)
+    units[:, own.regions.present] = recognizer.embed(images.flatten(0, 1), 16).unflatten(0, images.shape[:2])
+    return units
+
+
+def turned_apart(first: FaceRegions, second: FaceRegions) -> float:
+    """How differently two heads are turned."""
+    return abs(turn_of(first.labels) - turn_of(second.labels))
+
+
+@cache
+def composite_regions(count: int, size: tuple[int, int]) -> list[FaceRegions]:
+    """Regions of the composite faces."""
+    return regions_of(find_regions(composite_faces(count, size)), FINE_REGIONS)
 
 
 def agreement(

@@ -69,6 +69,14 @@ def test_weights_are_shared_and_hooks_are_not() -> None:
     handle.remove()
 
 
+def test_a_child_can_have_another_in_its_place() -> None:
+    module, other = nn.Sequential(nn.Linear(3, 3), nn.Dropout()), nn.Linear(3, 3)
+    twin = replica(module, **{"0": other})
+    assert twin[0] is other
+    assert twin[1] is not module[1]
+    assert module[0] is not other
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["weight norm", "parametrised", "script", "graph"])
 def test_modules_of_torch(kind: str) -> None:

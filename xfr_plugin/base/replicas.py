@@ -26,20 +26,24 @@ def in_evaluation(module: _M) -> _M:
     return replica(module) if any(part.training for part in module.modules()) else module
 
 
-def replica(module: _M) -> _M:
+def replica(module: _M, **children: nn.Module) -> _M:
     """Copy the structure of a module, in evaluation mode: weights, buffers and all other attributes are shared.
+
+    Children that are named have others put in their place, as they are, and are not copied.
 
     Hooks come along; those registered or removed later do so for one of the two only. Buffers that are set (not
     changed in place) during a forward pass are set for the replica alone. Nothing is pickled, so that modules which
     hold locks or open files have replicas, too. TorchScript modules are copied whole.
     """
-    twins: dict[int, nn.Module] = {}
-    for part in module.modules():
+    replaced = {module.get_submodule(name): child for name, child in children.items()}
+    twins = {id(part): child for part, child in replaced.items()}
+    parts = [part for _, part in module.named_modules(set(replaced))]
+    for part in parts:
         if isinstance(part, torch.jit.ScriptModule):
             twins[id(part)] = copy.deepcopy(part).eval()
         else:
             twins[id(part)] = object.__new__(type(part))
-    for part in module.modules():
+    for part in parts:
         twin = twins[id(part)]
         if not isinstance(twin, torch.jit.ScriptModule):
             twin.__dict__.update({name: _own(name, value, twins) for name, value in part.__dict__.items()})

@@ -292,8 +292,8 @@ class Recognizer(nn.Module):
 
     def with_network(self, network: nn.Module) -> Recognizer:
         """Copy this recognizer around another network of the same function, e.g. a folded one."""
-        copy = replica(self)
-        copy.network, copy._forwards = network, Forwards()
+        copy = replica(self, network=network)
+        copy._forwards = Forwards()
         return copy
 
     def with_threshold(self, threshold: float | None) -> Recognizer:

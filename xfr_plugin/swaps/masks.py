@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 from torch import Tensor
 
-__all__ = ["FeatheredMasks", "core_depths", "grown"]
+__all__ = ["Box", "FeatheredMasks", "core_depths", "grown"]
+
+Box: TypeAlias = tuple[slice, slice]
+"""Rows and columns of an image."""
 
 _GROWTH = 2 / 112
 _FEATHER = 1.5 / 112
@@ -51,6 +55,19 @@ class FeatheredMasks:
         whole = self.weights.sum(dim=-3, keepdim=True).clamp_min(1)
         return FeatheredMasks(self.weights / whole, self.seams)
 
+    def boxes(self) -> list[Box]:
+        """Where each of R masks has a weight or a seam."""
+        used = (self.weights != 0) | (self.seams != 0)
+        sides = [used.any(dim=dim).cpu().numpy() for dim in (2, 1)]
+        return [(_span(rows), _span(columns)) for rows, columns in zip(*sides, strict=True)]
+
+    def within(self, mask: int, box: Box) -> FeatheredMasks:
+        """One of the masks, in a box that it does not reach beyond."""
+        rows, columns = box
+        return FeatheredMasks(
+            self.weights[mask : mask + 1, rows, columns], self.seams[mask : mask + 1, rows, columns]
+        )
+
 
 def grown(masks: Tensor) -> Tensor:
     """Masks of bools …×H×W with the pixels around that come along: two of 112, so that whole features do."""
@@ -72,6 +89,11 @@ def core_depths(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     if box:
         depths[box] = np.minimum(distance_transform_edt(mask[box]), reach)
     return depths
+
+
+def _span(used: NDArray[np.bool_]) -> slice:
+    lines = np.flatnonzero(used)
+    return slice(int(lines[0]), int(lines[-1]) + 1) if len(lines) else slice(0, 0)
 
 
 def _dilated(masks: Tensor, steps: int) -> Tensor:

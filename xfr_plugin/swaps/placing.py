@@ -12,39 +12,62 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.swaps.masks import Box
 from xfr_plugin.swaps.regions import FaceRegions
 
-__all__ = ["placed"]
+__all__ = ["moved", "moves"]
 
 _UNMOVED = ("background", "hair", "outside")
 _STRETCH = 1.6
 """By how much a region is stretched or shrunk at most: what is beyond is a badly found outline."""
 
 
-def placed(donors: Tensor, theirs: Sequence[FaceRegions], own: FaceRegions) -> Tensor:
-    """Move donors so that each region lies where a face has it.
+def moves(theirs: Sequence[FaceRegions], own: FaceRegions) -> Tensor:
+    """How donors are moved so that each region lies where a face has it.
 
     Args:
-        donors: K×C×H×W.
-        theirs: regions of each donor.
+        theirs: regions of each of K donors.
         own: regions of the face.
 
     Returns:
-        K×R×C×H×W: each donor as moved for each region.
+        K×R×2×2: for x and y the scale and the shift that give a place of the donor for every place of the face, both
+        in −1…1.
     """
-    count, (height, width) = len(own.names), donors.shape[2:]
-    moves = torch.stack([_moves(donor, own) for donor in theirs]).to(donors)
+    return torch.stack([_moves(donor, own) for donor in theirs])
+
+
+def moved(donors: Tensor, by: Tensor, box: Box) -> Tensor:
+    """What donors show in a box of the face when they are moved.
+
+    Args:
+        donors: K×C×H×W.
+        by: of each, K×2×2, see `moves`.
+        box: rows and columns of the face.
+
+    Returns:
+        K×C×h×w.
+    """
+    inside = donors[:, :, box[0], box[1]]
+    if bool((by == torch.tensor([1.0, 0.0]).to(by)).all()):
+        return inside
+    scale, shift = by[..., 0], by[..., 1]
+    length, middle = (torch.tensor(numbers).to(by) for numbers in _within(box, donors.shape[2:]))
+    matrices = torch.cat((torch.diag_embed(scale * length), (scale * middle + shift)[..., None]), dim=2)
     grid = functional.affine_grid(
-        moves.flatten(0, 1), [len(donors) * count, 1, height, width], align_corners=False
+        matrices.to(donors), [len(donors), 1, *inside.shape[2:]], align_corners=False
     )
-    many = donors.repeat_interleave(count, dim=0)
-    moved = functional.grid_sample(many, grid, padding_mode="border", align_corners=False)
-    regions: Tensor = moved.unflatten(0, (len(donors), count))
-    return regions
+    return functional.grid_sample(donors, grid, padding_mode="border", align_corners=False)
+
+
+def _within(box: Box, size: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Length and middle of a box by x and y, where the whole reaches from −1 to 1."""
+    sides = [(side.start, side.stop, whole) for side, whole in zip(box, size, strict=True)][::-1]
+    lengths = [(stop - start) / whole for start, stop, whole in sides]
+    return lengths, [(start + stop) / whole - 1 for start, stop, whole in sides]
 
 
 def _moves(donor: FaceRegions, own: FaceRegions) -> Tensor:
-    """For each region the matrix 2×3 that gives a place of the donor for every place of the face, in −1…1."""
+    """Scale and shift of each region, R×2×2."""
     theirs, wanted = (_boxes(regions) for regions in (donor, own))
     scale = (theirs[:, 1] / wanted[:, 1]).clamp(1 / _STRETCH, _STRETCH)
     shift = theirs[:, 0] - scale * wanted[:, 0]
@@ -52,7 +75,7 @@ def _moves(donor: FaceRegions, own: FaceRegions) -> Tensor:
     moved = torch.tensor([name not in _UNMOVED for name in own.names]) & both
     scale = torch.where(moved[:, None], scale, torch.ones(()).double())
     shift = torch.where(moved[:, None], shift, torch.zeros(()).double())
-    return torch.cat((torch.diag_embed(scale), shift[:, :, None]), dim=2)
+    return torch.stack((scale, shift), dim=2)
 
 
 def _boxes(regions: FaceRegions) -> Tensor:

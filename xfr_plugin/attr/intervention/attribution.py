@@ -185,7 +185,7 @@ class RegionIntervention(RegionalAttribution):
         count = int(present.sum())
         games = [self._game(count, 0)]
         partner = None if other is None else (other.image, other.regions)
-        changes = removal.changes(own.image, own.regions, partner, not games[0].one_at_a_time)[:, present]
+        changes = removal.changes(own.image, own.regions, partner, not games[0].one_at_a_time)
         games += [self._game(count, donor) for donor in range(1, len(changes))]
         values = whole.new_zeros(len(changes), len(present), *whole.shape)
         for row, change, game in zip(values, changes, games, strict=True):

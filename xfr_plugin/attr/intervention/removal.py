@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +15,8 @@ from xfr_plugin.attr.intervention.players import GROUPINGS, Players
 from xfr_plugin.errors import InputError
 from xfr_plugin.swaps.donors import as_images, composite_faces, population_face
 from xfr_plugin.swaps.exchange import region_changes
-from xfr_plugin.swaps.masks import FeatheredMasks
-from xfr_plugin.swaps.placing import placed
+from xfr_plugin.swaps.masks import Box, FeatheredMasks
+from xfr_plugin.swaps.placing import moved, moves
 from xfr_plugin.swaps.regions import FaceRegions, face_regions
 
 __all__ = ["OPERATORS", "Operator", "Removal", "coalition_faces"]
@@ -57,7 +58,7 @@ class Removal:
     def changes(
         self, face: Tensor, own: FaceRegions, partner: tuple[Tensor, FaceRegions] | None, together: bool
     ) -> Tensor:
-        """What the removal of each region adds to a face, K×R×C×H×W: see `swaps.exchange`.
+        """What the removal of each of the P regions that a face shows adds to it, K×P×C×H×W: see `swaps.exchange`.
 
         Args:
             face: C×H×W.
@@ -70,13 +71,23 @@ class Removal:
         """
         masks = FeatheredMasks.of(own.grown)
         masks = masks.shared() if together else masks
+        present = np.flatnonzero(own.present).tolist()
         if self.operator in ("blur", "black"):
-            is_blur = self.operator == "blur"
-            put = gaussian_blurred(face[None], _SIGMA)[0] if is_blur else torch.zeros_like(face)
-            return (masks.weights.to(face)[:, None] * (put - face))[None]
+            return self._filled(face, masks)[None, present]
         donors, theirs = self._donors_for(partner)
-        put = placed(donors, theirs, own) if theirs else donors
-        return region_changes(face.expand(len(put), *face.shape), put, masks)
+        by = moves(theirs, own) if theirs else None
+        boxes = masks.boxes()
+        changes = face.new_zeros(len(donors), len(present), *face.shape)
+        for place, region in enumerate(present):
+            rows, columns = box = boxes[region]  # beyond which nothing changes
+            put = donors[:, :, rows, columns] if by is None else moved(donors, by[:, region], box)
+            changes[:, place, :, rows, columns] = _change_in(box, face, put, masks, region)
+        return changes
+
+    def _filled(self, face: Tensor, masks: FeatheredMasks) -> Tensor:
+        """The same where nothing is brought from another face: R×C×H×W."""
+        put = gaussian_blurred(face[None], _SIGMA)[0] if self.operator == "blur" else torch.zeros_like(face)
+        return masks.weights.to(face)[:, None] * (put - face)
 
     def _donors_for(self, partner: tuple[Tensor, FaceRegions] | None) -> tuple[Tensor, Sequence[FaceRegions]]:
         if self.operator != "partner":
@@ -105,6 +116,12 @@ class Removal:
         return as_images(faces, like), theirs
 
 
+def _change_in(box: Box, face: Tensor, put: Tensor, masks: FeatheredMasks, mask: int) -> Tensor:
+    """What one mask adds to a face in its box, K×C×h×w, where donors put K×C×h×w there."""
+    inside = face[:, box[0], box[1]].expand_as(put)
+    return region_changes(inside, put, masks.within(mask, box))[:, 0]
+
+
 def coalition_faces(face: Tensor, changes: Tensor, kept: Tensor, limit: int) -> Iterator[Tensor]:
     """A face C×H×W with all but the players kept in each coalition (m×R) removed, in batches of ≤ limit.
 
@@ -115,9 +132,10 @@ def coalition_faces(face: Tensor, changes: Tensor, kept: Tensor, limit: int) -> 
         limit: faces in a batch.
     """
     flat = changes.flatten(1)
-    for some in kept.to(changes.device).split(limit):
-        added = (~some).to(flat) @ flat
-        yield (face + added.unflatten(1, face.shape)).clamp(0, 1)
+    for removed in (~kept).to(changes.device).split(limit):
+        alone = bool((removed.sum(dim=1) == 1).all())
+        added = flat[removed.nonzero()[:, 1]] if alone else removed.to(flat) @ flat
+        yield (face + added.unflatten(1, face.shape)).clamp_(0, 1)
 
 
 @cache
