@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 from torch import nn
@@ -16,6 +20,7 @@ from torch import nn
 from xfr_plugin.attr import METHODS
 from xfr_plugin.cli.demonstration import mirrored_and_darkened
 from xfr_plugin.errors import FaceWarning
+from xfr_plugin.recognition import Recognizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,3 +125,54 @@ def test_recognizers_page_makes_recognizers_that_explain() -> None:
                 "a.jpg", "b.jpg", recognizer=recognizer, method="mery_avg", options={"stride": 28}
             )
             assert explanation.probe.saliency.shape == (112, 112)
+
+
+class Represents:
+    """deepface's `represent`, by its signature: an array H×W×3, BGR in 0…255, to a list of a dictionary."""
+
+    @staticmethod
+    def represent(
+        img_path: NDArray[np.uint8], model_name: str = "VGG-Face", detector_backend: str = "opencv"
+    ) -> list[dict[str, Any]]:
+        assert (img_path.dtype, img_path.ndim, img_path.max() > 1) == (np.uint8, 3, True)
+        assert (model_name, detector_backend) == ("ArcFace", "skip")
+        rows = embedding_of(img_path)
+        return [{"embedding": rows.tolist(), "facial_area": {}, "face_confidence": 0}]
+
+
+class Analyses:
+    """InsightFace's `FaceAnalysis`, whose recognition model embeds a list of BGR crops."""
+
+    def __init__(self, name: str, allowed_modules: list[str]) -> None:
+        assert {"detection", "recognition"} <= set(allowed_modules)  # it refuses to be without the first
+        self.models = {"recognition": self}
+
+    def get_feat(self, imgs: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.stack([embedding_of(image) for image in imgs])
+
+
+def embedding_of(bgr: NDArray[Any]) -> NDArray[Any]:
+    return bgr[::16, ::16].reshape(-1).astype(float) - 100
+
+
+def test_the_bridges_of_the_recognizers_page_give_what_others_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in (
+        ("deepface", {"DeepFace": Represents}),
+        ("insightface", {}),
+        ("insightface.app", {"FaceAnalysis": Analyses}),
+    ):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    space: dict[str, Any] = {"Recognizer": Recognizer}
+    bridges = [
+        text for _, text in snippets("docs/recognizers.md") if "deepface" in text or "insightface" in text
+    ]
+    for text in bridges:
+        exec(text, space)
+    faces = torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    pixels = (255 * faces).round().permute(0, 2, 3, 1).numpy()[..., ::-1]
+    expected = torch.tensor(np.stack([embedding_of(image) for image in pixels])).float()
+    for name in ("by_deepface", "by_insightface"):
+        space[name].tested = True  # which a stub would fail
+        found = space[name].embed(faces)
+        torch.testing.assert_close(found, nn.functional.normalize(expected, dim=1), atol=1e-3, rtol=0)
+    assert space["by_deepface"].threshold == pytest.approx(0.32)

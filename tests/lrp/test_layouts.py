@@ -13,6 +13,7 @@ from zennit.core import Composite
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.lrp import FaceCanonizer, coverage
+from xfr_plugin.lrp.choice import composite_name
 
 OURS = ("epsilon_plus_flat_face", "epsilon_gamma_box_face", "excitation_backprop_face")
 
@@ -224,8 +225,9 @@ def test_our_networks_keep_their_output_and_are_covered(name: str) -> None:
     before = snapshot(built)
     with torch.no_grad():
         expected = built(images)
-        coverage(built, COMPOSITES["epsilon_plus_flat_face"]())
-        with Composite(canonizers=[FaceCanonizer()]).context(built):
+        composite = COMPOSITES[composite_name(built)]()
+        coverage(built, composite, images)
+        with Composite(canonizers=composite.canonizers).context(built):
             canonical = built(images)
     torch.testing.assert_close(canonical, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
     assert_same(before, snapshot(built))

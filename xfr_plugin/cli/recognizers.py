@@ -80,4 +80,4 @@ def _words(calibration: Calibration | None) -> str:
     if calibration is None:
         return "not calibrated"
     rates = ", ".join(f"{rate:g}" for rate in calibration.nominal_fmr)
-    return f"EER threshold {calibration.threshold:.3f}\nFMR {rates or 'none'}\non {calibration.dataset}"
+    return f"threshold {calibration.threshold:.3f}\nFMR {rates or 'none'}\non {calibration.dataset}"

@@ -18,7 +18,7 @@ from xfr_plugin.faces import Alignment, Detector, PhotoSource, RegionMap, templa
 from xfr_plugin.lrp.attributors import unit_embeddings
 from xfr_plugin.lrp.bilrp import normalized_factors, region_masks, specific_factors
 from xfr_plugin.lrp.channel_relevance import ChannelRelevance
-from xfr_plugin.lrp.choice import AUTO_COMPOSITE, kept_composite
+from xfr_plugin.lrp.choice import composite_name, kept_composite
 from xfr_plugin.lrp.propagation import region_relevance
 from xfr_plugin.recognition import Recognizer
 
@@ -131,7 +131,7 @@ def match_regions(
         specific=_matrix(specific),
         self_match=float(itself.amax(dim=(1, 2)).mean()),
         conserved=float(_matrix(pooled).sum()),
-        composite=AUTO_COMPOSITE if composite == "auto" else composite,
+        composite=composite_name(model, composite),
         notes=pair.notes(),
     )
 

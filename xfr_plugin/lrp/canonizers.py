@@ -74,6 +74,10 @@ class FaceCanonizer(Canonizer):  # type: ignore[misc]  # Zennit is untyped
         ) in root_module.modules():  # Zennit 1.0 puts new parameter objects in place of those it modifies
             if module._parameters:
                 self.changes.keep_parameters(module)
+        self.rewrite(root_module)
+
+    def rewrite(self, root_module: nn.Module) -> None:
+        """Bring the network, which is in evaluation mode, into the form; `remove` undoes `changes`."""
         _mark_embedding_layers(root_module, self.changes)
         fold_batchnorms(root_module, self.changes)
         give_functions_modules(root_module, self.changes)

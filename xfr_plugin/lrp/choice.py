@@ -13,15 +13,13 @@ from zennit.composites import COMPOSITES
 from xfr_plugin.base.replicas import state_of
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.lrp import composites
+from xfr_plugin.lrp.attention import is_transformer
 from xfr_plugin.lrp.canonizers import FaceCanonizer
 from xfr_plugin.lrp.coverage import coverage
 from xfr_plugin.lrp.private import keeping
 from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["AUTO_COMPOSITE", "composite_for", "kept_composite"]
-
-AUTO_COMPOSITE = "epsilon_plus_flat_face"
-"""What `auto` stands for, whatever the network."""
+__all__ = ["composite_for", "composite_name", "kept_composite"]
 
 _OURS = composites.__name__
 
@@ -41,8 +39,7 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
         InputError: a box rule, and a model that is no `Recognizer`; layers without a rule, by name; a network that
             cannot be canonized.
     """
-    if name == "auto":
-        name = AUTO_COMPOSITE
+    network, name = _network(model), composite_name(model, name)
     if name not in COMPOSITES:
         raise UnknownNameError.of("composite", name, ["auto", *COMPOSITES])
     cls = COMPOSITES[name]
@@ -50,13 +47,30 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
     if "low" in inspect.signature(cls).parameters:
         options["low"], options["high"] = _pixel_range(model, name)
     composite = cls(**options)
-    coverage(model.network if isinstance(model, Recognizer) else model, composite)
+    coverage(network, composite, _blank(model) if isinstance(model, Recognizer) else None)
     return composite
+
+
+def composite_name(model: nn.Module, name: str = "auto") -> str:
+    """The name of a composite; `auto` is `attention_face` for transformers, and else `epsilon_plus_flat_face`."""
+    if name != "auto":
+        return name
+    return "attention_face" if is_transformer(_network(model)) else "epsilon_plus_flat_face"
+
+
+def _network(model: nn.Module) -> nn.Module:
+    return model.network if isinstance(model, Recognizer) else model
+
+
+def _blank(recognizer: Recognizer) -> Tensor:
+    """A grey face, as the network takes it."""
+    like = recognizer.mean
+    return recognizer.preprocess(like.new_full((1, 3, *recognizer.input_size), 0.5))
 
 
 def kept_composite(model: nn.Module, name: str = "auto") -> Any:
     """The same composite at every call, as long as the network is as it was; see `composite_for` and `keeping`."""
-    network = model.network if isinstance(model, Recognizer) else model
+    network = _network(model)
     state = state_of(model)
     with _LOCK:
         known = _KEPT.setdefault(network, {})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-from zennit.core import Composite, Hook
+from torch import Tensor, nn
+from zennit.core import Composite
 
 from xfr_plugin.errors import InputError
+from xfr_plugin.lrp.attention import AttentionCanonizer, rule_of
 from xfr_plugin.lrp.functional import functions_without_rule
 from xfr_plugin.lrp.private import with_rules
+from xfr_plugin.lrp.propagation import differentiable
 
 __all__ = ["ModuleRule", "coverage"]
 
@@ -29,17 +31,28 @@ class ModuleRule:
     rule: str | None
 
 
-def coverage(network: nn.Module, composite: Composite) -> list[ModuleRule]:
+def coverage(network: nn.Module, composite: Composite, images: Tensor | None = None) -> list[ModuleRule]:
     """List every module that computes something, and the rule that a composite gives it.
 
     The composite is applied to a replica. What `FaceCanonizer` adds while it is applied (sums, gates) is listed as
-    well. Containers are left out, unless they have a rule.
+    well. Containers are left out, unless they have a rule. With `AttentionCanonizer`, whatever has no rule as a
+    module gets those of its functions, which are known when they run.
+
+    Args:
+        network: of torch.
+        composite: Zennit's or ours.
+        images: for the network, N×3×H×W; with `AttentionCanonizer`, a pass of them finds functions without a rule.
 
     Raises:
         InputError: a module, or a function in a forward function, would silently keep its plain gradient.
     """
     with with_rules(network, composite) as (twin, _):
-        rules = [(name, module, _rule(module)) for name, module in twin.named_modules()]
+        rules = [(name, module, rule_of(module)) for name, module in twin.named_modules()]
+        if any(isinstance(canonizer, AttentionCanonizer) for canonizer in composite.canonizers):
+            if images is not None:
+                with differentiable():
+                    twin(images.detach().clone().requires_grad_())
+            return [ModuleRule(name, type(module).__name__, rule) for name, module, rule in rules if rule]
         functions = functions_without_rule(twin)
     bare = [
         (name or "the network", module) for name, module, rule in rules if rule is None and _computes(module)
@@ -47,12 +60,6 @@ def coverage(network: nn.Module, composite: Composite) -> list[ModuleRule]:
     if bare or functions:
         _refuse(bare, functions)
     return [ModuleRule(name, type(module).__name__, rule) for name, module, rule in rules if rule is not None]
-
-
-def _rule(module: nn.Module) -> str | None:
-    """Class of the rule that is registered with a module."""
-    hooks = [getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values()]
-    return next((type(hook).__name__ for hook in hooks if isinstance(hook, Hook)), None)
 
 
 def _computes(module: nn.Module) -> bool:

@@ -206,9 +206,9 @@ def _replacement(node: fx.Node, module: nn.Module, what: str, fixed: set[fx.Node
     found = _unary(node) if is_unary else _with_constant(node, fixed) or _binary(node, module)
     if found is None:
         raise InputError(
-            f"{what} uses {_name(node)}, for which there is no rule, as there are none for transformers: choose a "
-            "method that needs no rules (see `xfr methods`), or write it as a module and give that a rule with "
-            "layer_map=[(TheModule, the_rule)]"
+            f"{what} uses {_name(node)}, for which there is no rule: choose a method that needs no rules (see `xfr "
+            "methods`) or, where they are for transformers, the composite attention_face; or write it as a module "
+            "and give that a rule with layer_map=[(TheModule, the_rule)]"
         )
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,12 @@ from xfr_plugin.recognition.contract import (
     check_threshold,
     input_contract,
 )
+from xfr_plugin.recognition.exported import as_network
 from xfr_plugin.recognition.outputs import check_units, embedding_in, giving_embeddings
 from xfr_plugin.recognition.self_test import SelfTest, self_test
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 __all__ = ["ChannelOrder", "Provenance", "Recognizer"]
 
@@ -58,7 +62,8 @@ class Recognizer(nn.Module):
     Args:
         network: maps preprocessed images N×3×H×W to embeddings N×D, normalised or not; alone, or as a part of what
             it returns (see `recognition.outputs`), in any floating-point type. Of what `torch.compile` and
-            `DataParallel` give, the network inside is taken.
+            `DataParallel` give, the network inside is taken. What `torch.export` gave is taken, too, for any number
+            of images.
         input_size: height and width of the aligned face in pixels.
         mean: subtracted from the image in [0, 1]; one number or one for each channel of the network's input.
         std: divides the result; one number or one for each channel.
@@ -83,7 +88,7 @@ class Recognizer(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | ExportedProgram,
         *,
         input_size: tuple[int, int] = (112, 112),
         mean: float | Sequence[float] = 0.5,
@@ -96,28 +101,29 @@ class Recognizer(nn.Module):
         region_shares: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(network, nn.Module):
+        module = as_network(network)
+        if not isinstance(module, nn.Module):
             raise InputError(f"a network is a torch.nn.Module, got {type(network).__name__}")
         settings = input_contract(input_size, mean, std, channel_order)
         self.input_size = settings.input_size
         self.channel_order = settings.channel_order
         self.calibration = calibration
         compute_in_forks()
-        network = unwrapped(network).eval()
+        module = unwrapped(module).eval()
         with torch.inference_mode(False):  # in which a gradient would not be seen
-            self.network, self.gives = _opened(network, self.input_size)
+            self.network, self.gives = _opened(module, self.input_size)
         is_cosine = self.gives != "scores"
         self._threshold = check_threshold(threshold, is_cosine=is_cosine)
         if calibration is not None:
             check_threshold(calibration.threshold, "the calibration's threshold", is_cosine=is_cosine)
-        self.name = name or type(network).__name__
+        self.name = name or type(module).__name__
         self.provenance = provenance or Provenance()
         self.region_shares = dict(region_shares or {})
         self.tested = False
         self._forwards = Forwards()
         with torch.inference_mode(False):  # or no gradient could pass them
-            self.register_buffer("mean", _per_channel(settings.mean, network), persistent=False)
-            self.register_buffer("std", _per_channel(settings.std, network), persistent=False)
+            self.register_buffer("mean", _per_channel(settings.mean, module), persistent=False)
+            self.register_buffer("std", _per_channel(settings.std, module), persistent=False)
         self.eval()
 
     @classmethod

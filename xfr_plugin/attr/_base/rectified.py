@@ -19,6 +19,7 @@ from torch.nn.modules import activation
 from xfr_plugin.base.captum import SUPPORTED_NON_LINEAR
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.exported import is_exported
 
 __all__ = ["rectified_copy"]
 
@@ -67,6 +68,11 @@ def rectified_copy(network: Network) -> Network:
             are called as functions cannot be seen; DeepLift takes their plain gradient.
     """
     network = replica(network)
+    if any(is_exported(part) for part in network.modules()):
+        raise InputError(
+            "DeepLift has no rules for exported networks, whose activations are no modules: use another method, e.g. "
+            "integrated gradients"
+        )
     for name, module in list(network.named_modules()):
         if type(module) in (nn.ReLU6, nn.PReLU, *SUPPORTED_NON_LINEAR):
             parent, _, child = name.rpartition(".")
