@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MARKS ?= not slow
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test check format docs tables tutorials clean
 
 demo: $(READY)
 	$(BIN)/xfr demo
@@ -24,9 +24,18 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# the site, with the reference from the docstrings: out/site/index.html; warnings are errors
 docs: $(READY)
+	$(BIN)/mkdocs build --quiet --strict --clean
+
+# tables of docs that the code writes
+tables: $(READY)
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/conformance.py --write
+
+# run the tutorials and keep what they show
+tutorials: $(READY)
+	$(BIN)/python benchmarks/tutorials.py
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """The tables of docs that say what methods and architectures say about themselves.
 
-python benchmarks/tables.py     # writes them; so does `make docs`
+python benchmarks/tables.py     # writes them; so does `make tables`
 """
 
 from __future__ import annotations

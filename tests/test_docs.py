@@ -44,7 +44,7 @@ def test_every_option_of_a_method_is_documented_in_its_class(name: str) -> None:
 
 @pytest.mark.parametrize("page", SCRIPT["TABLES"])
 def test_tables_say_what_methods_and_architectures_say(page: str) -> None:
-    """A row that is wrong fails here: `make docs` writes the tables. One that is new may wait for the release."""
+    """A row that is wrong fails here: `make tables` writes them. One that is new may wait for the release."""
     made, written = SCRIPT["TABLES"][page](), SCRIPT["table_of"](page)
     assert len(written) > 2
     assert [line for line in made if line in written] == written

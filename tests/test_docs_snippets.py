@@ -99,7 +99,7 @@ def test_every_page_compiles() -> None:
 
 
 def test_conformance_table_is_of_the_methods() -> None:
-    """None fails there, or is called what it is not; one that is new may wait for the release (`make docs`)."""
+    """None fails there, or is called what it is not; one that is new may wait for the release (`make tables`)."""
     text = (ROOT / "docs" / "captum.md").read_text(encoding="utf-8")
     table = text[text.index("writes from here") :]
     rows = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE))

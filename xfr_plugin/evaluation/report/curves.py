@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.evaluation.chance_baselines import beside
@@ -17,6 +18,7 @@ from xfr_plugin.evaluation.report.cells import Lookup
 from xfr_plugin.evaluation.report.judges import Judged
 from xfr_plugin.evaluation.report.style import (
     COLOURS,
+    MARKERS,
     SHOWN,
     method_colour,
     method_title,
@@ -52,7 +54,7 @@ def curve_figure(results: Results, protocol: str, best: Sequence[str]) -> Figure
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(curves) :]:
         axes.set_axis_off()
-    _legend(figure, results, best)
+    _legend(figure, {name for lines in curves.values() for name in lines}, best)
     return figure
 
 
@@ -138,6 +140,8 @@ def _curve(axes: Axes, rows: Sequence[SummaryRow], method: str, best: Sequence[s
     style: dict[str, Any] = {"color": method_colour(method, best), "lw": 1.8 if is_shown else 0.9}
     if beside(method):
         style["ls"] = "--" if method == "chance_centre" else ":"
+    if is_shown:
+        style |= {"marker": MARKERS[best.index(method)], "ms": 4.5, "markevery": max(1, len(places) // 8)}
     axes.plot(places, [row.mean for row in ordered], label=method_title(method), **style)
     if is_shown:
         axes.fill_between(
@@ -145,22 +149,25 @@ def _curve(axes: Axes, rows: Sequence[SummaryRow], method: str, best: Sequence[s
         )
 
 
-def _legend(figure: Figure, results: Results, best: Sequence[str]) -> None:
+def _legend(figure: Figure, drawn: Set[str], best: Sequence[str]) -> None:
+    """Names of the best, and of the chance baselines that have curves."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=COLOURS[i], lw=2, label=name) for i, name in enumerate(best[:SHOWN])]
+    handles = [
+        Line2D([], [], color=COLOURS[i], marker=MARKERS[i], ms=5, lw=2, label=name)
+        for i, name in enumerate(best[:SHOWN])
+    ]
     if len(best) > SHOWN:
         handles.append(Line2D([], [], color="0.75", lw=1, label="other methods"))
     handles += [
         Line2D(
             [], [], color="black", lw=1, ls="--" if name == "chance_centre" else ":", label=method_title(name)
         )
-        for name in results.methods
+        for name in sorted(drawn)
         if beside(name)
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(9, len(handles)), fontsize=8, frameon=False
-    )
+    across = min(len(handles), max(3, int(1.6 * figure.get_size_inches()[0] / 2)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=across, fontsize=8, frameon=False)
 
 
 def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
@@ -169,6 +176,7 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[str, float,
     canvas.draw()  # type: ignore[no-untyped-call]  # Matplotlib types a part of itself
     renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]  # as above
     dots = [axes.transData.transform((x, y)) for _, x, y in points]
+    halo = withStroke(linewidth=2.5, foreground="white")  # over lines and whiskers
     taken: list[Any] = []
     for name, x, y in points:
         choices: list[tuple[float, int, float, float, int, Any]] = []
@@ -194,7 +202,7 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[str, float,
         _, _, dx, dy, radius, box = min(choices, key=lambda choice: choice[:2])
         axes.annotate(
             name, (x, y), (dx, dy), textcoords="offset points", fontsize=8, va="center", parse_math=False,
-            ha="left" if dx > 3 else "right" if dx < -3 else "center",
+            ha="left" if dx > 3 else "right" if dx < -3 else "center", path_effects=[halo],
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6"} if radius > 14 else None,
         )  # fmt: skip
         taken.append(box)

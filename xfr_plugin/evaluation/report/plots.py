@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from xfr_plugin.base.files import atomic_path
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.report.curves import cost_figure, curve_figure
 from xfr_plugin.evaluation.report.judges_figure import judges_figure
 from xfr_plugin.evaluation.report.style import (
+    HATCHES,
     SHOWN,
     Score,
     by_mean_rank,
@@ -26,7 +28,7 @@ from xfr_plugin.evaluation.report.style import (
 )
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.summary import SummaryRow
-from xfr_plugin.explanation.figures.lettering import as_written
+from xfr_plugin.explanation.figures.lettering import as_written, ink_on
 from xfr_plugin.swaps.planting import PLANTED_REGIONS
 
 __all__ = ["agreement_figure", "draw_plots", "ranking_figure", "region_figure"]
@@ -54,7 +56,7 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
 
 
 def ranking_figure(results: Results) -> Figure | None:
-    """Methods × metrics: the mean in the cell, the rank as its colour."""
+    """Methods × metrics: the mean in the cell, the rank as its shade."""
     columns = ranked_columns(results)
     methods = [*by_mean_rank(results), *(name for name in results.methods if beside(name))]
     if not columns or len(methods) < 2:
@@ -64,15 +66,15 @@ def ranking_figure(results: Results) -> Figure | None:
     for column, means in enumerate(columns.values()):
         ranks[:, column] = shares_beaten([means.get(method, np.nan) for method in methods])
         values[:, column] = [signs[column] * means.get(method, np.nan) for method in methods]
+    known = np.isfinite(values).any(axis=1)
+    ranks, values = ranks[known], values[known]
+    methods = [method for method, is_known in zip(methods, known, strict=True) if is_known]
     titles = [column_title(results, where) for where in columns]
     depth = 0.062 * max(map(len, titles))
     width, height = 2.6 + 0.62 * len(columns), 1.0 + depth + 0.3 * len(methods)
     figure = Figure(figsize=(max(width, 6.5), height), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(ranks, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto", alpha=0.85)
-    for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
-        text = f"{values[row, column]:.2f}".replace("0.", ".", 1)
-        axes.text(column, row, text, ha="center", va="center", fontsize=7.5)
+    _draw_table(axes, ranks, values, "Blues", (0, 1))
     axes.set_xticks(range(len(columns)), titles, rotation=90, fontsize=8)
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(methods)), [method_title(method) for method in methods], fontsize=8.5)
@@ -80,7 +82,8 @@ def ranking_figure(results: Results) -> Figure | None:
     axes.spines[:].set_visible(False)
     _lines_between(axes, list(columns), len(methods) - sum(beside(method) is not None for method in methods))
     axes.set_xlabel(
-        "means; blue: first among the methods, red: last. Methods by mean rank, chance below.", fontsize=8
+        "means; the darker, the more of the others are beaten. Methods by mean rank, chance below.",
+        fontsize=8,
     )
     return figure
 
@@ -94,7 +97,8 @@ def region_figure(results: Results, best: Sequence[str]) -> Figure | None:
     }
     if not rows:
         return None
-    shown = [*best[:SHOWN], *(name for name in results.methods if beside(name))]
+    judged = {method for _, _, method in rows}
+    shown = [*best[:SHOWN], *(name for name in results.methods if beside(name) and name in judged)]
     figure = Figure(figsize=(14, 7.6), layout="constrained")
     grid = figure.subplots(2, 2, sharey="row", sharex=True)
     for line, (metric, title) in enumerate((("auc", "pixel AUC in the face"), ("top1", "top-1"))):
@@ -109,6 +113,7 @@ def region_figure(results: Results, best: Sequence[str]) -> Figure | None:
                     0.8 / len(shown),
                     method,
                     method_colour(method, best),
+                    HATCHES[place] if place < len(best[:SHOWN]) else "",
                 )
             axes.axhline(0.5 if metric == "auc" else 1 / len(PLANTED_REGIONS), color="black", lw=0.8, ls=":")
             axes.set_xticks(range(len(PLANTED_REGIONS)), PLANTED_REGIONS)
@@ -119,7 +124,9 @@ def region_figure(results: Results, best: Sequence[str]) -> Figure | None:
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_title(f"{game} game: {title}", fontsize=10)
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(shown), fontsize=9, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(8, len(shown)), fontsize=9, frameon=False
+    )
     return figure
 
 
@@ -140,11 +147,7 @@ def agreement_figure(results: Results) -> Figure | None:
     side = 2.6 + 0.42 * len(methods)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(table, cmap="RdBu", vmin=-1, vmax=1)
-    for i, j in np.ndindex(table.shape):
-        colour = "white" if abs(table[i, j]) > 0.6 else "black"
-        text = f"{table[i, j]:.2f}".replace("0.", ".", 1)
-        axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
+    _draw_table(axes, table, table, "cividis", (-1, 1))
     axes.set_xticks(range(len(methods)), methods, rotation=90, fontsize=8)
     axes.set_yticks(range(len(methods)), methods, fontsize=8)
     axes.tick_params(length=0)
@@ -152,8 +155,29 @@ def agreement_figure(results: Results) -> Figure | None:
     return figure
 
 
+def _draw_table(
+    axes: Axes,
+    shades: NDArray[np.float64],
+    values: NDArray[np.float64],
+    colours: str,
+    ends: tuple[float, float],
+) -> None:
+    """Numbers on grounds from light to dark, which can be told apart without colours; NaN is left white."""
+    drawn = axes.imshow(shades, cmap=colours, vmin=ends[0], vmax=ends[1], aspect="auto")
+    for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
+        text = f"{values[row, column]:.2f}".replace("0.", ".", 1).replace("-", "−")
+        ink = ink_on(drawn, shades[row, column])
+        axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=ink)
+
+
 def _bars(
-    axes: Axes, rows: Sequence[SummaryRow | None], shift: float, width: float, method: str, colour: str
+    axes: Axes,
+    rows: Sequence[SummaryRow | None],
+    shift: float,
+    width: float,
+    method: str,
+    colour: str,
+    hatch: str,
 ) -> None:
     places = [i + 0.85 * shift for i, row in enumerate(rows) if row is not None]
     known = [row for row in rows if row is not None]
@@ -165,6 +189,9 @@ def _bars(
         width,
         yerr=errors,
         color=colour,
+        hatch=hatch,
+        edgecolor="white",
+        lw=0,
         label=method_title(method),
         error_kw={"lw": 0.7, "ecolor": "0.25"},
     )

@@ -13,6 +13,8 @@ from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 
 __all__ = [
     "COLOURS",
+    "HATCHES",
+    "MARKERS",
     "SHOWN",
     "Score",
     "by_mean_rank",
@@ -25,6 +27,9 @@ __all__ = [
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's (2008); the first is for the best."""
+
+MARKERS, HATCHES = "os^DvP", ("", "////", "....", "xxxx", "----", "\\\\\\\\")
+"""What tells the same methods apart where there are no colours, in curves and in bars."""
 
 SHOWN = len(COLOURS)
 

@@ -21,15 +21,17 @@ from xfr_plugin.explanation.figures.explanation import (
     FOR_COLOUR,
     decision_title,
     display_map,
+    explained_face,
     full_colour_scale,
-    overlay,
 )
-from xfr_plugin.explanation.figures.lettering import as_written
+from xfr_plugin.explanation.figures.lettering import as_written, ink_on
+from xfr_plugin.explanation.words import component_name, share_of_area
 
 __all__ = ["comparison_figure"]
 
 _WIDTH, _EDGE, _GAP = 15.0, 0.18, 0.22
 _TITLE, _CELL_TITLE, _ROW, _TABLE_TITLE, _TABLE_NAMES, _CAPTION = 0.6, 0.28, 0.27, 0.45, 1.05, 0.75
+_PIXELS = 240
 _EVIDENCE = LinearSegmentedColormap.from_list("evidence", [AGAINST_COLOUR, "white", FOR_COLOUR])
 
 
@@ -107,10 +109,9 @@ def _draw_method(cell: tuple[Axes, Axes], result: MethodResult) -> None:
         cell[0].text(0, 0.98, reason, va="top", fontsize=8, color="0.25", transform=cell[0].transAxes)
         return
     sides = (result.explanation.probe, result.explanation.reference)
-    maps = [display_map(side.saliency) for side in sides]
-    scale = full_colour_scale(maps)
-    for axes, side, values in zip(cell, sides, maps, strict=True):
-        axes.imshow(overlay(side.image, values, scale), interpolation="bilinear")
+    scale = full_colour_scale([display_map(side.saliency) for side in sides])
+    for axes, side in zip(cell, sides, strict=True):
+        axes.imshow(explained_face(side, scale, _PIXELS, numbers=False).image, interpolation="bilinear")
 
 
 def _draw_tables(page: _Page, top: float, comparison: Comparison) -> None:
@@ -123,7 +124,7 @@ def _draw_regions(axes: Axes, explanations: list[Explanation]) -> None:
     """Net shares, methods × regions; each region has two columns, the probe's and the reference's."""
     size = explanations[0].probe.saliency.size
     names = [
-        f"{region.region.replace('_', chr(10))}\n({region.pixels / size:.0%})"
+        component_name(region.region).replace(" ", "\n") + f"\n({share_of_area(100 * region.pixels / size)})"
         for region in explanations[0].probe.regions
     ]
     shares = np.stack(
@@ -133,7 +134,7 @@ def _draw_regions(axes: Axes, explanations: list[Explanation]) -> None:
     _draw_matrix(
         axes,
         values,
-        lambda share: f"{round(share)}",
+        lambda share: f"{round(share):+d}".replace("-", "−") if round(share) else "0",
         _EVIDENCE,
         max(float(np.abs(np.nan_to_num(values)).max()), 1.0),
     )
@@ -158,7 +159,7 @@ def _draw_agreement(axes: Axes, comparison: Comparison) -> None:
     methods = comparison.agreement.methods
     values = comparison.agreement.mean.copy()
     np.fill_diagonal(values, np.nan)
-    _draw_matrix(axes, values, _short, "PRGn", 1.0)
+    _draw_matrix(axes, values, _short, "cividis", 1.0)
     axes.set_yticks(range(len(methods)), methods)
     axes.set_xticks(range(len(methods)), methods, rotation=40, ha="right", rotation_mode="anchor")
     title = "agreement: rank correlation of maps inside the face (mean of both faces)"
@@ -174,11 +175,11 @@ def _draw_matrix(
 ) -> None:
     """A table in colours with its numbers in it; NaN is left grey."""
     axes.set_facecolor("0.85")
-    axes.imshow(values, cmap=colours, vmin=-reach, vmax=reach, aspect="auto")
+    drawn = axes.imshow(values, cmap=colours, vmin=-reach, vmax=reach, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            colour = "white" if abs(value) > 0.7 * reach else "black"
-            axes.text(column, row, written(value), ha="center", va="center", fontsize=7, color=colour)
+            ink = ink_on(drawn, value)
+            axes.text(column, row, written(value), ha="center", va="center", fontsize=7, color=ink)
     axes.tick_params(length=0, labelsize=8)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -186,7 +187,7 @@ def _draw_matrix(
 
 def _short(correlation: float) -> str:
     """Two digits without the leading zero: narrow enough for twenty methods."""
-    return f"{correlation:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1)
+    return f"{correlation:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1).replace("-", "−")
 
 
 def _seconds(value: float) -> str:

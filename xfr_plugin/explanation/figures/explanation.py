@@ -131,13 +131,14 @@ def png_of(image: Image.Image, description: str) -> bytes:
     return buffer.getvalue()
 
 
-def explained_face(face: FaceExplanation, scale: float, width: int) -> Canvas:
+def explained_face(face: FaceExplanation, scale: float, width: int, numbers: bool = True) -> Canvas:
     """A face's map over the face, with the outlines of its regions and their values at the place.
 
     Args:
         face: that is shown.
         scale: magnitude that is drawn in full colour.
         width: in pixels.
+        numbers: whether to write the values; a small picture has no room for them.
     """
     height = round(width * face.image.shape[0] / face.image.shape[1])
     image = np.asarray(Image.fromarray(face.image).resize((width, height), Image.Resampling.BICUBIC))
@@ -154,7 +155,7 @@ def explained_face(face: FaceExplanation, scale: float, width: int) -> Canvas:
         mixed[edges] = 1.0
     canvas = Canvas(width, height)
     canvas.paste(Image.fromarray((np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)), (0, 0))
-    for part, place in _places(face, width / face.image.shape[1]):
+    for part, place in _places(face, width / face.image.shape[1]) if numbers else ():
         size = 17 if part.area > 2 else 14
         canvas.text(place, _minus(f"{part.share:+.0f}"), size, bold=True, anchor="mm", halo="white")
     return canvas

@@ -1,15 +1,17 @@
-"""What is written on figures is text and no formula."""
+"""What is written on figures is text and no formula, and can be read on its ground."""
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 
 from xfr_plugin.base.text import printable
 
-__all__ = ["as_written"]
+__all__ = ["as_written", "ink_on"]
 
 
 def as_written(figure: Figure) -> Figure:
@@ -30,3 +32,11 @@ def as_written(figure: Figure) -> Figure:
             text.set_parse_math(text.get_wrap())  # what is wrapped is measured as a formula all the same
             text.set_text(shown.replace("$", r"\$") if text.get_wrap() else shown)
     return figure
+
+
+def ink_on(ground: ScalarMappable, value: float) -> str:
+    """Black or white, whichever has the better contrast (WCAG) on the colour that a picture gives a value."""
+    rgb = np.asarray(ground.to_rgba(np.array([value])))[0, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+    return "black" if luminance > 0.179 else "white"  # there, both have 4.58 to 1

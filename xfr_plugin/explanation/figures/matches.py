@@ -17,7 +17,7 @@ from rich.table import Table
 
 from xfr_plugin.base.files import atomic_path, writing_to
 from xfr_plugin.explanation.figures.explanation import AGAINST_COLOUR, FOR_COLOUR, decision_title
-from xfr_plugin.explanation.figures.lettering import as_written
+from xfr_plugin.explanation.figures.lettering import as_written, ink_on
 from xfr_plugin.explanation.words import component_name
 from xfr_plugin.faces.regions import RegionMap
 
@@ -108,7 +108,7 @@ def _draw_lines(figure: Figure, axes: list[Axes], matches: RegionMatches) -> Non
         colour = FOR_COLOUR if specific >= 0 else AGAINST_COLOUR
         line = ConnectionPatch(
             ends[0], ends[1], "data", "data", axesA=axes[0], axesB=axes[1], color=colour,
-            lw=0.6 + 6 * strength, alpha=0.2 + 0.7 * strength, capstyle="round",
+            lw=0.6 + 6 * strength, alpha=0.2 + 0.7 * strength, ls="-" if specific >= 0 else (0, (2, 1.2)),
         )  # fmt: skip
         line.set_in_layout(False)
         figure.add_artist(line)
@@ -116,7 +116,7 @@ def _draw_lines(figure: Figure, axes: list[Axes], matches: RegionMatches) -> Non
             ax.plot(x, y, "o", ms=5, color=colour, mec="white", mew=0.7)
     handles = [
         Line2D([], [], color=FOR_COLOUR, lw=4, label="raises the score"),
-        Line2D([], [], color=AGAINST_COLOUR, lw=4, label="lowers it"),
+        Line2D([], [], color=AGAINST_COLOUR, lw=4, ls=(0, (1.5, 0.8)), label="lowers it"),
     ]
     axes[1].legend(handles=handles, loc="lower right", fontsize=8, framealpha=0.9)
 
@@ -133,10 +133,8 @@ def _draw_matrix(figure: Figure, axes: Axes, matches: RegionMatches) -> None:
     axes.tick_params(labelsize=8)
     for i in ticks:
         for j in ticks:
-            ink = "white" if abs(values[i, j]) > 0.6 * reach else "black"
-            axes.text(
-                float(j), float(i), f"{values[i, j]:+.2f}", ha="center", va="center", fontsize=6.5, color=ink
-            )
+            ink, text = ink_on(image, values[i, j]), f"{values[i, j]:+.2f}".replace("-", "−")
+            axes.text(float(j), float(i), text, ha="center", va="center", fontsize=6.5, color=ink)
     beyond = "" if matches.composite == "shapley" else ", beyond the common part"
     axes.set_title(f"What each pair of regions adds to the score{beyond} (× 100)", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
