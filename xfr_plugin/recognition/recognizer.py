@@ -292,7 +292,7 @@ class Recognizer(nn.Module):
 
     def with_network(self, network: nn.Module) -> Recognizer:
         """Copy this recognizer around another network of the same function, e.g. a folded one."""
-        copy = replica(self)
+        copy = replica(self, shared=[self.network])
         copy.network, copy._forwards = network, Forwards()
         return copy
 
