@@ -8,10 +8,11 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients
 from captum.metrics import sensitivity_max
-from torch import Tensor
+from torch import Tensor, nn
 
 from xfr_plugin.attr import METHODS, CosineHead, PairDeepLift, PairIntegratedGradients, get_method
 from xfr_plugin.attr._base.baselines import baseline_images
+from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.base.rows import one_row
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
@@ -73,22 +74,54 @@ def test_a_repeated_row_is_told_from_one_of_another_length() -> None:
     assert one_row(longer, 6) is longer
 
 
-@pytest.mark.parametrize("name", ["xssab", "lrp", "fggb", "corrrise", "integrated_gradients"])
+def built(name: str, recognizer: Recognizer) -> PairAttribution:
+    """A method on its quick options; skipped where it needs a decoder or more that the recognizer does not have."""
+    if not METHODS[name].serves(recognizer):
+        pytest.skip(f"{name} does not serve a recognizer of the tests")
+    return get_method(name).build(recognizer, 0.2, **METHODS[name].trial_options)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
 def test_pixels_of_another_scale_are_one_clear_error(recognizer: Recognizer, pair: Images, name: str) -> None:
-    attribution = get_method(name).build(recognizer, 0.2, **METHODS[name].trial_options)
+    attribution = built(name, recognizer)
     with pytest.raises(InputError, match=r"0…1, got .*: divide by 255"):
         attribution.attribute((255 * pair[0], 255 * pair[1]))
     with pytest.raises(InputError, match="float"):
         attribution.attribute(tuple((255 * side).to(torch.uint8) for side in pair))
 
 
-def test_float64_images_of_a_float32_recognizer_are_followed(recognizer: Recognizer, pair: Images) -> None:
-    single = recognizer.float()
-    for name in ("xssab", "fggb", "integrated_gradients", "lrp", "corrrise"):
-        attribution = get_method(name).build(single, 0.2)
-        maps = attribution.attribute(pair)
-        assert maps[0].dtype == torch.float64
-        expected = attribution.attribute((pair[0].float(), pair[1].float()))[0]
-        torch.testing.assert_close(
-            maps[0].float(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
-        )
+@pytest.mark.parametrize("name", list(METHODS))
+def test_float64_images_of_a_float32_recognizer_are_followed(
+    recognizer: Recognizer, pair: Images, name: str
+) -> None:
+    attribution = built(name, recognizer.float())
+    maps = attribution.attribute(pair)
+    assert maps[0].dtype == torch.float64
+    expected = attribution.attribute((pair[0].float(), pair[1].float()))[0]
+    assert expected.dtype == torch.float32
+    torch.testing.assert_close(maps[0].float(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+class Pooling(nn.Module):
+    """A recognizer of images of any size, as those that end in a global mean are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.relu, self.flatten = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten()
+        self.pool, self.linear = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.linear(self.flatten(self.pool(self.relu(self.conv(images)))))
+        return found
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_maps_of_tiny_images_are_finite_or_an_error(name: str, side: int) -> None:
+    network, (probe, reference) = Pooling().eval(), torch.rand(2, 1, 3, side, side)
+    try:
+        maps = METHODS[name].cls(network, 0.2, **METHODS[name].trial_options).attribute((probe, reference))
+    except InputError:
+        return
+    assert all(bool(side.isfinite().all()) for side in maps)

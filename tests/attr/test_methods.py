@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from xfr_plugin.attr import Fggb, Xssab
+from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer, load_recognizer
 
 Images = tuple[torch.Tensor, torch.Tensor]
@@ -72,6 +73,34 @@ def test_fggb_does_not_depend_on_the_chunk_size(
 ) -> None:
     expected = Fggb(recognizer, chunk_size=6).attribute(pair)
     torch.testing.assert_close(Fggb(recognizer, chunk_size=chunk_size).attribute(pair), expected)
+
+
+@pytest.mark.parametrize("memory", [0.3, 0.9, 2.0, 100.0])
+def test_fggb_does_not_depend_on_the_memory(recognizer: Recognizer, pair: Images, memory: float) -> None:
+    expected = Fggb(recognizer).attribute(pair)
+    torch.testing.assert_close(Fggb(recognizer, memory=memory).attribute(pair), expected)
+    partner = recognizer(pair[1]).detach()
+    alone = Fggb(recognizer, memory=memory).attribute(pair[0], additional_forward_args=partner)
+    torch.testing.assert_close(alone, expected[0])
+
+
+def test_fggb_of_arguments_with_a_row_for_each_face_within_a_memory(
+    recognizer: Recognizer, pair: Images
+) -> None:
+    def scaled(images: Tensor, factor: Tensor) -> Tensor:
+        return recognizer(images * factor.view(-1, 1, 1, 1))
+
+    factors = torch.tensor([0.5, 0.8, 1.0], dtype=torch.float64)
+    found, expected = (
+        Fggb(scaled, TAU, memory=memory).attribute(pair, additional_forward_args=factors)
+        for memory in (0.3, None)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_fggb_says_how_much_memory_it_needs(recognizer: Recognizer, pair: Images) -> None:
+    with pytest.raises(InputError, match=r"memory=0.001 MiB is too little: a gradient of a face takes 1 MiB"):
+        Fggb(recognizer, memory=0.001).attribute(pair)
 
 
 def test_fggb_does_not_trust_a_wrongly_traced_network(recognizer: Recognizer, pair: Images) -> None:

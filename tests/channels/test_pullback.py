@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from helpers.architectures import KINDS
@@ -10,7 +12,7 @@ from torch import nn
 from xfr_plugin.channels.pullback import channel_gradients, pull_back
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
-from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer
+from xfr_plugin.recognition.folding import fold_batchnorm, folded_recognizer, safely_folded
 
 Images = tuple[torch.Tensor, torch.Tensor]
 
@@ -148,3 +150,37 @@ def test_tensors_of_five_dimensions_do_not_keep_a_network_from_being_folded() ->
     folded = fold_batchnorm(network)
     assert folded is not network
     torch.testing.assert_close(folded(images), network(images))
+
+
+def test_what_was_folded_is_kept_until_the_network_changes(recognizer: Recognizer, pair: Images) -> None:
+    first = safely_folded(recognizer, pair[0])
+    second = safely_folded(recognizer, pair[0])
+    assert isinstance(first, Recognizer)
+    assert isinstance(second, Recognizer)
+    assert first.network is second.network is not recognizer.network
+    with torch.no_grad():
+        recognizer.network.get_submodule("bn1").running_mean.add_(0.5)
+    changed = safely_folded(recognizer, pair[0])
+    assert isinstance(changed, Recognizer)
+    assert changed.network is not first.network
+    torch.testing.assert_close(changed(pair[0]), recognizer(pair[0]), rtol=1e-10, atol=1e-12)
+
+
+def test_a_folded_network_shares_no_parameters_that_could_be_frozen(recognizer: Recognizer) -> None:
+    folded = folded_recognizer(recognizer).requires_grad_(False)
+    assert not any(value.requires_grad for value in folded.parameters())
+    assert all(value.requires_grad for value in recognizer.parameters())
+
+
+def test_modules_in_training_are_not_tried() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()).train()
+    assert safely_folded(network, torch.rand(2, 3, 6, 6)) is network
+    assert int(network[1].num_batches_tracked) == 0
+
+
+def test_many_threads_get_the_same_from_one_network(recognizer: Recognizer, pair: Images) -> None:
+    expected = recognizer(pair[0])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: safely_folded(recognizer, pair[0])(pair[0]), range(12)))
+    for units in found:
+        torch.testing.assert_close(units, expected, rtol=1e-10, atol=1e-12)

@@ -91,6 +91,21 @@ def lines(out: Path) -> dict[str, list[str]]:
     }
 
 
+def test_several_processes_find_what_one_finds(
+    faces: Path, finished: tuple[Path, Results], tmp_path: Path
+) -> None:
+    steps: list[Step] = []
+    results = judge(faces, tmp_path / "two", workers=2, progress=steps.append)
+    assert without_cost(results) == without_cost(finished[1])
+    assert results.facts == finished[1].facts
+    assert not results.failures
+    assert [step.done for step in steps] == list(range(1, steps[-1].total + 1))
+    maps = MapCache(tmp_path / "two" / "maps"), MapCache(finished[0] / "maps")
+    for entry in results.manifest.pairs:
+        for found, expected in zip(*(cache.get("xssab", entry.name) or () for cache in maps), strict=True):
+            assert np.array_equal(found, expected, equal_nan=True)
+
+
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     faces: Path, finished: tuple[Path, Results], tmp_path: Path
 ) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,8 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
+from xfr_plugin.base.processes import cores, pickled, started_processes
 from xfr_plugin.bulk.work import Job, Task, Worker
-from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.errors import UnknownNameError
 
 __all__ = ["ENGINES", "Done", "Engine", "opened"]
 
@@ -66,10 +63,9 @@ class LocalEngine:
     """
 
     def __init__(self, task: Task, workers: int | None) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.workers = workers or (cores if task.recognizer.device.type == "cpu" else 1)
+        self.workers = workers or (cores() if task.recognizer.device.type == "cpu" else 1)
         self.task = task
-        self._threads = max(1, cores // self.workers)
+        self._threads = max(1, cores() // self.workers)
         self._own = Worker(task)
         self._pool: ProcessPoolExecutor | None = None
         self._deaths: dict[Job, int] = {}
@@ -118,24 +114,8 @@ class LocalEngine:
             suspects.append(job)
 
     def _started(self) -> ProcessPoolExecutor:
-        task = pickled(replace(self.task, threads=self._threads))
-        spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.workers, mp_context=spawn, initializer=_start, initargs=(task,))
-
-
-def pickled(task: Task) -> bytes:
-    """A task for other processes.
-
-    Raises:
-        InputError: its recognizer cannot be sent to them.
-    """
-    try:
-        return pickle.dumps(task)
-    except Exception as error:
-        name = task.recognizer.name
-        raise InputError(
-            f"the recognizer {name!r} cannot be sent to other processes ({error}): use one worker"
-        ) from error
+        task = replace(self.task, threads=self._threads)
+        return started_processes(self.workers, _start, pickled(task, task.recognizer.name))
 
 
 _WORKER: list[Worker] = []
@@ -143,17 +123,7 @@ _WORKER: list[Worker] = []
 
 
 def _start(task: bytes) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's, which then ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _WORKER.append(Worker(pickle.loads(task)))
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent was killed, which cannot do so itself."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(job: Job) -> Any:
@@ -164,7 +134,7 @@ class RayEngine:
     """A Ray cluster: the one that Ray is connected to, or one that is started on this machine."""
 
     def __init__(self, task: Task, workers: int | None) -> None:
-        self.task, self.workers = pickled(task), workers
+        self.task, self.workers = pickled(task, task.recognizer.name), workers
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Done]:
         """See `Engine`."""

@@ -1,7 +1,8 @@
 """Vector-Jacobian products of an embedding, many at a time, within bounded memory.
 
 A channel map by gradient needs one backward pass for each of N channels. Here one forward pass is shared, and the
-backward passes run in vectorised chunks of `chunk_size` (`torch.func.vmap` over `torch.func.vjp`).
+backward passes run in vectorised chunks of `chunk_size`, by torch's batched gradients (`torch.func` would do the
+same, and takes a second and 150 MiB to import).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from xfr_plugin.errors import InputError
 
-__all__ = ["Pullback", "channel_gradients", "one_hot_cotangents", "pull_back"]
+__all__ = ["Pullback", "channel_gradients", "one_hot_cotangents", "pass_memory", "pull_back"]
 
 Pullback: TypeAlias = Callable[[Tensor], Tensor]
 """Maps cotangents K×M×D to gradients K×M×(input shape)."""
@@ -25,8 +26,8 @@ def pull_back(
 ) -> tuple[Tensor, Pullback]:
     """Evaluate a function once and return its value with its vector-Jacobian products.
 
-    Works under `torch.no_grad()` and leaves no trace on the inputs. Functions that `torch.func` cannot transform
-    (scripted modules, data-dependent control flow) are differentiated one cotangent at a time.
+    Works under `torch.no_grad()` and leaves no trace on the inputs. Functions whose gradients cannot be vectorised
+    (backward passes of the user's own that look at values) are differentiated one cotangent at a time.
 
     Args:
         function: maps M×… to M×D, example by example.
@@ -41,15 +42,29 @@ def pull_back(
     """
     if chunk_size is not None and chunk_size < 1:
         raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
-    detached = inputs.detach()
     with torch.enable_grad():
-        if chunk_size == 1:
-            return _looped(function, detached)
+        leaf = inputs.detach().clone().requires_grad_()
+        value = function(leaf)
+
+    def pullback(cotangents: Tensor) -> Tensor:
+        if not value.requires_grad:
+            return leaf.new_zeros(len(cotangents), *leaf.shape)
+        chunks = cotangents.split(chunk_size or len(cotangents))
+        return torch.cat([_products(value, leaf, chunk) for chunk in chunks])
+
+    return value.detach(), pullback
+
+
+def _products(value: Tensor, leaf: Tensor, cotangents: Tensor) -> Tensor:
+    """Gradients K×… of a leaf for cotangents K×…, together if the function's layers allow it."""
+    settings: dict[str, bool] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    if len(cotangents) > 1:
         try:
-            return _vectorised(function, detached, chunk_size)
+            (together,) = torch.autograd.grad(value, leaf, cotangents, is_grads_batched=True, **settings)
+            return together.detach()
         except (RuntimeError, NotImplementedError):
-            # a genuine error of the function appears again here, with its own message
-            return _looped(function, detached)
+            pass  # a layer that knows no batches of gradients; a genuine error appears again here
+    return torch.stack([torch.autograd.grad(value, leaf, row, **settings)[0].detach() for row in cotangents])
 
 
 def one_hot_cotangents(channels: range, like: Tensor) -> Tensor:
@@ -76,32 +91,33 @@ def channel_gradients(
         yield channels, pullback(one_hot_cotangents(channels, embedding))
 
 
-def _vectorised(
-    function: Callable[[Tensor], Tensor], inputs: Tensor, chunk_size: int | None
-) -> tuple[Tensor, Pullback]:
-    value: Tensor
-    value, vjp = torch.func.vjp(function, inputs)  # type: ignore[misc]  # three values only with has_aux
-    batched = torch.func.vmap(lambda cotangent: vjp(cotangent)[0], chunk_size=chunk_size)
+def pass_memory(function: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[int, int]:
+    """Bytes that a forward pass keeps of an example for the backward pass; and that a backward pass needs, about.
 
-    def pullback(cotangents: Tensor) -> Tensor:
-        with torch.enable_grad():
-            try:
-                gradients: Tensor = batched(cotangents)
-            except (RuntimeError, NotImplementedError):  # a backward of the user's own that looks at values
-                gradients = torch.stack([vjp(cotangent)[0] for cotangent in cotangents])
-        return gradients.detach()
-
-    return value.detach(), pullback
+    Args:
+        function: maps M×… to M×D, example by example.
+        inputs: one example, 1×….
+    """
+    one, two = (_kept_bytes(function, inputs.expand(count, *inputs.shape[1:])) for count in (1, 2))
+    each = [large - small for small, large in zip(one, two, strict=False)]  # weights are kept too, once
+    return sum(each), _BACKWARD * max(each, default=0) + _BACKWARD * inputs.nbytes
 
 
-def _looped(function: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[Tensor, Pullback]:
-    leaf = inputs.clone().requires_grad_()
-    value = function(leaf)
+_BACKWARD = 8
+"""Tensors of the size of the largest layer that a backward pass holds at once, and of the input's while gradients are
+weighed. PReLU takes most."""
 
-    def pullback(cotangents: Tensor) -> Tensor:
-        grads = [
-            torch.autograd.grad(value, leaf, cotangent, retain_graph=True)[0] for cotangent in cotangents
-        ]
-        return torch.stack(grads)
 
-    return value.detach(), pullback
+def _kept_bytes(function: Callable[[Tensor], Tensor], inputs: Tensor) -> list[int]:
+    """Bytes of everything that a forward pass keeps, in the order in which it is kept."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        held = function(inputs.detach().clone().requires_grad_())
+    del held  # only now may memory be used again, so that no place was counted twice
+    return list(kept.values())

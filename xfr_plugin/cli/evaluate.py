@@ -89,6 +89,7 @@ def evaluate_command(
         bool, typer.Option(help="Keep maps on disk, for agreement, average maps and later protocols.")
     ] = True,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a copy of the model.")] = 1,
     only_report: Annotated[
         bool, typer.Option("--only-report", help="Compute nothing; write tables and plots of what is there.")
     ] = False,
@@ -128,6 +129,7 @@ def evaluate_command(
             keep_maps=keep_maps,
             retry_failed=retry_failed,
             only_report=only_report,
+            workers=workers,
             progress=lambda step: show(*step),
         )
     with working("tables and plots"):

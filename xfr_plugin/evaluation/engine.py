@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,6 +18,7 @@ from xfr_plugin.base.memory import measured_peak
 from xfr_plugin.errors import InputError, in_one_line
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.pairs import PairEntry, load_pair
+from xfr_plugin.evaluation.processes import Worked, steps_in_processes
 from xfr_plugin.evaluation.protocol import (
     EvaluationPair,
     MapProtocol,
@@ -29,6 +30,7 @@ from xfr_plugin.evaluation.protocol import (
 )
 from xfr_plugin.evaluation.store import EmbeddingCache, Line, MapCache, Shard, records_path
 from xfr_plugin.faces.folder import FaceFolder
+from xfr_plugin.recognition.backends import PAYS
 
 __all__ = ["COST", "Engine", "Progress", "Step"]
 
@@ -89,6 +91,11 @@ class Engine:
             lambda file: self.setting.embed(self.faces.pixels(file)[None])[0],
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process has its own records in memory, and tells nobody of its steps."""
+        setting = replace(self.setting, _fast=None)
+        return Engine, (setting, self.faces, self.methods, self.protocols, self.folder, self.keep_maps)
+
     def shard(self, protocol: str, method: str) -> Shard:
         """Records of a protocol on a method."""
         if (protocol, method) not in self._shards:
@@ -102,17 +109,27 @@ class Engine:
             for protocol in (COST, *self.protocols):
                 self.shard(protocol, method.name).drop(lambda line: "error" in line)
 
-    def run(self, *kinds: Sequence[PairEntry]) -> None:
-        """Do what is not done yet. Kinds of pairs take turns."""
+    def run(self, *kinds: Sequence[PairEntry], workers: int = 1) -> None:
+        """Do what is not done yet, in this process or in several. Kinds of pairs take turns."""
         order = _merged(*kinds)
         clock = _Clock(self.methods, order)
+        steps = (
+            steps_in_processes(self, order, workers)
+            if workers > 1
+            else (step for entry in order for step in self.judged(entry))
+        )
         try:
-            for entry in order:
-                self._pair(entry, clock)
+            for method, seconds in steps:
+                clock.passed(method, seconds)
+                if self.progress is not None:
+                    self.progress(clock.step(method))
         finally:
             self.embeddings.save()
 
-    def _pair(self, entry: PairEntry, clock: _Clock) -> None:
+    def judged(self, entry: PairEntry) -> Iterator[Worked]:
+        """Do what is not done yet of a pair; yields each method that is done with it."""
+        # an export is made at once, or maps would depend, by rounding, on how many were made before
+        self.setting.recognizer.for_forward_passes(PAYS)
         judges = self._judges(entry)
         todo = {
             method.name: [name for name in judges if entry.name not in self.shard(name, method.name).lines]
@@ -121,12 +138,11 @@ class Engine:
         pair = self._loaded(entry) if any(todo.values()) else None
         for method in self.methods:
             began = time.perf_counter()
-            if todo[method.name] and pair is not None:
+            is_worked = bool(todo[method.name]) and pair is not None
+            if is_worked:
+                assert pair is not None
                 self._method(method, entry, pair, judges, todo[method.name])
-                clock.worked(method.name, time.perf_counter() - began)
-            clock.passed(method.name)
-            if self.progress is not None:
-                self.progress(clock.step(method.name))
+            yield method.name, time.perf_counter() - began if is_worked else None
 
     def _judges(self, entry: PairEntry) -> dict[str, Protocol]:
         """Protocols that can say something about a pair."""
@@ -259,11 +275,10 @@ class _Clock:
         self.total = len(order) * len(methods)
         self.seconds: dict[str, list[float]] = {method.name: [] for method in methods}
 
-    def worked(self, method: str, seconds: float) -> None:
-        self.seconds[method].append(seconds)
-
-    def passed(self, method: str) -> None:
+    def passed(self, method: str, seconds: float | None) -> None:
         self.left[method] -= 1
+        if seconds is not None:
+            self.seconds[method].append(seconds)
 
     def step(self, method: str) -> Step:
         known = [name for name, seconds in self.seconds.items() if seconds]

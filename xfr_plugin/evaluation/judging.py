@@ -14,6 +14,7 @@ import torch
 
 from xfr_plugin._moved import renamed_arguments
 from xfr_plugin.attr.registry import Method
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.evaluation.after import agreement, average_maps_judged
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES, ConfiguredMethod
@@ -76,6 +77,7 @@ def evaluate(
     keep_maps: bool = True,
     retry_failed: bool = False,
     only_report: bool = False,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Results:
     """Judge methods by protocols on pairs of aligned faces.
@@ -103,6 +105,8 @@ def evaluate(
         keep_maps: keep maps on disk. Agreement and average maps need them, and so do protocols that are added later.
         retry_failed: try again what has failed.
         only_report: compute nothing, collect what is there.
+        workers: processes, each with a copy of the model; with several, a script has its work under
+            `if __name__ == "__main__"`. Numbers do not depend on them, but by rounding on the threads of each.
         progress: called after each step.
 
     Raises:
@@ -168,7 +172,7 @@ def evaluate(
         engine = Engine(setting, folder, chosen, judges, place, keep_maps, progress)
         if retry_failed:
             engine.retry_failures()
-        engine.run(plain_pairs, plantings, covered)
+        engine.run(plain_pairs, plantings, covered, workers=checked_at_least("workers", workers, 1))
     return _collected(manifest, judges, chosen, folder, place, keep_maps)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class FaceFolder:
     def __init__(
         self, folder: Path, size: tuple[int, int], regions: RegionSource = "auto", example: str | None = None
     ) -> None:
+        self._given = (folder, size, regions, example)
         places = (folder, folder / "lfw112")
         found = [
             place
@@ -83,6 +84,10 @@ class FaceFolder:
             read_mesh_regions(self.meshes, size) if self.meshes else lambda _file: template_regions(size)
         )
         self.face = lru_cache(maxsize=512)(self._face)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the folder itself."""
+        return FaceFolder, self._given
 
     def photos_of(self, people: Iterable[str], split: Split = "all") -> dict[str, list[str]]:
         """Files of each person: all images in the folder of that name."""

@@ -34,6 +34,12 @@ class _StoringHook(Hook):  # type: ignore[misc]  # Zennit is untyped
     def copy(self) -> Any:
         return type(self)(self.stabilizer)
 
+    def _stable_of(self, denominator: Tensor, sign: int) -> Tensor:
+        """As `_stable`, of a denominator that has this sign where it is not 0."""
+        if isinstance(self.stabilizer, (int, float)):
+            return denominator + sign * self.stabilizer
+        return self._stable(denominator)
+
     def _stable(self, denominator: Tensor) -> Tensor:
         stable: Tensor = Stabilizer.ensure(self.stabilizer)(denominator)
         return stable
@@ -66,26 +72,40 @@ class SignedPlus(_StoringHook):
 
     def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Relevance of the inputs from that of the outputs."""
-        if "shares" not in self.stored_tensors:
-            self.stored_tensors["shares"] = self._shares(module)
-        relevance = sum(share.backward(grad_output[0]) for share in self.stored_tensors["shares"])
-        assert isinstance(relevance, Tensor)
-        return (relevance,)
+        relevance = grad_output[0]
+        parts = [self._share_of(module, sign).backward(relevance) for sign in self._signs(relevance)]
+        found = sum(parts)
+        return (found if isinstance(found, Tensor) else torch.zeros_like(self.stored_tensors["input"]),)
 
-    def _shares(self, module: nn.Module) -> list[_Share]:
-        x, z = self.stored_tensors["input"], self.stored_tensors["output"]
-        return [self._share(module, x, z, sign) for sign in (1, -1)]
+    def _signs(self, relevance: Tensor) -> list[int]:
+        """Signs of the outputs that have relevance: before a ReLU no negative one has any.
+
+        A propagation that is recorded is for any relevance.
+        """
+        if relevance.requires_grad:
+            return [1, -1]
+        low, high = torch.aminmax(self.stored_tensors["output"].sign() * relevance.abs())
+        return [sign for sign, is_met in ((1, bool(high > 0)), (-1, bool(low < 0))) if is_met]
+
+    def _share_of(self, module: nn.Module, sign: int) -> _Share:
+        name = f"share {sign}"
+        if name not in self.stored_tensors:
+            x, z = self.stored_tensors["input"], self.stored_tensors["output"]
+            self.stored_tensors[name] = self._share(module, x, z, sign)
+        share: _Share = self.stored_tensors[name]
+        return share
 
     def _share(self, module: nn.Module, x: Tensor, z: Tensor, sign: int) -> _Share:
         inputs, total = [], torch.zeros((), dtype=z.dtype, device=z.device)
-        for side in (1, -1):
-            part = _part(x, side).requires_grad_()
-            if not bool(part.any()):
+        low, high = (bool(extreme) for extreme in (x.amin() < 0, x.amax() > 0))
+        for side, is_there in ((1, high), (-1, low)):
+            if not is_there:
                 continue
+            part = (_part(x, side) if high and low else x.clone()).requires_grad_()
             with torch.enable_grad(), _parameters(module, sign * side, side == 1, self.zero_params):
                 total = total + module.forward(part)
             inputs.append(part)
-        scale = torch.where(z * sign > 0, 1 / self._stable(total.detach()), 0)
+        scale = torch.where(z.sign() == sign, 1 / self._stable_of(total.detach(), sign), 0)
         return _Share(inputs, total, scale)
 
 
@@ -171,7 +191,7 @@ class AffineRule(_StoringHook):
     def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Relevance of the input from that of the output."""
         x, y = self.stored_tensors["input"], self.stored_tensors["output"]
-        if torch.equal(x, y):
+        if x.data_ptr() == y.data_ptr() or torch.equal(x, y):  # it was folded away
             return (grad_output[0],)
         with torch.no_grad():
             shift = module.forward(torch.zeros_like(x[:1]))

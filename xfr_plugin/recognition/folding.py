@@ -1,17 +1,23 @@
 """Folding BatchNorm into convolutions: the same function and the same input gradients, in less time.
 
-Where no gradient is wanted, another runtime may take still less, see `recognition.backends`.
+What was folded, and found to compute the same, is kept as long as the network is in the state that it was folded in
+(`base.replicas.state_of`); weights that were folded are there twice then. Where no gradient is wanted, another
+runtime may take still less time, see `recognition.backends`.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from xfr_plugin.base.replicas import state_of
 from xfr_plugin.base.tracing import PrivateTracer
 from xfr_plugin.recognition.backends import PAYS, carries_hooks
 from xfr_plugin.recognition.black_boxes import BlackBox, depends_on
@@ -25,8 +31,9 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
     """Copy a network in evaluation mode, with each BatchNorm that follows a convolution folded into it.
 
     The copy computes the same function up to rounding, and input gradients of it take about half the time on a CPU.
-    Networks that cannot be traced (control flow that depends on data), that carry hooks, or that train are
-    returned as they are, and so are those in which another framework computes.
+    Weights that nothing was folded into are shared. Networks that cannot be traced (control flow that depends on
+    data), that carry hooks, or that train are returned as they are, and so are those in which another framework
+    computes.
     """
     if network.training or carries_hooks(network):
         return network
@@ -35,11 +42,23 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
     try:
         tracer = PrivateTracer()
         graph = tracer.trace(network)
-        folded: nn.Module = fuse(fx.GraphModule(tracer.root, graph), no_trace=True)
+        traced = fx.GraphModule(tracer.root, graph)  # around modules of a replica, which may be changed
+        return _with_own_tensors(fuse(traced, inplace=True, no_trace=True))
     except Exception:  # tracing foreign code can fail in any way, and folding is only a matter of speed
         return network
-    laid_out: nn.Module = folded._apply(_colours_innermost)
-    return laid_out
+
+
+def _with_own_tensors(network: nn.Module) -> nn.Module:
+    """Let a network share no parameter objects with another, and lay them out as its convolutions are fastest."""
+    for module in network.modules():
+        for name, values in module._parameters.items():
+            if values is not None:
+                own = _colours_innermost(values.detach())
+                module._parameters[name] = nn.Parameter(own, values.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = _colours_innermost(buffer)
+    return network.eval()  # the modules that tracing makes to hold others train
 
 
 def _colours_innermost(values: Tensor) -> Tensor:
@@ -54,23 +73,67 @@ def folded_recognizer(recognizer: Recognizer) -> Recognizer:
     return recognizer.with_network(fold_batchnorm(recognizer.network))
 
 
-@torch.no_grad()
 def safely_folded(
     function: Callable[..., Tensor], images: Tensor, arguments: Sequence[Any] = ()
 ) -> Callable[..., Tensor]:
-    """A function of images with BatchNorm folded in, if it is a module and that computes the same for these."""
-    if not isinstance(function, nn.Module) or not _is_of_torch(function, images, arguments):
+    """A function of images with BatchNorm folded in, if it is a module and that computes the same for these.
+
+    What was found for images of a size serves all of that size, unless the function takes further arguments.
+    """
+    if not isinstance(function, nn.Module) or carries_hooks(function):
         return function
+    if any(part.training for part in function.modules()):  # which to try would change it
+        return function
+    if arguments:
+        return _checked(function, images, arguments) or function
+    network = function.network if isinstance(function, Recognizer) else function
+    kind = (type(function), tuple(images.shape[1:]), images.dtype, images.device)
+    kept = _kept(network)
+    if kind not in kept.folded:
+        found = _checked(function, images, arguments)
+        kept.folded[kind] = found.network if isinstance(found, Recognizer) else found
+    folded = kept.folded[kind]
+    if folded is None:
+        return function
+    return function.with_network(folded) if isinstance(function, Recognizer) else folded
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a network in one state was folded into, for each kind of images; None where that is another function."""
+
+    state: tuple[Any, ...]
+    folded: dict[Any, nn.Module | None] = field(default_factory=dict)
+
+
+_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+def _kept(network: nn.Module) -> _Kept:
+    state = state_of(network)
+    with _LOCK:
+        kept = _KEPT.get(network)
+        if kept is None or kept.state != state:
+            kept = _KEPT[network] = _Kept(state)
+    return kept
+
+
+@torch.no_grad()
+def _checked(function: nn.Module, images: Tensor, arguments: Sequence[Any]) -> nn.Module | None:
+    """A module with BatchNorm folded in; None if there is none, or if it does not compute the same."""
+    if not _is_of_torch(function, images, arguments):
+        return None
     folded = folded_recognizer(function) if isinstance(function, Recognizer) else fold_batchnorm(function)
-    if folded is function:
-        return function
+    if folded is function or (isinstance(function, Recognizer) and folded.network is function.network):
+        return None
     expected = function(images, *arguments)
     try:
         found = folded(images, *arguments)
     except RuntimeError:  # tracing can bake a shape in
-        return function
+        return None
     # tracing can also take a wrong branch, where code asks what a tensor is
-    return folded if _close(found, expected) else function
+    return folded if _close(found, expected) else None
 
 
 def for_scores(

@@ -45,6 +45,12 @@ class Pair:
             return own.to(embeddings).expand_as(embeddings)
         return embeddings.roll(embeddings.shape[0] // 2, dims=0)
 
+    def only(self, some: slice) -> Pair:
+        """Some of the images, without partners unless all share one."""
+        count, own = len(self.images), self.partners
+        arguments = with_rows(self.forward_args, count, lambda rows: rows[some])
+        return Pair(self.images[some], own if own is not None and len(own) == 1 else None, arguments)
+
 
 class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed for mypy here
     """Attribution of a verification score, the cosine of two embeddings, to both faces of a pair.
@@ -160,17 +166,14 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
     def _attribute_pair(self, pair: Pair) -> Tensor:
         """Signed maps M×C×H×W of the pair's images."""
 
-    def _embed(self, pair: Pair, raw: bool = False, folded: bool = False) -> Callable[[Tensor], Tensor]:
-        """Function from images to unit embeddings.
+    def _embed(self, pair: Pair, raw: bool = False) -> Callable[[Tensor], Tensor]:
+        """Function from images to unit embeddings; where that changes nothing, with BatchNorm folded in.
 
         Args:
             pair: brings the further arguments of the forward function.
             raw: do not normalise; a recognizer is asked for its embedding before normalisation.
-            folded: differentiate a copy with BatchNorm folded in; pays from some ten backward passes on.
         """
-        function = self.forward_func
-        if folded:
-            function = safely_folded(function, pair.images, pair.forward_args)
+        function = safely_folded(self.forward_func, pair.images, pair.forward_args)
         if raw and isinstance(function, Recognizer):
             function = function.features
         if raw:

@@ -31,11 +31,18 @@ def checked_blur(blur: Blur | None) -> Blur | None:
 
 
 def blurred(maps: Tensor, blur: Blur | None) -> Tensor:
-    """Blur maps M×C×H×W over their pixels, mirrored at the border; None leaves them as they are."""
+    """Blur maps M×C×H×W over their pixels, mirrored at the border; None leaves them as they are.
+
+    Raises:
+        InputError: the kernel reaches further than the images do.
+    """
     if blur is None:
         return maps
     kernel, sigma = blur
     reach = kernel // 2
+    if reach >= min(maps.shape[-2:]):
+        size = "×".join(map(str, maps.shape[-2:]))
+        raise InputError(f"a blur by a kernel of {kernel} pixels is too wide for images of {size}: blur less")
     offsets = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
     weights = functional.normalize(torch.exp(-0.5 * (offsets / sigma) ** 2), p=1, dim=0)
     flat = maps.reshape(-1, 1, *maps.shape[-2:])

@@ -15,7 +15,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
 from xfr_plugin.attr._base.caveats import MASKED, SAMPLED, TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
-from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
+from xfr_plugin.attr._base.on_cosine import ScoreAttribution, checked_count
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.captum import SkLearnLinearModel, get_exp_kernel_similarity_function
@@ -39,7 +39,7 @@ _TEMPLATE = 112
     caveat=f"{MASKED}; {TOO_FEW}",
     trial_options={"window": 6, "stride": 6},
 )
-class PairOcclusion(CosineAttribution):
+class PairOcclusion(ScoreAttribution):
     """Occlusion (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901): the drop of the cosine when a square is covered.
 
     A pixel gets the mean over the squares that cover it, a third of it (one part in C) in each colour.
@@ -105,7 +105,7 @@ def _scaled(length: int, size: Sequence[int]) -> tuple[int, ...]:
     return tuple(max(1, round(length * side / _TEMPLATE)) for side in size)
 
 
-class _PartsAttribution(CosineAttribution):
+class _PartsAttribution(ScoreAttribution):
     """What LIME and KernelSHAP share: parts of the face, switched off at random, the same way for every image."""
 
     def __init__(

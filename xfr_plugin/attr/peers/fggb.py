@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -14,8 +16,10 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.base.options import checked_at_least, checked_choice
+from xfr_plugin.base.rows import with_rows
 from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
-from xfr_plugin.channels.pullback import channel_gradients, pull_back
+from xfr_plugin.channels.pullback import channel_gradients, pass_memory, pull_back
+from xfr_plugin.errors import InputError
 
 __all__ = ["Fggb"]
 
@@ -52,9 +56,11 @@ class Fggb(PairAttribution):
         blur: kernel size and σ, in pixels, of a Gaussian blur of the map, e.g. (25, 5); None for none.
         chunk_size: gradients computed at once, channels × faces. Peak memory grows with it, and does not depend
             on the number of pairs except for the forward pass that they share.
+        memory: MiB that activations and gradients may take, about: fewer gradients are then computed at once, and
+            faces one after the other if they must. Weights, and those with BatchNorm folded in, count extra.
 
     Raises:
-        InputError: an unknown option.
+        InputError: an unknown option, or less memory than a gradient takes.
 
     Example:
         >>> fggb = Fggb(recognizer, level="score")
@@ -73,6 +79,7 @@ class Fggb(PairAttribution):
         level: EvidenceLevel = "threshold",
         blur: Blur | None = None,
         chunk_size: int = 16,
+        memory: float | None = None,
     ) -> None:
         super().__init__(forward_func, threshold)
         self.embedding = checked_choice("embedding", embedding, "raw", "normalized")
@@ -80,18 +87,56 @@ class Fggb(PairAttribution):
         self.level: EvidenceLevel = checked_choice("level", level, "threshold", "score")
         self.blur = checked_blur(blur)
         self.chunk_size = checked_at_least("chunk_size", chunk_size, 1)
+        self.memory = memory
 
     def _attribute_pair(self, pair: Pair) -> Tensor:
-        function = self._embed(pair, raw=self.embedding == "raw", folded=True)
-        channels_at_once = max(1, self.chunk_size // len(pair.images))
-        features, pullback = pull_back(function, pair.images, channels_at_once)
+        faces, channels = self._at_once(pair)
+        if faces >= len(pair.images):
+            return blurred(self._maps(pair, channels), self.blur)
+        groups = [pair.only(slice(at, at + faces)) for at in range(0, len(pair.images), faces)]
+        with torch.no_grad():
+            units = [functional.normalize(self._features(group)(group.images), dim=1) for group in groups]
+        partners = pair.partners_of(torch.cat(units)).split(faces)
+        known = (replace(group, partners=others) for group, others in zip(groups, partners, strict=True))
+        return blurred(torch.cat([self._maps(group, channels) for group in known]), self.blur)
+
+    def _features(self, pair: Pair) -> Callable[[Tensor], Tensor]:
+        """Function from images to what is differentiated."""
+        return self._embed(pair, raw=self.embedding == "raw")
+
+    def _at_once(self, pair: Pair) -> tuple[int, int]:
+        """How many faces, and how many channels of each, the gradients are computed of at once."""
+        count = len(pair.images)
+        if self.memory is None:
+            return count, max(1, self.chunk_size // count)
+        first = pair.only(slice(0, 1))
+
+        def function(images: Tensor) -> Tensor:
+            arguments = with_rows(first.forward_args, 1, lambda row: row.expand(len(images), *row.shape[1:]))
+            return self._features(Pair(images, None, arguments))(images)
+
+        kept, needed = pass_memory(function, first.images)
+        memory = int(self.memory * 2**20)
+        if memory < kept + needed:
+            least = math.ceil((kept + needed) / 2**20)
+            raise InputError(
+                f"memory={self.memory:g} MiB is too little: a gradient of a face takes {least} MiB"
+            )
+        most = min(count, self.chunk_size)
+        faces = min(most, max(1, (memory - self.chunk_size * needed) // max(1, kept)))
+        channels = (memory - faces * kept) // (faces * needed)
+        return faces, max(1, min(self.chunk_size // faces, channels))
+
+    def _maps(self, pair: Pair, at_once: int) -> Tensor:
+        """Maps of all images, `at_once` channels together."""
+        features, pullback = pull_back(self._features(pair), pair.images, at_once)
         units = functional.normalize(features, dim=1)
         evidence = channel_evidence(units, pair.partners_of(units), self.threshold, self.level)
         maps = torch.zeros_like(pair.images)
-        for channels, gradients in channel_gradients(features, pullback, channels_at_once):
+        for channels, gradients in channel_gradients(features, pullback, at_once):
             chunk = evidence[:, channels.start : channels.stop]
             maps += weigh_channel_maps(chunk, self._channel_maps(gradients))
-        return blurred(maps, self.blur)
+        return maps
 
     def _channel_maps(self, gradients: Tensor) -> Tensor:
         """Normalised maps K×M×C×H×W from gradients of the same shape."""

@@ -23,11 +23,14 @@ from torch import Tensor, nn
 from xfr_plugin.attr._base.caveats import COARSE, LITTLE_BETTER, TOO_FEW
 from xfr_plugin.attr._base.layers import Tapped, find_layer
 from xfr_plugin.attr._base.method import attribution_method
-from xfr_plugin.attr._base.on_cosine import CosineAttribution, checked_count
+from xfr_plugin.attr._base.on_cosine import CosineAttribution, PartnerHead, checked_count
+from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.captum import compute_layer_gradients_and_eval
 from xfr_plugin.base.options import checked_choice
+from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.folding import for_scores
 
 __all__ = ["Arguments", "GradCam", "GradCamPlusPlus", "ScoreCam"]
 
@@ -53,6 +56,11 @@ class _Cam(CosineAttribution):
 
     def _batch_size(self) -> int:
         return self.batch_size
+
+    def _function(self, pair: Pair) -> Callable[..., Tensor]:
+        """A replica: Captum hooks a layer, and other threads may use it meanwhile. Folding would change layers."""
+        function = self.forward_func
+        return replica(function) if isinstance(function, nn.Module) else function
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
         if self.layer is not None and not isinstance(self.forward_func, nn.Module):
@@ -262,9 +270,11 @@ class ScoreCam(_Cam):
     ) -> tuple[Tensor, Tensor]:
         activations = LayerActivation(head, layer).attribute(images, additional_forward_args=arguments)
         activations = self._kept(activations)
-        black = head(torch.zeros_like(images), *arguments)
+        # masked images need no layer, and so whatever is fastest
+        score = PartnerHead.around(for_scores(self.forward_func, images, arguments[1:]))
+        black = score(torch.zeros_like(images), *arguments)
         scores = [
-            head(images * _masks(chunk, images), *_repeated(arguments, chunk.shape[1]))
+            score(images * _masks(chunk, images), *_repeated(arguments, chunk.shape[1]))
             for chunk in activations.split(self.batch_size, dim=1)
         ]
         increase = torch.cat(scores) - black
