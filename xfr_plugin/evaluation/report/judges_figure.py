@@ -32,7 +32,7 @@ def judges_figure(results: Results) -> Figure | None:
     axes = figure.add_subplot()
     axes.imshow(table, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto", alpha=0.85)
     for row, column in zip(*np.nonzero(np.isfinite(table)), strict=True):
-        value = round(table[row, column], 2) + 0.0  # no -0
+        value = round(float(table[row, column]), 2) + 0.0  # no -0
         colour = "black" if 0.12 < value < 0.88 else "white"
         text = f"{value:.2f}".replace("0.", ".", 1)
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
