@@ -26,7 +26,14 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from xfr_plugin.attr import Amortised, LeaveOneOut, PairAttribution, region_effects
-from xfr_plugin.faces.folder import in_split
+from xfr_plugin.explanation.pipeline import (
+    FacePair,
+    attribute_pairs,
+    decide_pair,
+    embed_faces,
+    find_pair_regions,
+)
+from xfr_plugin.faces.folder import Split, in_split
 from xfr_plugin.faces.lfw import read_pairs
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.preparation import AlignedFace
@@ -76,7 +83,7 @@ def main() -> None:
         options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def agreement(recognizer: Recognizer, fast: Amortised, split: str, count: int) -> dict[str, object]:
+def agreement(recognizer: Recognizer, fast: Amortised, split: Split, count: int) -> dict[str, object]:
     """Figures by kind of pair and by who says so."""
     pairs = {
         kind: chosen_pairs(split, same, count) for kind, same in (("genuine", True), ("impostor", False))
@@ -174,11 +181,12 @@ def drawn_weights(people: list[tuple[str, str]]) -> Values:
     while len(draws) <= DRAWS:
         times_drawn = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))
         both = times_drawn[first] * np.where(first == second, 1, times_drawn[second])
-        draws.append(both.astype(np.float64))
+        if both.any():
+            draws.append(both.astype(np.float64))
     return np.stack(draws)
 
 
-def chosen_pairs(split: str, same: bool, count: int) -> list[tuple[str, str]]:
+def chosen_pairs(split: Split, same: bool, count: int) -> list[tuple[str, str]]:
     """Pairs of people of a split of the test people."""
     kept = [
         (entry.probe, entry.reference)
@@ -199,16 +207,15 @@ def strangers_for(files: list[str]) -> dict[str, list[str]]:
 
 def times(recognizer: Recognizer, fast: Amortised) -> dict[str, float]:
     """Milliseconds of two crops in memory, medians, one after the other in each run."""
-    from xfr_plugin.explanation.pipeline import attribute_pairs, decide_pair, embed_faces, find_pair_regions
-
     crops = [
         AlignedFace((face.permute(1, 2, 0) * 255).round().byte().numpy())
         for face in composite_faces(12, recognizer.input_size)[-2:]
     ]
     threshold = (recognizer.threshold, "its own")
 
-    def verified(layers: tuple[str, ...] = ()) -> object:
-        return decide_pair(recognizer, tuple(embed_faces(recognizer, crops, layers)), threshold)
+    def verified(layers: tuple[str, ...] = ()) -> FacePair:
+        probe, reference = embed_faces(recognizer, crops, layers)
+        return decide_pair(recognizer, (probe, reference), threshold)
 
     def explained(attribution: PairAttribution) -> object:
         return attribute_pairs(attribution, find_pair_regions([verified(attribution.layers)]))

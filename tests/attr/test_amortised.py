@@ -222,7 +222,7 @@ def test_files_come_back_as_they_were(
         (lambda state, card: (state, {"region_effects": {**card, "width": -1}}), "damaged card"),
         (lambda state, card: (state, {"region_effects": {**card, "width": 12}}), "does not fit"),
         (
-            lambda state, card: ({**state, "names": state["means"] * math.nan}, {"region_effects": card}),
+            lambda state, card: ({**state, "means": state["means"] * math.nan}, {"region_effects": card}),
             "not finite",
         ),
     ],

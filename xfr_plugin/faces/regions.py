@@ -141,7 +141,9 @@ class RegionMap:
         for name in names:
             if name not in self.names:
                 raise UnknownNameError.of("region", name, self.names)
-        return np.isin(self.labels, [self.names.index(name) for name in names])
+        wanted = np.zeros(256, dtype=np.bool_)
+        wanted[[self.names.index(name) for name in names]] = True
+        return wanted[self.labels]
 
     def areas(self) -> dict[str, int]:
         """Number of pixels of each region."""

@@ -5,6 +5,7 @@ At the edge of the crop nothing lies on the other side: a region that the crop c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
@@ -12,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 __all__ = ["Box", "FeatheredMasks", "core_depths", "grown"]
@@ -74,20 +75,22 @@ def grown(masks: Tensor) -> Tensor:
     return _dilated(masks, max(1, round(_GROWTH * masks.shape[-2])))
 
 
-def core_depths(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Distance in pixels to the nearest pixel of the image that is not in the mask H×W, up to five of 112."""
-    reach = _CORE * len(mask)
-    depths = np.zeros(mask.shape)
-    if mask.all():
-        return depths + reach
-    # what lies beyond the box around the mask and its neighbours is never nearest
-    box = tuple(
-        slice(max(0, int(lines[0]) - 1), int(lines[-1]) + 2)
-        for lines in (np.flatnonzero(mask.any(axis=1 - axis)) for axis in range(2))
-        if len(lines)
-    )
-    if box:
-        depths[box] = np.minimum(distance_transform_edt(mask[box]), reach)
+def core_depths(index: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Distance in pixels to the nearest pixel of another number in an image of numbers H×W, up to five of 112."""
+    reach = _CORE * len(index)
+    steps = [step for step in range(1, math.ceil(reach)) if step < min(index.shape)]
+    upright = np.full(index.shape, reach**2)
+    for step in steps:  # along columns first
+        differs = index[step:] != index[:-step]
+        for side in (upright[step:], upright[:-step]):
+            np.minimum(side, step**2, out=side, where=differs)
+    squares = upright.copy()
+    for step in steps:  # then from every column to those beside it
+        differs = index[:, step:] != index[:, :-step]
+        left, right = np.s_[:, :-step], np.s_[:, step:]
+        for own, other in ((left, right), (right, left)):
+            np.minimum(squares[own], np.where(differs, 0, upright[other]) + step**2, out=squares[own])
+    depths: NDArray[np.float64] = np.sqrt(squares)
     return depths
 
 

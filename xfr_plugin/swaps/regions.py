@@ -89,8 +89,9 @@ class FaceRegions:
         Outlines are off by two pixels of 112, so what is near to an outline may belong to the neighbour: from the
         outline inward the weight rises as the root of the distance, up to five pixels of 112.
         """
-        weights: NDArray[np.float64] = np.stack([np.sqrt(core_depths(mask)) for mask in self.masks])
-        weights *= self.present[:, None, None]
+        shown = self.masks & self.present[:, None, None]
+        index = np.where(shown.any(axis=0), shown.argmax(axis=0), len(shown))
+        weights: NDArray[np.float64] = np.where(shown, np.sqrt(core_depths(index)), 0.0)
         weights /= np.maximum(weights.sum(axis=(1, 2), keepdims=True), 1e-12)
         return weights
 
@@ -141,12 +142,12 @@ def named_errors(regions: FaceRegions, errors: Tensor) -> dict[str, float]:
 
 
 def _as_masks(regions: RegionMap, grouping: Grouping) -> FaceRegions:
-    own, template = (
-        np.stack([labels.mask(*names) for names in grouping.values()])
-        for labels in (regions, template_regions(regions.size))
-    )
-    present = np.asarray(own.any(axis=(1, 2)))
-    masks = np.where(present[:, None, None], own, template)
+    masks = np.stack([regions.mask(*names) for names in grouping.values()])
+    present = np.asarray(masks.any(axis=(1, 2)))
+    if not present.all():
+        template = template_regions(regions.size)
+        absent = [names for names, is_seen in zip(grouping.values(), present, strict=True) if not is_seen]
+        masks[~present] = np.stack([template.mask(*names) for names in absent])
     # on very small faces: any pixel, which is then not reported
     masks[~np.asarray(masks.any(axis=(1, 2))), 0, 0] = True
     return FaceRegions(regions, present, masks, grouping)
