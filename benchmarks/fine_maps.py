@@ -220,7 +220,7 @@ def judged(recognizer: Recognizer, options: argparse.Namespace) -> None:
     """Judge all forms on the same pairs."""
     forms = {"flat": Flat, "within": Within, "fine": Fine, "windows": Windows}
     for name, form in forms.items():
-        about = {"title": name, "paper": "ours", "year": 2026, "needs": "scores", "cost": "167 forward"}
+        about = {"title": name, "paper": "ours", "year": 2026, "needs": "scores", "cost": "about 180 forward"}
         attribution_method(name=name, relative_cost=90, caveat="tried", batchable=True, **about)(form)
     faces = data_root() / "faces"
     results = evaluate(
