@@ -68,7 +68,7 @@ def _within(box: Box, size: Sequence[int]) -> tuple[list[float], list[float]]:
 
 def _moves(donor: FaceRegions, own: FaceRegions) -> Tensor:
     """Scale and shift of each region, R×2×2."""
-    theirs, wanted = (_boxes(regions) for regions in (donor, own))
+    theirs, wanted = donor.extents, own.extents
     scale = (theirs[:, 1] / wanted[:, 1]).clamp(1 / _STRETCH, _STRETCH)
     shift = theirs[:, 0] - scale * wanted[:, 0]
     both = torch.from_numpy(donor.present & own.present)
@@ -76,17 +76,3 @@ def _moves(donor: FaceRegions, own: FaceRegions) -> Tensor:
     scale = torch.where(moved[:, None], scale, torch.ones(()).double())
     shift = torch.where(moved[:, None], shift, torch.zeros(()).double())
     return torch.stack((scale, shift), dim=2)
-
-
-def _boxes(regions: FaceRegions) -> Tensor:
-    """Centre and standard deviations of each region's mask, R×2×2 of (x, y), in −1…1."""
-    masks = torch.from_numpy(regions.masks).double()
-    height, width = masks.shape[1:]
-    area = masks.sum(dim=(1, 2))
-    result = []
-    for length, sums in ((width, masks.sum(dim=1)), (height, masks.sum(dim=2))):
-        places = (torch.arange(length).double() * 2 + 1) / length - 1
-        mean = sums @ places / area
-        deviation = (sums @ places.square() / area - mean.square()).clamp_min(1 / length**2).sqrt()
-        result.append(torch.stack((mean, deviation), dim=1))
-    return torch.stack(result, dim=2)

@@ -83,6 +83,20 @@ class FaceRegions:
         return grown(torch.from_numpy(self.masks))
 
     @cached_property
+    def extents(self) -> Tensor:
+        """Centre and standard deviations of each mask, R×2×2 of (x, y), in −1…1."""
+        masks = torch.from_numpy(self.masks).double()
+        height, width = masks.shape[1:]
+        area = masks.sum(dim=(1, 2))
+        result = []
+        for length, sums in ((width, masks.sum(dim=1)), (height, masks.sum(dim=2))):
+            places = (torch.arange(length).double() * 2 + 1) / length - 1
+            mean = sums @ places / area
+            deviation = (sums @ places.square() / area - mean.square()).clamp_min(1 / length**2).sqrt()
+            result.append(torch.stack((mean, deviation), dim=1))
+        return torch.stack(result, dim=2)
+
+    @cached_property
     def weights(self) -> NDArray[np.float64]:
         """How evidence lies on each region, R×H×W: zero outside, sums to 1; an absent region has zeros.
 
