@@ -8,12 +8,14 @@ import json
 import shutil
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from helpers.serving_faces import crops
 
 import xfr_plugin.recognition.zoo
@@ -26,7 +28,7 @@ from xfr_plugin.service import Deployment, confinement
 pytest.importorskip("ts", reason="TorchServe is not installed")
 
 from xfr_plugin.torchserve import ArchivePlan
-from xfr_plugin.torchserve.archive import stage
+from xfr_plugin.torchserve.archive import build_archive, stage
 from xfr_plugin.torchserve.recognizers import runtime_of
 from xfr_plugin.torchserve.vendoring import needed_packages
 
@@ -189,9 +191,13 @@ def test_a_recognizer_of_ones_own_is_packaged_and_served(
     own: str, module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the archive holds is enough: the user's own files are gone when the handler starts."""
-    staged = tmp_path / "staged"
-    deployment = stage(ArchivePlan(deployment=Deployment(recognizer=own), vendor=False), staged)
-    expected = load_recognizer(own).threshold
+    archive = build_archive(
+        ArchivePlan(deployment=Deployment(recognizer=own), vendor=False), tmp_path / "store"
+    )
+    expected, staged = load_recognizer(own).threshold, tmp_path / "unpacked"
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(staged)
+    settings = yaml.safe_load((staged / "model-config.yaml").read_text())["handler"]
     shutil.rmtree(tmp_path / "own")
     sys.modules.pop("pooled_of_tests", None)
     monkeypatch.syspath_prepend(str(staged))  # as TorchServe does
@@ -199,7 +205,7 @@ def test_a_recognizer_of_ones_own_is_packaged_and_served(
     made = module.XfrHandler()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the pooled pixels take all faces for one
-        made.initialize(context(staged, **deployment.model_dump(mode="json", exclude_defaults=True)))
+        made.initialize(context(staged, **settings))
     asked = context(staged)
     asked.request_processor = [RequestProcessor({"explain": "True"})]
     asked.request_ids = {0: "0"}
