@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from helpers.lrp_layouts import LAYOUTS
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.networks import IResNet
+from xfr_plugin.recognition.networks.compact_transformer import CompactTransformer
 
 SIZE = (112, 112)
 
@@ -79,6 +80,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "ResNet (timm)": lambda: timm_network("resnet10t"),
     "iResNet (ours)": lambda: IResNet((1, 1, 1, 1), 32),
     "InceptionResnetV1 (in small)": LAYOUTS["inception_resnet"],
+    "compact transformer (ours)": lambda: CompactTransformer(32, width=40, depth=1, heads=2),
 }
 
 

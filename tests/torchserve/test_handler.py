@@ -5,18 +5,32 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import shutil
+import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from helpers.serving_faces import crops
 
-from xfr_plugin.service import confinement
+import xfr_plugin.recognition.zoo
+from xfr_plugin.errors import InputError
+from xfr_plugin.recognition import load_recognizer
+from xfr_plugin.recognition.fingerprint import fingerprint
+from xfr_plugin.recognition.loading import MeasuredCard
+from xfr_plugin.service import Deployment, confinement
 
 pytest.importorskip("ts", reason="TorchServe is not installed")
+
+from xfr_plugin.torchserve import ArchivePlan
+from xfr_plugin.torchserve.archive import build_archive, stage
+from xfr_plugin.torchserve.recognizers import runtime_of
+from xfr_plugin.torchserve.vendoring import needed_packages
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it imports whatever accelerator is installed, and some of them warn
@@ -134,3 +148,91 @@ def test_an_untrained_recognizer_never_serves(module: ModuleType, tmp_path: Path
 def test_wrong_settings_never_serve(module: ModuleType, tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(RuntimeError, match="the deployment does not work"):
         module.XfrHandler().initialize(context(tmp_path, **settings))
+
+
+OWN_MODULE = """
+import torch
+from xfr_plugin.recognition import Recognizer
+
+def pooled():
+    return Recognizer.from_callable(
+        lambda faces: torch.nn.functional.adaptive_avg_pool2d(faces - 0.5, 8).flatten(1).numpy(), threshold=0.2
+    )
+"""
+
+
+@pytest.fixture(params=["onnx", "card", "module"])
+def own(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A recognizer of the user's, as `xfr package --recognizer` takes it."""
+    monkeypatch.syspath_prepend(str(tmp_path / "own"))
+    (tmp_path / "own").mkdir()
+    if request.param == "module":
+        (tmp_path / "own" / "pooled_of_tests.py").write_text(OWN_MODULE)
+        return "pooled_of_tests:pooled"
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path = tmp_path / "own" / "small.onnx"
+    recognizer = load_recognizer("xfr_compact128")
+    recognizer.with_threshold(0.25).to_onnx(path)
+    if request.param == "onnx":
+        return str(path)
+    card = MeasuredCard(
+        **load_recognizer(path).contract.model_dump(),
+        name="mine",
+        source="small.onnx",
+        fingerprint=fingerprint(load_recognizer(path)),
+        calibration=recognizer.calibration,
+        gives="embeddings",
+    )
+    (tmp_path / "own" / "mine.json").write_text(card.model_dump_json())
+    return str(tmp_path / "own" / "mine.json")
+
+
+def test_a_recognizer_of_ones_own_is_packaged_and_served(
+    own: str, module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the archive holds is enough: the user's own files are gone when the handler starts."""
+    archive = build_archive(
+        ArchivePlan(deployment=Deployment(recognizer=own), vendor=False), tmp_path / "store"
+    )
+    expected, staged = load_recognizer(own).threshold, tmp_path / "unpacked"
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(staged)
+    settings = yaml.safe_load((staged / "model-config.yaml").read_text())["handler"]
+    shutil.rmtree(tmp_path / "own")
+    sys.modules.pop("pooled_of_tests", None)
+    monkeypatch.syspath_prepend(str(staged))  # as TorchServe does
+    monkeypatch.delitem(sys.modules, "pooled_of_tests", raising=False)
+    made = module.XfrHandler()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the pooled pixels take all faces for one
+        made.initialize(context(staged, **settings))
+    asked = context(staged)
+    asked.request_processor = [RequestProcessor({"explain": "True"})]
+    asked.request_ids = {0: "0"}
+    item = {"probe": bytearray(crops()[0]), "reference": bytearray(crops()[1])}
+    (body,) = made.handle([item], asked)
+    answer = json.loads(body)
+    assert asked.get_response_status(0)[0] == 200, body
+    assert answer["decision"]["threshold"] == pytest.approx(expected)
+    assert answer["explanation"]["method"] == "leave_one_out"
+
+
+def test_what_is_installed_is_not_packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        xfr_plugin.recognition.zoo, "from_factory", lambda *_: load_recognizer("xfr_compact128")
+    )
+    with pytest.raises(InputError, match="lies in a folder of yours"):
+        stage(
+            ArchivePlan(deployment=Deployment(recognizer="pydantic:factory"), vendor=False),
+            tmp_path / "staged",
+        )
+
+
+def test_runtimes_of_model_files_are_vendored() -> None:
+    assert [runtime_of(name) for name in ("a.onnx", "b.XML", "c.pt", "xfr_compact128")] == [
+        ("onnxruntime",),
+        ("openvino",),
+        (),
+        (),
+    ]
+    assert "onnxruntime" in needed_packages(("onnxruntime",))

@@ -13,11 +13,16 @@ from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, lo
 from xfr_plugin.recognition.networks import CompactFaceNet
 from xfr_plugin.training.config import make_config
 from xfr_plugin.training.engine import Outcome
-from xfr_plugin.training.inherit import inherit_weights, teacher_front
+from xfr_plugin.training.inherit import inherit_weights, mobile_of, take_over, teacher_front
 from xfr_plugin.training.log import read_log
 from xfr_plugin.training.pool import PoolConfig
 from xfr_plugin.training.publish import calibration_faces, publish_recognizer
-from xfr_plugin.training.recognizer import RecognizerConfig, pair_scores, train_recognizer
+from xfr_plugin.training.recognizer import (
+    DistillationTask,
+    RecognizerConfig,
+    pair_scores,
+    train_recognizer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +74,49 @@ def test_only_a_mobilefacenet_can_lend_its_second_half() -> None:
     student = CompactFaceNet()
     with pytest.raises(InputError, match="cannot lend its second half: set front_epochs = 0"):
         inherit_weights(student, Recognizer(build_network("compact")), student.front)
+
+
+@pytest.fixture(scope="module")
+def with_maps(config: RecognizerConfig) -> tuple[RecognizerConfig, Outcome]:
+    """A transformer that learns the teacher's last map, and keeps the layers of a trained front."""
+    root = config.run.parent
+    torch.manual_seed(4)
+    card = RecognizerCard(name="s", architecture="compact")
+    save_recognizer(Recognizer(build_network("compact")), root / "start.safetensors", card)
+    changes = {"run": root / "maps", "architecture": "compact_transformer", "front_epochs": 0, "map": 1.0}
+    asked = config.model_copy(update={**changes, "start": str(root / "start.safetensors"), "epochs": 1})
+    return asked, train_recognizer(asked)
+
+
+def test_a_front_that_was_trained_is_kept(with_maps: tuple[RecognizerConfig, Outcome]) -> None:
+    asked, outcome = with_maps
+    lent, kept = load_recognizer(str(asked.start)).network.front, outcome.network.front
+    for name, value in lent.state_dict().items():
+        torch.testing.assert_close(kept.state_dict()[name], value)
+    assert set(outcome.best) >= {"train/map", "val/cosine", "val/eer"}
+
+
+def test_the_pool_holds_the_teachers_maps_and_what_it_makes_of_them(
+    with_maps: tuple[RecognizerConfig, Outcome],
+) -> None:
+    task = DistillationTask(with_maps[0])
+    teacher = task.teacher
+    images = task.pool.images[:3].float() / 255
+    torch.testing.assert_close(task.pool.targets[:3], teacher.embed(images), atol=1e-4, rtol=1e-3)
+    maps = teacher_front(mobile_of(teacher), replaced=None)(teacher.preprocess(images))
+    torch.testing.assert_close(task.pool.maps[:3].float(), maps, atol=1e-2, rtol=1e-2)
+    assert task.build_network().head(maps).shape == (3, 128)
+
+
+def test_a_front_of_other_layers_cannot_be_taken_over() -> None:
+    with pytest.raises(InputError, match="has no layers like those of the student's front"):
+        take_over(build_network("compact_transformer"), Recognizer(build_network("mobilefacenet")))
+
+
+def test_only_a_front_that_ends_in_the_map_learns_it(config: RecognizerConfig) -> None:
+    asked = config.model_copy(update={"run": config.run.parent / "refused", "front_epochs": 0, "map": 1.0})
+    with pytest.raises(InputError, match="compact has no front that ends in its teacher's last map"):
+        train_recognizer(asked)
 
 
 def test_a_published_student_is_read_back_with_its_calibration(

@@ -12,20 +12,16 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
-
 import xfr_plugin
 from xfr_plugin._version import __version__
 from xfr_plugin.attr import load_evidence
 from xfr_plugin.base.files import atomic_path, read_text, write_text
 from xfr_plugin.base.weights import sha256_of
-from xfr_plugin.errors import ChecksumError, InputError, LayoutError, ResultError
-from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
-from xfr_plugin.recognition.layouts import fit_architecture
-from xfr_plugin.recognition.zoo import RecognizerCard, save_recognizer
+from xfr_plugin.errors import ChecksumError, InputError, ResultError
 from xfr_plugin.reconstruction import list_decoders, load_decoder
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.torchserve.configuration import Workers, model_config
+from xfr_plugin.torchserve.recognizers import runtime_of, stage_recognizer
 from xfr_plugin.torchserve.vendoring import copy_packages, needed_packages
 
 __all__ = [
@@ -38,8 +34,7 @@ __all__ = [
     "verify_archive",
 ]
 
-_RECOGNIZER, _DECODER = "recognizer.safetensors", "decoder.safetensors"
-_EVIDENCE = "evidence.safetensors"
+_DECODER, _EVIDENCE = "decoder.safetensors", "evidence.safetensors"
 _PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".pyc")
 
 
@@ -114,7 +109,7 @@ def stage(plan: ArchivePlan, folder: Path) -> Deployment:
     package = Path(xfr_plugin.__file__).parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     if plan.vendor:
-        copy_packages(needed_packages(), folder)
+        copy_packages(needed_packages(runtime_of(plan.deployment.recognizer)), folder)
     return _stage_weights(plan.deployment, folder)
 
 
@@ -175,12 +170,7 @@ def _archive(name: str, work: Path, config: Path) -> Path:
 
 
 def _stage_weights(deployment: Deployment, folder: Path) -> Deployment:
-    changes: dict[str, str | None] = {}
-    recognizer = load_recognizer(deployment.recognizer, architecture=deployment.architecture)
-    shipped = {path.name for path in (Path(xfr_plugin.__file__).parent / "models").iterdir()}
-    if f"{deployment.recognizer}.safetensors" not in shipped:
-        save_recognizer(recognizer, folder / _RECOGNIZER, _card(deployment))
-        changes |= {"recognizer": _RECOGNIZER, "architecture": None}
+    recognizer, changes = stage_recognizer(deployment, folder)
     if deployment.decoder is not None:
         load_decoder(deployment.decoder, recognizer)
         if deployment.decoder not in list_decoders():
@@ -191,32 +181,3 @@ def _stage_weights(deployment: Deployment, folder: Path) -> Deployment:
         shutil.copyfile(deployment.evidence, folder / _EVIDENCE)
         changes["evidence"] = _EVIDENCE
     return deployment.model_copy(update=changes)
-
-
-def _card(deployment: Deployment) -> RecognizerCard:
-    """Card of a recognizer that does not ship: the zoo's, or made up from what is known of the file."""
-    if deployment.recognizer in list_recognizers():
-        return zoo_card(deployment.recognizer)
-    recognizer = load_recognizer(deployment.recognizer, architecture=deployment.architecture)
-    return RecognizerCard(
-        name=recognizer.name,
-        architecture=deployment.architecture or _architecture(recognizer.network, deployment.recognizer),
-        input_size=recognizer.input_size,
-        mean=_three(recognizer.mean.flatten().tolist()),
-        std=_three(recognizer.std.flatten().tolist()),
-        channel_order=recognizer.channel_order,
-        provenance=recognizer.provenance,
-        calibration=recognizer.calibration,
-    )
-
-
-def _three(values: list[float]) -> tuple[float, float, float]:
-    first, second, third = values
-    return first, second, third
-
-
-def _architecture(network: nn.Module, source: str) -> str:
-    try:
-        return fit_architecture(network.state_dict(), source)[0]
-    except LayoutError as error:
-        raise InputError(f"{source}: name its architecture with --architecture") from error

@@ -35,13 +35,16 @@ _NEEDED = (
 """What the service imports; the command line's packages stay out."""
 
 
-def needed_packages() -> list[str]:
+def needed_packages(runtime: Iterable[str] = ()) -> list[str]:
     """Names of the distributions to copy, sorted.
+
+    Args:
+        runtime: further ones, that the recognizer needs.
 
     Raises:
         InputError: one of them is not installed here.
     """
-    return sorted(_closure(_NEEDED) - set(given_packages()))
+    return sorted(_closure((*_NEEDED, *runtime)) - set(given_packages()))
 
 
 def given_packages() -> list[str]:

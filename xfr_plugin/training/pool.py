@@ -11,27 +11,34 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from pydantic import Field
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import atomic_path
-from xfr_plugin.recognition.folding import folded_recognizer
+from xfr_plugin.recognition.folding import fast_recognizer, folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.training.augment import colour, mirror, move, uniform
 from xfr_plugin.training.engine import step_generator
 from xfr_plugin.training.faces_data import FaceSet
+from xfr_plugin.training.inherit import LAST_MAP, mobile_of, teacher_front, teacher_head
 
 __all__ = ["Pool", "PoolConfig", "build_pool", "mix_faces"]
 
 _CHUNK = 64
+
+Label: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From images to the teacher's embeddings and maps."""
 
 
 class PoolConfig(Document):
@@ -54,26 +61,71 @@ class PoolConfig(Document):
 
 @dataclass(frozen=True)
 class Pool:
-    """Images (uint8, M×3×H×W) and the teacher's normalised embeddings of exactly these images (M×D)."""
+    """What the student sees, and what the teacher makes of exactly that.
+
+    Attributes:
+        images: uint8, M×3×H×W.
+        targets: the teacher's normalised embeddings, M×D.
+        maps: its last maps of features, float16, M×C×h×w; M×0 where nobody learns them.
+    """
 
     images: Tensor
     targets: Tensor
+    maps: Tensor
 
     def __len__(self) -> int:
         return len(self.targets)
 
 
 def build_pool(
-    faces: FaceSet, teacher: Recognizer, config: PoolConfig, seed: int, folder: Path, progress: bool = False
+    faces: FaceSet,
+    teacher: Recognizer,
+    config: PoolConfig,
+    seed: int,
+    folder: Path,
+    progress: bool = False,
+    maps: bool = False,
 ) -> Pool:
-    """Build the pool, or read it back from `folder` if it was built there from the same sources."""
-    key = _key(faces, teacher, config, seed)
-    images_path, targets_path = folder / f"pool-{key}-images.npy", folder / f"pool-{key}-targets.npy"
-    if not (images_path.is_file() and targets_path.is_file()):
-        _write_pool(faces, teacher, config, seed, images_path, targets_path, progress)
+    """Build the pool, or read it back from `folder` if it was built there from the same sources.
+
+    Args:
+        faces: of the training people.
+        teacher: who labels.
+        config: how many images, and of which kinds.
+        seed: of the mixes.
+        folder: where the pool is kept.
+        progress: show a bar.
+        maps: keep the teacher's last maps of features, too. The teacher is a MobileFaceNet then.
+    """
+    key = _key(faces, teacher, config, seed, maps)
+    paths = [folder / f"pool-{key}-{part}.npy" for part in ("images", "targets", "maps")]
+    if not all(path.is_file() for path in paths):
+        label = _with_maps(teacher) if maps else _without_maps(teacher)
+        _write_pool(faces, label, config, seed, paths, progress)
     # mode "c" (copy on write) lets torch share the file's pages without a warning about read-only memory
-    images = torch.from_numpy(np.load(images_path, mmap_mode="c", allow_pickle=False))
-    return Pool(images, torch.from_numpy(np.load(targets_path, allow_pickle=False)))
+    images, targets, features = (
+        torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)) for path in paths
+    )
+    return Pool(images, targets, features)
+
+
+def _without_maps(teacher: Recognizer) -> Label:
+    folded = folded_recognizer(teacher)
+    return lambda images: (folded.embed(images).cpu(), torch.empty(len(images), 0))
+
+
+def _with_maps(teacher: Recognizer) -> Label:
+    """What gives the embedding and the last map of features, in one pass."""
+    network = mobile_of(teacher)
+    front, head = teacher_front(network, replaced=None), teacher_head(network)
+    fast = fast_recognizer(teacher.with_network(nn.Sequential(front, nn.Flatten())))
+
+    @torch.no_grad()
+    def label(images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = fast.features(images.to(fast.device)).unflatten(1, (-1, *LAST_MAP))
+        return functional.normalize(head(maps), dim=1).cpu(), maps.half().cpu()
+
+    return label
 
 
 def mix_faces(first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,16 +144,11 @@ def mix_faces(first: Tensor, second: Tensor, generator: torch.Generator) -> Tens
 
 
 def _write_pool(
-    faces: FaceSet,
-    teacher: Recognizer,
-    config: PoolConfig,
-    seed: int,
-    images_path: Path,
-    targets_path: Path,
-    progress: bool,
+    faces: FaceSet, label: Label, config: PoolConfig, seed: int, paths: Sequence[Path], progress: bool
 ) -> None:
     total = len(faces) * (2 + config.mixes)
-    targets, folded = [], folded_recognizer(teacher)
+    labels: list[tuple[Tensor, Tensor]] = []
+    images_path, *others = paths
     with atomic_path(images_path) as temporary:
         shape = (total, *faces.images.shape[1:])
         stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -113,10 +160,11 @@ def _write_pool(
             numbers = torch.arange(start, min(start + _CHUNK, total))
             chunk = (_pool_images(faces, numbers, config, step_generator(seed, start)) * 255).round()
             stored[start : start + len(chunk)] = chunk.to(torch.uint8).numpy()
-            targets.append(folded.embed(chunk / 255).cpu())
+            labels.append(label(chunk / 255))
         stored.flush()
-    with atomic_path(targets_path) as temporary:
-        np.save(temporary, torch.cat(targets).numpy(), allow_pickle=False)
+    for path, parts in zip(others, zip(*labels, strict=True), strict=True):
+        with atomic_path(path) as temporary:
+            np.save(temporary, torch.cat(parts).numpy(), allow_pickle=False)
 
 
 def _pool_images(faces: FaceSet, numbers: Tensor, config: PoolConfig, generator: torch.Generator) -> Tensor:
@@ -133,6 +181,13 @@ def _pool_images(faces: FaceSet, numbers: Tensor, config: PoolConfig, generator:
     return torch.where(pick == 0, own, torch.where(pick == 1, own.flip(3), changed))
 
 
-def _key(faces: FaceSet, teacher: Recognizer, config: PoolConfig, seed: int) -> str:
-    sources = [faces.files, list(faces.images.shape), teacher.provenance.sha256, config.model_dump(), seed]
+def _key(faces: FaceSet, teacher: Recognizer, config: PoolConfig, seed: int, maps: bool) -> str:
+    sources = [
+        faces.files,
+        list(faces.images.shape),
+        teacher.provenance.sha256,
+        config.model_dump(),
+        seed,
+        maps,
+    ]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:12]

@@ -12,16 +12,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import metrics
 from xfr_plugin.recognition.networks import build_network
 from xfr_plugin.recognition.networks.compact import CompactFaceNet
+from xfr_plugin.recognition.networks.compact_transformer import CompactTransformer
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.recognition.zoo import load_recognizer
 from xfr_plugin.training.augment import AugmentConfig, augment
 from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, train
 from xfr_plugin.training.faces_data import all_files, embed_faces, find_faces, read_faces, split_people
-from xfr_plugin.training.inherit import FrontTask, inherit_weights
+from xfr_plugin.training.inherit import FrontTask, inherit_weights, take_over
 from xfr_plugin.training.manifest import build_manifest
 from xfr_plugin.training.pool import PoolConfig, build_pool
 
@@ -41,7 +43,10 @@ class RecognizerConfig(EngineConfig):
             map; it then inherits the second half. 0 leaves this stage out, for teachers of another architecture.
         front_stop: validations after which that stage ends although its schedule is longer.
         front_rate: learning rate of that stage.
+        start: recognizer whose trained layers the student's front takes over where they are alike, and keeps.
         relation: weight of the pairwise relations beside the cosine to the teacher's embedding.
+        map: weight of the teacher's last map of features, for students whose front ends in a map of this shape;
+            they inherit the teacher's head.
         pool: what the student is shown beside the faces themselves.
         augment: how views are degraded that the student, not the teacher, sees.
     """
@@ -56,7 +61,9 @@ class RecognizerConfig(EngineConfig):
     front_epochs: int = Field(default=8, ge=0)
     front_stop: int | None = Field(default=None, gt=0)
     front_rate: float = Field(default=3e-3, gt=0)
+    start: str | None = None
     relation: float = Field(default=10.0, ge=0)
+    map: float = Field(default=0.0, ge=0)
     pool: PoolConfig = PoolConfig()
     augment: AugmentConfig = AugmentConfig(mirror=0.0)
 
@@ -78,7 +85,11 @@ class DistillationTask(Task):
         self.manifest = build_manifest(config.faces, all_files(training, held_out))
         self.teacher = teacher = load_recognizer(config.teacher)
         faces = read_faces(config.faces, training, teacher.input_size)
-        self.pool = build_pool(faces, teacher, config.pool, config.seed, config.run, config.progress)
+        wants_maps = config.map > 0
+        self.pool = build_pool(
+            faces, teacher, config.pool, config.seed, config.run, config.progress, wants_maps
+        )
+        self.kept: list[nn.Module] = []
         self.validation = read_faces(config.faces, held_out, teacher.input_size)
         self.truth = embed_faces(teacher, self.validation)
         self.examples = len(self.pool)
@@ -93,6 +104,14 @@ class DistillationTask(Task):
             front = train(stage, config.model_copy(update=changes))
             assert isinstance(student, CompactFaceNet)
             student = inherit_weights(student, self.teacher, front.network)
+        if config.map:
+            if not isinstance(student, CompactTransformer):
+                raise InputError(
+                    f"{config.architecture} has no front that ends in its teacher's last map: set map = 0"
+                )
+            student = inherit_weights(student, self.teacher, student.front)
+        if config.start:
+            self.kept = take_over(student, load_recognizer(config.start))
         return student.to(memory_format=torch.channels_last)
 
     def to(self, device: torch.device) -> None:
@@ -105,10 +124,29 @@ class DistillationTask(Task):
         images = self.pool.images[indices].float() / 255
         target = self.pool.targets[indices].to(self.device)
         views = self._prepare(augment(images, self.config.augment, generator))
-        own = functional.normalize(self.network(views).float(), dim=1)
+        for module in self.kept:
+            module.eval()
+        own, maps = self._passed(views)
+        own = functional.normalize(own.float(), dim=1)
         cosine = 1 - (own * target).sum(dim=1).mean()
         relation = (own @ own.T - target @ target.T).square().mean()
-        return {"total": cosine + self.config.relation * relation, "cosine": cosine, "relation": relation}
+        total = cosine + self.config.relation * relation
+        terms = {"cosine": cosine, "relation": relation}
+        if maps is not None:
+            wanted = self.pool.maps[indices].to(self.device).float()
+            terms["map"] = functional.mse_loss(maps.float(), wanted) / wanted.var()
+            total = total + self.config.map * terms["map"]
+        return {"total": total, **terms}
+
+    def _passed(self, views: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings, and the map of features that they are made of, where it is learned."""
+        if not self.config.map:
+            return self.network(views), None
+        assert isinstance(
+            self.network, CompactTransformer
+        )  # the one architecture of ours with a head of its own
+        features = self.network.front(views)
+        return self.network.head(features), features
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Cosine to the teacher, and the equal error rate over all pairs, of held-out people."""
