@@ -1,9 +1,9 @@
 """Draw explanations to be looked at: twenty pairs, and bad cases; and how long a picture takes.
 
-Pairs of `pairsDevTest.txt` (people that no model of ours was trained on). Bad cases are one genuine pair whose
+Pairs of `pairsDevTest.txt` (people that no model of ours was trained on). Bad cases are two genuine pairs whose
 reference is changed, and the pair, of 60, in which a face is turned the most.
 
-    python benchmarks/picture.py --out DIR [--recognizer NAME] [--method NAME] [--check]
+    python benchmarks/picture.py --out DIR [--recognizer NAME] [--method NAME] [--check] [--only bad]
 """
 
 from __future__ import annotations
@@ -44,13 +44,42 @@ def sunglasses(draw: ImageDraw.ImageDraw) -> None:
     draw.line((50, 50, 62, 50), fill=BLACK, width=3)
 
 
-def bad_cases(first: Photo, second: Photo) -> dict[str, Photo]:
+def eye_patch(draw: ImageDraw.ImageDraw) -> None:
+    draw.ellipse((58, 38, 90, 66), fill=BLACK)
+    draw.line((18, 24, 62, 44), fill=BLACK, width=3)
+
+
+def cap(draw: ImageDraw.ImageDraw) -> None:
+    draw.rectangle((0, 0, 112, 24), fill=(60, 70, 110))
+    draw.chord((-6, 8, 118, 40), 0, 360, fill=(40, 48, 80))
+
+
+def other_nose(photo: Photo, donor: Photo) -> Photo:
+    """The donor's nose, blended in by a soft ellipse."""
+    mask = Image.new("L", (112, 112))
+    ImageDraw.Draw(mask).ellipse((42, 46, 70, 84), fill=255)
+    mask = mask.filter(ImageFilter.GaussianBlur(2))
+    return np.asarray(Image.composite(Image.fromarray(donor), Image.fromarray(photo), mask))
+
+
+def half_in_shadow(photo: Photo) -> Photo:
+    light = np.interp(np.arange(112), (50, 62), (0.25, 1.0))
+    return (photo * light[None, :, None]).astype(np.uint8)
+
+
+def bad_cases(first: Photo, second: Photo, stranger: Photo) -> dict[str, Photo]:
     image = Image.fromarray(second)
     return {
+        "as_it_is": second,
         "same_photograph": first,
-        "sunglasses": drawn(second, sunglasses),
         "covered_mouth": drawn(second, lambda draw: draw.rectangle((34, 84, 78, 104), fill=BLACK)),
+        "sunglasses": drawn(second, sunglasses),
+        "bar_over_the_eyes": drawn(second, lambda draw: draw.rectangle((16, 43, 96, 61), fill=BLACK)),
+        "eye_patch": drawn(second, eye_patch),
+        "cap": drawn(second, cap),
+        "other_nose": other_nose(second, stranger),
         "blurred": np.asarray(image.filter(ImageFilter.GaussianBlur(4))),
+        "half_in_shadow": half_in_shadow(second),
         "tiny": np.asarray(image.resize((14, 14)).resize(image.size)),
     }
 
@@ -91,14 +120,19 @@ def cases(faces: Path, seed: int) -> dict[str, tuple[Photo, Photo]]:
         photos = [(read(pair.probe), read(pair.reference)) for pair in chosen]
         found |= {f"{word}_{number}": pair for number, pair in enumerate(photos[:10])}
         if same:
-            bad = bad_cases(*photos[10])
-            found |= {f"bad_{name}": (photos[10][0], changed) for name, changed in bad.items()}
+            for number in (10, 11):
+                bad = bad_cases(*photos[number], stranger=photos[number + 2][1])
+                found |= {
+                    f"bad_{number}_{name}": (photos[number][0], changed) for name, changed in bad.items()
+                }
             found["bad_turned"] = turned(photos)
     return found
 
 
 def show(recognizer: Recognizer, arguments: argparse.Namespace) -> Explanation:
     for name, pair in cases(arguments.faces, arguments.seed).items():
+        if not name.startswith(arguments.only):
+            continue
         explanation = explain(
             *pair, recognizer=recognizer, method=arguments.method, alignment="aligned", check=arguments.check
         )
@@ -118,6 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--only", default="", help="names that begin so")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with warnings.catch_warnings():

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from helpers.browsing import THERE, WHY_NOT, Page
 from helpers.serving_faces import crops, encoded
 from skimage import data
 
@@ -23,112 +16,8 @@ pytest.importorskip("fastapi", reason="FastAPI is not installed")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 By = pytest.importorskip("selenium.webdriver.common.by", reason="selenium is not installed").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys", reason="selenium is not installed").Keys
-WebDriverWait = pytest.importorskip(
-    "selenium.webdriver.support.ui", reason="selenium is not installed"
-).WebDriverWait
 
-ROOT = Path(__file__).parents[2]
-THERE = shutil.which("chromium") and shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not THERE, reason="there is no chromium with its chromedriver"),
-]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("web")
-    said = folder / "said.txt"
-    with said.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "xfr_plugin.cli", "web", "--no-open"],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while "stop:" not in said.read_text():
-            assert process.poll() is None, said.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        found = re.search(r"http://127\.0\.0\.1:\d+/page/#\S+", said.read_text())
-        assert found is not None
-        yield found.group()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, said.read_text()
-        assert "stopped" in said.read_text()
-        assert sorted(path.name for path in folder.iterdir()) == ["said.txt"], "nothing is stored"
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    folder = tmp_path_factory.mktemp("downloads")
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.downloads = folder
-    yield driver
-    driver.quit()
-
-
-class Page:
-    """The page as a user has it before him, in a window of its own."""
-
-    def __init__(self, browser: Any, address: str) -> None:
-        self.browser = browser
-        browser.switch_to.new_window("window")
-        self.window = browser.current_window_handle
-        browser.set_window_size(900, 900)
-        browser.get(address)
-        self.until(lambda: not self.at("#busy").is_displayed())
-
-    def at(self, selector: str) -> Any:
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
-
-    def text(self, selector: str) -> str:
-        return str(self.at(selector).text)
-
-    def until(self, holds: Callable[[], Any], seconds: float = 120) -> None:
-        WebDriverWait(self.browser, seconds, poll_frequency=0.1).until(lambda _: holds())
-
-    def front(self) -> Page:
-        self.browser.switch_to.window(self.window)
-        return self
-
-    def upload(self, side: str, path: Path) -> None:
-        self.at(f"#{side} input[type=file]").send_keys(str(path))
-
-    def sample(self, name: str) -> None:
-        self.at(f"[data-sample={name}]").click()
-        self.until(lambda: self.at("#explain").is_enabled())
-
-    def explain(self) -> None:
-        self.at("#explain").click()
-
-    def explained(self) -> None:
-        self.until(lambda: self.at("#result").is_displayed() or self.at("#error").is_displayed())
-        assert self.at("#result").is_displayed(), self.text("#error")
-
-    def press(self, *keys: str) -> None:
-        self.browser.switch_to.active_element.send_keys(*keys)
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Page]:
-    opened = Page(browser, address)
-    yield opened
-    for window in browser.window_handles[1:]:
-        browser.switch_to.window(window)
-        browser.close()
-    browser.switch_to.window(browser.window_handles[0])
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not THERE, reason=WHY_NOT)]
 
 
 def test_a_sample_is_explained_and_regions_tell_their_value(page: Page) -> None:
@@ -232,10 +121,16 @@ def test_one_against_a_folder(page: Page, tmp_path: Path) -> None:
     rows = page.browser.find_elements(By.CSS_SELECTOR, "#candidates li")
     assert rows[0].text.startswith("0.png: 1.000, match")
     assert "broken.jpg" in page.at("#skipped ul").get_attribute("textContent")
+    page.at("#ask-why").click()
+    page.until(lambda: page.at("#why").is_displayed() or page.at("#error").is_displayed())
+    assert re.match(r"Why 0\.png and not [12]\.png", page.text("#why h3"))
+    assert float(page.text("#why p").split()[-1][:-1]) > 0
+    assert "Most for the first: " in page.text("#why ul")
     rows[0].find_element(By.TAG_NAME, "button").click()
     page.explained()
     page.upload("probe", folder / "1.png")
     page.until(lambda: not page.browser.find_elements(By.CSS_SELECTOR, "#candidates li"))
+    assert not page.at("#why").is_displayed()
 
 
 @pytest.mark.parametrize("width", [360, 1400])

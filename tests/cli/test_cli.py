@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +64,24 @@ def test_explain_writes_picture_and_document(workplace: Path) -> None:
     assert (workplace / "result" / "explanation.png").stat().st_size > 10_000
 
 
-def test_report_writes_a_page_with_its_command(workplace: Path) -> None:
+@pytest.mark.parametrize("method", ["auto", "xssab"])
+def test_report_writes_a_page_whose_command_makes_it_again(
+    workplace: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("jinja2", reason="reports need Jinja2 (extra `report`)")
-    options = ("-r", "net.safetensors", "--threshold", "0.5", "-m", "xssab")
+    monkeypatch.setattr("xfr_plugin.explanation.report.build._LONGEST", 0.0)  # Shapley values take their time
+    options = ("-r", "net.safetensors", "--threshold", "0.5", "-m", method)
     output = run("report", "a.png", "b.png", *options, "--out", "result/report.html", code=0)
     assert "written:  result/report.html" in output
-    page = (workplace / "result" / "report.html").read_text(encoding="utf-8")
-    assert "xfr report a.png b.png --out result/report.html --method xssab" in page
+    file = workplace / "result" / "report.html"
+    first = file.read_text(encoding="utf-8")
+    command = shlex.split(html.unescape(first.partition("<pre><code>")[2].partition("</code>")[0]))
+    assert command[:4] == ["xfr", "report", "a.png", "b.png"]
+    assert "auto" not in (command[command.index("--method") + 1], command[command.index("--matches") + 1])
+    file.unlink()
+    run(*command[1:], code=0)
+    made = re.compile(r"<dt>Made</dt>.*")
+    assert made.sub("", file.read_text(encoding="utf-8")) == made.sub("", first)
 
 
 @pytest.mark.usefixtures("workplace")

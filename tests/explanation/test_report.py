@@ -15,7 +15,7 @@ from PIL import Image
 
 from xfr_plugin import Recognizer
 from xfr_plugin.errors import InputError, PhotoNotFoundError, ResultError
-from xfr_plugin.explanation.report import Report, build_report
+from xfr_plugin.explanation.report import Report, build, build_report
 
 pytest.importorskip("jinja2", reason="reports need Jinja2 (extra `report`)")
 pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # made-up faces are poor
@@ -45,7 +45,8 @@ def photos(face_photo: NDArray[np.uint8], tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def report(recognizer: Recognizer, photos: tuple[Path, Path]) -> Report:
+def report(recognizer: Recognizer, photos: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Report:
+    monkeypatch.setattr(build, "_LONGEST", 0.0)  # without Shapley values, which take a thousand passes
     return build_report(
         *photos, recognizer=recognizer, method="xssab", alignment="aligned", command="xfr report <a> b"
     )
@@ -95,6 +96,29 @@ def test_three_methods_stand_beside_each_other(report: Report) -> None:
     assert report.explanation.faithfulness is not None
     page = report.html()
     assert all(f"{method}: " in page for method in methods)
+
+
+def test_which_part_goes_with_which_is_told_by_shapley_values_where_they_are_quick(
+    report: Report, recognizer: Recognizer, photos: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report.matches is not None
+    assert report.matches.composite != "shapley"
+    assert "BiLRP" in report.html()
+    monkeypatch.setattr(build, "_LONGEST", 60.0)
+    quick = build_report(*photos, recognizer=recognizer, method="xssab", alignment="aligned")
+    assert quick.matches is not None
+    assert quick.matches.composite == "shapley"
+    assert "Shapley interactions" in quick.html()
+
+
+def test_of_scores_alone_nothing_tells_which_part_goes_with_which(photos: tuple[Path, Path]) -> None:
+    remote = Recognizer.from_scores(
+        lambda a, b: [100 - 100 * float((x - y).abs().mean()) for x, y in zip(a, b, strict=True)],
+        threshold=95,
+    )
+    made = build_report(*photos, recognizer=remote, alignment="aligned")
+    assert made.matches is None
+    assert "gives scores only" in made.html()
 
 
 def test_reconstructions_are_shown_only_if_asked_for(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
-from xfr_plugin import Verification
+from xfr_plugin import Explanation, Verification
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness, Verdict, verdict_of
 from xfr_plugin.explanation.words import (
     COMPONENTS,
     component_name,
     components,
+    headline,
     sentences,
     share_of_area,
     strength_in_words,
@@ -84,6 +88,28 @@ def test_doubt_comes_first() -> None:
         "Match: the score 0.500 is 0.200 above the threshold 0.300"
     )
     assert "were not tested" in said(*rows)
+
+
+def test_the_first_line_names_no_part_that_argues_for_in_one_face_and_against_in_the_other() -> None:
+    """A mean would say that a nose argues for a match, which is another one's in one of the two faces."""
+
+    def line(*reference: RegionEvidence) -> str:
+        faces = [
+            SimpleNamespace(regions=(row("nose", 9, 1), row("mouth", 5, 1))),
+            SimpleNamespace(regions=reference),
+        ]
+        found = SimpleNamespace(
+            probe=faces[0], reference=faces[1], verification=decision(), faithfulness=None
+        )
+        return headline(cast(Explanation, found))
+
+    words = line(row("nose", -4, 1), row("mouth", 5, 1))
+    assert "most for a match: mouth; most against: nothing clear" in words
+    assert words.endswith("for in one face, against in the other: nose.")
+    assert line(row("nose", -4, 3), row("mouth", 5, 1)).startswith(
+        "The score 0.50 is above the threshold 0.30; most for a match: mouth"
+    )
+    assert "in one face" not in line(row("nose", 4, 1), row("mouth", 5, 1))
 
 
 def test_poor_photographs_are_no_two_people() -> None:

@@ -13,6 +13,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from xfr_plugin.asgi.app import OPEN_PATHS, make_app, read_body
 from xfr_plugin.asgi.run import listening_at, until_signal
@@ -28,7 +30,6 @@ from xfr_plugin.attr.registry import get_method, preferred_methods
 from xfr_plugin.base.deadlines import until
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.errors import FaceWarning, NoFaceError
-from xfr_plugin.evaluation.occluders.kinds import occlude
 from xfr_plugin.explanation.document import encode_image
 from xfr_plugin.explanation.report import build_report
 from xfr_plugin.explanation.words import APART, component_name
@@ -58,8 +59,9 @@ _HEADERS = {
 _FACES = 20
 _LINES = 10
 _BESIDE = ("amortised", "gradcam_plus_plus")
-_SAMPLES = (10, 11)
-"""Composites that no method takes for a donor: a face that is replaced by itself loses nothing."""
+_SAMPLES = (9, 10, 11)
+"""Composites that no method takes for a donor: a face that is replaced by itself loses nothing. The first gets
+sunglasses, the others are two people."""
 
 Work = Callable[[ExplanationService, bytes], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -134,16 +136,34 @@ def _start(service: ExplanationService) -> dict[str, Any]:
     """What the page is told once: names of regions and methods, and the samples."""
     size, allowed = service.input_size, service.deployment.methods
     beside = [name for name in (*(m.name for m in preferred_methods()), *_BESIDE) if name in allowed]
-    faces = list(composite_faces(_SAMPLES[1] + 1, size)[list(_SAMPLES)].permute(0, 2, 3, 1).numpy())
-    faces.append(occlude(faces[0], template(size), "sunglasses", np.random.default_rng(1)).image)
-    first, second, covered = (encode_image((face * 255 + 0.5).astype(np.uint8)) for face in faces)
+    faces = composite_faces(max(_SAMPLES) + 1, size)[list(_SAMPLES)].permute(0, 2, 3, 1).numpy()
+    bare, *two = ((face * 255 + 0.5).astype(np.uint8) for face in faces)
     return {
         "method": service.method,
         "methods": {name: get_method(name).title for name in (service.method, *beside)},
         "regions": {name: component_name(name) for name in template_regions(size).names},
         "apart": sorted(APART),
-        "samples": {"people": [first, second], "sunglasses": [first, covered]},
+        "stored": service.deployment.embeddings and service.embedding_dim > 0,
+        "samples": {
+            "people": [encode_image(face) for face in two],
+            "sunglasses": [encode_image(bare), encode_image(_with_sunglasses(bare))],
+        },
     }
+
+
+def _with_sunglasses(face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Black glasses over an aligned face, which hide eyes and brows wholly: one knows what is missing."""
+    height, width = face.shape[:2]
+    right, left = fine = template((4 * height, 4 * width))[:2]
+    apart = float(np.linalg.norm(fine[0] - fine[1]))
+    image = Image.fromarray(face).resize((4 * width, 4 * height), Image.Resampling.BICUBIC)
+    draw, black, reach = ImageDraw.Draw(image), (14, 14, 16), np.array([0.55, 0.42]) * apart
+    for eye in (right, left):
+        draw.rounded_rectangle((*(eye - reach), *(eye + reach)), radius=0.4 * apart, fill=black)
+    draw.line(
+        (0, right[1] - 0.2 * apart, 4 * width, left[1] - 0.2 * apart), fill=black, width=round(0.09 * apart)
+    )
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _faces(service: ExplanationService, data: bytes) -> Response:
@@ -195,10 +215,11 @@ def _matches(service: ExplanationService, body: bytes) -> Response:
 
 def _report(service: ExplanationService, body: bytes) -> Response:
     method, given = _pair(service, body)
-    chosen = {"recognizer": service.deployment.recognizer, "method": method}
-    chosen |= {key: given[key] for key in ("threshold", "fmr") if given[key] is not None}
-    chosen |= dict(zip(("face-a", "face-b"), given["faces"], strict=True))
+    report, settings = build_report(method=method, **given), service.deployment
+    chosen = {"recognizer": settings.recognizer, "architecture": settings.architecture, "method": method}
+    chosen |= {key: given[key] for key in ("threshold", "fmr", "alignment")}
+    chosen |= dict(zip(("face-a", "face-b"), given["faces"], strict=True), matches=report.matches_by)
     words = ["xfr", "report", "PROBE", "REFERENCE"]
-    words += [part for key, value in chosen.items() for part in (f"--{key}", str(value))]
-    report = build_report(method=method, command=shlex.join(words), **given)
-    return Response(report.html(), headers=_HEADERS, media_type="text/html")
+    words += [part for key, value in chosen.items() if value is not None for part in (f"--{key}", str(value))]
+    page = replace(report, command=shlex.join(words)).html()
+    return Response(page, headers=_HEADERS, media_type="text/html")

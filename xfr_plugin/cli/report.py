@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +29,14 @@ from xfr_plugin.cli.output import print_decision, print_lines, working
 app = typer.Typer()
 
 
+class Matches(str, Enum):
+    """What tells which regions matched."""
+
+    auto = "auto"
+    shapley = "shapley"
+    bilrp = "bilrp"
+
+
 @app.command("report", epilog=f"Example: `xfr report a.jpg b.jpg --out report.html --pdf`. {EXIT_CODES}")
 def report_command(
     a: PhotoA,
@@ -44,6 +54,10 @@ def report_command(
     face_a: FaceAOption = 0,
     face_b: FaceBOption = 0,
     device: DeviceOption = "cpu",
+    matches: Annotated[
+        Matches,
+        typer.Option(help="What tells which part goes with which; `auto` for Shapley values if quick."),
+    ] = Matches.auto,
     reconstructions: Annotated[
         bool,
         typer.Option("--reconstructions", help="Also show likenesses from the embeddings: personal data."),
@@ -53,19 +67,6 @@ def report_command(
     from xfr_plugin import load_recognizer
     from xfr_plugin.explanation.report import build_report
 
-    given = {
-        "--method": method,
-        "--recognizer": recognizer,
-        "--architecture": architecture,
-        "--threshold": threshold,
-        "--fmr": fmr,
-        "--alignment": alignment,
-        "--face-a": face_a or None,
-        "--face-b": face_b or None,
-    }
-    words = ["xfr", "report", str(a), str(b), "--out", str(out)]
-    words += [part for name, value in given.items() if value is not None for part in (name, str(value))]
-    words += ["--reconstructions"] if reconstructions else []
     with working("writing the report"):
         report = build_report(
             a,
@@ -76,9 +77,23 @@ def report_command(
             fmr=fmr,
             alignment=alignment,
             faces=(face_a, face_b),
+            matches=matches.value,
             reconstructions=reconstructions,
-            command=shlex.join(words),
         )
-        files = report.save(out, pdf=pdf)
+    given = {
+        "--method": report.explanation.method,  # `auto` may be another one elsewhere
+        "--matches": report.matches_by,
+        "--recognizer": recognizer,
+        "--architecture": architecture,
+        "--threshold": threshold,
+        "--fmr": fmr,
+        "--alignment": alignment,
+        "--face-a": face_a or None,
+        "--face-b": face_b or None,
+    }
+    words = ["xfr", "report", str(a), str(b), "--out", str(out)]
+    words += [part for name, value in given.items() if value is not None for part in (name, str(value))]
+    words += [word for word, wanted in (("--reconstructions", reconstructions), ("--pdf", pdf)) if wanted]
+    files = replace(report, command=shlex.join(words)).save(out, pdf=pdf)
     print_decision(report.explanation.verification)
     print_lines(*(f"written:  {file}" for file in files))

@@ -40,6 +40,7 @@ def web_command(
 
     settings = {
         "limits": {"deadline_ms": _PATIENCE_MS},
+        "embeddings": True,  # of the folder's faces, for the page alone: why one and not the next
         "recognizer": recognizer,
         "architecture": architecture,
         "threshold": threshold,

@@ -29,6 +29,7 @@ __all__ = [
     "face_in_words",
     "hardly_seen",
     "headline",
+    "poor_in_words",
     "sentences",
     "share_of_area",
     "strength_in_words",
@@ -149,13 +150,19 @@ def headline(explanation: Explanation) -> str:
     """The answer in one line: whether the check supports the map, the decision, what argues most."""
     first = _doubt(explanation.faithfulness)
     sides = [components(face.regions) for face in (explanation.probe, explanation.reference)]
+    split = {a.region: abs(a.share - b.share) for a, b in zip(*sides, strict=True) if _opposed(a, b)}
     mean = [
         Component(a.region, (a.share + b.share) / 2, _joint_error(a.error, b.error), (a.area + b.area) / 2)
         for a, b in zip(*sides, strict=True)
     ]
     decision = explanation.verification
     where = "above" if decision.margin >= 0 else "below"
-    reasons = _reasons(mean)
+    reasons = _reasons([part for part in mean if part.region not in split])
+    if split:
+        most = sorted(split, key=lambda region: -split[region])[:3]
+        reasons += (
+            f"; for in one face, against in the other: {_listed([component_name(name) for name in most])}"
+        )
     if _apart(mean):
         reasons += "; but most of the evidence is not of the face"
     score = f"The score {_cosine(decision.score)} is {where} the threshold {_cosine(decision.threshold)}"
@@ -199,10 +206,7 @@ def sentences(
         lines += face_in_words(name, components(table)) if table else []
     lines.append(check_in_words(check))
     lines += [f"Read with care: {caution}." for caution in cautions]
-    if not decision.match and any(word in caution for caution in cautions for word in _POOR):
-        lines.append(
-            "A poor photograph lowers the score of one person, too: no match does not say two people."
-        )
+    lines.append(poor_in_words(decision, cautions))
     lines += [f"{caveat}." for caveat in caveats]
     lines.append(
         "This shows what moves the score of this recognizer. It cannot say who somebody is, why two faces are alike, "
@@ -256,6 +260,13 @@ def check_in_words(check: Faithfulness | None) -> str:
     return f"Check: {check.verdict}, {words}. Change of the score: {'; '.join(effects)}."
 
 
+def poor_in_words(decision: Verification, cautions: Sequence[str]) -> str:
+    """What a poor photograph means for a decision against one person; nothing where there is none."""
+    if decision.match or not any(word in caution for caution in cautions for word in _POOR):
+        return ""
+    return "A poor photograph lowers the score of one person, too: no match does not say two people."
+
+
 def _doubt(check: Faithfulness | None) -> str:
     if check is None or check.verdict == "supported":
         return ""
@@ -304,6 +315,11 @@ def hardly_seen(name: str, listed: Sequence[Component]) -> list[str]:
         for side, area, other in pairs
         if area is not None and other is not None and area < _TURNED * other
     ]
+
+
+def _opposed(one: Component, other: Component) -> bool:
+    """Whether a component of the face clearly argues for in one face, and against in the other."""
+    return one.region not in APART and one.clear and other.clear and one.share * other.share < 0
 
 
 def _apart(listed: Sequence[Component]) -> bool:

@@ -84,7 +84,7 @@ function forgetSearch() {
   searched = null; // a ranking for another probe
   $("search-status").textContent = "";
   $("candidates").replaceChildren();
-  $("skipped").hidden = true;
+  $("skipped").hidden = $("ask-why").hidden = $("why").hidden = true;
 }
 
 /* ---- photographs and their faces */
@@ -375,7 +375,7 @@ async function search(files) {
   const probe = chosen.probe?.faces && faceOf("probe").crop;
   const say = (text) => { $("search-status").textContent = text; };
   $("candidates").replaceChildren();
-  $("skipped").hidden = true;
+  $("skipped").hidden = $("ask-why").hidden = $("why").hidden = true;
   if (!probe) return say("Choose the probe above first.");
   if (!files.length) return say("There is no JPEG, PNG, WebP or BMP file in this folder.");
   stopped = false;
@@ -389,8 +389,9 @@ async function search(files) {
     $("searched").value = place;
     say(`Photograph ${place + 1} of ${files.length} …`);
     try {
-      const body = JSON.stringify({ probe, reference: await base64(file) });
-      found.push({ file, ...(await (await ask("/predictions/xfr", body)).json()).decision });
+      const body = JSON.stringify({ probe, reference: await base64(file), returns: start.stored ? ["embeddings"] : [] });
+      const told = await (await ask("/predictions/xfr", body)).json();
+      found.push({ file, ...told.decision, embedding: told.embeddings?.reference });
     } catch (error) {
       skipped.push(element("li", `${file.name}: ${error.message}`));
     }
@@ -402,6 +403,7 @@ async function search(files) {
   say(`${found.length} of ${files.length} photographs compared, ${found.filter((one) => one.match).length} at or above the threshold. `
     + "The threshold is meant for one comparison: among many people, somebody passes it by chance more often.");
   $("candidates").replaceChildren(...found.slice(0, 20).map(candidate));
+  offerWhy(probe, found);
   $("skipped").hidden = !skipped.length;
   $("skipped").querySelector("summary").textContent = `${skipped.length} could not be compared`;
   $("skipped").querySelector("ul").replaceChildren(...skipped);
@@ -416,6 +418,35 @@ function candidate({ file, score, match }) {
   });
   row.append(button);
   return row;
+}
+
+/** Offer to say what argues for the first rather than for the second. */
+function offerWhy(probe, [first, second]) {
+  const button = $("ask-why");
+  button.hidden = !second?.embedding;
+  if (button.hidden) return;
+  button.textContent = `Why ${first.file.name} and not ${second.file.name}?`;
+  button.onclick = () => working("Comparing the reasons …", button, async () => {
+    const embeddings = [first, second].map((one) => numbersOf(one.embedding));
+    const body = JSON.stringify({ probe, gallery: { embeddings, top: 1 }, returns: ["regions", "overlay"] });
+    const [best] = (await (await ask("/explanations/xfr", body)).json()).candidates;
+    if (searched === probe) showWhy(first, second, best);
+  });
+}
+
+const numbersOf = (text) => [...new Float32Array(bytesOf(text).buffer)];
+
+function showWhy(first, second, { lead, explanation }) {
+  const box = $("why"), { probe } = explanation, known = shares(probe.regions);
+  const ranked = [...known].filter(([name]) => !start.apart.includes(name)).sort((a, b) => b[1].share - a[1].share);
+  const said = (rows) => rows.map(([name, { share }]) => `${spoken(name)} (${signed(share)} %)`).join(", ") || "nothing";
+  const most = ranked.filter(([, { share }]) => share > 0.5).slice(0, 3), least = ranked.reverse().filter(([, { share }]) => share < -0.5).slice(0, 3);
+  box.querySelector("h3").textContent = `Why ${first.file.name} and not ${second.file.name}`;
+  box.querySelector("p").textContent = `The first leads by ${plain(lead)}.`;
+  box.querySelector("ul").replaceChildren(element("li", `Most for the first: ${said(most)}.`), element("li", `Most for the second: ${said(least)}.`));
+  Object.assign(box.querySelector("img"), { src: png(probe.overlay_png), alt: "map of the probe: what argues for the first rather than for the second" });
+  box.querySelector(".note").textContent = `The map of the probe against the first, less that against the second. Blue argues for the first, orange for the second. ${capital(explanation.caveat)}.`;
+  box.hidden = false;
 }
 
 working("Starting …", null, async () => { start = await (await ask("/web/start")).json(); });

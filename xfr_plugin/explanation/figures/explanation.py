@@ -29,6 +29,7 @@ from xfr_plugin.explanation.words import (
     decision_in_words,
     hardly_seen,
     headline,
+    poor_in_words,
     share_of_area,
     strength_in_words,
 )
@@ -424,10 +425,12 @@ def _notes(explanation: Explanation) -> list[str]:
     """What stands beside the chart: strength, check, and what makes the answer less reliable."""
     decision, own = explanation.verification, f"{explanation.method}: "
     cautions = [note for note in explanation.notes if not note.startswith(own)]
+    poor = poor_in_words(decision, cautions)
     return [
         *([strength_in_words(decision.strength) + _strict(decision)] if decision.strength else []),
         check_in_words(explanation.faithfulness),
         *(f"⚠ {caution}" for caution in (*cautions, *_turned(explanation))),
+        *([poor] if poor else []),
     ]
 
 

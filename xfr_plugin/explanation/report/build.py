@@ -5,21 +5,23 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from xfr_plugin.attr.registry import AUTO, chosen_method, preferred_methods
+from xfr_plugin.attr.registry import AUTO, METHODS, chosen_method, preferred_methods
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.base.files import atomic_path, write_text, writing_to
 from xfr_plugin.errors import ExplanationError, InputError
-from xfr_plugin.explanation.comparison import Comparison, compare
+from xfr_plugin.explanation.comparison import QUICK_METHODS, Comparison, compare
 from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
 from xfr_plugin.faces import Alignment, PhotoSource
@@ -32,6 +34,11 @@ if TYPE_CHECKING:  # Zennit is slow to import
 __all__ = ["Input", "Report", "build_report"]
 
 _METHODS = 3
+_PASSES = 1100
+"""About what interactions by Shapley values take."""
+
+_LONGEST = 60.0
+"""Seconds that they may be expected to take; where they would take longer, interactions are those of BiLRP."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,8 @@ class Report:
         explanation: by the method that was asked for, checked.
         comparison: that method and others beside it.
         inputs: probe and reference.
-        matches: which regions matched; None where the network has no rules for it.
+        matches: which regions matched, by Shapley values, or by BiLRP where these would take too long; None for a
+            recognizer that gives scores only.
         likenesses: what the decoder makes of both embeddings, H×W×3; None unless asked for. Personal data.
         command: that makes the report again.
         created: when it was made.
@@ -68,6 +76,13 @@ class Report:
     likenesses: tuple[NDArray[np.uint8], ...] | None
     command: str
     created: datetime.datetime
+
+    @property
+    def matches_by(self) -> Literal["shapley", "bilrp"] | None:
+        """What told which regions matched."""
+        if self.matches is None:
+            return None
+        return "shapley" if self.matches.composite == "shapley" else "bilrp"
 
     def html(self) -> str:
         """One HTML page that needs nothing but itself.
@@ -117,6 +132,7 @@ def build_report(
     fmr: float | None = None,
     alignment: Alignment = "auto",
     faces: tuple[int, int] = (0, 0),
+    matches: Literal["auto", "shapley", "bilrp"] = "auto",
     reconstructions: bool = False,
     command: str = "",
 ) -> Report:
@@ -124,6 +140,8 @@ def build_report(
 
     Args:
         photo_a, photo_b, recognizer, method, threshold, fmr, alignment, faces: see `explain`.
+        matches: what tells which regions matched, see `match_regions`; `auto` for Shapley values where they are
+            expected to take a minute at most, and else BiLRP.
         reconstructions: also show what the decoder makes of the embeddings. They are personal data.
         command: that is printed as the way to make it again.
 
@@ -143,7 +161,7 @@ def build_report(
         explanation=replace(explanation, timings={**found.timings, **explanation.timings}),
         comparison=found,
         inputs=(_input(photo_a), _input(photo_b)),
-        matches=_matches(model, found),
+        matches=_matches(model, found, matches),
         likenesses=_likenesses(model, found) if reconstructions else None,
         command=command,
         created=datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0),
@@ -152,8 +170,9 @@ def build_report(
 
 def _beside(chosen: str, recognizer: Recognizer) -> list[str]:
     """The method, and the best known others that can explain the recognizer."""
-    able = [method.name for method in preferred_methods() if method.cls.available_for(recognizer)]
-    return [chosen, *(name for name in able if name != chosen)][:_METHODS]
+    known = [*preferred_methods(), *(METHODS[name] for name in QUICK_METHODS)]
+    able = [method.name for method in known if method.serves(recognizer)]
+    return list(dict.fromkeys([chosen, *able]))[:_METHODS]
 
 
 def _input(photo: PhotoSource) -> Input:
@@ -166,22 +185,44 @@ def _input(photo: PhotoSource) -> Input:
     return Input(f"{type(photo).__name__} {pixels.shape}", hashlib.sha256(pixels.tobytes()).hexdigest())
 
 
-def _matches(recognizer: Recognizer, found: Comparison) -> RegionMatches | None:
-    """Which regions matched, on the crops that were found; None where the network has no rules."""
+def _matches(
+    recognizer: Recognizer, found: Comparison, by: Literal["auto", "shapley", "bilrp"]
+) -> RegionMatches | None:
+    """Which regions matched, on the crops that were found; None if nothing can tell."""
     from xfr_plugin.explanation.matches import match_regions
 
-    with suppress(InputError):
+    if by == "auto":
+        by = "shapley" if _expected_seconds(recognizer, found) <= _LONGEST else "bilrp"
+    with suppress(InputError):  # it gives scores only, or its layers have no rules
         return match_regions(
-            *found.faces, recognizer=recognizer, threshold=found.verification.threshold, alignment="aligned"
+            *found.faces,
+            recognizer=recognizer,
+            by=by,
+            threshold=found.verification.threshold,
+            alignment="aligned",
         )
     return None
 
 
 @torch.no_grad()
+def _expected_seconds(recognizer: Recognizer, found: Comparison) -> float:
+    """What Shapley interactions will take, by a pass of both faces; 0 for one that gives scores only."""
+    if recognizer.gives == "scores":
+        return 0.0
+    start = time.perf_counter()
+    recognizer.embed(_images(recognizer, found))
+    return (time.perf_counter() - start) / 2 * _PASSES
+
+
+def _images(recognizer: Recognizer, found: Comparison) -> Tensor:
+    images = torch.from_numpy(np.stack(found.faces).transpose(0, 3, 1, 2) / 255)
+    return images.to(recognizer.device, recognizer.dtype)
+
+
+@torch.no_grad()
 def _likenesses(recognizer: Recognizer, found: Comparison) -> tuple[NDArray[np.uint8], ...]:
     decoder = find_decoder(recognizer)
-    images = torch.from_numpy(np.stack(found.faces).transpose(0, 3, 1, 2) / 255)
-    units = recognizer.embed(images.to(recognizer.device, recognizer.dtype))
+    units = recognizer.embed(_images(recognizer, found))
     decoded = decoder.faces(units.to(decoder.mean_embedding)).clamp(0, 1).permute(0, 2, 3, 1)
     made: Sequence[NDArray[np.uint8]] = list((decoded * 255).round().byte().cpu().numpy())
     return tuple(made)

@@ -93,6 +93,7 @@ def values_of(report: Report) -> dict[str, Any]:
         "failed": [result for result in report.comparison.results if result.explanation is None],
         "agreement": _agreement(report),
         "matches": _matches(report),
+        "by_shapley": report.matches_by == "shapley",
         "likenesses": [_data(Image.fromarray(face)) for face in report.likenesses or ()],
         "inputs": list(zip(SIDES, report.inputs, strict=True)),
         "calibration": explanation.calibration,
