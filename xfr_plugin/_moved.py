@@ -40,7 +40,6 @@ MODULES: dict[str, str] = {
     "attr.xface": "attr.peers.xface",
     "attr.xssab": "attr.peers.xssab",
     "bilrp_command": "cli.bilrp",
-    "claimed_regions": "explanation.salient_region",
     "client": "service.client",
     "comparison": "explanation.comparison",
     "evaluate_command": "cli.evaluate",
@@ -85,7 +84,6 @@ NAMES: dict[str, dict[str, str]] = {
         "Seen": "recognition.features:FaceFeatures",
         "layers_by_size": "recognition.features:layers_by_size",
     },
-    "claimed_regions": {"claimed_region": "explanation.salient_region:top_salient_region"},
     "cli": {name: f"cli.xfr:{name}" for name in ("app", "main")},
     "demo": {
         **{name: f"cli.demonstration:{name}" for name in ("EDITS", "run_demo")},

@@ -48,7 +48,7 @@ def said(*rows: RegionEvidence, score: float = 0.5, check: Faithfulness | None =
 
 def checked(statistic: float | None) -> Faithfulness:
     verdict: Verdict = verdict_of(statistic)
-    return Faithfulness(verdict=verdict, statistic=statistic, rows=(), rule="", seed=0, forwards=0)
+    return Faithfulness(verdict=verdict, statistic=statistic, rows=(), rule="", forwards=0)
 
 
 def test_every_region_has_a_plain_name() -> None:

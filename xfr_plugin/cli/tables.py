@@ -97,29 +97,25 @@ def _with_interval(row: RegionRow) -> str:
 
 
 def faithfulness_table(found: Faithfulness) -> Table:
-    """How far the score followed each part of the maps, against random regions of equal size."""
+    """What the maps say of each region of both faces, and what the score did when it was replaced."""
     statistic = "nothing to test" if found.statistic is None else f"z = {found.statistic:+.1f}"
     table = Table(
-        Column("part", no_wrap=True),
-        Column("area", justify="right", no_wrap=True),
-        Column("score", justify="right", no_wrap=True),
-        Column("random", justify="right", no_wrap=True),
-        Column("their 5–95 %", justify="right", no_wrap=True),
-        Column("z", justify="right", no_wrap=True),
+        Column("region", no_wrap=True),
+        Column("map says", justify="right", no_wrap=True),
+        Column("a stranger's", justify="right", no_wrap=True),
+        Column("the partner's", justify="right", no_wrap=True),
         title=Text.assemble("does the score follow? ", (found.verdict, "bold"), f" ({statistic})"),
     )
-    for row in found.rows:
+    shown = [row for row in found.rows if len(row.regions) == 1]
+    for row in shown:
         table.add_row(
-            f"{row.face}, {row.claim}",
-            f"{row.share:.0%}",
-            f"{'! ' if row.reverses else ''}{row.effect:+.3f}",
-            f"{row.random_mean:+.3f}",
-            f"{row.random_low:+.2f} {row.random_high:+.2f}",
-            f"{row.z:+.1f}",
+            f"{row.face}, {component_name(row.regions[0])}",
+            f"{row.said:+.0%}",
+            f"{'! ' if row.reverses else ''}{row.replaced:+.3f}",
+            "" if row.exchanged is None else f"{row.exchanged:+.3f}",
         )
-    done = " and ".join(sorted({f"{row.claim} regions {row.change}" for row in found.rows}, reverse=True))
-    reverses = "; !: reverses the decision" if any(row.reverses for row in found.rows) else ""
-    table.caption = f"change of the score, {done}{reverses}" if found.rows else None
+    reverses = "; !: reverses the decision" if any(row.reverses for row in shown) else ""
+    table.caption = f"change of the score with another region in its place{reverses}" if shown else None
     return table
 
 

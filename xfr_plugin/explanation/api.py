@@ -93,8 +93,8 @@ def explain(
         method: name of an attribution method, see `attr.METHODS`; `auto`, or None, for `attr.default_method`.
         options: options of the method, by name.
         regions: named regions of both aligned faces; each face's own (`faces.outlines`), if left out.
-        check: also test whether the score follows what the maps point at, see `faithfulness.check_faithfulness`;
-            some 100 more forward passes.
+        check: also test whether the score follows what the maps say, see `faithfulness.check_faithfulness`; 66 more
+            forward passes.
 
     Raises:
         UnknownNameError: a method or option does not exist; for other errors, and warnings, see `verify`.
@@ -118,5 +118,5 @@ def explain(
     if not check:
         return explanation
     with timed(timings, "check"):
-        found = check_pair(model, pair, maps, regions)
+        found = check_pair(model, pair, maps)
     return replace(explanation, timings=timings, faithfulness=found)

@@ -23,6 +23,7 @@ from xfr_plugin.channels.pullback import pull_back
 from xfr_plugin.errors import InputError, UnknownNameError, in_one_line
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.explanation import Explanation
+from xfr_plugin.explanation.faithfulness import PairEffects
 from xfr_plugin.explanation.pipeline import (
     FacePair,
     RecognizerSource,
@@ -30,6 +31,7 @@ from xfr_plugin.explanation.pipeline import (
     check_pair,
     explanation_of,
     find_pair_regions,
+    measure_pair,
     open_pair,
     open_recognizer,
     timed,
@@ -252,12 +254,16 @@ def compare(
     with timed(timings, "warm_up"):
         _warm_up(model, pair)
     labels = regions or template_regions(model.input_size)
+    effects = None
+    if check:
+        with timed(timings, "check"):
+            effects = measure_pair(model, pair)
     results = []
     with fingerprints_kept():
         for number, method in enumerate(chosen, start=1):
             if progress is not None:
                 progress(method.name, number, len(chosen))
-            results.append(_result(method, given.get(method.name, {}), model, pair, regions, check))
+            results.append(_result(method, given.get(method.name, {}), model, pair, regions, effects))
     explained = [result.explanation for result in results if result.explanation is not None]
     return Comparison(
         verification=pair.verification,
@@ -323,7 +329,7 @@ def _result(
     model: Recognizer,
     pair: FacePair,
     regions: RegionMap | None,
-    check: bool,
+    effects: PairEffects | None,
 ) -> MethodResult:
     """Run one method; whatever goes wrong is its own affair."""
     start = time.perf_counter()
@@ -336,7 +342,6 @@ def _result(
             explanation = explanation_of(pair, maps, method, options, regions, {"explain": seconds})
         except Exception as problem:  # one method must not take the others' answers along
             seconds, error = time.perf_counter() - start, in_one_line(problem)
-    if check and explanation is not None:
-        labels = regions or template_regions(model.input_size)
-        explanation = replace(explanation, faithfulness=check_pair(model, pair, maps, labels))
+    if effects is not None and explanation is not None:
+        explanation = replace(explanation, faithfulness=check_pair(model, pair, maps, effects))
     return MethodResult(method.name, explanation, seconds, peak.extra, error)

@@ -1,110 +1,95 @@
-"""Does the score follow what an explanation points at? Change it, and see.
+"""Does the score follow what an explanation says? Change the faces, and see.
 
-What a map calls similar is hidden under the mean face of a population: the score should fall more than it does for
-other regions of the same size and shape. What it calls dissimilar is exchanged for the partner's pixels: the score
-should rise more.
+Sets of named regions are replaced twice: by a stranger's, and by the partner's. A region that argues for a match is
+one that the score falls without, and for which the partner's own adds little; one that argues against is as good as
+a stranger's, and the partner's would raise the score. What is measured does not depend on the map: it is measured
+for a pair, and any number of maps can be held against it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.attr.intervention.level import region_shares
+from xfr_plugin.attr.intervention.removal import Operator, Removal, coalition_faces
 from xfr_plugin.base.documents import Document
-from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.errors import InputError
-from xfr_plugin.explanation.salient_region import random_regions, top_salient_region
-from xfr_plugin.faces.regions import RegionMap, template_regions
+from xfr_plugin.faces.regions import REGION_NAMES, RegionMap, template_regions
 from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
-from xfr_plugin.swaps.donors import population_face
-from xfr_plugin.swaps.exchange import exchange_regions
-from xfr_plugin.swaps.masks import FeatheredMasks
+from xfr_plugin.swaps.regions import FINE_REGIONS, FaceRegions, regions_of
 
 __all__ = [
     "CONTRADICTED",
     "RULE",
+    "SETS",
     "SUPPORTED",
-    "Claim",
     "Faithfulness",
     "FaithfulnessRow",
+    "PairEffects",
     "Verdict",
     "check_faithfulness",
+    "pair_effects",
     "verdict_of",
 ]
 
 Verdict: TypeAlias = Literal["supported", "weak", "contradicted"]
-Claim: TypeAlias = Literal["similar", "dissimilar"]
 Map: TypeAlias = NDArray[np.floating]
+Vector: TypeAlias = NDArray[np.float64]
 
-LARGEST = 0.15
-"""Share of the face's pixels that is changed, at most."""
+SETS: tuple[tuple[str, ...], ...] = (
+    ("forehead",), ("right_brow",), ("left_brow",), ("right_eye",), ("left_eye",), ("right_cheek",), ("left_cheek",),
+    ("nose",), ("mouth",), ("chin",),
+    ("right_eye", "left_eye"), ("right_brow", "left_brow"), ("right_cheek", "left_cheek"),
+    ("right_eye", "right_brow"), ("left_eye", "left_brow"), ("nose", "mouth"),
+)  # fmt: skip
+"""Which regions of the face are replaced, alone or together: features of two sides can stand in for each other."""
 
-SMALLEST = 0.02
-"""A part of a map that covers a smaller share of the face claims nothing that could be tested …"""
-
-FAINTEST = 0.05
-"""… nor does one that holds a smaller share of all evidence in the face."""
-
-RANDOM_REGIONS = 24
-"""For each face and claim."""
-
-SUPPORTED, CONTRADICTED = 1.8, -1.0
+SUPPORTED, CONTRADICTED = 2.0, -2.0
 """Bounds of the statistic, chosen on held-out people."""
 
 RULE = (
-    f"In each face, the {LARGEST:.0%} that the map calls most similar are replaced by the mean face of a population, "
-    f"the {LARGEST:.0%} that it calls most dissimilar by the partner's pixels, and {RANDOM_REGIONS} random regions "
-    "of the same size and shape likewise. A part's z says by how many standard deviations of the random regions the "
-    "map's region moves the score further than they do, in the direction that the map foretells. The sum of z over "
-    "the tested parts, divided by the root of their number, decides: supported from "
-    f"{SUPPORTED:g}, contradicted to {CONTRADICTED:g}, weak between them, and where there is nothing to test."
+    f"In each face {len(SETS)} sets of named regions are replaced, once by those of a face of nobody, once by the "
+    "partner's. The score's fall in the one, less its rise in the other, is held against the sum of the map over the "
+    "set: correlation r over the sets of both faces, after what follows from the sizes of the changes and from what "
+    "the regions bring to a typical pair is taken off both. z is r times the root of the number of regions that are "
+    f"seen. Supported from z = {SUPPORTED:g}, contradicted to {CONTRADICTED:g}, weak between them, and where there "
+    "is nothing to test."
 )
 
-_BLUR = 5 / 112
-_BATCH = 16
-_NO_EFFECT = 1e-6  # of a cosine: what rounding does
-_SIGNS: dict[Claim, int] = {"similar": 1, "dissimilar": -1}
+_DONOR = 8  # of the composite faces: the default explanation has the first four
+_BATCH = 32
+_LEAST = 4  # sets with anything in them
+_NOTHING = 1e-9
 
 
 class FaithfulnessRow(Document):
-    """One part of the maps: one face, one claim.
+    """A set of regions of a face: what the map says of it, and what the score did.
 
     Attributes:
-        face: whose map is tested.
-        claim: `similar`, the positive part of the map, or `dissimilar`, the negative one.
-        change: what was done to the region: it was hidden under a mean face, or exchanged for the partner's pixels.
-        share: of the face's pixels that were changed, 0…1.
-        effect: score (cosine) after the map's region was changed, less the score before.
-        random_mean: the same for the random regions, on average.
-        random_low: 5 % quantile of the random regions' effects.
-        random_high: 95 % quantile.
-        percentile: share of the random regions that moved the score less far in the direction that the map foretells
-            (down for `similar`, up for `dissimilar`), 0…1; ties count half.
-        z: by how many standard deviations of the random regions' effects the map's region moved the score further
-            in that direction than they did on average.
-        reverses: changing the map's region reverses the decision.
+        face: whose regions were replaced.
+        regions: names of those that the face shows.
+        said: sum of the map over them, as a share of all evidence in the picture, −1…1.
+        replaced: change of the score (cosine) when a stranger's stood there.
+        exchanged: the same with the partner's own; None if the partner is an embedding.
+        reverses: replacing them by a stranger's reverses the decision.
     """
 
     face: Literal["probe", "reference"]
-    claim: Claim
-    change: Literal["hidden", "exchanged"]
-    share: float = Field(gt=0, le=1)
-    effect: float
-    random_mean: float
-    random_low: float
-    random_high: float
-    percentile: float = Field(ge=0, le=1)
-    z: float
+    regions: tuple[str, ...]
+    said: float = Field(ge=-1.000001, le=1.000001)
+    replaced: float
+    exchanged: float | None
     reverses: bool
 
 
@@ -113,10 +98,9 @@ class Faithfulness(Document):
 
     Attributes:
         verdict: `supported`, `weak` or `contradicted`.
-        statistic: the number that decides; None where no part of the maps can be tested.
-        rows: the tested parts: of the probe, then of the reference; similar, then dissimilar.
+        statistic: the number that decides, z of the rule; None where the maps say nothing that can be tested.
+        rows: the sets of the probe, then of the reference. Of documents that an older rule made they are not read.
         rule: from rows to verdict, in words.
-        seed: of the random regions.
         forwards: images that were embedded.
     """
 
@@ -124,8 +108,87 @@ class Faithfulness(Document):
     statistic: float | None
     rows: tuple[FaithfulnessRow, ...]
     rule: str
-    seed: int
     forwards: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_rules(cls, data: Any) -> Any:
+        """The verdict of an older rule, whose rows were others, and which drew regions by a seed."""
+        if not isinstance(data, dict) or "seed" not in data:
+            return data
+        return {name: value for name, value in data.items() if name != "seed"} | {"rows": ()}
+
+
+@dataclass(frozen=True, eq=False)
+class PairEffects:
+    """What the score does when regions of a pair's faces are replaced; whatever any map says.
+
+    Attributes:
+        regions: of each face that was changed.
+        sets: which regions each set has, M×R of each face.
+        replaced: change of the score by a stranger's regions, M of each face.
+        exchanged: by the partner's, M of each face; empty if the partner is an embedding.
+        typical: what each region brings to a typical genuine pair, R.
+        score: before.
+        forwards: images that were embedded.
+    """
+
+    regions: tuple[RegionMap, ...]
+    sets: tuple[NDArray[np.bool_], ...]
+    replaced: tuple[Vector, ...]
+    exchanged: tuple[Vector, ...]
+    typical: Vector
+    score: float
+    forwards: int
+
+    def judge(self, maps: Sequence[Map], threshold: float) -> Faithfulness:
+        """Hold maps against what was measured; see `check_faithfulness`."""
+        _check_maps(maps, self.regions)
+        totals = [_totals(values, regions) for values, regions in zip(maps, self.regions, strict=False)]
+        statistic = self._statistic(totals)
+        return Faithfulness(
+            verdict=verdict_of(statistic),
+            statistic=statistic,
+            rows=tuple(row for side, said in enumerate(totals) for row in self._rows(side, said, threshold)),
+            rule=RULE,
+            forwards=self.forwards,
+        )
+
+    def _statistic(self, totals: Sequence[Vector]) -> float | None:
+        """Correlation of what is said with what was measured, times the root of the number of regions."""
+        said, measured, seen = [], [], 0
+        for side, (sets, own) in enumerate(zip(self.sets, totals, strict=True)):
+            if len(sets) < _LEAST:
+                continue
+            known = [np.ones(len(sets)), sets @ self.typical]
+            evidence = -self.replaced[side]
+            if self.exchanged:
+                known.append(self.exchanged[side] - self.replaced[side])
+                evidence = evidence - self.exchanged[side]
+            said.append(_beyond(sets @ own, known))
+            measured.append(_beyond(evidence, known))
+            seen += int(sets.any(axis=0).sum())
+        if not said:
+            return None
+        first, second = np.concatenate(said), np.concatenate(measured)
+        norms = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+        if min(norms) < _NOTHING:
+            return None
+        return float(first @ second) / (norms[0] * norms[1]) * math.sqrt(seen)
+
+    def _rows(self, side: int, said: Vector, threshold: float) -> list[FaithfulnessRow]:
+        exchanged = self.exchanged[side].tolist() if self.exchanged else [None] * len(self.sets[side])
+        return [
+            FaithfulnessRow(
+                face="reference" if side else "probe",
+                regions=tuple(np.array(REGION_NAMES)[members].tolist()),
+                said=float(said[members].sum()),
+                replaced=float(change),
+                exchanged=gained,
+                reverses=bool((self.score + change >= threshold) != (self.score >= threshold)),
+            )
+            for members, change, gained in zip(self.sets[side], self.replaced[side], exchanged, strict=True)
+        ]
 
 
 def check_faithfulness(
@@ -134,49 +197,69 @@ def check_faithfulness(
     maps: Sequence[Map],
     threshold: float,
     *,
-    seed: int = 0,
-    regions: RegionMap | None = None,
-    random_count: int = RANDOM_REGIONS,
+    regions: Sequence[RegionMap] | None = None,
 ) -> Faithfulness:
-    """Test the maps of a pair by changing the faces where they point, see `RULE`.
+    """Test the maps of a pair by changing the faces, see `RULE`. 66 forward passes for a pair.
 
-    Maps are blurred first (σ = 5 pixels of 112), so that grain does not decide. A part of a map that covers less than
-    2 % of the face, or holds less than 5 % of the evidence in it, claims nothing and is left out. Changed regions
-    fade out over a few pixels and take their surroundings' colour. About 100 forward passes for a pair.
+    The correlation is with sums over named regions of the face: how evidence lies within them, and what lies around
+    the face, is not tested. Every map is asked for what it says beyond the typical pair, so that one that says the
+    same of all pairs is not supported.
 
     Args:
         recognizer: whose score is explained; the work is done where it is.
         inputs: probe and reference, 1×3×H×W in [0, 1]; or the probe and the reference's embedding, D or 1×D: only
-            the probe is tested then, and what is dissimilar is hidden too, for want of pixels to exchange.
+            the probe is tested then, and by strangers' regions alone.
         maps: signed maps H×W of both, or of the probe alone.
         threshold: decision threshold on the cosine.
-        seed: of the random regions; the same seed gives the same answer, and the global random state is not touched.
-        regions: of both aligned faces, whose `face` is tested; those of the template, if left out.
-        random_count: random regions for each face and claim, at least 2. The rule was calibrated with the default.
+        regions: of each face; those of the template, if left out.
 
     Raises:
-        InputError: inputs, maps or regions of other shapes, maps that are not finite, or too few random regions.
+        InputError: inputs, maps or regions of other shapes, or maps that are not finite.
     """
-    face = (regions or template_regions(recognizer.input_size)).face
-    _check_arguments(recognizer, inputs, maps, face, random_count)
-    scorer = _Scorer(recognizer, inputs)
-    claims = [
-        _Tested(side, claim, region, face)
-        for side in range(len(scorer.images))
-        for claim, region in _claims(maps[side], face)
-    ]
-    rows = []
-    for tested in claims:
-        rng = np.random.default_rng([seed, tested.side, _SIGNS[tested.claim] > 0])
-        rows.append(_row(tested, scorer, threshold, random_count, rng))
-    statistic = sum(row.z for row in rows) / math.sqrt(len(rows)) if rows else None
-    return Faithfulness(
-        verdict=verdict_of(statistic),
-        statistic=statistic,
-        rows=tuple(rows),
-        rule=RULE,
-        seed=seed,
-        forwards=scorer.forwards,
+    return pair_effects(recognizer, inputs, regions=regions).judge(maps, threshold)
+
+
+@torch.no_grad()
+def pair_effects(
+    recognizer: Recognizer, inputs: tuple[Tensor, Tensor], *, regions: Sequence[RegionMap] | None = None
+) -> PairEffects:
+    """Measure what replacing regions does to a pair's score; see `check_faithfulness` for arguments and errors."""
+    labels = _checked(recognizer, inputs, regions)
+    images = [x.detach().to(recognizer.device, recognizer.dtype) for x in inputs if x.ndim == 4]
+    faces = regions_of(labels, FINE_REGIONS)
+    fast = fast_recognizer(recognizer)
+    rows = fast.represent(torch.cat(images))
+    partners = rows.flip(0)
+    if len(images) == 1:
+        partners = functional.normalize(inputs[1].detach().to(rows).reshape(1, -1), dim=1)
+    score = float(fast.compare(rows[:1], partners[:1]))
+    sets = [_sets(face) for face in faces]
+
+    def changes(operator: Operator, side: int) -> Vector:
+        other = (images[1 - side][0], faces[1 - side]) if operator == "partner" else None
+        removal = Removal(operator, _DONOR + 1, "regions", images[side], _DONOR)
+        added = removal.changes(images[side][0], faces[side], other, together=True)[0]
+        kept = torch.from_numpy(~sets[side])
+        found = []
+        for versions in coalition_faces(images[side][0], added, kept, _BATCH):
+            changed = fast.represent(versions)
+            partner = partners[side].expand_as(changed)
+            found.append(fast.compare(*((partner, changed) if side else (changed, partner))) - score)
+        values: Vector = torch.cat(found).double().cpu().numpy() if found else np.zeros(0)
+        return values
+
+    sides = range(len(images))
+    replaced = tuple(changes("population", side) for side in sides)
+    exchanged = tuple(changes("partner", side) for side in sides) if len(images) == 2 else ()
+    shares = region_shares(recognizer, "leave_one_out")
+    return PairEffects(
+        regions=labels,
+        sets=tuple(sets),
+        replaced=replaced,
+        exchanged=exchanged,
+        typical=np.array([shares.get(name, 0.0) for name in REGION_NAMES]),
+        score=score,
+        forwards=len(images) + sum(map(len, (*replaced, *exchanged))),
     )
 
 
@@ -189,120 +272,48 @@ def verdict_of(statistic: float | None) -> Verdict:
     return "contradicted" if statistic <= CONTRADICTED else "weak"
 
 
-@dataclass(frozen=True)
-class _Tested:
-    """A claim of a map that can be tested: probe (0) or reference (1), and the region."""
-
-    side: int
-    claim: Claim
-    region: NDArray[np.bool_]
-    face: NDArray[np.bool_]
+def _sets(face: FaceRegions) -> NDArray[np.bool_]:
+    """`SETS` of the regions that a face shows, M×R; each once."""
+    rows = [np.isin(face.names, names) & face.present for names in SETS]
+    distinct = dict.fromkeys(tuple(row.tolist()) for row in rows if row.any())
+    return np.array(list(distinct), dtype=np.bool_).reshape(len(distinct), len(face.names))
 
 
-class _Scorer:
-    """Scores changed faces of a pair against the partner's embedding."""
-
-    @torch.no_grad()
-    def __init__(self, recognizer: Recognizer, inputs: tuple[Tensor, Tensor]) -> None:
-        images = [x.detach().to(recognizer.device, recognizer.dtype) for x in inputs if x.ndim == 4]
-        self.images = images
-        self.population = population_face(recognizer.input_size).to(images[0])
-        self.recognizer = fast_recognizer(recognizer)
-        self.forwards = 0
-        own = self._represent(torch.cat(images))
-        self.forwards += len(images)
-        if len(images) == 1:
-            reference = inputs[1].detach().to(own).reshape(1, -1)
-            self.partners = functional.normalize(reference, dim=1)
-        else:
-            self.partners = own.flip(0)
-        self.score = float(recognizer.compare(own[:1], self.partners[:1]))
-
-    @torch.no_grad()
-    def effects(self, tested: _Tested, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """What changing each of the regions R×H×W does to the score."""
-        image = self.images[tested.side]
-        exchanged = self.change(tested) == "exchanged"
-        donor = self.images[1 - tested.side] if exchanged else self.population
-        found = []
-        for chunk in torch.from_numpy(masks).split(_BATCH):
-            blends = exchange_regions(image, donor, FeatheredMasks.of(chunk))[0]
-            found.append(self._compare(self._represent(blends), tested.side) - self.score)
-        effects: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
-        return effects
-
-    def change(self, tested: _Tested) -> Literal["hidden", "exchanged"]:
-        """What is done to a region."""
-        return "exchanged" if tested.claim == "dissimilar" and len(self.images) == 2 else "hidden"
-
-    def _represent(self, images: Tensor) -> Tensor:
-        self.forwards += len(images)
-        return self.recognizer.represent(images)
-
-    def _compare(self, rows: Tensor, side: int) -> Tensor:
-        """Scores of versions of one side against its partner."""
-        partner = self.partners[side].expand_as(rows)
-        return self.recognizer.compare(*((partner, rows) if side else (rows, partner)))
+def _totals(values: Map, regions: RegionMap) -> Vector:
+    """Sums of a map over the named regions, R, as shares of all evidence; zeros of an empty map."""
+    sums = np.array(list(regions.totals(values).values()))
+    whole = float(np.abs(np.asarray(values, dtype=np.float64)).sum())
+    return sums / whole if whole > 0 else np.zeros_like(sums)
 
 
-def _claims(saliency: Map, face: NDArray[np.bool_]) -> Iterator[tuple[Claim, NDArray[np.bool_]]]:
-    """Parts of a map that claim enough to be tested, and their regions."""
-    smooth = smoothed(np.asarray(saliency), _BLUR)
-    total = float(np.abs(smooth[face]).sum())
-    for claim, sign in _SIGNS.items():
-        part = np.where(face, np.maximum(sign * smooth, 0), 0)
-        if part.sum() <= FAINTEST * total:
-            continue
-        region = top_salient_region(part, face, LARGEST, SMALLEST)
-        if region is not None:
-            yield claim, region
+def _beyond(values: Vector, known: Sequence[Vector]) -> Vector:
+    """What is left of values when what follows from others, by least squares, is taken off."""
+    design = np.stack(known, axis=1)
+    left: Vector = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    return left
 
 
-def _row(
-    tested: _Tested, scorer: _Scorer, threshold: float, count: int, rng: np.random.Generator
-) -> FaithfulnessRow:
-    masks = np.concatenate([tested.region[None], random_regions(tested.region, tested.face, count, rng)])
-    effects = scorer.effects(tested, masks)
-    foretold = -_SIGNS[tested.claim] * effects
-    own, others = foretold[0], foretold[1:]
-    spread = max(float(others.std(ddof=1)), _NO_EFFECT)
-    low, high = np.quantile(effects[1:], [0.05, 0.95])
-    return FaithfulnessRow(
-        face="reference" if tested.side else "probe",
-        claim=tested.claim,
-        change=scorer.change(tested),
-        share=float(tested.region.sum() / tested.face.sum()),
-        effect=float(effects[0]),
-        random_mean=float(effects[1:].mean()),
-        random_low=float(low),
-        random_high=float(high),
-        percentile=float(np.mean(others < own) + np.mean(others == own) / 2),
-        z=float((own - others.mean()) / spread),
-        reverses=bool((scorer.score + effects[0] >= threshold) != (scorer.score >= threshold)),
-    )
-
-
-def _check_arguments(
-    recognizer: Recognizer,
-    inputs: tuple[Tensor, Tensor],
-    maps: Sequence[Map],
-    face: NDArray[np.bool_],
-    random_count: int,
-) -> None:
-    """Refuse what cannot be tested; see `check_faithfulness`."""
+def _checked(
+    recognizer: Recognizer, inputs: tuple[Tensor, Tensor], regions: Sequence[RegionMap] | None
+) -> tuple[RegionMap, ...]:
+    """Named regions of the faces that are images; refuses what cannot be tested."""
     size = recognizer.input_size
     images = [x for x in inputs if x.ndim == 4]
     if len(inputs) != 2 or inputs[0].ndim != 4 or any(len(image) != 1 for image in images):
         raise InputError(
             "inputs must be one probe and one reference, 1×3×H×W each; or a probe and an embedding"
         )
-    if len(maps) < len(images) or any(np.shape(values) != size for values in maps):
+    labels = tuple(regions or [template_regions(size)] * len(images))[: len(images)]
+    if len(labels) < len(images) or any(one.size != size or one.names != REGION_NAMES for one in labels):
+        raise InputError(f"there must be named regions of size {size[0]}×{size[1]} for each face")
+    return labels
+
+
+def _check_maps(maps: Sequence[Map], regions: Sequence[RegionMap]) -> None:
+    size = regions[0].size
+    if len(maps) < len(regions) or any(np.shape(values) != size for values in maps):
         raise InputError(
             f"there must be a map of {size[0]}×{size[1]} for each face; sum maps over colours first"
         )
     if not all(np.isfinite(values).all() for values in maps):
         raise InputError("maps hold values that are not finite")
-    if face.shape != size or not face.any():
-        raise InputError(f"regions must be of size {size[0]}×{size[1]} and hold a face")
-    if random_count < 2:
-        raise InputError(f"at least 2 random regions are needed, got {random_count}")

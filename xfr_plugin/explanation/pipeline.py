@@ -29,7 +29,7 @@ from xfr_plugin.base.files import shown
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.errors import FaceError, FaceWarning, InputError, PhotoError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, region_evidence
-from xfr_plugin.explanation.faithfulness import Faithfulness, check_faithfulness
+from xfr_plugin.explanation.faithfulness import Faithfulness, PairEffects, pair_effects
 from xfr_plugin.explanation.gate import explained
 from xfr_plugin.explanation.quality import (
     MISALIGNED,
@@ -41,6 +41,7 @@ from xfr_plugin.explanation.quality import (
 from xfr_plugin.explanation.verification import Verification, decide
 from xfr_plugin.faces import AlignedFace, Alignment, Detector, PhotoSource, RegionMap, prepare_face
 from xfr_plugin.faces.outlines import find_regions
+from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition import Calibration, Recognizer, load_recognizer
 from xfr_plugin.recognition.features import extract
 
@@ -61,6 +62,7 @@ __all__ = [
     "embed_faces",
     "explanation_of",
     "find_pair_regions",
+    "measure_pair",
     "open_pair",
     "open_recognizer",
     "timed",
@@ -359,20 +361,49 @@ def explanation_of(
 
 
 def check_pair(
-    recognizer: Recognizer, pair: FacePair, maps: PairMaps, regions: RegionMap | None = None
+    recognizer: Recognizer, pair: FacePair, maps: PairMaps, effects: PairEffects | None = None
 ) -> Faithfulness:
-    """Test whether the score follows what the maps point at; see `faithfulness.check_faithfulness`.
+    """Test whether the score follows what the maps say; see `faithfulness.check_faithfulness`.
+
+    Args:
+        recognizer: whose score is explained.
+        pair: that is explained.
+        maps: of both faces.
+        effects: what was measured of the pair before, for maps of another method.
 
     Raises:
         InputError: neither side is an image, so that there is nothing to change.
     """
-    sides = sorted(zip(pair.faces, maps.sides, strict=True), key=lambda side: side[0].image is None)
-    if sides[0][0].image is None:
+    tested = [
+        values
+        for face, values in zip(pair.faces, maps.sides, strict=True)
+        if face.image is not None and values is not None
+    ]
+    return (effects or measure_pair(recognizer, pair)).judge(tested, pair.verification.threshold)
+
+
+def measure_pair(recognizer: Recognizer, pair: FacePair) -> PairEffects:
+    """What replacing regions does to a pair's score; see `faithfulness.pair_effects`.
+
+    Raises:
+        InputError: neither side is an image, so that there is nothing to change.
+    """
+    first, second = _changeable(pair)
+    inputs = [face.unit if face.image is None else face.image[None] for face in (first, second)]
+    regions = [
+        face.regions or template_regions(recognizer.input_size)
+        for face in (first, second)
+        if face.image is not None
+    ]
+    return pair_effects(recognizer, (inputs[0], inputs[1]), regions=regions)
+
+
+def _changeable(pair: FacePair) -> tuple[Face, Face]:
+    """The faces of a pair, one that is an image first."""
+    first, second = pair.faces
+    if first.image is None and second.image is None:
         raise InputError("faithfulness is checked by changing images, and there is none")
-    inputs = [face.unit if face.image is None else face.image[None] for face, _ in sides]
-    tested = [values for face, values in sides if face.image is not None and values is not None]
-    threshold = pair.verification.threshold
-    return check_faithfulness(recognizer, (inputs[0], inputs[1]), tested, threshold, regions=regions)
+    return (second, first) if first.image is None else (first, second)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xfr_plugin.explanation.explanation import Explanation, RegionEvidence
-from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.faithfulness import Faithfulness, FaithfulnessRow
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces.regions import OUTSIDE
 from xfr_plugin.recognition.strength import Strength
@@ -247,17 +247,28 @@ def check_in_words(check: Faithfulness | None) -> str:
         return "The maps were not tested on this pair: ask for the check."
     if check.statistic is None:
         return "Check: there was nothing in the maps that could be tested."
-    effects = [
-        f"{row.face}, most {row.claim} part {row.change}: {_signed(row.effect)} (random regions "
-        f"{_signed(row.random_mean)})"
-        for row in check.rows
-    ]
     said = {
-        "supported": "the score follows what the maps point at",
+        "supported": "the score follows what the maps say of the regions of the face",
         "contradicted": "the score does the opposite of what the maps say",
     }
-    words = said.get(check.verdict, "it is not shown that the score follows what the maps point at")
-    return f"Check: {check.verdict}, {words}. Change of the score: {'; '.join(effects)}."
+    words = said.get(check.verdict, "it is not shown that the score follows what the maps say")
+    tried = [_tried(row) for face in ("probe", "reference") for row in _strongest(check.rows, face)]
+    listed = f" Change of the score: {'; '.join(tried)}." if tried else ""
+    return f"Check: {check.verdict}, {words} (z = {_signed(check.statistic)}).{listed}"
+
+
+def _strongest(rows: Sequence[FaithfulnessRow], face: str) -> list[FaithfulnessRow]:
+    """The regions of which the map says the most, for and against."""
+    alone = [row for row in rows if row.face == face and len(row.regions) == 1]
+    ends = [max(alone, key=lambda row: row.said), min(alone, key=lambda row: row.said)] if alone else []
+    return [row for row, sign in zip(ends, (1, -1), strict=False) if sign * row.said > 0]
+
+
+def _tried(row: FaithfulnessRow) -> str:
+    partners = "" if row.exchanged is None else f", {_signed(row.exchanged)} with the partner's"
+    share = f"{100 * row.said:+.0f} %".replace("-", "−")
+    name = component_name(row.regions[0])
+    return f"{row.face}, {name} ({share}): {_signed(row.replaced)} with a stranger's{partners}"
 
 
 def poor_in_words(decision: Verification, cautions: Sequence[str]) -> str:

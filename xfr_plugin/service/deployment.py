@@ -48,7 +48,7 @@ class Deployment(Document):
         fmr: … or the one calibrated for this false match rate.
         callers_choose_threshold: whether requests may bring a threshold or an FMR of their own.
         detector: whether faces are looked for; else all images are taken as aligned crops.
-        faithfulness: whether the check may be asked for: some 100 forward passes.
+        faithfulness: whether the check may be asked for: 66 forward passes.
         reconstructions: whether likenesses may be decoded from embeddings. They are personal data.
         embeddings: whether embeddings may be returned, to be stored. They are personal data.
         limits: of a request.

@@ -64,7 +64,7 @@ __all__ = [
     "price",
 ]
 
-_CHECK_FORWARDS = 55.0
+_CHECK_FORWARDS = 66.0
 """Forward passes of a pair that the check of faithfulness takes, about."""
 
 

@@ -219,9 +219,7 @@ def _caption(comparison: Comparison) -> str:
     notes = "".join(f" {note[0].upper()}{note[1:]}." for note in comparison.notes)
     verdicts = [e.faithfulness for e in comparison.explanations.values() if e.faithfulness]
     checked = (
-        " Supported, weak, contradicted: whether the score follows what the maps point at."
-        if verdicts
-        else ""
+        " Supported, weak, contradicted: whether the score follows what the maps say." if verdicts else ""
     )
     return (
         f"Recognizer {decision.recognizer}; threshold: {decision.threshold_source}.{notes} Each method has its own"
