@@ -98,13 +98,13 @@ JUDGES = (
         best=0.5,
     ),
     _changed(
-        "one region",
+        "went, one region",
         "before and after a region is planted: does the map change there?",
         "paired",
         "one region",
     ),
-    _changed("two regions", "the same of two regions at once", "paired", "two regions"),
-    _changed("hidden", "before and after something is drawn over the probe", "occluders", ""),
+    _changed("went, two regions", "the same of two regions at once", "paired", "two regions"),
+    _changed("went, drawn over", "before and after something is drawn over the probe", "occluders", ""),
     Judge(
         "hidden",
         "drawn over",

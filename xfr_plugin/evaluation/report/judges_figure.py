@@ -19,14 +19,18 @@ __all__ = ["judges_figure"]
 
 
 def judges_figure(results: Results) -> Figure | None:
-    """A row for each method, by its worst judge, which is framed; None of fewer than two judges or methods."""
+    """A row for each method, by its worst judge, which is framed, and a column for each judge that ranks anybody.
+
+    None of fewer than two judges or methods.
+    """
     judged = Judged(results.methods, Lookup(results))
-    names = [name for name in judged.names if any(judged.share(judge, name) for judge in judged.judges)]
-    if len(judged.judges) < 2 or len(names) < 2:
+    judges = [judge for judge in judged.judges if any(judged.share(judge, name) for name in judged.names)]
+    names = [name for name in judged.names if any(judged.share(judge, name) for judge in judges)]
+    if len(judges) < 2 or len(names) < 2:
         return None
-    table = np.full((len(names), len(judged.judges)), np.nan)
+    table = np.full((len(names), len(judges)), np.nan)
     for row, column in np.ndindex(table.shape):
-        share = judged.share(judged.judges[column], names[row])
+        share = judged.share(judges[column], names[row])
         table[row, column] = share.value if share else np.nan
     figure = Figure(figsize=(3.4 + 0.52 * table.shape[1], 2.3 + 0.32 * len(names)), layout="constrained")
     axes = figure.add_subplot()
@@ -37,11 +41,11 @@ def judges_figure(results: Results) -> Figure | None:
         text = f"{value:.2f}".replace("0.", ".", 1)
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
         worst = judged.worst[names[row]]
-        if worst and not beside(names[row]) and worst.judge == judged.judges[column].heading:
+        if worst and not beside(names[row]) and worst.judge == judges[column].heading:
             axes.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, lw=1.6))
     axes.set_xticks(
         range(table.shape[1]),
-        [judge.heading for judge in judged.judges],
+        [judge.heading for judge in judges],
         rotation=55,
         ha="left",
         fontsize=8.5,
@@ -50,7 +54,7 @@ def judges_figure(results: Results) -> Figure | None:
     axes.set_yticks(range(len(names)), [_title(judged, name) for name in names], fontsize=8.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    for place, (before, after) in enumerate(pairwise(judged.judges)):
+    for place, (before, after) in enumerate(pairwise(judges)):
         if before.group != after.group:
             axes.axvline(place + 0.5, color="white", lw=4)
     axes.axhline(len([name for name in names if not beside(name)]) - 0.5, color="white", lw=5)
