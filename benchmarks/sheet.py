@@ -39,7 +39,7 @@ from xfr_plugin.swaps.regions import turn_of
 
 Photo = NDArray[np.uint8]
 OCCLUDERS = ("sunglasses", "surgical mask", "cap", "eye patch", "beard")
-FACE, TEXT, COLUMNS = 140, 98, 2
+FACE, TEXT, COLUMNS = 140, 106, 2
 
 
 @dataclass(frozen=True)
