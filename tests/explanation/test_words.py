@@ -112,6 +112,20 @@ def test_the_first_line_names_no_part_that_argues_for_in_one_face_and_against_in
     assert "in one face" not in line(row("nose", 4, 1), row("mouth", 5, 1))
 
 
+def test_hair_that_argues_most_is_said_in_the_first_line() -> None:
+    def line(*rows: RegionEvidence) -> str:
+        face = SimpleNamespace(regions=rows)
+        found = SimpleNamespace(probe=face, reference=face, verification=decision(), faithfulness=None)
+        return headline(cast(Explanation, found))
+
+    rows = row("nose", 3, 0.1), row("mouth", -2, 0.1), row("chin", 6, 0.1)
+    words = line(*rows, row("hair", -9, 0.1))
+    assert "most for a match: chin and jaw and nose; most against: mouth" in words
+    assert "; hair, which is not the face, argues more against a match than any of these" in words
+    assert "argues more for" not in words
+    assert "argues more" not in line(*rows, row("hair", -1, 0.1))
+
+
 def test_poor_photographs_are_no_two_people() -> None:
     lines = sentences(decision(0.1), (None, None), ("probe: the face is blurred",), ("m: caveat",))
     assert lines[0].startswith("No match")

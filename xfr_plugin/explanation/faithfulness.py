@@ -239,7 +239,7 @@ def pair_effects(
         other = (images[1 - side][0], faces[1 - side]) if operator == "partner" else None
         removal = Removal(operator, _DONOR + 1, "regions", images[side], _DONOR)
         added = removal.changes(images[side][0], faces[side], other, together=True)[0]
-        kept = torch.from_numpy(~sets[side])
+        kept = torch.from_numpy(~sets[side][:, faces[side].present])  # changes are of these alone
         found = []
         for versions in coalition_faces(images[side][0], added, kept, _BATCH):
             changed = fast.represent(versions)

@@ -157,7 +157,7 @@ def headline(explanation: Explanation) -> str:
     ]
     decision = explanation.verification
     where = "above" if decision.margin >= 0 else "below"
-    reasons = _reasons([part for part in mean if part.region not in split])
+    reasons = _reasons([part for part in mean if part.region not in split]) + _strongest_apart(mean)
     if split:
         most = sorted(split, key=lambda region: -split[region])[:3]
         reasons += (
@@ -167,6 +167,18 @@ def headline(explanation: Explanation) -> str:
         reasons += "; but most of the evidence is not of the face"
     score = f"The score {_cosine(decision.score)} is {where} the threshold {_cosine(decision.threshold)}"
     return " ".join(filter(None, (first, f"{score}; {reasons}.")))
+
+
+def _strongest_apart(listed: Sequence[Component]) -> str:
+    """Hair or background, where it argues more than every component of the face does."""
+    said = ""
+    for sign, words in ((1, "for"), (-1, "against")):
+        strongest = max(listed, key=lambda one: sign * one.share, default=None)
+        if strongest and strongest.region in APART and strongest.clear and sign * strongest.share > 0:
+            said += (
+                f"; {strongest.name}, which is not the face, argues more {words} a match than any of these"
+            )
+    return said
 
 
 def explanation_in_words(explanation: Explanation) -> tuple[str, ...]:
@@ -322,7 +334,7 @@ def hardly_seen(name: str, listed: Sequence[Component]) -> list[str]:
     pairs = [(side, areas.get(side), areas.get(other)) for side, other in (_CHEEKS, _CHEEKS[::-1])]
     return [
         f"The {name} is turned: its {component_name(side)} covers {share_of_area(area)} of the picture, the other "
-        f"{share_of_area(other)}; what is not seen cannot argue."
+        f"{share_of_area(other)}; what argues against a match there may be no more than that it is hidden."
         for side, area, other in pairs
         if area is not None and other is not None and area < _TURNED * other
     ]
