@@ -200,7 +200,14 @@ def test_scores_that_a_mask_hides_get_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("function", "name"),
-    [(torch.logsumexp, "logsumexp"), (lambda x, _: x.zero_(), "zero_"), (torch.cumsum, "cumsum")],
+    [
+        (torch.logsumexp, "logsumexp"),
+        (lambda x, _: x.zero_(), "zero_"),
+        (torch.cumsum, "cumsum"),
+        (lambda x, _: functional.linear(x, x), "linear"),
+        (lambda x, _: functional.layer_norm(x, (3,), x[0]), "layer_norm"),
+        (lambda x, _: 1 / x, "rdiv"),
+    ],
 )
 def test_functions_without_a_rule_are_named(function: Callable[..., Tensor], name: str) -> None:
     leaf = numbers(2, 3).requires_grad_()

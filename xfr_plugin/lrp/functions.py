@@ -41,8 +41,8 @@ _NAMES = {
     "type type_as unbind unflatten unsqueeze view view_as where",
     "passing": "celu clamp clamp_max clamp_min elu gelu hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish "
     "mul multiply neg normalize prelu relu relu6 rmul selu sigmoid silu softplus tanh threshold",
-    "affine": "adaptive_avg_pool1d adaptive_avg_pool2d add avg_pool2d batch_norm conv1d conv2d conv_transpose2d "
-    "interpolate linear mean radd rsub sub subtract sum",
+    "affine": "adaptive_avg_pool1d adaptive_avg_pool2d add avg_pool2d interpolate mean radd rsub sub subtract sum",
+    "layer": "batch_norm conv1d conv2d conv_transpose2d linear",
     "product": "bmm einsum matmul mm rmatmul",
     "quotient": "div divide truediv",
     "norm": "layer_norm rms_norm",
@@ -108,7 +108,9 @@ class FunctionRules(TorchFunctionMode):
     def _rule(self, name: str, call: _Call) -> Relevance | None:
         """How a function of signals gives relevance, None if there is no rule."""
         kind = _KINDS.get(name)
-        if kind == "affine":
+        if kind in ("layer", "norm") and len(call.signals) > 1:
+            return None  # weights that depend on the image
+        if kind in ("affine", "layer"):
             return self._affine(call)
         if kind == "product":
             return self._affine(call, share=len(call.signals))

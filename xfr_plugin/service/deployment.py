@@ -38,7 +38,7 @@ class Deployment(Document):
     """A deployment of the service.
 
     Attributes:
-        recognizer: name, or path of a weight file.
+        recognizer: name, path of a weight or model file or of a card, or `module:factory`; see `load_recognizer`.
         architecture: of a weight file; found from its keys, if left out.
         decoder: name or path; the one that ships for the recognizer, if left out.
         evidence: path of an evidence network; the one that ships for the recognizer, if left out.
