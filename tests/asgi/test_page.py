@@ -86,10 +86,9 @@ def test_start_names_regions_and_methods_and_brings_samples(service: Explanation
     assert set(told["methods"]) <= set(service.deployment.methods)
     assert told["regions"] == {name: component_name(name) for name in REGION_NAMES}
     first, second = (_pixels(text) for text in told["samples"]["people"])
-    again, covered = (_pixels(text) for text in told["samples"]["sunglasses"])
-    assert (first == again).all()
+    bare, covered = (_pixels(text) for text in told["samples"]["sunglasses"])
     assert np.abs(first - second).mean() > 10
-    changed = np.abs(first - covered).max(axis=2) > 30
+    changed = np.abs(bare - covered).max(axis=2) > 30
     assert 0.02 < changed.mean() < 0.3
     assert changed[: changed.shape[0] * 3 // 4].sum() == changed.sum()
 

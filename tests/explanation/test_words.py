@@ -64,6 +64,13 @@ def test_only_what_exceeds_twice_its_error_is_named() -> None:
     assert "nothing clear" in said(row("nose", 5, 4), row("mouth", -5, 4))
 
 
+def test_a_share_of_nothing_has_no_sign() -> None:
+    values = [
+        part.value for part in components((row("nose", 5, 1), row("mouth", -0.01, 1), row("chin", 0.0)))
+    ]
+    assert values == ["+100 ± 20 %", "0 ± 20 %", "0 %"]
+
+
 def test_unknown_errors_are_said() -> None:
     assert "nobody knows how sure" in said(row("nose", 5), row("mouth", -5))
     assert "nobody knows how sure" not in said(row("nose", 5, 1))

@@ -115,7 +115,8 @@ class Component:
         """Its share, with the error."""
         digits = 0 if self.error is None or self.error >= 1 else 1
         error = "" if self.error is None else f" ± {self.error:.{digits}f}"
-        return f"{self.share:+.{digits}f}{error} %".replace("-", "−")
+        share = f"{self.share:+.{digits}f}"
+        return f"{share if float(share) else share[1:]}{error} %".replace("-", "−")
 
 
 def component_name(region: str) -> str:

@@ -99,6 +99,7 @@ def values_of(report: Report) -> dict[str, Any]:
         "calibration": explanation.calibration,
         "options": {name: repr(value) for name, value in explanation.options.items()},
         "method": get_method(explanation.method),
+        "caveat": _sentence(get_method(explanation.method).caveat),
         "version": explanation.version,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -106,6 +107,10 @@ def values_of(report: Report) -> dict[str, Any]:
         "created": report.created.isoformat(),
         "timings": explanation.timings,
     }
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _shown(value: Any) -> Any:
@@ -168,7 +173,7 @@ def _method(explanation: Explanation) -> dict[str, Any]:
         "name": entry.name,
         "title": entry.title,
         "paper": f"{entry.paper} ({entry.year})",
-        "caveat": entry.caveat,
+        "caveat": _sentence(entry.caveat),
         "verdict": explanation.faithfulness.verdict if explanation.faithfulness else "not checked",
         "faces": [_face(name, face, scale, _SMALL) for name, face in zip(SIDES, sides, strict=True)],
     }
@@ -179,7 +184,11 @@ def _agreement(report: Report) -> list[tuple[str, str, str]]:
     found = report.comparison.agreement
     mean: NDArray[np.float64] = found.mean
     return [
-        (found.methods[i], found.methods[j], "not defined" if np.isnan(mean[i, j]) else f"{mean[i, j]:.2f}")
+        (
+            found.methods[i],
+            found.methods[j],
+            "not defined" if np.isnan(mean[i, j]) else f"{mean[i, j]:.2f}".replace("-", "−"),
+        )
         for i in range(len(found.methods))
         for j in range(i + 1, len(found.methods))
     ]
