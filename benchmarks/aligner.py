@@ -5,6 +5,7 @@
     python benchmarks/aligner.py --no-shift      # without the sideways shift learned from the labels
     python benchmarks/aligner.py --stress        # every fifth test photograph turned, shrunk, darkened, cut
     python benchmarks/aligner.py --false-alarms  # every fifth upside down: no upright face, so nothing to find
+    python benchmarks/aligner.py --crowd         # twelve of the photographs side by side, of three sizes
 
 Needs `lfw250/`, `labels.csv` and the people files under `XFR_DATA/faces`. Errors are distances to the given
 landmarks in eye distances, averaged over the five landmarks of a face. A face counts as found if the centre
@@ -204,6 +205,41 @@ def false_alarms(detector: CascadeDetector, folder: Path, files: list[str]) -> d
     }
 
 
+CROWD = (4, 3)
+"""Photographs beside and below one another."""
+
+
+def crowd(
+    detector: CascadeDetector, folder: Path, truths: dict[str, NDArray[np.float64]]
+) -> dict[str, object]:
+    """How many of the faces of several photographs in one are found, by the size that each is shown at."""
+    wanted, found, seconds = {}, {}, []
+    files, count = list(truths), CROWD[0] * CROWD[1]
+    for start in range(0, len(files) - count + 1, count):
+        sheet = Image.new("RGB", (150 * CROWD[0], 150 * CROWD[1]), (128, 128, 128))
+        middles = []
+        for place, file in enumerate(files[start : start + count]):
+            photo, factor = load_photo(folder / file), (1.0, 0.75, 0.5)[place % 3]
+            side = round(150 * factor)
+            corner = np.array([150 * (place % CROWD[0]), 150 * (place // CROWD[0])])
+            sheet.paste(Image.fromarray(photo).resize((side, side), reducing_gap=3.0), tuple(corner.tolist()))
+            scale = side / photo.shape[0]
+            eyes = np.linalg.norm(truths[file][1] - truths[file][0])
+            middles.append((factor, truths[file].mean(0) * scale + corner, eyes * scale))
+        began = time.perf_counter()
+        faces = detector(np.asarray(sheet))
+        seconds.append(time.perf_counter() - began)
+        for factor, middle, eyes in middles:
+            near = any(np.linalg.norm(face.landmarks.mean(0) - middle) < eyes / 2 for face in faces)
+            wanted[factor] = wanted.get(factor, 0) + 1
+            found[factor] = found.get(factor, 0) + near
+    return {
+        "crowds": len(seconds),
+        "found of all, by size": {str(factor): f"{found[factor]} of {wanted[factor]}" for factor in wanted},
+        "ms a crowd": round(1e3 * float(np.median(seconds))),
+    }
+
+
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -215,6 +251,7 @@ def main() -> None:
     parser.add_argument("--no-shift", action="store_true", help="without the labels' sideways shift")
     parser.add_argument("--stress", action="store_true", help="changed photographs")
     parser.add_argument("--false-alarms", action="store_true", help="photographs upside down")
+    parser.add_argument("--crowd", action="store_true", help="several photographs in one")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -228,6 +265,9 @@ def main() -> None:
     folder, truths = lfw_photos("peopleDevTest.txt", args.photos)
     if args.stress or args.false_alarms:
         truths = dict(list(truths.items())[::5])
+    if args.crowd:
+        print(json.dumps(crowd(detector, folder, truths), indent=1, ensure_ascii=False))
+        return
     if args.false_alarms:
         print(json.dumps(false_alarms(detector, folder, list(truths)), indent=1, ensure_ascii=False))
         return

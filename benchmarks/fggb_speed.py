@@ -5,6 +5,7 @@ every channel of each face), the loop that shares the forward pass, and ours. Ea
 that its peak memory is its own, and is timed at its second call; they must agree to 1e-5 of the map's maximum.
 
     python benchmarks/fggb_speed.py [--recognizer mobilefacenet_ms1m] [--repeats 3] [--chunks 2 8 16 64]
+        [--memories 32 64 128]
 """
 
 from __future__ import annotations
@@ -73,14 +74,14 @@ def channel_map(gradient: Tensor) -> Tensor:
     return (grey / grey.flatten(1).norm(dim=1).view(-1, 1, 1, 1) / 3).expand_as(gradient)
 
 
-def ours(chunk_size: int) -> Callable[[Recognizer, tuple[Tensor, Tensor]], Tensor]:
-    return lambda recognizer, pair: torch.cat(Fggb(recognizer, TAU, chunk_size=chunk_size).attribute(pair))
+def ours(option: str, value: int) -> Callable[[Recognizer, tuple[Tensor, Tensor]], Tensor]:
+    return lambda recognizer, pair: torch.cat(Fggb(recognizer, TAU, **{option: value}).attribute(pair))
 
 
 def measure(name: str, argument: int, source: str, queue: multiprocessing.Queue) -> None:
     recognizer = load_recognizer(source)
     pair = load_pair(recognizer)
-    function = {"naive": naive_loop, "shared": shared_loop}.get(name) or ours(argument)
+    function = {"naive": naive_loop, "shared": shared_loop}.get(name) or ours(name, argument)
     recognizer.embed(torch.cat(pair))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     function(recognizer, pair)  # warm up
@@ -108,8 +109,14 @@ def main() -> None:
     parser.add_argument("--recognizer", default="mobilefacenet_ms1m")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--chunks", type=int, nargs="+", default=[2, 8, 16, 64])
+    parser.add_argument("--memories", type=int, nargs="*", default=[32, 64, 128], help="in MiB")
     arguments = parser.parse_args()
-    variants = [("naive", 0), ("shared", 0), *(("ours", chunk) for chunk in arguments.chunks)]
+    variants = [
+        ("naive", 0),
+        ("shared", 0),
+        *(("chunk_size", chunk) for chunk in arguments.chunks),
+        *(("memory", memory) for memory in arguments.memories),
+    ]
     results: dict[tuple[str, int], list[tuple[float, float, Tensor]]] = {variant: [] for variant in variants}
     for _ in range(arguments.repeats):
         for variant in variants:  # in turn, so that a drift of the machine meets all alike
@@ -125,13 +132,13 @@ def main() -> None:
         "extra peak MiB",
         "max difference",
     )
-    for (name, chunk), measured in results.items():
+    for (name, value), measured in results.items():
         seconds = statistics.median(s for s, _, _ in measured)
         memory = statistics.median(m for _, m, _ in measured)
         difference = max(
             float((maps - reference).abs().max() / reference.abs().max()) for _, _, maps in measured
         )
-        label = name if name != "ours" else f"ours, chunk_size={chunk}"
+        label = f"ours, {name}={value}" if value else name
         table.add_row(
             label,
             f"{seconds:.2f}",

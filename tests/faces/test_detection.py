@@ -148,7 +148,7 @@ def test_a_landmark_model_of_ones_own_gets_sure_boxes_only(astronaut: Photo) -> 
         return np.array([[box.x, box.y]] * 5) + np.arange(10).reshape(5, 2)
 
     faces = CascadeDetector(corners)(astronaut)
-    assert [face.box for face in faces] == asked[: len(faces)]
+    assert {face.box for face in faces} <= set(asked)
     assert faces[0].confidence is None
     assert abs(faces[0].box.x + faces[0].box.width / 2 - 225) < 15
 

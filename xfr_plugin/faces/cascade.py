@@ -116,8 +116,11 @@ class CascadeDetector:
         image = Image.fromarray(photo).convert("L")
         for views in self._rounds_for(image.size):
             found = [pair for view in views for pair in self._search(photo, image, view)]
-            if found:
-                return _without_doubles(found)
+            faces = _without_doubles(found)
+            if len(faces) > 1 and any(view.sketch for view in views):
+                continue  # where there are several there may be more
+            if faces:
+                return faces
         return []
 
     def _rounds_for(self, size: tuple[int, int]) -> Iterator[list[_View]]:

@@ -26,7 +26,6 @@ from xfr_plugin.faces.outline_network import (
     to_frame,
 )
 from xfr_plugin.faces.regions import MESH_FEATURES, RegionMap, mesh_regions, template_regions
-from xfr_plugin.faces.surroundings import with_surroundings
 
 __all__ = [
     "FaceOutlines",
@@ -92,6 +91,10 @@ class Outliner:
         self, images: Tensor | NDArray[np.uint8], *, as_labelled: bool = False
     ) -> list[FaceOutlines]:
         """Find the outlines and the regions of aligned faces; see `find_outlines`."""
+        from xfr_plugin.faces.surroundings import (
+            with_surroundings,
+        )  # with SciPy, which takes its time to import
+
         faces = _as_batch(images)
         size = (faces.shape[2], faces.shape[3])
         offset = torch.tensor(self.label_offset if as_labelled else (0.0, 0.0), dtype=torch.float64)

@@ -16,7 +16,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from skimage.draw import polygon2mask
 
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.alignment import place_on_template
@@ -260,6 +259,8 @@ def _around(oval: NDArray[np.float64], size: tuple[int, int], brow_line: float) 
 
 
 def _inside(outline: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    from skimage.draw import polygon2mask  # takes its time to import
+
     mask: NDArray[np.bool_] = polygon2mask(size, outline[:, ::-1])
     return mask
 

@@ -45,7 +45,7 @@ def find_boxes(
         photo: RGB or grey, H×W×3 or H×W, 0…255.
         scale_factor: ratio of successive window sizes; smaller finds more and takes longer.
         window: side of the smallest windows in pixels, at least 24.
-        sketch: look with an eighth of the windows first, and with all of them only around what that shows. Faces
+        sketch: look with a quarter of the windows first, and with all of them only around what that shows. Faces
             that few windows hit are missed.
     """
     height, width = photo.shape[:2]
@@ -79,8 +79,8 @@ def _everywhere(grey: NDArray[np.uint8], window: int) -> _Place:
 
 
 def _sketched(grey: NDArray[np.uint8], scale_factor: float, window: int) -> list[_Place]:
-    """Where windows at every second step, and of every second size, show something; places do not overlap."""
-    x, y, side, _ = _windows(grey, scale_factor**2, _everywhere(grey, window), step=2.0).T
+    """Where windows at every second step show something; places do not overlap."""
+    x, y, side, _ = _windows(grey, scale_factor, _everywhere(grey, window), step=2.0).T
     low, high = (
         np.column_stack([x, y]) + factor[:, None] for factor in (-_AROUND * side, (1 + _AROUND) * side)
     )

@@ -13,7 +13,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 __all__ = ["Box", "FeatheredMasks", "core_depths", "grown"]
@@ -114,4 +113,6 @@ def _dilated(masks: Tensor, steps: int) -> Tensor:
 @cache
 def _blur(length: int, sigma: float, device: torch.device) -> Tensor:
     """Matrix that blurs a line of so many pixels; what lies beyond its ends mirrors what lies before them."""
+    from scipy.ndimage import gaussian_filter1d  # takes its time to import
+
     return torch.from_numpy(gaussian_filter1d(np.eye(length), sigma, axis=0)).to(device)
