@@ -75,7 +75,7 @@ def test_fggb_does_not_depend_on_the_chunk_size(
     torch.testing.assert_close(Fggb(recognizer, chunk_size=chunk_size).attribute(pair), expected)
 
 
-@pytest.mark.parametrize("memory", [0.3, 0.9, 2.0, 100.0])
+@pytest.mark.parametrize("memory", [0.5, 0.9, 2.0, 100.0])
 def test_fggb_does_not_depend_on_the_memory(recognizer: Recognizer, pair: Images, memory: float) -> None:
     expected = Fggb(recognizer).attribute(pair)
     torch.testing.assert_close(Fggb(recognizer, memory=memory).attribute(pair), expected)
@@ -93,7 +93,7 @@ def test_fggb_of_arguments_with_a_row_for_each_face_within_a_memory(
     factors = torch.tensor([0.5, 0.8, 1.0], dtype=torch.float64)
     found, expected = (
         Fggb(scaled, TAU, memory=memory).attribute(pair, additional_forward_args=factors)
-        for memory in (0.3, None)
+        for memory in (0.5, None)
     )
     torch.testing.assert_close(found, expected)
 

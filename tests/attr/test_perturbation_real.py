@@ -32,6 +32,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("leave_one_out", {"donors": 1}),
     ("leave_one_out", {"regions": "template", "donors": 2, "players": "grid7"}),
     ("leave_one_out", {"operator": "partner", "level": "score"}),
+    ("amortised", {"regions": "template", "level": "score"}),
     ("shapley", {"donors": 1, "samples": 24, "players": "superpixels", "seed": 1, "level": "none"}),
     ("shapley", {"donors": 1, "samples": 24, "index": "banzhaf", "operator": "blur", "regions": "template"}),
 ]
@@ -64,7 +65,7 @@ def test_every_option_gives_maps_that_vary_over_the_face(
 
 def test_every_option_is_exercised() -> None:
     """But for those that take an image, faces or a model, which the methods' own tests hand over."""
-    elsewhere = {"fill", "blur", "population", "model"}
+    elsewhere = {"fill", "blur", "population", "model", "network"}
     used: dict[str, set[str]] = {}
     for name, options in OPTIONS:
         used.setdefault(name, set()).update(options)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -20,14 +20,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.attr.intervention.level import region_shares
-from xfr_plugin.attr.intervention.removal import Operator, Removal, coalition_faces
 from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import REGION_NAMES, RegionMap, template_regions
 from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.regions import FINE_REGIONS, FaceRegions, regions_of
+
+if TYPE_CHECKING:
+    from xfr_plugin.attr.intervention.removal import Operator
 
 __all__ = [
     "CONTRADICTED",
@@ -224,6 +225,9 @@ def pair_effects(
     recognizer: Recognizer, inputs: tuple[Tensor, Tensor], *, regions: Sequence[RegionMap] | None = None
 ) -> PairEffects:
     """Measure what replacing regions does to a pair's score; see `check_faithfulness` for arguments and errors."""
+    from xfr_plugin.attr.intervention.level import region_shares  # with Captum, which deciding does without
+    from xfr_plugin.attr.intervention.removal import Removal, coalition_faces
+
     labels = _checked(recognizer, inputs, regions)
     images = [x.detach().to(recognizer.device, recognizer.dtype) for x in inputs if x.ndim == 4]
     faces = regions_of(labels, FINE_REGIONS)
