@@ -11,6 +11,7 @@ from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvi
 from xfr_plugin.evaluation.report.aims import AIMS, aims_table
 from xfr_plugin.evaluation.report.cells import Lookup
 from xfr_plugin.evaluation.report.judges import JUDGES, Judged, judges_table, worst_share
+from xfr_plugin.evaluation.report.judges_figure import judges_figure
 from xfr_plugin.evaluation.summary import SummaryRow, clustered_ratio
 
 OCCLUDER, NATURAL, CONTROL, DELETION = (
@@ -93,6 +94,24 @@ def test_removal_ranks_between_the_random_map_and_the_best(random: float, share:
 def test_one_judge_alone_is_no_table() -> None:
     run, found = judged({("xssab", "drawn over"): 0.9})
     assert judges_table(run, found.lookup) == []  # type: ignore[arg-type]  # has what is looked at
+
+
+def test_the_picture_shows_judges_that_rank_and_frames_the_worst() -> None:
+    values = {
+        ("xssab", "drawn over"): 0.9,
+        ("xssab", "natural, genuine"): 0.1,
+        ("xssab", "deletion"): 0.5,
+        ("fggb", "drawn over"): 0.7,
+        ("fggb", "natural, genuine"): 0.6,
+        ("chance_random", "deletion"): 0.5,
+    }
+    run, _ = judged(values)
+    figure = judges_figure(run)  # type: ignore[arg-type]  # has what is looked at
+    assert figure is not None
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["drawn over", "natural, genuine"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["fggb", "xssab"]
+    assert [patch.get_xy()[0] > 0.5 for patch in axes.patches] == [False, True]  # type: ignore[attr-defined]  # frames
 
 
 def test_aims_say_what_is_reached_and_by_whom() -> None:
