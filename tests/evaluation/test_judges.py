@@ -129,7 +129,7 @@ def test_aims_say_what_is_reached_and_by_whom() -> None:
     assert title == "## Aims"
     rows = {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in
             (line.split("|") for line in table.splitlines()[2:])}  # fmt: skip
-    assert rows[aim.heading] == ["≥ 0.85", "0.80 (0.70–0.90)", "not known", "`lrp` 0.95"]
+    assert rows[aim.heading] == ["≥ 0.85", "0.80 (0.70–0.90), n = 9", "not known", "`lrp` 0.95"]
     assert rows["constant answer behind, intervals apart"][1:3] == ["1 of 1", "yes"]
     assert rows["published methods behind by every judge, intervals apart"][1:3] == ["1 of 2", "no"]
 
