@@ -134,6 +134,22 @@ def test_aims_say_what_is_reached_and_by_whom() -> None:
     assert rows["published methods behind by every judge, intervals apart"][1:3] == ["1 of 2", "no"]
 
 
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "verdict"),
+    [
+        (0.53, 0.1, 0.9, "yes"),
+        (0.7, 0.4, 0.9, "not known"),
+        (0.7, 0.6, 0.9, "no"),
+        (0.3, 0.2, 0.46, "not known"),
+    ],
+)
+def test_controls_are_near_one_half_or_it_is_not_known(
+    mean: float, low: float, high: float, verdict: str
+) -> None:
+    aim = next(aim for aim in AIMS if aim.kind == "near")
+    assert aim.verdict(SummaryRow(*aim.where, None, "lrp", 9, mean, low, high)) == verdict
+
+
 def test_a_share_of_the_ceiling_is_of_the_same_pairs() -> None:
     values, wholes = {"a": 0.4, "b": 0.2, "c": 9.0}, {"a": 0.8, "b": 0.4, "d": 5.0}
     found = clustered_ratio(values, wholes, {name: name for name in "abcd"})

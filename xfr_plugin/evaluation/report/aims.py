@@ -53,6 +53,11 @@ class Aim:
         """Whether a value is as wanted."""
         return abs(value - self.at) <= _NEAR if self.kind == "near" else value >= self.at
 
+    def verdict(self, row: SummaryRow) -> str:
+        """Reached by the mean; or not known, where the interval reaches it and the mean does not."""
+        nearest = min(max(row.low, self.at), row.high)
+        return "yes" if self.is_reached(row.mean) else "not known" if self.is_reached(nearest) else "no"
+
 
 _NEAR = 0.05
 _MOVED = f"moved > {MIN_SCORE_CHANGE:g}"
@@ -127,12 +132,9 @@ def _line(aim: Aim, rows: dict[str, SummaryRow], name: str) -> str:
     best = min(
         rows, key=lambda method: abs(rows[method].mean - aim.at) if aim.kind == "near" else -rows[method].mean
     )
-    reached = "yes" if aim.is_reached(own.mean) else "no"
-    if reached == "no" and any(aim.is_reached(end) for end in (own.low, own.high)):
-        reached = "not known"
     value = f"{own.mean:.2f} ({own.low:.2f}–{own.high:.2f}), n = {own.number}"
     furthest = f"{code_span(best)} {rows[best].mean:.2f}"
-    return f"| {markdown_text(aim.heading)} | {aim.wanted} | {value} | {reached} | {furthest} |"
+    return f"| {markdown_text(aim.heading)} | {aim.wanted} | {value} | {aim.verdict(own)} | {furthest} |"
 
 
 def _behind(judged: Judged, name: str, ranked: Sequence[str]) -> Iterable[tuple[str, int, list[bool]]]:
