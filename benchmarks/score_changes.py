@@ -1,6 +1,6 @@
 """How far the truth itself puts a change of the score on what was changed: what no map can be asked to exceed.
 
-    python benchmarks/score_changes.py --recognizer xfr_compact128 --count 28 --split test --out changes.json
+    python benchmarks/score_changes.py --recognizer xfr_compact128 --count 14 --split test --out changes.json
 
 One region or two are planted into probes of LFW's test people, as `xfr evaluate` plants them. Of each that moves
 the score by more than .1, exact values of the face's eight players (seven regions, and all around them) are measured
