@@ -11,6 +11,7 @@ from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvi
 from xfr_plugin.evaluation.report.aims import AIMS, aims_table
 from xfr_plugin.evaluation.report.cells import Lookup
 from xfr_plugin.evaluation.report.judges import JUDGES, Judged, judges_table, worst_share
+from xfr_plugin.evaluation.report.judges_figure import judges_figure
 from xfr_plugin.evaluation.summary import SummaryRow, clustered_ratio
 
 OCCLUDER, NATURAL, CONTROL, DELETION = (
@@ -95,6 +96,24 @@ def test_one_judge_alone_is_no_table() -> None:
     assert judges_table(run, found.lookup) == []  # type: ignore[arg-type]  # has what is looked at
 
 
+def test_the_picture_shows_judges_that_rank_and_frames_the_worst() -> None:
+    values = {
+        ("xssab", "drawn over"): 0.9,
+        ("xssab", "natural, genuine"): 0.1,
+        ("xssab", "deletion"): 0.5,
+        ("fggb", "drawn over"): 0.7,
+        ("fggb", "natural, genuine"): 0.6,
+        ("chance_random", "deletion"): 0.5,
+    }
+    run, _ = judged(values)
+    figure = judges_figure(run)  # type: ignore[arg-type]  # has what is looked at
+    assert figure is not None
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["drawn over", "natural, genuine"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["fggb", "xssab"]
+    assert [patch.get_xy()[0] > 0.5 for patch in axes.patches] == [False, True]  # type: ignore[attr-defined]  # frames
+
+
 def test_aims_say_what_is_reached_and_by_whom() -> None:
     aim = next(aim for aim in AIMS if aim.heading == "drawn over: AUC")
     values = {
@@ -110,9 +129,25 @@ def test_aims_say_what_is_reached_and_by_whom() -> None:
     assert title == "## Aims"
     rows = {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in
             (line.split("|") for line in table.splitlines()[2:])}  # fmt: skip
-    assert rows[aim.heading] == ["≥ 0.85", "0.80 (0.70–0.90)", "not known", "`lrp` 0.95"]
+    assert rows[aim.heading] == ["≥ 0.85", "0.80 (0.70–0.90), n = 9", "not known", "`lrp` 0.95"]
     assert rows["constant answer behind, intervals apart"][1:3] == ["1 of 1", "yes"]
     assert rows["published methods behind by every judge, intervals apart"][1:3] == ["1 of 2", "no"]
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "verdict"),
+    [
+        (0.53, 0.1, 0.9, "yes"),
+        (0.7, 0.4, 0.9, "not known"),
+        (0.7, 0.6, 0.9, "no"),
+        (0.3, 0.2, 0.46, "not known"),
+    ],
+)
+def test_controls_are_near_one_half_or_it_is_not_known(
+    mean: float, low: float, high: float, verdict: str
+) -> None:
+    aim = next(aim for aim in AIMS if aim.kind == "near")
+    assert aim.verdict(SummaryRow(*aim.where, None, "lrp", 9, mean, low, high)) == verdict
 
 
 def test_a_share_of_the_ceiling_is_of_the_same_pairs() -> None:

@@ -53,6 +53,11 @@ class Aim:
         """Whether a value is as wanted."""
         return abs(value - self.at) <= _NEAR if self.kind == "near" else value >= self.at
 
+    def verdict(self, row: SummaryRow) -> str:
+        """Reached by the mean; or not known, where the interval reaches it and the mean does not."""
+        nearest = min(max(row.low, self.at), row.high)
+        return "yes" if self.is_reached(row.mean) else "not known" if self.is_reached(nearest) else "no"
+
 
 _NEAR = 0.05
 _MOVED = f"moved > {MIN_SCORE_CHANGE:g}"
@@ -115,7 +120,8 @@ def aims_table(results: Results, lookup: Lookup) -> list[str]:
         for heading, count, names in _behind(judged, name, ranked)
     ]
     text = (
-        f"What {code_span(name)} reaches, with 95 % intervals; *reached* goes by the mean. Shares of the ceiling are "
+        f"What {code_span(name)} reaches, with 95 % intervals, of n pairs; *reached* goes by the mean, and is not "
+        "known where the mean falls short and the interval does not. Shares of the ceiling are "
         "means over means on the same pairs. *Furthest*: the method that comes furthest, and its mean."
     )
     return ["## Aims", text, "\n".join(lines)]
@@ -126,18 +132,15 @@ def _line(aim: Aim, rows: dict[str, SummaryRow], name: str) -> str:
     best = min(
         rows, key=lambda method: abs(rows[method].mean - aim.at) if aim.kind == "near" else -rows[method].mean
     )
-    reached = "yes" if aim.is_reached(own.mean) else "no"
-    if reached == "no" and any(aim.is_reached(end) for end in (own.low, own.high)):
-        reached = "not known"
-    value = f"{own.mean:.2f} ({own.low:.2f}–{own.high:.2f})"
+    value = f"{own.mean:.2f} ({own.low:.2f}–{own.high:.2f}), n = {own.number}"
     furthest = f"{code_span(best)} {rows[best].mean:.2f}"
-    return f"| {markdown_text(aim.heading)} | {aim.wanted} | {value} | {reached} | {furthest} |"
+    return f"| {markdown_text(aim.heading)} | {aim.wanted} | {value} | {aim.verdict(own)} | {furthest} |"
 
 
 def _behind(judged: Judged, name: str, ranked: Sequence[str]) -> Iterable[tuple[str, int, list[bool]]]:
     """Of whom a method is ahead with intervals that do not meet: heading, how often, and of all."""
     natural = [judge for judge in judged.judges if judged.row(judge, "constant")]
-    peers = [other for other in ranked if not METHODS[other].paper.startswith("ours")]
+    peers = [other for other in ranked if not METHODS[other].paper.startswith(("ours", "after"))]
     for heading, judges, others in (
         ("constant answer behind, intervals apart", natural, ["constant"]),
         ("published methods behind by every judge, intervals apart", judged.judges, peers),
