@@ -24,9 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from donors import by_face, correlation, interval, turned_apart
+from donors import Known, by_face, correlation, interval, turned_apart
 from numpy.typing import NDArray
-from torch import Tensor
 
 from xfr_plugin.attr import LeaveOneOut, PairShapley, ReconstructionSaliency
 from xfr_plugin.faces.folder import in_split
@@ -34,7 +33,7 @@ from xfr_plugin.faces.lfw import read_pairs
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.swaps.regions import COARSE_REGIONS, FaceRegions, regions_of
+from xfr_plugin.swaps.regions import COARSE_REGIONS, regions_of
 from xfr_plugin.training.faces_data import find_faces, read_faces
 
 STRANGERS, POOL, DRAWS = 4, 100, 1000
@@ -52,15 +51,6 @@ class Side:
     lost: Values
     directed: Values
     score: float
-
-
-@dataclass
-class Face:
-    """A face, its regions, and its embedding."""
-
-    image: Tensor
-    regions: FaceRegions
-    unit: Tensor
 
 
 def main() -> None:
@@ -149,7 +139,7 @@ def design(side: Side, terms: tuple[str, ...]) -> Values:
 
 
 def measured(
-    recognizer: Recognizer, pairs: list[tuple[str, str]], pool: list[Face], samples: int | None
+    recognizer: Recognizer, pairs: list[tuple[str, str]], pool: list[Known], samples: int | None
 ) -> list[Side]:
     """Both faces of every pair, the probe's before the reference's."""
     faces = read(recognizer, sorted({file for pair in pairs for file in pair}))
@@ -171,7 +161,7 @@ def measured(
     return sides
 
 
-def _apart(own: Face, other: Face) -> float:
+def _apart(own: Known, other: Known) -> float:
     return turned_apart(own.regions, other.regions)
 
 
@@ -195,12 +185,12 @@ def strangers(used: set[str]) -> list[str]:
     return [files[i] for i in sorted(np.random.default_rng(1).permutation(len(files))[:POOL])]
 
 
-def read(recognizer: Recognizer, files: list[str]) -> dict[str, Face]:
+def read(recognizer: Recognizer, files: list[str]) -> dict[str, Known]:
     """Faces by file."""
     found = read_faces(data_root() / "faces" / "lfw112", {"all": files}, recognizer.input_size)
     images = found.batch(torch.arange(len(found)))
     regions = regions_of(find_regions(images), COARSE_REGIONS)
-    return dict(zip(files, map(Face, images, regions, recognizer.embed(images)), strict=True))
+    return dict(zip(files, map(Known, images, regions, recognizer.embed(images)), strict=True))
 
 
 if __name__ == "__main__":
