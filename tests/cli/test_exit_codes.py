@@ -131,6 +131,7 @@ def test_wrong_usage_ends_with_2_and_help_with_0() -> None:
 
 PROGRAM = """
 import os, signal, sys, time, types, xfr_plugin
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 made = types.SimpleNamespace(match=True, score=0.9, threshold=0.3, threshold_source="given", margin=0.6)
 made.model_dump_json = lambda indent: "[]"
 def verify(*_, **__):
