@@ -55,15 +55,6 @@ def test_embeddings_are_those_of_torch(small: Recognizer, runtime: str, count: i
     )
 
 
-def test_many_images_are_divided_among_threads(
-    small: Recognizer, runtime: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fast, given = small.for_forward_passes(PAYS), images(20)
-    expected = small.embed(given)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    torch.testing.assert_close(fast.embed(given), expected, atol=1e-5, rtol=0)
-
-
 def test_few_passes_do_not_pay_for_an_export(small: Recognizer, runtime: str) -> None:
     assert small.for_forward_passes(PAYS - 1) is small
     assert small.for_forward_passes(PAYS) is not small

@@ -36,9 +36,9 @@ class Compiled(Generic[_T]):
         self._made: dict[tuple[int, int], _T] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, threads: int | None = None) -> _T:
-        """The program for this process, and for a number of threads: torch's, if none is given."""
-        key = (os.getpid(), threads or torch.get_num_threads())
+    def __call__(self) -> _T:
+        """The program for this process and number of threads."""
+        key = (os.getpid(), torch.get_num_threads())
         found = self._made.get(key)
         if found is not None:
             return found

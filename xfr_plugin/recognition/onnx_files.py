@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,9 +19,6 @@ from xfr_plugin.recognition.outputs import embedding_in
 from xfr_plugin.recognition.self_test import faces_of_nobody
 
 __all__ = ["OnnxNetwork", "opened_onnx"]
-
-_OWN = 4
-"""Images a thread from which on each thread has its own."""
 
 _SAME = 1e-4
 """Largest difference of unit embeddings between a file and what it was converted to."""
@@ -45,7 +40,6 @@ class OnnxNetwork(BlackBox):
         super().__init__(identity)
         self.label = model.name if isinstance(model, Path) else "the exported network"
         source = model if isinstance(model, bytes) else str(model)
-        self._divides = isinstance(model, bytes)  # an export of ours: of others nobody knows what rows are
         self._session = Compiled(partial(_session, source))
         try:
             inputs = self._session().get_inputs()
@@ -69,23 +63,12 @@ class OnnxNetwork(BlackBox):
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _run(self, rows: Any) -> list[Any]:
-        """Few images share all threads; of many, each thread has its own, so that none waits for another."""
-        threads = torch.get_num_threads()
-        if not self._divides or threads == 1 or len(rows) < _OWN * threads:
-            return self._answers(rows)
-        parts = np.array_split(rows, threads)
-        answers = _workers(threads).map(partial(self._answers, threads=1), parts)
-        return [np.concatenate(same) for same in zip(*answers, strict=True)]
-
-    def _answers(self, rows: Any, threads: int | None = None) -> list[Any]:
-        given = {self._input: rows.astype("float16") if self._half else rows}
         try:
-            return list(self._session(threads).run(None, given))
+            return list(
+                self._session().run(None, {self._input: rows.astype("float16") if self._half else rows})
+            )
         except Exception as error:  # as above
             raise InputError(f"{self.label}: {in_one_line(error)}") from error
-
-
-_workers = Compiled(ThreadPoolExecutor)
 
 
 def opened_onnx(path: Path, gradients: bool = False) -> tuple[nn.Module, tuple[int, int] | None]:
