@@ -64,7 +64,7 @@ def masked_loop(attribution: PerturbationPairAttribution, recognizer: Recognizer
 
 def captum_loop(attribution: CosineAttribution, recognizer: Recognizer, pair: Maps) -> Maps:
     """Captum's own loop, around the recognizer as it is."""
-    attribution._function = lambda pair: recognizer  # type: ignore[method-assign]
+    attribution._function = lambda pair: recognizer  # type: ignore[method-assign]  # the recognizer as it is
     attribution.perturbations_per_eval = 1
     found: Maps = attribution.attribute(pair)
     return found

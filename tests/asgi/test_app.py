@@ -8,7 +8,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from helpers.serving_faces import crops
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 
 import httpx
+from helpers.shells import TOKEN, within
 
 from xfr_plugin import asgi
 from xfr_plugin.asgi import Batcher, LocalLane, Post, Tokens, make_app
@@ -28,8 +29,6 @@ from xfr_plugin.service import Answer, Deployment, ExplanationService, Limits, S
 from xfr_plugin.service.deployment import Workers
 from xfr_plugin.service.serving import respond
 
-TOKEN = {"Authorization": "Bearer secret"}
-
 
 @pytest.fixture(scope="module")
 def service() -> ExplanationService:
@@ -38,18 +37,6 @@ def service() -> ExplanationService:
 
 def allow(header: str) -> bool:
     return header == "Bearer secret"
-
-
-def within(app: Any, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
-    """Run some requests against an application that is open."""
-
-    async def run() -> Any:
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=TOKEN) as client:
-                return await work(client)
-
-    return asyncio.run(run())
 
 
 def ask(service: ExplanationService | Batcher, method: str, path: str, **more: Any) -> httpx.Response:

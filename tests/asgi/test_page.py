@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import re
-from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Any
 
@@ -19,6 +17,7 @@ from skimage import data
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 
 import httpx
+from helpers.shells import within
 
 from xfr_plugin.asgi import page
 from xfr_plugin.asgi.page import make_page
@@ -26,22 +25,10 @@ from xfr_plugin.explanation.words import component_name
 from xfr_plugin.faces.regions import REGION_NAMES
 from xfr_plugin.service import Deployment, ExplanationService, Limits
 
-TOKEN = {"Authorization": "Bearer secret"}
-
 
 @pytest.fixture(scope="module")
 def service() -> ExplanationService:
     return ExplanationService(Deployment(limits=Limits(json_bytes=400_000, image_bytes=300_000)))
-
-
-def within(app: Any, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://x", headers=TOKEN) as client:
-                return await work(client)
-
-    return asyncio.run(run())
 
 
 def ask(service: ExplanationService, method: str, path: str, **more: Any) -> httpx.Response:

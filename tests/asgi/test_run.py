@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -22,6 +21,7 @@ import pytest
 import urllib3
 import yaml
 from helpers.serving_faces import crops
+from helpers.shells import said_address
 from typer.testing import CliRunner
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
@@ -68,14 +68,7 @@ def started(folder: Path) -> Running:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    deadline = time.monotonic() + 120
-    while "stop:" not in said.read_text():
-        assert process.poll() is None, said.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    address = re.search(r"http://127\.0\.0\.1:\d+", said.read_text())
-    assert address is not None
-    return Running(process, address.group(), folder)
+    return Running(process, said_address(process, said), folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import environ
 from pathlib import Path
 from typing import Any
+
+from helpers.shells import said_address
 
 ROOT = Path(__file__).parents[2]
 THERE = bool(shutil.which("chromium") and shutil.which("chromedriver"))
@@ -32,14 +32,7 @@ def served_page(folder: Path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 120
-        while "stop:" not in said.read_text():
-            assert process.poll() is None, said.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        found = re.search(r"http://127\.0\.0\.1:\d+/page/#\S+", said.read_text())
-        assert found is not None
-        yield found.group()
+        yield said_address(process, said, r"/page/#\S+")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, said.read_text()
         assert "stopped" in said.read_text()
