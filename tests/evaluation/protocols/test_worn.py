@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -48,9 +47,8 @@ def test_the_list_names_sixty_photographs_each_beside_two_without() -> None:
 
 
 @pytest.mark.real_data
-def test_its_photographs_are_there() -> None:
-    faces = Path(os.environ["XFR_DATA"]) / "faces" / "lfw112"
-    assert all((faces / file).is_file() for entry in _listed() for file in entry.files)
+def test_its_photographs_are_there(faces_root: Path) -> None:
+    assert all((faces_root / "lfw112" / file).is_file() for entry in _listed() for file in entry.files)
 
 
 def _judged(sign: int, folder: FaceFolder) -> list[object]:
