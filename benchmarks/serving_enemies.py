@@ -65,7 +65,7 @@ class Mixed:
 
     def next(self) -> tuple[str, dict[str, str], bytes, Callable[[int, dict[str, object]], bool]]:
         question = self.random.choice(self.asked)
-        kind = self.random.choices(range(5), weights=(60, 15, 15, 5, 5))[0]
+        kind = self.random.choices(range(5), weights=(70, 5, 15, 5, 5))[0]
         pair = {"id": question.name, "probe": text(question.probe), "reference": text(question.reference)}
         if kind == 0:
             return "/predictions/xfr", FORM, form(question, {}), lambda s, d: _right(s, d, question)
