@@ -123,7 +123,8 @@ def planted(faces: Faces, seed: int) -> Iterator[Case]:
     left, seen = {"dissimilar": 3, "similar": 2}, set[str]()
     for p in plantings:
         probe, reference, donor = (faces.read(file) for file in (p.probe, p.reference, p.donor))
-        made = plant(probe / np.float32(255), donor / np.float32(255), p, faces.regions(p.probe))
+        regions = [faces.regions(file) for file in (p.probe, p.donor)]
+        made = plant(probe / np.float32(255), donor / np.float32(255), p, *regions)
         photo = np.rint(made * 255).astype(np.uint8)
         before, after = faces.score(probe, reference), faces.score(photo, reference)
         if left[p.game] and p.region not in seen and abs(after - before) > MIN_SCORE_CHANGE:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,14 @@ from xfr_plugin.attr.intervention.level import (
     levelled,
     measure_shares,
     region_shares,
+    relative_areas,
 )
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.outlines import find_regions
+from xfr_plugin.faces.regions import REGION_NAMES
 from xfr_plugin.swaps.donors import composite_faces, population_face
 from xfr_plugin.swaps.masks import grown
-from xfr_plugin.swaps.regions import FINE_REGIONS, FaceRegions, regions_of
+from xfr_plugin.swaps.regions import COARSE_REGIONS, FINE_REGIONS, FaceRegions, Grouping, regions_of
 
 TAU, DONORS = 0.3, 2
 Images = tuple[Tensor, Tensor]
@@ -88,7 +93,11 @@ def test_evidence_is_what_plain_loops_lose_less_the_level(pair: Images, network:
     answer = method(network).regional((a[None], b[None]))[0][0]
     own = own_regions(a)
     known = region_shares(network, "leave_one_out")
-    measured = np.array([known.get(name, 0.0) for name in own.names])
+    usual = json.loads((resources.files("xfr_plugin.attr.intervention") / "levels.json").read_text())["area"]
+    sizes = [
+        mask.mean() / usual.get(name, mask.mean()) for name, mask in zip(own.names, own.masks, strict=True)
+    ]
+    measured = np.array([known.get(name, 0.0) for name in own.names]) * sizes
     gain = measured[own.present].sum()
     margin = cosine_of(network)(a, b) - TAU
     lost = np.nan_to_num(losses) / gain
@@ -229,8 +238,29 @@ def test_what_a_face_does_not_show_is_not_expected(pair: Images) -> None:
     own = own_regions(pair[0][0])
     expected = expected_of(dict.fromkeys(own.names, 0.1), own)
     assert float(expected.shares.sum()) == pytest.approx(1)
-    assert expected.gain == pytest.approx(0.1 * own.present.sum())
     assert (expected.shares[~torch.from_numpy(own.present)] == 0).all()
+
+
+@pytest.mark.parametrize("grouping", [FINE_REGIONS, COARSE_REGIONS])
+def test_a_sliver_is_expected_to_bring_a_slivers_share(pair: Images, grouping: Grouping) -> None:
+    """But for hair, whose area says nothing."""
+    whole = own_regions(pair[0][0]).labels
+    cut = whole.labels.copy()
+    for name in ("right_cheek", "left_cheek", "hair"):
+        places = np.argwhere(whole.mask(name))
+        cut[tuple(places[len(places) // 4 :].T)] = 0
+    sliver = replace(whole, labels=cut)
+    measured = dict.fromkeys(REGION_NAMES, 0.1)
+    before, after = (
+        dict(zip(grouping, expected.shares * expected.gain, strict=True))
+        for expected in (
+            expected_of(measured, regions_of([labels], grouping)[0]) for labels in (whole, sliver)
+        )
+    )
+    for name in set(grouping) & {"right_cheek", "left_cheek", "cheeks"}:
+        assert float(after[name] / before[name]) == pytest.approx(0.25, abs=0.02)
+    for name in set(grouping) & {"hair", "nose", "chin"}:
+        assert float(after[name]) == pytest.approx(float(before[name]))
 
 
 def test_regions_that_nothing_was_measured_for_are_expected_by_their_area(pair: Images) -> None:
@@ -246,8 +276,10 @@ def test_measured_values_are_for_each_unit_of_the_score(pair: Images, network: n
     measured = measure_shares(values, [genuine])
     answers = [answer for side in values.regional(genuine) for answer in side]
     nose = answers[0].regions.names.index("nose")
-    score = np.mean([answer.score for answer in answers])
-    assert measured["nose"] == pytest.approx(max(0, np.mean([a.evidence[nose] for a in answers])) / score)
+    sizes = [relative_areas(answer.regions.labels)["nose"] for answer in answers]
+    brought = sum(float(answer.evidence[nose]) for answer in answers)
+    asked = sum(answer.score * size for answer, size in zip(answers, sizes, strict=True))
+    assert measured["nose"] == pytest.approx(max(0, brought / asked))
     with pytest.raises(InputError, match="level='none'"):
         measure_shares(method(network), [genuine])
     with pytest.raises(InputError, match="genuine"):

@@ -1,4 +1,8 @@
-"""The level that evidence is measured from: what each region is expected to contribute to a genuine pair's score."""
+"""The level that evidence is measured from: what each region is expected to contribute to a genuine pair's score.
+
+What a region brings grows with the area of it that a face shows, in proportion (`benchmarks/region_shares.py`): the
+sliver of a cheek that is turned away is expected to bring a sliver's share. Hair is the exception.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,21 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.errors import InputError
+from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.swaps.regions import FaceRegions
 
 if TYPE_CHECKING:
     from xfr_plugin.attr.intervention.attribution import RegionIntervention
 
-__all__ = ["Expected", "Level", "expected_of", "levelled", "measure_shares", "region_shares"]
+__all__ = [
+    "Expected",
+    "Level",
+    "expected_of",
+    "levelled",
+    "measure_shares",
+    "region_shares",
+    "relative_areas",
+]
 
 Level = Literal["threshold", "score", "none"]
 """What evidence sums to: s − τ, 0 (regions more or less alike than the pair is on the whole), or Σφ as it is."""
@@ -45,12 +58,28 @@ def expected_of(measured: Mapping[str, float], regions: FaceRegions) -> Expected
         measured: values of the regions for each unit of the score, by name, see `measure_shares`.
         regions: of the face. If nothing was measured for any, they take part by their areas.
     """
-    known = np.array([sum(measured.get(name, 0.0) for name in names) for names in regions.grouping.values()])
+    sizes = relative_areas(regions.labels)
+    known = np.array(
+        [
+            sum(measured.get(name, 0.0) * sizes.get(name, 1.0) for name in names)
+            for names in regions.grouping.values()
+        ]
+    )
     weights = np.maximum(known, 0) * regions.present
     if not weights.any():
         areas = regions.masks.mean(axis=(1, 2)) * regions.present
         return Expected(torch.from_numpy(areas / areas.sum()), 1.0)
     return Expected(torch.from_numpy(weights / weights.sum()), float(weights.sum()))
+
+
+def relative_areas(labels: RegionMap) -> dict[str, float]:
+    """How large regions are beside those of a usual face, by name: 1 is the mean of LFW's training people.
+
+    Hair is left out.
+    """
+    usual = _shipped()["area"]
+    shown = labels.areas()
+    return {name: shown[name] / labels.labels.size / usual[name] for name in labels.names if name in usual}
 
 
 def levelled(values: Tensor, score: float, threshold: float, expected: Expected, level: Level) -> Tensor:
@@ -79,26 +108,27 @@ def measure_shares(
         pairs: genuine pairs of faces, each N×C×H×W, of people that the recognizer was not trained on.
 
     Returns:
-        By region, at least 0; of a region that not every face shows, over those that do. What they sum to is the
-        index's gain: 1 if it leaves no gap.
+        By region, at least 0, for one of a usual face's area, see `relative_areas`. What they sum to is the gain of
+        the index for a usual face: 1 if it leaves no gap.
 
     Raises:
         InputError: no pairs, the attribution has a level, or no region brings anything.
     """
     if attribution.level != "none":
         raise InputError("shares are measured on values without a level: use level='none'")
-    sums: dict[str, list[float]] = {}
-    scores = []
+    brought: dict[str, float] = {}
+    asked: dict[str, float] = {}
     for pair in pairs:
         for answer in (answer for side in attribution.regional(pair) for answer in side):
-            scores.append(answer.score)
+            sizes = relative_areas(answer.regions.labels)
             shown = zip(answer.regions.names, answer.evidence.tolist(), answer.regions.present, strict=True)
-            for name, value, is_present in shown:
-                sums.setdefault(name, []).extend([value] if is_present else [])
-    means = {name: max(0.0, sum(values) / len(values)) for name, values in sums.items() if values}
-    if not scores or sum(scores) <= 0 or not any(means.values()):
+            for name, value in ((name, value) for name, value, is_present in shown if is_present):
+                brought[name] = brought.get(name, 0.0) + value
+                asked[name] = asked.get(name, 0.0) + answer.score * sizes.get(name, 1.0)
+    shares = {name: max(0.0, value / asked[name]) for name, value in brought.items() if asked[name] > 0}
+    if not any(shares.values()):
         raise InputError("no region brings anything to the scores of these pairs: are they genuine?")
-    return {name: mean * len(scores) / sum(scores) for name, mean in means.items()}
+    return shares
 
 
 def region_shares(forward_func: object, index: str) -> Mapping[str, float]:
