@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.attr import LeaveOneOut, PairShapley, measure_shares
-from xfr_plugin.attr.intervention.level import relative_areas
 from xfr_plugin.base.files import write_text
 from xfr_plugin.base.weights import read_weights, write_weights
 from xfr_plugin.faces.folder import in_split
@@ -104,9 +103,8 @@ def by_area(name: str, pairs: int) -> dict[str, str]:
     attribution = LeaveOneOut(recognizer, level="none")
     answers = [side[0] for pair in genuine(recognizer, pairs) for side in attribution.regional(pair)]
     values, scores = np.stack([a.evidence for a in answers]), np.array([a.score for a in answers])
-    sizes = np.array(
-        [[relative_areas(a.regions.labels).get(n, 1.0) for n in a.regions.names] for a in answers]
-    )
+    areas = [a.regions.labels.areas() for a in answers]
+    sizes = np.array([[float(own[n]) for n in REGION_NAMES] for own in areas])
     parts = np.arange(len(answers)) // 2 % 5
 
     def left(expected: np.ndarray) -> np.ndarray:
