@@ -181,7 +181,7 @@ def main() -> None:
     )
     parser.add_argument("--recognizer", default="xfr_compact128")
     parser.add_argument("--method", default="auto")
-    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--single", type=Path)
     options = parser.parse_args()
