@@ -285,3 +285,13 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(WeightsError, match="not a readable safetensors file"):
         load_outline_finder(path)
+
+
+@pytest.mark.real_data
+def test_sketches_are_those_of_the_network(faces: FaceSet) -> None:
+    """BatchNorm is folded in for speed."""
+    outliner, frames = load_outline_finder(), to_frame(faces.batch(torch.arange(4)))
+    own, mirrored = outliner.network(frames), outliner.network(frames.flip(3))
+    found = outliner.sketch(frames)
+    torch.testing.assert_close(found.logits, (own.logits + mirrored.logits) / 2, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.distances, (own.distances + mirrored.distances) / 2, rtol=0, atol=1e-5)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
@@ -134,11 +134,18 @@ class Outliner:
     def _mirror(self) -> Tensor:
         return mirror_order(self.network.mean[None])
 
-    def _network_on(self, device: torch.device) -> OutlineFinder:
+    @cached_property
+    def _fast(self) -> nn.Module:
+        """The network with BatchNorm folded in: the same sketches, but for rounding, in two thirds of the time."""
+        from xfr_plugin.base.folding import batchnorm_folded  # what traces takes its time to import
+
+        return batchnorm_folded(self.network)
+
+    def _network_on(self, device: torch.device) -> nn.Module:
         """The network, or a copy on another device: this one stays where it is."""
         if self.network.mean.device == device:
-            return self.network
-        return copy.deepcopy(self.network).to(device)
+            return self._fast
+        return copy.deepcopy(self._fast).to(device)
 
 
 def find_regions(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = False) -> list[RegionMap]:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.alignment import place_on_template
+from xfr_plugin.faces.polygons import polygon_masks
 
 __all__ = [
     "MESH_FEATURES",
@@ -129,7 +130,7 @@ class RegionMap:
     @property
     def face(self) -> NDArray[np.bool_]:
         """H×W mask of the face: everything but hair and background."""
-        return np.isin(self.labels, self.of_face)
+        return self._mask_of(self.of_face)
 
     def mask(self, *names: str) -> NDArray[np.bool_]:
         """H×W mask of one region, or of several together.
@@ -140,8 +141,11 @@ class RegionMap:
         for name in names:
             if name not in self.names:
                 raise UnknownNameError.of("region", name, self.names)
+        return self._mask_of([self.names.index(name) for name in names])
+
+    def _mask_of(self, indices: Sequence[int]) -> NDArray[np.bool_]:
         wanted = np.zeros(256, dtype=np.bool_)
-        wanted[[self.names.index(name) for name in names]] = True
+        wanted[list(indices)] = True
         return wanted[self.labels]
 
     def areas(self) -> dict[str, int]:
@@ -216,8 +220,12 @@ def _draw(
     midline: float,
 ) -> RegionMap:
     """Divide the oval by the three lines, then paint the features over it."""
-    labels = _around(outlines["face_oval"], size, brow_line)
-    rows, columns = np.mgrid[: size[0], : size[1]]
+    painted = [(outlines[feature], _index(name)) for feature, name in _PAINTED if feature in outlines]
+    oval = outlines["face_oval"]
+    around, face, *features = polygon_masks([_enlarged(oval), oval, *(one for one, _ in painted)], size)
+    around[max(0, round(brow_line + _HAIR_BELOW * size[0])) :] = False
+    labels: NDArray[np.uint8] = np.where(around, _index("hair"), _index("background")).astype(np.uint8)
+    rows, columns = np.ogrid[: size[0], : size[1]]
     cheeks = np.where(columns < midline, _index("right_cheek"), _index("left_cheek"))
     bands = np.where(rows > mouth_line, _index("chin"), cheeks)
     between = (
@@ -227,11 +235,9 @@ def _draw(
         rows < min(outlines[name][:, 1].min() for name in ("nose", "bridge") if name in outlines)
     ) & between
     bands = np.where((rows < brow_line) | above_nose, _index("forehead"), bands)
-    oval = _inside(outlines["face_oval"], size)
-    labels[oval] = bands[oval]
-    for feature, name in _PAINTED:
-        if feature in outlines:
-            labels[_inside(outlines[feature], size)] = _index(name)
+    np.copyto(labels, bands, where=face, casting="unsafe")
+    for mask, (_, index) in zip(features, painted, strict=True):
+        labels[mask] = index
     return RegionMap(labels)
 
 
@@ -248,21 +254,10 @@ _PAINTED = (
 """Outlines in the order in which they are painted, and the region that each belongs to."""
 
 
-def _around(oval: NDArray[np.float64], size: tuple[int, int], brow_line: float) -> NDArray[np.uint8]:
-    """What lies around the face, by its place alone: hair above, and background."""
-    centre = (oval.min(axis=0) + oval.max(axis=0)) / 2
-    labels: NDArray[np.uint8] = np.zeros(size, dtype=np.uint8)
-    hair = _inside(centre + _HAIR_REACH * (oval - centre), size)
-    hair[max(0, round(brow_line + _HAIR_BELOW * size[0])) :] = False
-    labels[hair] = _index("hair")
-    return labels
-
-
-def _inside(outline: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
-    from skimage.draw import polygon2mask  # takes its time to import
-
-    mask: NDArray[np.bool_] = polygon2mask(size, outline[:, ::-1])
-    return mask
+def _enlarged(oval: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The oval in which hair is, where no pixels are seen."""
+    centre: NDArray[np.float64] = (oval.min(axis=0) + oval.max(axis=0)) / 2
+    return centre + _HAIR_REACH * (oval - centre)
 
 
 def _index(name: str) -> int:

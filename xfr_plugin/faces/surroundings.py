@@ -43,6 +43,7 @@ _SIDE = 56
 _BINS = 8
 _FLOOR = 1e-4
 _SMALLEST_EAR = 6
+_FAR, _TOUCHING = 2, 0.5  # where `placed` says how far from the face a pixel is, in tens of pixels of 112
 _TURNED = 0.36
 _LUMA = np.array([0.299, 0.587, 0.114])
 _SKIN = ("forehead", "right_cheek", "left_cheek", "nose", "chin")
@@ -74,11 +75,12 @@ def with_surroundings(regions: RegionMap, image: NDArray[np.uint8] | NDArray[np.
     place = None if small.outside.all() or not outside.any() else placed(small)
     if place is None:
         return regions
-    scores = described(small, reduced_pixels(image, small.size), place) @ load_classifier().whole
-    scores[_hidden(small), KINDS.index("ear")] = -np.inf
-    kinds = _tidied(scores.argmax(axis=2), small)
-    shares = np.stack([kinds == k for k in range(len(KINDS))], axis=2) * 1.0
-    largest = _resized(gaussian_filter(shares, (0.6, 0.6, 0)), regions.size).argmax(axis=2)
+    terms = described(small, reduced_pixels(image, small.size), place)
+    scores = _scored(_planes(terms), load_classifier().whole)
+    scores[KINDS.index("ear"), _hidden(small)] = -np.inf
+    kinds = _tidied(scores.argmax(axis=0), small, place)
+    shares = (kinds == np.arange(len(KINDS))[:, None, None]) * 1.0
+    largest = _resized(gaussian_filter(shares, (0, 0.6, 0.6)), regions.size).argmax(axis=0)
     labels = regions.labels.copy()
     labels[outside] = _named(largest, regions)[outside]
     return RegionMap(labels, regions.names)
@@ -96,7 +98,7 @@ def placed(regions: RegionMap) -> Floats | None:
     centre, half = columns[[0, -1]].mean(), max(1.0, np.ptp(columns) / 2)
     brow, unit = brows[:, 0].mean(), regions.size[0] / 112
     high = max(1.0, mouth[:, 0].max() - brow)
-    rows, across = np.indices(face.shape)
+    rows, across = np.ogrid[: face.shape[0], : face.shape[1]]
     far = distance_transform_edt(~face) / (10 * unit)
     down, aside = (rows - brow) / high, np.abs(across - centre) / half
     level = np.exp(-(((down - 0.35) / 0.35) ** 2))
@@ -104,37 +106,35 @@ def placed(regions: RegionMap) -> Floats | None:
         level, np.ones_like(far), far, far**2, down, down**2, aside, aside**2, down * aside, far * down,
         level * np.exp(-(((far - 0.5) / 0.6) ** 2)), np.maximum(down, 0),
     )  # fmt: skip
-    return np.stack(terms, axis=2)
+    return _pixels(np.stack(np.broadcast_arrays(*terms)))
 
 
 def described(
     regions: RegionMap, image: Floats, place: Floats, classifier: Classifier | None = None
 ) -> Floats:
     """Place and colour of each pixel, H×W×F, from a crop H×W×3 in [0, 1] of the size of its regions."""
-    by_place = np.log(_softmax(place @ (classifier or load_classifier()).place) + 1e-6)
-    smooth = gaussian_filter(image, (0.5, 0.5, 0))
-    light = smooth @ _LUMA
-    red, blue = ((smooth[..., k] - light) * 2 for k in (0, 2))
-    bins = [
-        np.clip((v + 0.5 * k) * _BINS, 0, _BINS - 1).astype(int) for v, k in ((light, 0), (red, 1), (blue, 1))
-    ]
+    whereabouts = _planes(place)
+    by_place = np.log(_softmax(_scored(whereabouts, (classifier or load_classifier()).place)) + 1e-6)
+    smooth = gaussian_filter(_planes(image), (0, 0.5, 0.5))
+    light = np.tensordot(_LUMA, smooth, 1)
+    red, blue = (smooth[[0, 2]] - light) * 2
+    bins = (np.stack((light, red + 0.5, blue + 0.5)) * _BINS).clip(0, _BINS - 1).astype(int)
     cells = (bins[0] * _BINS + bins[1]) * _BINS + bins[2]
     skin, outside = regions.mask(*_SKIN), regions.outside
-    of_skin = _usual(cells[skin], np.ones(skin.sum()))
-    back, hair = (_usual(cells[outside], np.exp(by_place[..., k][outside])) for k in range(2))
-    usual = np.stack([back, hair, of_skin], axis=1)[cells]
-    chances = _softmax(by_place + usual[..., [0, 1, 2, 2]] * (0.7, 0.7, 0.5, 0.7))
-    own = smooth[skin]
-    away = (smooth - own.mean(axis=0)) @ np.linalg.cholesky(np.linalg.inv(_spread(own)))
-    unlike = np.sqrt((away**2).sum(axis=2))
-    rough = np.sqrt(np.maximum(gaussian_filter(light**2, 1.5) - gaussian_filter(light, 1.5) ** 2, 0))
-    hairy, skinny = usual[..., 1] - usual[..., 0], usual[..., 2] - usual[..., 0]
+    usual = _usual(cells, np.stack((*(np.exp(by_place[:2]) * outside), skin)))[:, cells]
+    chances = _softmax(by_place + usual[[0, 1, 2, 2]] * np.array((0.7, 0.7, 0.5, 0.7))[:, None, None])
+    own = smooth[:, skin]
+    away = smooth - own.mean(axis=1)[:, None, None]
+    unlike = np.sqrt(np.square(_scored(away, np.linalg.cholesky(np.linalg.inv(_spread(own))))).sum(axis=0))
+    hairy, skinny = usual[1:] - usual[0]
+    squares, around, *wider = gaussian_filter(np.stack((light**2, light, hairy, skinny)), (0, 1.5, 1.5))
+    rough = np.sqrt(np.maximum(squares - around**2, 0))
     terms = (
-        hairy, skinny, gaussian_filter(hairy, 1.5), gaussian_filter(skinny, 1.5), np.minimum(unlike, 8) / 4,
+        hairy, skinny, *wider, np.minimum(unlike, 8) / 4,
         light - light[skin].mean(), light, np.minimum(rough, 0.2) * 10, 5 * (red - red[skin].mean()),
-        5 * (blue - blue[skin].mean()), np.exp(-((unlike / 2) ** 2)) * place[..., 0],
+        5 * (blue - blue[skin].mean()), np.exp(-((unlike / 2) ** 2)) * whereabouts[0],
     )  # fmt: skip
-    return np.concatenate([place, np.stack(terms, axis=2), np.log(chances + 1e-2)], axis=2)
+    return _pixels(np.concatenate((whereabouts, np.stack(terms), np.log(chances + 1e-2))))
 
 
 @cache
@@ -145,15 +145,16 @@ def load_classifier() -> Classifier:
 
 
 def _usual(cells: NDArray[np.int64], weights: Floats) -> Floats:
-    """Logarithm of how usual each colour is among weighted pixels."""
-    counts = np.bincount(cells, weights=weights, minlength=_BINS**3).reshape(_BINS, _BINS, _BINS)
-    spread = gaussian_filter(counts, 0.8, mode="constant").ravel()
-    result: Floats = np.log(spread / max(spread.sum(), _FLOOR) + _FLOOR)
+    """Logarithm of how usual each of the colours is among pixels that are weighted in K ways, K×H×W: K×colours."""
+    counts = np.stack([np.bincount(cells.ravel(), own.ravel(), minlength=_BINS**3) for own in weights])
+    cubes = counts.reshape(-1, _BINS, _BINS, _BINS)
+    spread = gaussian_filter(cubes, (0, 0.8, 0.8, 0.8), mode="constant").reshape(counts.shape)
+    result: Floats = np.log(spread / np.maximum(spread.sum(axis=1, keepdims=True), _FLOOR) + _FLOOR)
     return result
 
 
 def _spread(colours: Floats) -> Floats:
-    result: Floats = np.cov(colours.T) + 0.03**2 * np.eye(3)
+    result: Floats = np.cov(colours) + 0.03**2 * np.eye(3)
     return result
 
 
@@ -166,23 +167,22 @@ def _hidden(regions: RegionMap) -> NDArray[np.bool_]:
     return np.broadcast_to(sides * turn > _TURNED, regions.size)
 
 
-def _tidied(kinds: NDArray[np.int64], regions: RegionMap) -> NDArray[np.int64]:
+def _tidied(kinds: NDArray[np.int64], regions: RegionMap, place: Floats) -> NDArray[np.int64]:
     """Ears and skin that do not touch the face are background, and so are crumbs of ears."""
     kinds = np.where(regions.outside, kinds, len(KINDS))
-    near = distance_transform_edt(regions.outside) < 2.5
-    for kind in (2, 3):
+    near = place[..., _FAR] < _TOUCHING
+    for kind, smallest in ((2, _SMALLEST_EAR), (3, 1)):
         parts, count = label(kinds == kind)
-        for part in range(1, count + 1):
-            mask = parts == part
-            if not (mask & near).any() or (kind == 2 and mask.sum() < _SMALLEST_EAR):
-                kinds[mask] = 0
+        kept = np.bincount(parts.ravel(), minlength=count + 1) >= smallest
+        kept &= np.bincount(parts[near], minlength=count + 1) > 0
+        kinds[(parts > 0) & ~kept[parts]] = 0
     return kinds
 
 
 def _named(kinds: NDArray[np.int64], regions: RegionMap) -> NDArray[np.uint8]:
     """Labels of kinds H×W by where they lie."""
     index = regions.names.index
-    rows, columns = np.indices(kinds.shape)
+    rows, columns = np.ogrid[: kinds.shape[0], : kinds.shape[1]]
     middle = np.flatnonzero(regions.mask("nose").any(axis=0)).mean()
     brow = np.flatnonzero(regions.mask("right_brow", "left_brow").any(axis=1)).mean()
     right = columns < middle
@@ -205,17 +205,32 @@ def reduced(regions: RegionMap) -> RegionMap:
 
 def reduced_pixels(image: NDArray[np.uint8] | NDArray[np.float32], size: tuple[int, int]) -> Floats:
     """A crop H×W×3 at the size at which pixels are described, in [0, 1]."""
-    return _resized(np.asarray(image / (255 if image.dtype == np.uint8 else 1), np.float64), size)
+    pixels = np.asarray(image, np.float64)
+    return _pixels(_resized(_planes(pixels / 255 if image.dtype == np.uint8 else pixels), size))
 
 
-def _resized(values: Floats, size: tuple[int, int]) -> Floats:
-    """Values H×W×C at another size."""
-    planes = torch.from_numpy(values).permute(2, 0, 1)[None]
-    result: Floats = interpolate(planes, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+def _resized(planes: Floats, size: tuple[int, int]) -> Floats:
+    """Planes P×H×W at another size."""
+    smaller = interpolate(torch.from_numpy(planes)[None], size, mode="bilinear", antialias=True)
+    result: Floats = smaller[0].numpy()
+    return result
+
+
+def _planes(pixels: Floats) -> Floats:
+    return np.moveaxis(pixels, 2, 0)
+
+
+def _pixels(planes: Floats) -> Floats:
+    return np.moveaxis(planes, 0, 2)
+
+
+def _scored(planes: Floats, weights: Floats) -> Floats:
+    """Linear functions, F×K, of planes F×H×W."""
+    result: Floats = np.tensordot(weights, planes, (0, 0))
     return result
 
 
 def _softmax(scores: Floats) -> Floats:
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    result: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    powers = np.exp(scores - scores.max(axis=0))
+    result: Floats = powers / powers.sum(axis=0)
     return result

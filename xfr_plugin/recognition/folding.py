@@ -14,11 +14,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor, nn
 
+from xfr_plugin.base.folding import batchnorm_folded
 from xfr_plugin.base.replicas import state_of
-from xfr_plugin.base.tracing import PrivateTracer
 from xfr_plugin.recognition.backends import PAYS, carries_hooks
 from xfr_plugin.recognition.black_boxes import BlackBox, depends_on
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -40,30 +39,9 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
     if any(isinstance(module, BlackBox) for module in network.modules()):
         return network
     try:
-        tracer = PrivateTracer()
-        graph = tracer.trace(network)
-        traced = fx.GraphModule(tracer.root, graph)  # around modules of a replica, which may be changed
-        return _with_own_tensors(fuse(traced, inplace=True, no_trace=True))
+        return batchnorm_folded(network)
     except Exception:  # tracing foreign code can fail in any way, and folding is only a matter of speed
         return network
-
-
-def _with_own_tensors(network: nn.Module) -> nn.Module:
-    """Let a network share no parameter objects with another, and lay them out as its convolutions are fastest."""
-    for module in network.modules():
-        for name, values in module._parameters.items():
-            if values is not None:
-                own = _colours_innermost(values.detach())
-                module._parameters[name] = nn.Parameter(own, values.requires_grad)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = _colours_innermost(buffer)
-    return network.eval()  # the modules that tracing makes to hold others train
-
-
-def _colours_innermost(values: Tensor) -> Tensor:
-    """Maps in the order in memory that convolutions take less time for; other tensors have no such order."""
-    return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def folded_recognizer(recognizer: Recognizer) -> Recognizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from xfr_plugin.attr._base.regional import Comparer, RegionalAnswer, RegionalAtt
 from xfr_plugin.attr.intervention.games import Game
 from xfr_plugin.attr.intervention.level import Level, expected_of, levelled, region_shares
 from xfr_plugin.attr.intervention.players import GROUPINGS, PLAYERS, Players, players_of
-from xfr_plugin.attr.intervention.removal import OPERATORS, Operator, Removal, coalition_faces
+from xfr_plugin.attr.intervention.removal import OPERATORS, Changes, Operator, Removal, coalition_faces
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
@@ -185,10 +185,23 @@ class RegionIntervention(RegionalAttribution):
         count = int(present.sum())
         games = [self._game(count, 0)]
         partner = None if other is None else (other.image, other.regions)
-        changes = removal.changes(own.image, own.regions, partner, not games[0].one_at_a_time)
-        games += [self._game(count, donor) for donor in range(1, len(changes))]
-        values = whole.new_zeros(len(changes), len(present), *whole.shape)
-        for row, change, game in zip(values, changes, games, strict=True):
-            tried = torch.cat([read(faces) for faces in coalition_faces(own.image, change, game.kept, limit)])
-            row[present] = game.values(tried, whole)
+        changes = removal.removed(own.image, own.regions, partner, not games[0].one_at_a_time)
+        games += [self._game(count, donor) for donor in range(1, len(changes.added[0]))]
+        tried = torch.cat([read(faces) for faces in _played(changes, games, limit)])
+        values = whole.new_zeros(len(games), len(present), *whole.shape)
+        rows = tried.split([len(game.kept) for game in games])
+        for row, game, own_rows in zip(values, games, rows, strict=True):
+            row[present] = game.values(own_rows, whole)
         return values
+
+
+def _played(changes: Changes, games: Sequence[Game], limit: int) -> Iterator[Tensor]:
+    """Faces of the coalitions of every donor's game, one after the other, in batches."""
+    if all(game.one_at_a_time for game in games):
+        lacking = [(~game.kept).nonzero()[:, 1].tolist() for game in games]
+        yield from changes.one_by_one(
+            [(donor, region) for donor, regions in enumerate(lacking) for region in regions], limit
+        )
+        return
+    for change, game in zip(changes.whole(), games, strict=True):
+        yield from coalition_faces(changes.face, change, game.kept, limit)

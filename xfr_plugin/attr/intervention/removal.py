@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xfr_plugin.attr._base.masks import ranges
 from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.attr.intervention.players import GROUPINGS, Players
 from xfr_plugin.errors import InputError
@@ -19,7 +21,7 @@ from xfr_plugin.swaps.masks import Box, FeatheredMasks
 from xfr_plugin.swaps.placing import moved, moves
 from xfr_plugin.swaps.regions import FaceRegions, face_regions
 
-__all__ = ["OPERATORS", "Operator", "Removal", "coalition_faces"]
+__all__ = ["OPERATORS", "Changes", "Operator", "Removal", "coalition_faces"]
 
 Operator = Literal["population", "mean", "blur", "partner", "black"]
 """What a region is replaced by: other people's, the mean face's, its own blurred, the partner's, or black."""
@@ -27,6 +29,49 @@ Operator = Literal["population", "mean", "blur", "partner", "black"]
 OPERATORS: tuple[Operator, ...] = ("population", "mean", "blur", "partner", "black")
 
 _SIGMA = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What the removal of each of P regions adds to a face, with each of K donors.
+
+    Attributes:
+        face: C×H×W.
+        boxes: of each region, beyond which nothing changes.
+        added: in there, K×C×h×w.
+    """
+
+    face: Tensor
+    boxes: Sequence[Box]
+    added: Sequence[Tensor]
+
+    def whole(self) -> Tensor:
+        """The same as images, K×P×C×H×W."""
+        count = len(self.added[0]) if self.added else 1
+        images = self.face.new_zeros(count, len(self.boxes), *self.face.shape)
+        for place, ((rows, columns), added) in enumerate(zip(self.boxes, self.added, strict=True)):
+            images[:, place, :, rows, columns] = added
+        return images
+
+    def one_by_one(self, removed: Sequence[tuple[int, int]], limit: int) -> Iterator[Tensor]:
+        """The face with one region replaced, in batches of ≤ limit.
+
+        Args:
+            removed: for each version of the face the donor's number and the region's.
+            limit: faces in a batch.
+        """
+        # boxes alone are computed and written: whole images, many at once, would not stay in the caches
+        plain = self.face.clamp(0, 1)
+        put = [
+            (self.face[:, rows, columns] + added).clamp_(0, 1)
+            for (rows, columns), added in zip(self.boxes, self.added, strict=True)
+        ]
+        for some in ranges(len(removed), limit):
+            faces = plain.repeat(some.stop - some.start, 1, 1, 1)
+            for face, (donor, region) in zip(faces, removed[some], strict=True):
+                rows, columns = self.boxes[region]
+                face[:, rows, columns] = put[region][donor]
+            yield faces
 
 
 class Removal:
@@ -58,7 +103,13 @@ class Removal:
     def changes(
         self, face: Tensor, own: FaceRegions, partner: tuple[Tensor, FaceRegions] | None, together: bool
     ) -> Tensor:
-        """What the removal of each of the P regions that a face shows adds to it, K×P×C×H×W: see `swaps.exchange`.
+        """What the removal of each of the P regions that a face shows adds to it, K×P×C×H×W: see `removed`."""
+        return self.removed(face, own, partner, together).whole()
+
+    def removed(
+        self, face: Tensor, own: FaceRegions, partner: tuple[Tensor, FaceRegions] | None, together: bool
+    ) -> Changes:
+        """Remove each of the P regions that a face shows, see `swaps.exchange`.
 
         Args:
             face: C×H×W.
@@ -71,23 +122,41 @@ class Removal:
         """
         masks = FeatheredMasks.of(own.grown)
         masks = masks.shared() if together else masks
+        added_in = self._filling(face, masks) if self.operator in ("blur", "black") else None
+        added_in = added_in or self._exchanging(face, own, masks, *self._donors_for(partner))
+        every = masks.boxes()
         present = np.flatnonzero(own.present).tolist()
-        if self.operator in ("blur", "black"):
-            return self._filled(face, masks)[None, present]
-        donors, theirs = self._donors_for(partner)
-        by = moves(theirs, own) if theirs else None
-        boxes = masks.boxes()
-        changes = face.new_zeros(len(donors), len(present), *face.shape)
-        for place, region in enumerate(present):
-            rows, columns = box = boxes[region]  # beyond which nothing changes
-            put = donors[:, :, rows, columns] if by is None else moved(donors, by[:, region], box)
-            changes[:, place, :, rows, columns] = _change_in(box, face, put, masks, region)
-        return changes
+        boxes = [every[region] for region in present]
+        return Changes(face, boxes, [added_in(*some) for some in zip(present, boxes, strict=True)])
 
-    def _filled(self, face: Tensor, masks: FeatheredMasks) -> Tensor:
-        """The same where nothing is brought from another face: R×C×H×W."""
+    def _filling(self, face: Tensor, masks: FeatheredMasks) -> Callable[[int, Box], Tensor]:
+        """What a region adds in a box, 1×C×h×w, where nothing is brought from another face."""
         put = gaussian_blurred(face[None], _SIGMA)[0] if self.operator == "blur" else torch.zeros_like(face)
-        return masks.weights.to(face)[:, None] * (put - face)
+        difference = put - face
+
+        def added(region: int, box: Box) -> Tensor:
+            return masks.within(region, box).weights.to(face) * difference[None, :, box[0], box[1]]
+
+        return added
+
+    def _exchanging(
+        self,
+        face: Tensor,
+        own: FaceRegions,
+        masks: FeatheredMasks,
+        donors: Tensor,
+        theirs: Sequence[FaceRegions],
+    ) -> Callable[[int, Box], Tensor]:
+        """What a region adds in a box, K×C×h×w, where donors bring theirs."""
+        by = moves(theirs, own) if theirs else None
+
+        def added(region: int, box: Box) -> Tensor:
+            rows, columns = box
+            put = donors[:, :, rows, columns] if by is None else moved(donors, by[:, region], box)
+            inside = face[:, rows, columns].expand_as(put)
+            return region_changes(inside, put, masks.within(region, box))[:, 0]
+
+        return added
 
     def _donors_for(self, partner: tuple[Tensor, FaceRegions] | None) -> tuple[Tensor, Sequence[FaceRegions]]:
         if self.operator != "partner":
@@ -116,12 +185,6 @@ class Removal:
         return as_images(faces, like), theirs
 
 
-def _change_in(box: Box, face: Tensor, put: Tensor, masks: FeatheredMasks, mask: int) -> Tensor:
-    """What one mask adds to a face in its box, K×C×h×w, where donors put K×C×h×w there."""
-    inside = face[:, box[0], box[1]].expand_as(put)
-    return region_changes(inside, put, masks.within(mask, box))[:, 0]
-
-
 def coalition_faces(face: Tensor, changes: Tensor, kept: Tensor, limit: int) -> Iterator[Tensor]:
     """A face C×H×W with all but the players kept in each coalition (m×R) removed, in batches of ≤ limit.
 
@@ -132,9 +195,8 @@ def coalition_faces(face: Tensor, changes: Tensor, kept: Tensor, limit: int) -> 
         limit: faces in a batch.
     """
     flat = changes.flatten(1)
-    for removed in (~kept).to(changes.device).split(limit):
-        alone = bool((removed.sum(dim=1) == 1).all())
-        added = flat[removed.nonzero()[:, 1]] if alone else removed.to(flat) @ flat
+    for removed in (~kept).to(flat).split(limit):
+        added = removed @ flat
         yield (face + added.unflatten(1, face.shape)).clamp_(0, 1)
 
 
