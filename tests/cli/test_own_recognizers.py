@@ -86,6 +86,8 @@ def test_a_measured_card_is_a_recognizer(module: Path, faces: Path) -> None:
         "toy faces",
         "--shares",
         "2",
+        "--shapley",
+        "1",
     )
     found = load_recognizer(card)
     assert found.calibration is not None
@@ -96,8 +98,11 @@ def test_a_measured_card_is_a_recognizer(module: Path, faces: Path) -> None:
         strength.at_bound and 0 <= strength.log10_lr < 1.4
     )  # 20 pairs show no ratio above 20
     assert found.threshold == found.calibration.threshold
-    assert set(found.region_shares) == {"leave_one_out"}
-    assert "own.json" in run("recognizers", str(card))
+    assert set(found.region_shares) == {"leave_one_out", "shapley"}
+    assert all(sum(shares.values()) > 0 for shares in found.region_shares.values())
+    listed = " ".join(run("recognizers", str(card)).split())
+    assert "own.json" in listed
+    assert "shapley" in listed
     changed = json.loads(card.read_text()) | {"fingerprint": "0" * 64}
     card.write_text(json.dumps(changed))
     with pytest.raises(InputError, match="another recognizer"):

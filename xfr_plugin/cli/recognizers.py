@@ -47,6 +47,7 @@ def _named(cards: list[Path]) -> Table:
     for name in list_recognizers():
         card = zoo_card(name)
         ships = [kind for kind, known in models.items() if name in known]
+        ships += ["region shares"] if card.region_shares else []
         table.add_row(
             f"{name}\narchitecture {card.architecture}",
             card.description.replace(", ", "\n"),
@@ -57,7 +58,10 @@ def _named(cards: list[Path]) -> Table:
         own = read_card(path)
         takes = own.description.replace(", ", "\n")
         table.add_row(
-            f"{path.name}\n{own.name}", takes, _words(own.calibration), f"{own.source}\ngives {own.gives}"
+            f"{path.name}\n{own.name}",
+            takes,
+            f"{_words(own.calibration)}\nmeasured: {', '.join(own.region_shares) or 'no region shares'}",
+            f"{own.source}\ngives {own.gives}",
         )
     return table
 
@@ -71,7 +75,7 @@ def _published() -> Table:
         table.add_row(
             f"{card.name}\n{', '.join(card.files)}\nalignment in training: {card.trained_on_template}",
             f"{takes}\ngive {card.embedding} numbers",
-            f"{card.licence}\n{card.source}\n{card.use}",
+            "\n".join((card.licence, card.source, card.use, *(f"sha256 {digest}" for digest in card.sha256))),
         )
     return table
 
