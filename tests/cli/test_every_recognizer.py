@@ -96,7 +96,8 @@ def test_every_command_takes_it(command: str, kind: str, workplace: Path) -> Non
         document = json.loads((workplace / "xfr-out" / "explanation.json").read_text())
         assert document["method"] == "leave_one_out"
     if command == "evaluate":
-        assert "leave_one_out" in result.stdout
+        judged = (workplace / "xfr-evaluation" / "results.md").read_text(encoding="utf-8")
+        assert "leave_one_out" in judged
 
 
 def test_a_batch_decides_by_scores_as_a_single_pair_is_decided(workplace: Path) -> None:
