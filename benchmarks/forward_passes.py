@@ -19,8 +19,6 @@ from xfr_plugin.recognition import Recognizer, backends, load_recognizer
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.self_test import faces_of_nobody
 
-BATCHES = (1, 8, 32, 64, 128)
-
 
 def made(name: str, recognizer: Recognizer) -> Recognizer:
     if name == "torch":
@@ -47,7 +45,7 @@ def seconds(run: Callable[[], Tensor]) -> float:
 
 
 @torch.no_grad()
-def measure(recognizer: Recognizer, threads: int, rounds: int) -> None:
+def measure(recognizer: Recognizer, threads: int, rounds: int, batches: list[int]) -> None:
     torch.set_num_threads(threads)
     names = ("torch", "torch, folded", "torch, folded, channels last", *backends.runtimes())
     costs, means = {}, {}
@@ -57,11 +55,11 @@ def measure(recognizer: Recognizer, threads: int, rounds: int) -> None:
         costs[name] = time.perf_counter() - start
     faces = faces_of_nobody(recognizer.input_size)
     print(f"\n{recognizer.name}, {threads} thread{'s' * (threads > 1)}: milliseconds an image\n")
-    columns = (*(f"batch {batch}" for batch in BATCHES), "largest difference", "made once, s")
+    columns = (*(f"batch {batch}" for batch in batches), "largest difference", "made once, s")
     print(f"| means | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    least = {(name, batch): float("inf") for name in names for batch in BATCHES}
+    least = {(name, batch): float("inf") for name in names for batch in batches}
     for _ in range(rounds):
-        for batch in BATCHES:
+        for batch in batches:
             images = faces.repeat(batch // len(faces) + 1, 1, 1, 1)[:batch]
             for name in names:
                 given = layout(name, images)
@@ -70,7 +68,7 @@ def measure(recognizer: Recognizer, threads: int, rounds: int) -> None:
     expected = recognizer(faces)
     for name in names:
         difference = float((means[name](layout(name, faces)) - expected).abs().max())
-        times = " | ".join(f"{least[name, batch]:.2f}" for batch in BATCHES)
+        times = " | ".join(f"{least[name, batch]:.2f}" for batch in batches)
         print(f"| {name} | {times} | {difference:.1e} | {costs[name]:.2f} |")
 
 
@@ -79,12 +77,13 @@ def main() -> None:
     parser.add_argument("--recognizer", action="append", default=None)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64, 128])
     arguments = parser.parse_args()
     runtimes = backends.runtimes
     for name in arguments.recognizer or ["xfr_compact128", "mobilefacenet_ms1m"]:
         for threads in arguments.threads:
             backends.runtimes = runtimes
-            measure(load_recognizer(name), threads, arguments.rounds)
+            measure(load_recognizer(name), threads, arguments.rounds, arguments.batches)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
+from xfr_plugin import explain
 from xfr_plugin.attr import METHODS
 from xfr_plugin.cli.demonstration import mirrored_and_darkened
 from xfr_plugin.errors import FaceWarning
@@ -111,20 +112,66 @@ def test_conformance_table_is_of_the_methods() -> None:
 
 @pytest.mark.usefixtures("photographs")
 def test_recognizers_page_makes_recognizers_that_explain() -> None:
-    """The snippets of its first section; what follows wants scores of the reader's."""
-    from xfr_plugin import explain
-
+    """The snippets of its first section."""
     space: dict[str, Any] = {}
     exec(snippets("docs/recognizers.md")[0][1], space)
     made = [space[name] for name in ("recognizer", "black_box", "remote")]
     assert [recognizer.gives for recognizer in made] == ["gradient", "embeddings", "scores"]
+    for recognizer in made[1:]:
+        explained_without_gradient(recognizer)
+
+
+def explained_without_gradient(recognizer: Recognizer) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # untrained networks take all faces for one
-        for recognizer in made[1:]:
-            explanation = explain(
-                "a.jpg", "b.jpg", recognizer=recognizer, method="mery_avg", options={"stride": 28}
-            )
-            assert explanation.probe.saliency.shape == (112, 112)
+        explanation = explain(
+            "a.jpg", "b.jpg", recognizer=recognizer, method="mery_avg", options={"stride": 28}
+        )
+    assert explanation.probe.saliency.shape == (112, 112)
+
+
+def snippet_with(words: str) -> str:
+    (found,) = [text for _, text in snippets("docs/recognizers.md") if words in text]
+    return found
+
+
+@pytest.mark.usefixtures("photographs")
+def test_recognizers_page_makes_files_that_are_the_recognizer() -> None:
+    for package in ("onnx", "onnxruntime", "onnx2torch"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    space: dict[str, Any] = {}
+    exec(snippets("docs/recognizers.md")[0][1], space)
+    exec(snippet_with("to_onnx"), space)
+    assert (space["black_box"].gives, space["with_gradient"].gives) == ("embeddings", "gradient")
+    faces = torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    expected = space["recognizer"](faces)
+    for name in ("black_box", "with_gradient"):
+        with torch.no_grad():
+            torch.testing.assert_close(space[name](faces), expected, atol=1e-5, rtol=0)
+    explained_without_gradient(space["black_box"])
+
+
+@pytest.mark.usefixtures("photographs")
+def test_recognizers_page_takes_a_transformer_of_huggingface() -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    space: dict[str, Any] = {"Recognizer": Recognizer}
+    exec(snippet_with("transformers"), space)
+    recognizer = space["by_transformer"]
+    assert recognizer.gives == "gradient"
+    assert recognizer.features(torch.rand(2, 3, 112, 112)).shape == (2, 96)
+    recognizer.tested = True  # which random weights would fail
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FaceWarning)
+        explanation = explain("a.jpg", "b.jpg", recognizer=recognizer, method="lrp")
+    assert np.abs(explanation.probe.saliency).sum() > 0
+
+
+def test_recognizers_page_calibrates() -> None:
+    rng = np.random.default_rng(0)
+    space = {"genuine_scores": rng.normal(0.6, 0.1, 2000), "impostor_scores": rng.normal(0, 0.1, 2000)}
+    exec(snippet_with("calibrate("), space)
+    assert space["calibration"].nominal_fmr == (1e-2, 1e-3)
 
 
 class Represents:

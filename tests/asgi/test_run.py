@@ -20,6 +20,7 @@ import psutil
 import pytest
 import urllib3
 import yaml
+from helpers.own_recognizers import MODULE, forget, own_deployment
 from helpers.serving_faces import crops
 from helpers.shells import said_address
 from typer.testing import CliRunner
@@ -56,8 +57,9 @@ class Running:
 
 def started(folder: Path) -> Running:
     (folder / "store").mkdir(exist_ok=True)
-    config = {"minWorkers": 1, "handler": {"methods": "all"}}
-    (folder / "store" / "model-config.yaml").write_text(yaml.safe_dump(config))
+    config = folder / "store" / "model-config.yaml"
+    if not config.exists():
+        config.write_text(yaml.safe_dump({"minWorkers": 1, "handler": {"methods": "all"}}))
     said = folder / "said.txt"
     command = [sys.executable, "-m", "xfr_plugin.cli", "serve", "--engine", "fastapi", "--port", "0"]
     with said.open("wb") as output:
@@ -163,6 +165,52 @@ def test_what_is_being_answered_is_answered(tmp_path: Path, number: signal.Signa
     assert not [worker for worker in workers if worker.is_running()]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["package", "scores", "weights apart", "card of openvino"])
+def test_a_recognizer_of_ones_own_is_served_out_of_its_archive(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `xfr package` left it: the user's own files are gone when the server starts."""
+    pytest.importorskip("model_archiver", reason="torch-model-archiver is not installed")
+    own = tmp_path / "own"
+    monkeypatch.setattr(sys, "path", [str(own), *sys.path])
+    deployment = own_deployment(kind, own)
+    command = ["package", "-r", deployment.recognizer, "--no-vendor", "--workers", "1"]
+    packaged = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "store")])
+    assert packaged.exit_code == 0, packaged.output
+    expected = load_recognizer(deployment.recognizer).threshold
+    shutil.rmtree(own)
+    forget()
+    running = started(tmp_path)
+    try:
+        with running.client() as client:
+            answer = client.explain(crops()[0], crops()[1])
+            at_another = client.verify(crops()[0], crops()[0], threshold=0.99 * expected)
+    finally:
+        running.process.terminate()
+        running.process.wait()
+    assert answer.decision.threshold == expected
+    assert answer.explanation is not None
+    assert answer.explanation.method == "leave_one_out"
+    assert at_another.decision.match
+
+
+@pytest.mark.slow
+def test_a_function_beside_which_the_server_starts_is_served(tmp_path: Path) -> None:
+    """Without an archive: a configuration written by hand names it."""
+    own_deployment("module", tmp_path)
+    (tmp_path / "store").mkdir()
+    config = {"minWorkers": 1, "handler": {"recognizer": f"{MODULE}:embedding"}}
+    (tmp_path / "store" / "model-config.yaml").write_text(yaml.safe_dump(config))
+    running = started(tmp_path)
+    try:
+        with running.client() as client:
+            assert client.verify(crops()[0], crops()[0]).decision.match
+    finally:
+        running.process.terminate()
+        running.process.wait()
+
+
 def test_a_store_is_read(tmp_path: Path) -> None:
     """Its settings, and weights that are in its archive only; without a store the defaults hold."""
     assert read_store(tmp_path / "none", tmp_path) == (Deployment(), Workers())
@@ -182,6 +230,22 @@ def test_a_store_is_read(tmp_path: Path) -> None:
     assert deployment.evidence == str(scratch / "evidence.safetensors")
     assert [file.name for file in scratch.iterdir()] == ["evidence.safetensors"]
     shutil.rmtree(scratch)
+    with zipfile.ZipFile(store / "xfr.mar", "w") as archive:
+        for name in (
+            "net.onnx",
+            "net.weights",
+            "mine/a.py",
+            "mine/b/c.py",
+            "mine.txt",
+            "other.py",
+            "vendored/d.py",
+        ):
+            archive.writestr(name, "")
+    config["handler"] = {"recognizer": "mine.a:make"}
+    (store / "model-config.yaml").write_text(yaml.safe_dump(config))
+    assert read_store(store, scratch)[0].recognizer == "mine.a:make"
+    found = {str(file.relative_to(scratch)) for file in scratch.rglob("*") if file.is_file()}
+    assert found == {"net.onnx", "net.weights", "mine/a.py", "mine/b/c.py", "mine.txt"}
     for wrong in ("batchSize: 0", "- 1", "handler: {treshold: 1}", "{"):
         (store / "model-config.yaml").write_text(wrong)
         with pytest.raises(InputError):

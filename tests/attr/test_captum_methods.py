@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,21 +126,6 @@ def test_deeplift_equals_captums_on_relu_networks(recognizer: Recognizer, pair: 
     torch.testing.assert_close(found, expected.detach())
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU6, nn.PReLU, lambda: nn.PReLU(5), nn.ReLU])
-def test_deeplift_sees_relu6_and_prelu(activation: Any) -> None:
-    """On a network whose output is linear in the activation, the rescale rule sums to the difference of outputs."""
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), activation(), nn.Linear(5, 1)).double()
-    images = torch.randn(3, 3, 2, 2).double() * 20
-    copy = rectified_copy(network)
-    torch.testing.assert_close(copy(images), network(images))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        maps = captum.attr.DeepLift(copy).attribute(images.requires_grad_(), target=0)
-    difference = (network(images) - network(torch.zeros_like(images)))[:, 0]
-    torch.testing.assert_close(maps.sum((1, 2, 3)), difference)
-
-
 def test_deeplift_of_an_activation_whose_input_is_read_twice() -> None:
     class PreActivation(nn.Module):
         def __init__(self) -> None:
@@ -164,14 +150,96 @@ def test_deeplift_of_an_activation_whose_input_is_read_twice() -> None:
 def test_deeplift_refuses_what_it_cannot_explain(recognizer: Recognizer, pair: Images) -> None:
     with pytest.raises(InputError, match="module, not a function"):
         PairDeepLift(recognizer.features, 0.2).attribute(pair)
-    recognizer.network.relu2 = nn.GELU()
-    with pytest.raises(InputError, match="no rule for GELU"):
-        PairDeepLift(recognizer).attribute(pair)
     recognizer.network.relu2 = recognizer.network.relu1
     with pytest.raises(InputError, match="every use"):
         PairDeepLift(recognizer).attribute(pair)
     assert not any(module._forward_hooks or module._backward_hooks for module in recognizer.modules())
     assert not hasattr(recognizer.network.relu1, "input")
+
+
+class Curve(nn.Module):
+    """A function in the place of a module, or a module that is none of torch's."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.function(values)
+
+
+SINGLE: dict[str, Callable[[], nn.Module]] = {
+    "relu6": nn.ReLU6,
+    "in place": lambda: nn.ReLU6(inplace=True),
+    "prelu": nn.PReLU,
+    "prelu of channels": lambda: nn.PReLU(5),
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "relu as a function": lambda: Curve(torch.relu),
+    "gelu as a function": lambda: Curve(functional.gelu),
+    "method": lambda: Curve(lambda x: x.sigmoid()),
+    "bound": lambda: Curve(lambda x: x.clamp(min=-0.1)),
+    "power": lambda: Curve(lambda x: x**2),
+}
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_deeplift_sees_every_activation(kind: str) -> None:
+    """On a network whose output is linear in the activation, the rescale rule sums to the difference of outputs."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), SINGLE[kind](), nn.Linear(5, 1)).double()
+    images = torch.randn(3, 3, 2, 2).double() * 20
+    copy = rectified_copy(network)
+    torch.testing.assert_close(copy(images), network(images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        maps = captum.attr.DeepLift(copy).attribute(images.requires_grad_(), target=0)
+    difference = (network(images) - network(torch.zeros_like(images)))[:, 0]
+    torch.testing.assert_close(maps.sum((1, 2, 3)), difference)
+
+
+UNRULED: dict[str, Callable[[Tensor], Tensor]] = {
+    "in place": lambda x: functional.relu(x, inplace=True),
+    "method in place": lambda x: x.sigmoid_(),
+    "layer_norm": lambda x: functional.layer_norm(x, x.shape[1:]),
+    "softmax": lambda x: x.softmax(dim=1),
+    "gate": lambda x: functional.glu(torch.cat((x, x), dim=1)),
+    "product": lambda x: x * x.mean(dim=1, keepdim=True),
+    "attention": lambda x: x @ x.T,
+}
+
+
+@pytest.mark.parametrize("kind", UNRULED)
+def test_deeplift_refuses_what_captum_would_take_the_gradient_of(kind: str) -> None:
+    """Functions, and modules of other libraries: nothing is silently left without its rule."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 5), Curve(UNRULED[kind]))
+    recognizer = Recognizer(network, input_size=(2, 2), threshold=0.1)
+    recognizer.tested = True
+    pair = torch.rand(2, 1, 3, 2, 2)
+    with pytest.raises(InputError, match=r"DeepLift has no rule for .*use another method"):
+        PairDeepLift(recognizer).attribute((pair[0], pair[1]))
+
+
+def test_deeplift_takes_what_is_linear_as_it_is() -> None:
+    """Scales that are weights, and the normalisation of the embedding."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.rand(5))
+
+        def forward(self, values: Tensor) -> Tensor:
+            return functional.normalize(values * self.scale.view(1, -1))
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), Scaled())
+    recognizer = Recognizer(network, input_size=(2, 2), threshold=0.1)
+    recognizer.tested = True
+    pair = torch.rand(2, 1, 3, 2, 2)
+    maps = PairDeepLift(recognizer).attribute((pair[0], pair[1]))
+    assert all(side.any() and side.isfinite().all() for side in maps)
 
 
 def test_occlusion_is_the_mean_drop_of_the_score(recognizer: Recognizer, pair: Images) -> None:

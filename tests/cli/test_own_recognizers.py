@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
-from xfr_plugin.recognition import load_recognizer
+from xfr_plugin.recognition import list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.published import contract_of_file, published_cards
 
 MODULE = """
@@ -86,6 +86,8 @@ def test_a_measured_card_is_a_recognizer(module: Path, faces: Path) -> None:
         "toy faces",
         "--shares",
         "2",
+        "--shapley",
+        "1",
     )
     found = load_recognizer(card)
     assert found.calibration is not None
@@ -96,8 +98,11 @@ def test_a_measured_card_is_a_recognizer(module: Path, faces: Path) -> None:
         strength.at_bound and 0 <= strength.log10_lr < 1.4
     )  # 20 pairs show no ratio above 20
     assert found.threshold == found.calibration.threshold
-    assert set(found.region_shares) == {"leave_one_out"}
-    assert "own.json" in run("recognizers", str(card))
+    assert set(found.region_shares) == {"leave_one_out", "shapley"}
+    assert all(sum(shares.values()) > 0 for shares in found.region_shares.values())
+    listed = " ".join(run("recognizers", str(card)).split())
+    assert "own.json" in listed
+    assert "shapley" in listed
     changed = json.loads(card.read_text()) | {"fingerprint": "0" * 64}
     card.write_text(json.dumps(changed))
     with pytest.raises(InputError, match="another recognizer"):
@@ -127,6 +132,22 @@ def test_a_card_finds_the_file_beside_it(module: Path, faces: Path, monkeypatch:
     )
     monkeypatch.chdir(module.parent)
     assert load_recognizer(module / "models" / "small.json").name == "small"
+
+
+def test_what_ships_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each recognizer contract, calibration, and the models that are found for it."""
+    monkeypatch.setenv("COLUMNS", "250")
+    parts = run("recognizers").split("files of others")[0].split("\u251c")
+    rows = {name: next(part for part in parts if f" {name} " in part) for name in list_recognizers()}
+    for name, row in rows.items():
+        card = zoo_card(name)
+        assert card.calibration is not None
+        assert f"threshold {card.calibration.threshold:.3f}" in row
+        assert "112×112 RGB" in row or name == "faceid_plain"
+        assert ("region shares" in row) == bool(card.region_shares)
+    assert "ships: decoder, evidence network" in rows["xfr_compact128"]
+    assert "ships: decoder, evidence network" in rows["mobilefacenet_ms1m"]
+    assert "decoder" not in rows["xfr_transformer"]
 
 
 def test_published_contracts_are_found_by_name_and_listed() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.evaluation_faces import judge, small_recognizer, write_faces
-from torch import Tensor
+from torch import Tensor, nn
 
 from xfr_plugin.evaluation import PlantedPlan, evaluate
+from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols.natural import Natural
 from xfr_plugin.recognition import Recognizer, load_recognizer
 
-PROTOCOLS = ("deletion", "infidelity", "patch_replacement", "stability")
+SOME = ("deletion", "infidelity", "patch_replacement", "stability")
 
 
 def embeddings_only() -> Recognizer:
@@ -44,7 +47,7 @@ def test_numbers_are_those_of_the_network(make: object, tmp_path: Path) -> None:
             tmp_path / name,
             recognizer=recognizer,
             methods=("mery_avg", "xssab"),
-            protocols=PROTOCOLS,
+            protocols=SOME,
             limit=2,
             chance=False,
         )
@@ -63,6 +66,43 @@ def test_numbers_are_those_of_the_network(make: object, tmp_path: Path) -> None:
     for key, value in black.items():
         assert value == pytest.approx(torch_own[key], abs=1e-2, nan_ok=True), key
     assert not [r for r in results[0].records if r.method == "xssab" and r.protocol != "cost"]
+
+
+def leaves_torch() -> Recognizer:
+    """A network of torch in which something computes that can be neither copied nor traced."""
+    inner = small_recognizer()
+
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.session, self.scale = threading.Lock(), nn.Parameter(torch.ones(1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            with self.session:
+                return torch.from_numpy(inner.network(images.detach()).detach().numpy())
+
+    return Recognizer(Held(), input_size=(24, 20), threshold=0.2)
+
+
+@pytest.mark.parametrize("make", [embeddings_only, scores_only, leaves_torch])
+def test_every_protocol_judges_or_says_why_not(make: Callable[[], Recognizer], tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", photos=3)
+    names = ["planted", *PROTOCOLS]
+    results = judge(
+        tmp_path / "faces",
+        tmp_path / "out",
+        recognizer=make(),
+        methods=("mery_avg",),
+        protocols=names,
+        limit=1,
+        plan=PlantedPlan(count=1, pairs=False, strengths=()),
+        chance=False,
+    )
+    errors = {failure.protocol: failure.error for failure in results.failures}
+    assert "no parameters to randomise" in errors.pop("randomisation")
+    assert errors == {}
+    judged = {record.protocol for record in results.records}
+    assert judged >= {"deletion", "insertion", "planted"}
 
 
 @pytest.mark.slow

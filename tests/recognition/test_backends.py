@@ -161,13 +161,15 @@ def test_a_converted_file_has_a_gradient(small: Recognizer, tmp_path: Path) -> N
     pytest.importorskip("onnx2torch", reason="onnx2torch is not installed")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     file = tmp_path / "own.onnx"
-    small.to_onnx(file)
+    given = Recognizer(small.network, input_size=(24, 20), mean=0.4, std=0.3, threshold=0.2, name="own")
+    given.to_onnx(file)
     converted = Recognizer.from_onnx(file, gradients=True)
-    assert converted.gives == "gradient"
+    assert (converted.gives, converted.name, converted.threshold) == ("gradient", "own", 0.2)
+    assert converted.contract == given.contract == Recognizer.from_onnx(file).contract
     probe = images(1).requires_grad_()
     converted(probe)[0, 0].backward()
     own = images(1).requires_grad_()
-    small(own)[0, 0].backward()
+    given(own)[0, 0].backward()
     torch.testing.assert_close(probe.grad, own.grad, atol=1e-5, rtol=1e-3)
 
 

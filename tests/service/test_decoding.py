@@ -106,7 +106,7 @@ MALFORMED: dict[str, Any] = {
     "bools": {"probe": [True] * 128, "reference": ROW},
     "unknown field": {"probe": ROW, "reference": ROW, "treshold": 0.2},
     "unknown return": {"probe": ROW, "reference": ROW, "returns": ["everything"]},
-    "threshold": {"probe": ROW, "reference": ROW, "threshold": 7},
+    "threshold": {"probe": ROW, "reference": ROW, "threshold": float("inf")},
     "text threshold": {"probe": ROW, "reference": ROW, "threshold": "0.2"},
     "two thresholds": {"probe": ROW, "reference": ROW, "threshold": 0.2, "fmr": 0.01},
     "deadline": {"probe": ROW, "reference": ROW, "deadline_ms": -1},

@@ -381,7 +381,7 @@ def test_self_test_passes_and_fails(service: ExplanationService) -> None:
         {"method": "nonesuch"},
         {"methods": ["nonesuch"]},
         {"treshold": 0.2},
-        {"threshold": 2},
+        {"threshold": float("nan")},
         {"threads": "two"},
     ],
 )

@@ -6,7 +6,6 @@ import importlib.util
 import inspect
 import json
 import shutil
-import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -16,13 +15,13 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.own_recognizers import KINDS, forget, own_deployment
 from helpers.serving_faces import crops
 
 import xfr_plugin.recognition.zoo
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.recognition.fingerprint import fingerprint
-from xfr_plugin.recognition.loading import MeasuredCard
 from xfr_plugin.service import Deployment, confinement
 
 pytest.importorskip("ts", reason="TorchServe is not installed")
@@ -150,71 +149,59 @@ def test_wrong_settings_never_serve(module: ModuleType, tmp_path: Path, settings
         module.XfrHandler().initialize(context(tmp_path, **settings))
 
 
-OWN_MODULE = """
-import torch
-from xfr_plugin.recognition import Recognizer
-
-def pooled():
-    return Recognizer.from_callable(
-        lambda faces: torch.nn.functional.adaptive_avg_pool2d(faces - 0.5, 8).flatten(1).numpy(), threshold=0.2
-    )
-"""
-
-
-@pytest.fixture(params=["onnx", "card", "module"])
-def own(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A recognizer of the user's, as `xfr package --recognizer` takes it."""
-    monkeypatch.syspath_prepend(str(tmp_path / "own"))
-    (tmp_path / "own").mkdir()
-    if request.param == "module":
-        (tmp_path / "own" / "pooled_of_tests.py").write_text(OWN_MODULE)
-        return "pooled_of_tests:pooled"
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    path = tmp_path / "own" / "small.onnx"
-    recognizer = load_recognizer("xfr_compact128")
-    recognizer.with_threshold(0.25).to_onnx(path)
-    if request.param == "onnx":
-        return str(path)
-    card = MeasuredCard(
-        **load_recognizer(path).contract.model_dump(),
-        name="mine",
-        source="small.onnx",
-        fingerprint=fingerprint(load_recognizer(path)),
-        calibration=recognizer.calibration,
-        gives="embeddings",
-    )
-    (tmp_path / "own" / "mine.json").write_text(card.model_dump_json())
-    return str(tmp_path / "own" / "mine.json")
-
-
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_recognizer_of_ones_own_is_packaged_and_served(
-    own: str, module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the archive holds is enough: the user's own files are gone when the handler starts."""
-    archive = build_archive(
-        ArchivePlan(deployment=Deployment(recognizer=own), vendor=False), tmp_path / "store"
-    )
-    expected, staged = load_recognizer(own).threshold, tmp_path / "unpacked"
+    monkeypatch.syspath_prepend(str(tmp_path / "own"))
+    deployment = own_deployment(kind, tmp_path / "own")
+    archive = build_archive(ArchivePlan(deployment=deployment, vendor=False), tmp_path / "store")
+    expected = deployment.threshold or load_recognizer(deployment.recognizer).threshold
+    staged = tmp_path / "unpacked"
     with zipfile.ZipFile(archive) as file:
         file.extractall(staged)
     settings = yaml.safe_load((staged / "model-config.yaml").read_text())["handler"]
     shutil.rmtree(tmp_path / "own")
-    sys.modules.pop("pooled_of_tests", None)
+    forget()
     monkeypatch.syspath_prepend(str(staged))  # as TorchServe does
-    monkeypatch.delitem(sys.modules, "pooled_of_tests", raising=False)
+    answer = asked_with_crops(module, staged, settings)
+    assert answer["decision"]["threshold"] == pytest.approx(expected)
+    assert answer["explanation"]["method"] == "leave_one_out"
+
+
+@pytest.mark.real_data
+def test_the_real_openvino_file_is_packaged_and_served(
+    module: ModuleType, tmp_path: Path, xfr_data: Path
+) -> None:
+    """Under its own name, by which the archive knows that it takes BGR in 0…255."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    source = xfr_data / "weights" / "openvino" / "face-reidentification-retail-0095.xml"
+    deployment = Deployment(recognizer=str(source), threshold=0.35)
+    archive = build_archive(ArchivePlan(deployment=deployment, vendor=False), tmp_path / "store")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "unpacked")
+    settings = yaml.safe_load((tmp_path / "unpacked" / "model-config.yaml").read_text())["handler"]
+    answer = asked_with_crops(module, tmp_path / "unpacked", settings)
+    assert answer["decision"]["threshold"] == 0.35
+    assert answer["versions"]["recognizer_sha256"] == fingerprint(load_recognizer(source))
+    assert answer["explanation"]["method"] == "leave_one_out"
+
+
+def asked_with_crops(module: ModuleType, unpacked: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a handler that starts on an unpacked archive answers on two crops, with reasons."""
     made = module.XfrHandler()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the pooled pixels take all faces for one
-        made.initialize(context(staged, **settings))
-    asked = context(staged)
+        warnings.simplefilter("ignore", UserWarning)  # pooled pixels take all faces for one
+        made.initialize(context(unpacked, **settings))
+    asked = context(unpacked)
     asked.request_processor = [RequestProcessor({"explain": "True"})]
     asked.request_ids = {0: "0"}
     item = {"probe": bytearray(crops()[0]), "reference": bytearray(crops()[1])}
     (body,) = made.handle([item], asked)
-    answer = json.loads(body)
     assert asked.get_response_status(0)[0] == 200, body
-    assert answer["decision"]["threshold"] == pytest.approx(expected)
-    assert answer["explanation"]["method"] == "leave_one_out"
+    answer: dict[str, Any] = json.loads(body)
+    return answer
 
 
 def test_what_is_installed_is_not_packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from xfr_plugin.asgi.tokens import Tokens, write_token
 from xfr_plugin.asgi.worker import ProcessLane
 from xfr_plugin.base.run_folder import lock_folder
 from xfr_plugin.errors import InputError, first_fault
+from xfr_plugin.recognition.loading import module_of
 from xfr_plugin.service.deployment import Deployment, Workers
 from xfr_plugin.service.serving import settings_of
 
@@ -32,13 +33,14 @@ __all__ = ["listening_at", "read_store", "serve", "until_signal"]
 _DRAINING_SECONDS = 30
 _HEADER_SECONDS = 10.0
 _KEPT_SECONDS = 20
+_CODE = (".py", ".pyi", ".so", ".pyd")
 _WORKER_KEYS = {"minWorkers": "workers", "batchSize": "batch_size", "maxBatchDelay": "batch_delay_ms"}
 
 
 def read_store(store: Path, scratch: Path) -> tuple[Deployment, Workers]:
     """Deployment and workers of what `xfr package` wrote; the defaults, if there is no such folder.
 
-    Weights that are in the archive only are unpacked to `scratch`.
+    Weights, model files, cards and modules of the user's that are in the archive only are unpacked to `scratch`.
 
     Raises:
         InputError: a setting makes no sense.
@@ -53,12 +55,20 @@ def read_store(store: Path, scratch: Path) -> tuple[Deployment, Workers]:
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         fault = first_fault(error) if isinstance(error, ValidationError) else "it cannot be read"
         raise InputError(f"{file}: {fault}") from error
-    for archive in store.glob("*.mar"):
-        with zipfile.ZipFile(archive) as packed:
-            for entry in packed.infolist():
-                if entry.filename.endswith(".safetensors") and "/" not in entry.filename:
-                    packed.extract(entry, scratch)
-    return settings_of(config, str(scratch)), workers
+    archives = list(store.glob("*.mar"))
+    for archive in archives:
+        _unpack(archive, scratch, lambda name: "/" not in name and not name.endswith(_CODE))
+    deployment = settings_of(config, str(scratch))
+    module = module_of(deployment.recognizer)
+    if module is not None:
+        for archive in archives:
+            _unpack(archive, scratch, lambda name: name == f"{module}.py" or name.startswith(f"{module}/"))
+    return deployment, workers
+
+
+def _unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder, [name for name in packed.namelist() if wanted(name)])
 
 
 def serve(
@@ -88,7 +98,8 @@ def serve(
     with TemporaryDirectory(prefix="xfr-serve-") as scratch, listening_at(host, port) as listening:
         deployment, found = read_store(store, Path(scratch))
         count = workers or found.workers
-        lanes = [ProcessLane(deployment, found.response_timeout_s) for _ in range(count)]
+        folders = _module_folders(deployment, scratch)
+        lanes = [ProcessLane(deployment, found.response_timeout_s, folders) for _ in range(count)]
         write_token(key_file)
         try:
             app = make_app(Batcher(lanes, found, deployment.limits), Tokens(key_file).allow)
@@ -100,6 +111,11 @@ def serve(
             for lane in lanes:
                 lane.stop()
     os.close(lock)
+
+
+def _module_folders(deployment: Deployment, scratch: str) -> tuple[str, ...]:
+    """Where a module of the user's is looked for first: as it was packaged, then where the server was started."""
+    return () if module_of(deployment.recognizer) is None else (scratch, os.getcwd())
 
 
 async def until_signal(app: Any, listening: socket.socket, started: Callable[[], Any]) -> None:

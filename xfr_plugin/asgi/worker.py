@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -30,10 +31,11 @@ class ProcessLane:
     Args:
         deployment: that it serves.
         seconds: after which a worker that has not answered is ended.
+        folders: in which it looks for modules before all others.
     """
 
-    def __init__(self, deployment: Deployment, seconds: float) -> None:
-        self._deployment, self._seconds = deployment, seconds
+    def __init__(self, deployment: Deployment, seconds: float, folders: Sequence[str] = ()) -> None:
+        self._deployment, self._seconds, self._folders = deployment, seconds, tuple(folders)
         self.process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
@@ -47,7 +49,10 @@ class ProcessLane:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self.process = context.Process(
-            target=_work, args=(other, self._deployment.model_dump_json()), daemon=True, name="xfr-worker"
+            target=_work,
+            args=(other, self._deployment.model_dump_json(), self._folders),
+            daemon=True,
+            name="xfr-worker",
         )
         self.process.start()
         other.close()
@@ -100,7 +105,8 @@ class ProcessLane:
             raise LaneDiedError from error
 
 
-def _work(pipe: Connection, settings: str) -> None:
+def _work(pipe: Connection, settings: str, folders: Sequence[str]) -> None:
+    sys.path[:0] = folders
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent ends its workers, once they have answered
     import torch

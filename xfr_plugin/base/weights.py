@@ -43,7 +43,7 @@ MODELS = Path(__file__).parents[1] / "models"
 
 Card = TypeVar("Card", bound=BaseModel)
 
-_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "backbone", "net", "network", "weights", "params")
 """Keys under which checkpoints keep the state dict, the most telling first."""
@@ -53,7 +53,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     """Read a state dict, and the metadata stored with it.
 
     Args:
-        path: a `.safetensors` file, or a `.pt`/`.pth`/`.bin` file holding a plain dictionary of tensors
+        path: a `.safetensors` file, or a `.pt`/`.pth`/`.bin`/`.ckpt` file holding a plain dictionary of tensors
             (or one inside of it, under a key such as `state_dict` or `model`). Other pickled content is refused,
             never executed.
 

@@ -29,10 +29,11 @@ from xfr_plugin.bulk.store import (
     ExplanationStore,
     FaceStore,
     read_manifest,
+    read_rows,
     write_manifest,
     write_pairs,
 )
-from xfr_plugin.bulk.work import FaceJob, PairJob, Task
+from xfr_plugin.bulk.work import FaceJob, PairJob, Task, images_of
 from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
 from xfr_plugin.explanation.verification import choose_threshold
 from xfr_plugin.recognition import Recognizer
@@ -42,6 +43,7 @@ __all__ = ["batch"]
 
 _PHOTOS_A_JOB = 32
 _PAIRS_A_JOB = 32
+_COMPARED_AT_ONCE = 32
 
 Item = TypeVar("Item")
 
@@ -198,12 +200,32 @@ class _Run:
         self.digests = self._digests()
         self._find_faces()
         table, model = self.table, self.task.recognizer
-        units = self.faces.units(self.digests)
-        scores = _scores(units, table.probes, table.references)
+        if model.gives == "scores":
+            scores = self._compared()
+        else:
+            scores = _scores(self.faces.units(self.digests), table.probes, table.references)
         self.decisions = Decisions(table.probes, scores, self.task.threshold[0], table.genuine)
         write_pairs(
             self.folder / _PAIRS, _pair_columns(table, self.decisions, self.digests, self._reasons(), model)
         )
+
+    def _compared(self) -> NDArray[np.float64]:
+        """Scores by a recognizer that gives nothing else, asked anew by each run; NaN where a face is missing."""
+        probes, references, model = self.table.probes, self.table.references, self.task.recognizer
+        has_face = np.array([digest not in self.faces.failed for digest in self.digests])
+        todo = np.flatnonzero(has_face[probes] & has_face[references])
+        clock, found = Clock("comparing faces", 0, len(todo), self.progress), np.full(len(probes), np.nan)
+        for start in range(0, len(todo), _COMPARED_AT_ONCE):
+            some = todo[start : start + _COMPARED_AT_ONCE]
+            sides = [images_of(model, self._rows(numbers[some])) for numbers in (probes, references)]
+            found[some] = model.compare(*sides).double().cpu().numpy()
+            clock.passed(len(some))
+        return found
+
+    def _rows(self, photos: NDArray[np.int64]) -> list[dict[str, Any]]:
+        places = [self.faces.places[self.digests[photo]] for photo in photos]
+        rows: list[dict[str, Any]] = read_rows(str(self.folder / _FACES), places).to_pylist()
+        return rows
 
     def select(self, words: str) -> NDArray[np.int64]:
         """Numbers of the pairs that words ask for."""

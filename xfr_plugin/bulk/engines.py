@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from xfr_plugin.base.processes import cores, pickled, started_processes
 from xfr_plugin.bulk.work import Job, Task, Worker
-from xfr_plugin.errors import UnknownNameError
+from xfr_plugin.errors import InputError, UnknownNameError
 
 __all__ = ["ENGINES", "Done", "Engine", "opened"]
 
@@ -58,13 +58,16 @@ class LocalEngine:
     When a process dies, nobody knows of which job. Those that were under way are then done one at a time, so that a
     job that kills its worker is found, and ends as rows with that reason.
 
+    A recognizer that cannot be sent to other processes, as a function that holds a session, is asked in this one,
+    unless several workers were named.
+
     Raises:
-        InputError: several workers, and a recognizer that cannot be sent to other processes.
+        InputError: several workers are named, and the recognizer cannot be sent to other processes.
     """
 
     def __init__(self, task: Task, workers: int | None) -> None:
         self.workers = workers or (cores() if task.recognizer.device.type == "cpu" else 1)
-        self.task = task
+        self.task, self._named = task, workers is not None
         self._threads = max(1, cores() // self.workers)
         self._own = Worker(task)
         self._pool: ProcessPoolExecutor | None = None
@@ -78,12 +81,21 @@ class LocalEngine:
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Done]:
         """See `Engine`. A single job is done here, unless processes are there already."""
-        if self.workers == 1 or (len(jobs) <= 1 and self._pool is None):
+        if self.workers == 1 or (self._pool is None and (len(jobs) <= 1 or not self._sendable())):
             yield from ((job, self._own(job.load())) for job in jobs)
             return
         waiting, suspects = deque(jobs), deque[Job]()
         while waiting or suspects:
             yield from self._drained(suspects or waiting, suspects)
+
+    def _sendable(self) -> bool:
+        try:
+            pickled(self.task, self.task.recognizer.name)
+        except InputError:
+            if self._named:
+                raise
+            return False
+        return True
 
     def _drained(self, queue: deque[Job], suspects: deque[Job]) -> Iterator[Done]:
         """Do what is in the queue; what is under way when a worker dies becomes suspect."""

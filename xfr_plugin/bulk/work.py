@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from xfr_plugin.attr import get_method
 from xfr_plugin.attr.registry import Method
@@ -42,7 +43,7 @@ from xfr_plugin.recognition import Recognizer
 if TYPE_CHECKING:
     from xfr_plugin.attr._base.pair import PairAttribution
 
-__all__ = ["FaceJob", "Job", "PairJob", "Task", "Worker", "aligned_face", "region_map"]
+__all__ = ["FaceJob", "Job", "PairJob", "Task", "Worker", "aligned_face", "images_of", "region_map"]
 
 _BATCH = 8
 """Pairs whose methods allow it are explained in the same passes, so many at a time."""
@@ -284,11 +285,19 @@ def region_map(row: Mapping[str, Any], size: tuple[int, int]) -> RegionMap:
 
 
 def _known(recognizer: Recognizer, row: Mapping[str, Any], aligned: AlignedFace) -> Face:
-    """A face whose embedding is stored."""
-    pixels = torch.from_numpy(aligned.image.transpose(2, 0, 1) / 255)
-    image = pixels.to(recognizer.device, recognizer.dtype)
+    """A face whose embedding is stored, or which is compared as an image."""
+    image = images_of(recognizer, [row])[0]
+    if recognizer.gives == "scores":
+        return Face(image, image, aligned)
     unit = torch.tensor(row["unit"], device=recognizer.device, dtype=recognizer.dtype)
     return Face(unit, image, aligned)
+
+
+def images_of(recognizer: Recognizer, rows: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Images N×3×H×W of stored rows, as the recognizer takes them."""
+    images = np.stack([aligned_face(row, recognizer.input_size).image for row in rows])
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2) / 255)
+    return pixels.to(recognizer.device, recognizer.dtype)
 
 
 def _face_row(aligned: AlignedFace, face: Face, regions: RegionMap) -> dict[str, Any]:
@@ -299,7 +308,8 @@ def _face_row(aligned: AlignedFace, face: Face, regions: RegionMap) -> dict[str,
         "names": list(regions.names),
         "detected": _written_detected(aligned.detected),
         "notes": list(aligned.notes),
-        "unit": face.unit.cpu().float().numpy(),
+        # of a recognizer that gives scores only it would be the image once more
+        "unit": face.unit.cpu().float().numpy() if face.unit.ndim == 1 else [],
     }
 
 

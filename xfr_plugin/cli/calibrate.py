@@ -35,6 +35,10 @@ def calibrate_command(
             min=0, help="Genuine pairs to measure what regions bring on, 100 passes each; 0 for what ships."
         ),
     ] = 50,
+    shapley: Annotated[
+        int,
+        typer.Option(min=0, help="The same for Shapley values, some 1,000 passes a pair; 0 for what ships."),
+    ] = 0,
     architecture: ArchitectureOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
@@ -51,7 +55,7 @@ def calibrate_command(
     with working("calibrating"):
         model = load_recognizer(recognizer, architecture=architecture, device=device)
         scores = score_pairs(model, faces, pairs)
-        regions = measure_region_shares(model, faces, pairs, shares) if shares else None
+        regions = measure_region_shares(model, faces, pairs, shares, shapley) if shares or shapley else None
         card = measure_card(model, recognizer, scores, dataset or pairs.stem, region_shares=regions)
         write_card(card, out)
     if as_json:

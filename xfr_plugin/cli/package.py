@@ -62,7 +62,13 @@ def package_command(
 ) -> None:
     """Build a TorchServe archive of the service, and its configuration."""
     from xfr_plugin.service import read_deployment
-    from xfr_plugin.torchserve import ArchivePlan, Workers, build_archive, write_model_store
+    from xfr_plugin.torchserve import (
+        ArchivePlan,
+        Workers,
+        build_archive,
+        packaged_deployment,
+        write_model_store,
+    )
 
     if min(workers, batch_size, batch_delay) < 1:
         raise InputError("--workers, --batch-size and --batch-delay must be at least 1")
@@ -87,7 +93,7 @@ def package_command(
         vendor,
     )
     archive = build_archive(plan, out)
-    write_model_store(out, name, deployment, plan.workers)
+    write_model_store(out, name, packaged_deployment(archive), plan.workers)
     print_lines(
         f"{archive} ({archive.stat().st_size / 2**20:.1f} MiB)", f"start it: xfr serve --model-store {out}"
     )

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
+_SHIPPED = {"decoder": "decoder", "evidence network": "region_effects"}
+"""What the metadata of models that ship for a recognizer call it."""
+
+
 @app.command(
     "recognizers", epilog="Example: `xfr recognizers my.json` shows a card that `xfr calibrate` wrote."
 )
@@ -41,12 +45,13 @@ def _named(cards: list[Path]) -> Table:
         show_lines=True,
     )
     models = {
-        kind: {document["recognizer"] for document in shipped_documents(kind).values()}
-        for kind in ("decoder", "evidence")
+        what: {document["recognizer"] for document in shipped_documents(key).values()}
+        for what, key in _SHIPPED.items()
     }
     for name in list_recognizers():
         card = zoo_card(name)
-        ships = [kind for kind, known in models.items() if name in known]
+        ships = [what for what, known in models.items() if name in known]
+        ships += ["region shares"] if card.region_shares else []
         table.add_row(
             f"{name}\narchitecture {card.architecture}",
             card.description.replace(", ", "\n"),
@@ -57,7 +62,10 @@ def _named(cards: list[Path]) -> Table:
         own = read_card(path)
         takes = own.description.replace(", ", "\n")
         table.add_row(
-            f"{path.name}\n{own.name}", takes, _words(own.calibration), f"{own.source}\ngives {own.gives}"
+            f"{path.name}\n{own.name}",
+            takes,
+            f"{_words(own.calibration)}\nmeasured: {', '.join(own.region_shares) or 'no region shares'}",
+            f"{own.source}\ngives {own.gives}",
         )
     return table
 
@@ -65,13 +73,18 @@ def _named(cards: list[Path]) -> Table:
 def _published() -> Table:
     from xfr_plugin.recognition.published import published_cards
 
-    table = Table("files of others", Column("take", no_wrap=True), "licence, source, use", show_lines=True)
+    table = Table(
+        "files of others",
+        Column("take", no_wrap=True),
+        Column("licence, source, use", overflow="fold"),
+        show_lines=True,
+    )
     for card in published_cards():
         takes = card.description.removesuffix(f", {card.template} template").replace(", ", "\n")
         table.add_row(
             f"{card.name}\n{', '.join(card.files)}\nalignment in training: {card.trained_on_template}",
             f"{takes}\ngive {card.embedding} numbers",
-            f"{card.licence}\n{card.source}\n{card.use}",
+            "\n".join((card.licence, card.source, card.use, *(f"sha256 {digest}" for digest in card.sha256))),
         )
     return table
 

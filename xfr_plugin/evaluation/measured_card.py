@@ -113,14 +113,15 @@ def measure_card(
 
 
 def measure_region_shares(
-    recognizer: Recognizer, faces: Path, pairs: Path, count: int
+    recognizer: Recognizer, faces: Path, pairs: Path, count: int, shapley: int = 0
 ) -> dict[str, dict[str, float]]:
-    """What share of a genuine pair's score each region brings, from where evidence by removal starts.
+    """What share of a genuine pair's score each region brings, from where evidence by removal starts; by method.
 
     Args:
-        recognizer: of any kind; some 100 forward passes a pair.
+        recognizer: of any kind.
         faces, pairs: see `score_pairs`.
-        count: of genuine pairs, the first of the list.
+        count: of genuine pairs, the first of the list, for `leave_one_out`: some 100 forward passes each.
+        shapley: of the same for Shapley values: some 1,000 each.
 
     Raises:
         InputError: no genuine pairs, or no region brings anything.
@@ -128,14 +129,19 @@ def measure_region_shares(
     genuine = [pair for pair in read_pair_list(pairs).pairs if pair.genuine]
     folder = FaceFolder(faces, recognizer.input_size, "template", next((p.probe for p in genuine), None))
     there = [pair for pair in genuine if all(os.path.isfile(folder.folder / file) for file in pair.files)]
-    attribution = get_method("leave_one_out").build(recognizer, 0.0, level="none")
-    assert isinstance(attribution, RegionIntervention)
 
     def images(file: str) -> torch.Tensor:
         return folder.pixels(file)[None].to(recognizer.device, recognizer.dtype) / 255
 
-    shares = measure_shares(attribution, ((images(p.probe), images(p.reference)) for p in there[:count]))
-    return {attribution.shares_under: shares}
+    measured = {}
+    for name, wanted in (("leave_one_out", count), ("shapley", shapley)):
+        if wanted:
+            options: dict[str, Any] = {"players": "regions", "donors": 2} if name == "shapley" else {}
+            attribution = get_method(name).build(recognizer, 0.0, level="none", **options)
+            assert isinstance(attribution, RegionIntervention)
+            faces_of = ((images(pair.probe), images(pair.reference)) for pair in there[:wanted])
+            measured[attribution.shares_under] = measure_shares(attribution, faces_of)
+    return measured
 
 
 def write_card(card: MeasuredCard, path: Path) -> None:

@@ -28,10 +28,14 @@ class BlackBox(nn.Module):
 
     Args:
         identity: tells it from others; what was measured for a recognizer is found by it, see `fingerprint`.
+
+    Attributes:
+        sha256: of the file that it was read from; None of what is no file.
     """
 
     identity: Tensor
     gives: Gives = "embeddings"
+    sha256: str | None = None
 
     def __init__(self, identity: bytes) -> None:
         super().__init__()

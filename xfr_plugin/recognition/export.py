@@ -25,6 +25,9 @@ __all__ = ["SETTINGS_KEY", "export_onnx", "exported"]
 SETTINGS_KEY = "xfr_recognizer"
 """Under which a file of ours keeps what else a recognizer is made of, as JSON."""
 
+_OPSET = 17
+"""The last whose operators other tools, onnx2torch among them, know in full."""
+
 _ONE_AT_A_TIME = threading.Lock()
 """Torch's exporter refuses to run twice at once."""
 
@@ -43,6 +46,7 @@ def exported(network: nn.Module, images: Tensor) -> bytes:
     onnx = required("onnx", "onnx")
     file: Any = io.BytesIO()  # which torch takes, and does not say so
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["embeddings"]}
+    names["opset_version"] = _OPSET
     names["dynamic_axes"] = {"images": {0: "N"}, "embeddings": {0: "N"}}
     # an operator that ONNX lacks goes through and is looked for below: else torch prints all of its graph
     names["operator_export_type"] = torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH

@@ -6,6 +6,7 @@ A *card* is a JSON file that says where a recognizer is, and what was measured o
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,21 +22,22 @@ from xfr_plugin.recognition.contract import InputContract
 from xfr_plugin.recognition.export import SETTINGS_KEY
 from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.onnx_files import OnnxNetwork
-from xfr_plugin.recognition.published import contract_of_file
+from xfr_plugin.recognition.openvino_files import OpenVinoNetwork
+from xfr_plugin.recognition.published import PublishedCard, contract_of_file
 from xfr_plugin.recognition.recognizer import Provenance, Recognizer
 
 __all__ = [
-    "FACTORY",
     "MeasuredCard",
     "OnnxSettings",
     "from_card",
     "from_factory",
     "from_model_file",
+    "is_factory",
+    "module_of",
     "read_card",
 ]
 
-FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""`module:factory`: what names a function of the user's."""
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class OnnxSettings(InputContract):
@@ -68,28 +70,61 @@ class MeasuredCard(InputContract):
     gives: str
 
 
-def from_model_file(path: Path, given: Mapping[str, Any]) -> Recognizer:
-    """Load an ONNX or OpenVINO file.
+def is_factory(source: str) -> bool:
+    """Whether a recognizer is named as `module:factory`, a function of the user's."""
+    return _FACTORY.fullmatch(source) is not None and not os.path.exists(source)
+
+
+def module_of(source: str) -> str | None:
+    """The module, or the package that it is in, of a function that makes a recognizer or a card's; None of others.
+
+    Raises:
+        InputError: see `read_card`.
+    """
+    if source.lower().endswith(".json") and os.path.isfile(source):
+        return module_of(read_card(Path(source)).source)
+    return source.partition(":")[0].partition(".")[0] if is_factory(source) else None
+
+
+def from_model_file(
+    path: Path,
+    model: OnnxNetwork | OpenVinoNetwork,
+    given: Mapping[str, Any],
+    converted: nn.Module | None = None,
+) -> Recognizer:
+    """Make a recognizer of an ONNX or OpenVINO file that is open.
 
     What is given by hand goes before what the file says of itself, and that before the card of its name.
 
+    Args:
+        path: of the file.
+        model: that it holds.
+        given: settings by hand.
+        converted: a network of torch that computes the same, and is taken in its place.
+
     Raises:
-        WeightsError: it cannot be read.
-        InputError: the runtime is not installed, or settings make no sense.
+        WeightsError: what it says of itself is damaged.
+        InputError: settings make no sense.
     """
     card = contract_of_file(path)
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"input_size": model.input_size or (112, 112), "name": path.stem}
     if card is not None:
-        settings = {name: getattr(card, name) for name in InputContract.model_fields}
-        settings["provenance"] = Provenance(source=card.source, licence=card.licence)
-    if path.suffix.lower() == ".xml":
-        return Recognizer.from_openvino(path, **{**settings, **given})
-    found = Recognizer.from_onnx(path, **{**settings, **given})
-    assert isinstance(found.network, OnnxNetwork)
-    own = found.network.metadata.get(SETTINGS_KEY)
-    if own is None:
-        return found
-    return Recognizer(found.network, **{**_own_settings(own, path), **given})
+        settings |= {name: getattr(card, name) for name in InputContract.model_fields}
+    settings["provenance"] = _origin(path, card, model.sha256)
+    own = model.metadata.get(SETTINGS_KEY) if isinstance(model, OnnxNetwork) else None
+    if own is not None:
+        settings = _own_settings(own, path)
+    settings |= {name: value for name, value in given.items() if value is not None}
+    return Recognizer(converted or model, **settings)
+
+
+def _origin(path: Path, card: PublishedCard | None, sha256: str | None) -> Provenance:
+    """Where a model file is from: its checksum shows it, or no more than its name."""
+    if card is None:
+        return Provenance(source=path.name, sha256=sha256)
+    is_known = sha256 in card.sha256
+    source = card.source if is_known else f"by its name: {card.source}"
+    return Provenance(source=source, licence=card.licence, sha256=sha256)
 
 
 def from_factory(source: str, given: Mapping[str, Any]) -> Recognizer:

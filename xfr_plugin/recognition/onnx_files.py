@@ -18,7 +18,10 @@ from xfr_plugin.recognition.compiled import Compiled, in_batches, pixel_layout, 
 from xfr_plugin.recognition.outputs import embedding_in
 from xfr_plugin.recognition.self_test import faces_of_nobody
 
-__all__ = ["OnnxNetwork", "opened_onnx"]
+__all__ = ["OnnxNetwork", "converted", "files_of_onnx", "opened_onnx"]
+
+_EXTERNAL = b"location"
+"""Stands in a file that has weights in others."""
 
 _SAME = 1e-4
 """Largest difference of unit embeddings between a file and what it was converted to."""
@@ -71,23 +74,43 @@ class OnnxNetwork(BlackBox):
             raise InputError(f"{self.label}: {in_one_line(error)}") from error
 
 
-def opened_onnx(path: Path, gradients: bool = False) -> tuple[nn.Module, tuple[int, int] | None]:
-    """The network of an ONNX file, and the size of images that it is made for, if only one.
-
-    Args:
-        path: of the file.
-        gradients: convert it to a network of torch.
+def opened_onnx(path: Path) -> OnnxNetwork:
+    """The network of an ONNX file.
 
     Raises:
-        WeightsError: it cannot be read, or not be converted to a network that computes the same.
-        InputError: onnxruntime or onnx2torch is not installed.
+        WeightsError: it cannot be read.
+        InputError: onnxruntime is not installed.
     """
     if not path.is_file():
         raise WeightsError(f"there is no file {shown(path)}")
-    network = OnnxNetwork(path, sha256_of(path).encode())
-    if not gradients:
-        return network, network.input_size
-    return _converted(path, network), network.input_size
+    digests = [sha256_of(file) for file in files_of_onnx(path)]
+    network = OnnxNetwork(path, "".join(digests).encode())
+    network.sha256 = digests[0]
+    return network
+
+
+def files_of_onnx(path: Path) -> list[Path]:
+    """An ONNX file, and those beside it that hold weights of it, as exporters write them of large networks.
+
+    Raises:
+        WeightsError: it cannot be read, or one of them is not there.
+        InputError: there are such, and onnx, which reads their names, is not installed.
+    """
+    content = path.read_bytes()
+    if _EXTERNAL not in content:
+        return [path]
+    onnx = required("onnx", "onnx")
+    try:
+        tensors = onnx.load_from_string(content).graph.initializer
+    except Exception as error:  # protobuf's errors are none of onnx's
+        raise WeightsError(f"{path.name} cannot be read: {in_one_line(error)}") from error
+    named = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    for name in named:
+        if Path(name).name != name or not (path.parent / name).is_file():
+            raise WeightsError(
+                f"{path.name} has weights in {shown(name)}, and no file of that name is beside it"
+            )
+    return [path, *(path.parent / name for name in sorted(named))]
 
 
 def _session(source: str | bytes, threads: int) -> Any:
@@ -99,14 +122,23 @@ def _session(source: str | bytes, threads: int) -> Any:
     return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _converted(path: Path, network: OnnxNetwork) -> nn.Module:
-    """A network of torch that computes what an ONNX file does."""
+def converted(path: Path, network: OnnxNetwork) -> nn.Module:
+    """A network of torch that computes what an ONNX file does.
+
+    Args:
+        path: of the file.
+        network: that it holds.
+
+    Raises:
+        WeightsError: it cannot be converted, or not to a network that computes the same.
+        InputError: onnx2torch is not installed.
+    """
     convert = required("onnx2torch", "onnx").convert
     faces = faces_of_nobody(network.input_size or (112, 112)) * 2 - 1
     try:
-        converted: nn.Module = convert(str(path)).eval().requires_grad_(False)
+        made: nn.Module = convert(str(path)).eval().requires_grad_(False)
         with torch.no_grad():
-            found, expected = (_units(module, faces, path.name) for module in (converted, network))
+            found, expected = (_units(module, faces, path.name) for module in (made, network))
     except Exception as error:  # of a converter, which fails in many ways
         raise WeightsError(
             f"{path.name} cannot be converted to a network of torch: {in_one_line(error)}; "
@@ -118,7 +150,7 @@ def _converted(path: Path, network: OnnxNetwork) -> nn.Module:
             f"{path.name} was converted to a network whose embeddings differ by {difference:.1g}: "
             "use it without gradients"
         )
-    return converted
+    return made
 
 
 def _units(network: nn.Module, faces: Tensor, name: str) -> Tensor:

@@ -57,8 +57,8 @@ class OpenVinoNetwork(BlackBox):
             raise InputError(f"{self.label}: {in_one_line(error)}") from error
 
 
-def opened_openvino(path: Path) -> tuple[OpenVinoNetwork, tuple[int, int] | None]:
-    """The network of an OpenVINO file, and the size of images that it is made for, if only one.
+def opened_openvino(path: Path) -> OpenVinoNetwork:
+    """The network of an OpenVINO file.
 
     Raises:
         WeightsError: it cannot be read.
@@ -68,8 +68,10 @@ def opened_openvino(path: Path) -> tuple[OpenVinoNetwork, tuple[int, int] | None
     for file in (path, weights):
         if not file.is_file():
             raise WeightsError(f"there is no file {shown(file)}")
-    network = OpenVinoNetwork(path, (sha256_of(path) + sha256_of(weights)).encode())
-    return network, network.input_size
+    digests = [sha256_of(path), sha256_of(weights)]
+    network = OpenVinoNetwork(path, "".join(digests).encode())
+    network.sha256 = digests[0]
+    return network
 
 
 def _compiled(source: str | bytes, threads: int) -> Any:

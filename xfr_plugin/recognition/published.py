@@ -1,7 +1,8 @@
 """Input contracts of recognizers that people have: what a file of that name takes, and where it is from.
 
 The weights are the user's. A card is found by the name of the file, so that a renamed file gets none. What is given
-by hand goes before the card, and the self-test tells of a range that is wrong.
+by hand goes before the card, and the self-test tells of a range that is wrong. Where the checksum of the published
+file is known, provenance says whether it is that one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class PublishedCard(InputContract):
         source: where to get it.
         facts: where the settings stand.
         use: how to load it.
+        sha256: of published files, as far as they are known; of OpenVINO's the `.xml`.
     """
 
     name: str
@@ -40,6 +42,7 @@ class PublishedCard(InputContract):
     source: str
     facts: str
     use: str
+    sha256: tuple[str, ...] = ()
 
 
 @cache

@@ -163,28 +163,30 @@ class Recognizer(nn.Module):
         given = _for_function(score, settings)
         return cls(ScoreFunction(score, given["name"].encode()), **given)
 
-    @classmethod
-    def from_onnx(
-        cls, path: str | os.PathLike[str], *, gradients: bool = False, **settings: Any
-    ) -> Recognizer:
+    @staticmethod
+    def from_onnx(path: str | os.PathLike[str], *, gradients: bool = False, **settings: Any) -> Recognizer:
         """Make a recognizer of an ONNX file, which onnxruntime runs (extra `onnx`).
 
         Args:
             path: of the file.
             gradients: convert it to a network of torch by onnx2torch instead, and compare both on faces.
-            settings: see `Recognizer`; the file's `input_size` and name, if left out.
+            settings: see `Recognizer`; if left out, what `to_onnx` wrote into the file, or else what is published of
+                a file of its name (`recognition.published`), its `input_size` and its name.
 
         Raises:
             WeightsError: the file cannot be read, or not be converted to a network that computes the same.
             InputError: onnxruntime or onnx2torch is not installed; see also `Recognizer`.
         """
-        from xfr_plugin.recognition.onnx_files import opened_onnx
+        from xfr_plugin.recognition.loading import from_model_file
+        from xfr_plugin.recognition.onnx_files import converted, opened_onnx
 
-        network, size = opened_onnx(Path(path), gradients)
-        return cls(network, **{"input_size": size or (112, 112), "name": Path(path).stem, **settings})
+        network = opened_onnx(Path(path))
+        return from_model_file(
+            Path(path), network, settings, converted(Path(path), network) if gradients else None
+        )
 
-    @classmethod
-    def from_openvino(cls, path: str | os.PathLike[str], **settings: Any) -> Recognizer:
+    @staticmethod
+    def from_openvino(path: str | os.PathLike[str], **settings: Any) -> Recognizer:
         """Make a recognizer of an OpenVINO IR file, `.xml` with its `.bin` beside it (extra `openvino`).
 
         Args:
@@ -195,10 +197,10 @@ class Recognizer(nn.Module):
             WeightsError: the file cannot be read.
             InputError: openvino is not installed; see also `Recognizer`.
         """
+        from xfr_plugin.recognition.loading import from_model_file
         from xfr_plugin.recognition.openvino_files import opened_openvino
 
-        network, size = opened_openvino(Path(path))
-        return cls(network, **{"input_size": size or (112, 112), "name": Path(path).stem, **settings})
+        return from_model_file(Path(path), opened_openvino(Path(path)), settings)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the network as an ONNX file, for any number of images; what it takes is told by `contract`.

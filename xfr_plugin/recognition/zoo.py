@@ -35,7 +35,7 @@ from xfr_plugin.recognition.calibration import Calibration
 from xfr_plugin.recognition.contract import InputContract, input_contract
 from xfr_plugin.recognition.download import cached_weights, download_weights
 from xfr_plugin.recognition.layouts import fit_architecture
-from xfr_plugin.recognition.loading import FACTORY, from_card, from_factory, from_model_file
+from xfr_plugin.recognition.loading import from_card, from_factory, is_factory
 from xfr_plugin.recognition.networks import build_network, get_architecture
 from xfr_plugin.recognition.published import contract_of_file
 from xfr_plugin.recognition.recognizer import ChannelOrder, Provenance, Recognizer
@@ -138,11 +138,17 @@ def load_recognizer(
     if other is not None:
         return other.to(where)
     path, card = _locate(os.fsdecode(source))
-    state, metadata = read_weights(path)
-    if card is None and _CARD_KEY in metadata:
-        card = parse_card(RecognizerCard, metadata[_CARD_KEY], path.name)
-    wanted = architecture or (card.architecture if card else None)
-    found, state = fit_architecture(state, path.name, wanted)
+    try:
+        state, metadata = read_weights(path)
+        if card is None and _CARD_KEY in metadata:
+            card = parse_card(RecognizerCard, metadata[_CARD_KEY], path.name)
+        wanted = architecture or (card.architecture if card else None)
+        found, state = fit_architecture(state, path.name, wanted)
+    except WeightsError as error:
+        known = contract_of_file(path)
+        if known is None or not path.is_file():
+            raise
+        raise type(error)(f"{error}; this name is known as {known.name}: {known.use}") from error
     if card is None or found != card.architecture:
         card = _card_for(path, found)
     settings = input_contract(
@@ -160,14 +166,16 @@ def _no_weight_file(source: str, architecture: str | None, settings: Mapping[str
     given = {name: value for name, value in settings.items() if value is not None}
     path = Path(source)
     kind = path.suffix.lower()
-    is_factory = FACTORY.fullmatch(source) and not os.path.exists(source)
-    if source.startswith(("http://", "https://")) or not (is_factory or kind in _MODEL_FILES):
+    by_function = is_factory(source)
+    if source.startswith(("http://", "https://")) or not (by_function or kind in _MODEL_FILES):
         return None
     if architecture is not None:
         raise InputError(f"{shown(source)} brings its own network: leave the architecture out")
-    if is_factory:
+    if by_function:
         return from_factory(source, given)
-    return from_card(path, load_recognizer, given) if kind == ".json" else from_model_file(path, given)
+    if kind == ".json":
+        return from_card(path, load_recognizer, given)
+    return Recognizer.from_openvino(path, **given) if kind == ".xml" else Recognizer.from_onnx(path, **given)
 
 
 def save_recognizer(recognizer: Recognizer, path: str | os.PathLike[str], card: RecognizerCard) -> None:

@@ -44,7 +44,7 @@ class Deployment(Document):
         evidence: path of an evidence network; the one that ships for the recognizer, if left out.
         methods: that callers may ask for.
         method: what `auto` stands for; the registry's default for the recognizer, if left out.
-        threshold: default threshold (cosine); the recognizer's own, if left out …
+        threshold: default threshold (a cosine, unless the recognizer gives scores only); its own, if left out …
         fmr: … or the one calibrated for this false match rate.
         callers_choose_threshold: whether requests may bring a threshold or an FMR of their own.
         detector: whether faces are looked for; else all images are taken as aligned crops.
@@ -61,7 +61,7 @@ class Deployment(Document):
     evidence: str | None = None
     methods: tuple[str, ...] = Field(default_factory=lambda: tuple(QUICK))
     method: str | None = None
-    threshold: float | None = Field(default=None, ge=-1, le=1)
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
     fmr: float | None = Field(default=None, gt=0, lt=1)
     callers_choose_threshold: bool = True
     detector: bool = True

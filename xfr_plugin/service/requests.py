@@ -12,7 +12,6 @@ from pydantic import (
     Field,
     ValidationError,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 
@@ -119,7 +118,7 @@ class Request(_Request):
         gallery: the embeddings that it is searched in.
         explain: also say why. The endpoint decides, if left out: `explanations` do, `predictions` do not.
         method: attribution method; `auto` for the deployment's.
-        threshold: decide at this cosine …
+        threshold: decide at this score …
         fmr: … or at the threshold calibrated for this false match rate; at the deployment's, if both are left out.
         returns: what the answer holds beside the decision; regions and words, if left out.
         map_format: of the maps.
@@ -133,19 +132,12 @@ class Request(_Request):
     gallery: Gallery | None = None
     explain: bool | None = None
     method: str = Field(default="auto", max_length=64)
-    threshold: float | None = Field(default=None, ge=-1, le=1)
-    fmr: float | None = Field(default=None, gt=0, lt=1)
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    fmr: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
     returns: list[Return] = Field(default=["regions", "words"], max_length=16)
     map_format: MapFormat = "png"
     alignment: Literal["auto", "detect", "aligned"] = "auto"
     deadline_ms: int | None = Field(default=None, ge=1, le=3_600_000)
-
-    @field_validator("threshold", "fmr")
-    @classmethod
-    def _finite(cls, value: float | None) -> float | None:
-        if value is not None and value != value:  # NaN passes no comparison, so no bound either
-            raise ValueError("not a number")
-        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Request:

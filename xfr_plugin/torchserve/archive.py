@@ -12,6 +12,8 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 import xfr_plugin
 from xfr_plugin._version import __version__
 from xfr_plugin.attr import load_evidence
@@ -19,7 +21,7 @@ from xfr_plugin.base.files import atomic_path, read_text, write_text
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import ChecksumError, InputError, ResultError
 from xfr_plugin.reconstruction import list_decoders, load_decoder
-from xfr_plugin.service.deployment import Deployment
+from xfr_plugin.service.deployment import Deployment, read_deployment
 from xfr_plugin.torchserve.configuration import Workers, model_config
 from xfr_plugin.torchserve.recognizers import runtime_of, stage_recognizer
 from xfr_plugin.torchserve.vendoring import copy_packages, needed_packages
@@ -30,6 +32,7 @@ __all__ = [
     "check_archive",
     "checksum_file",
     "handler_file",
+    "packaged_deployment",
     "stage",
     "verify_archive",
 ]
@@ -80,6 +83,13 @@ def build_archive(plan: ArchivePlan, folder: Path) -> Path:
         except OSError as error:
             raise ResultError(f"cannot write {target}: {error.strerror or error}") from error
     return target
+
+
+def packaged_deployment(archive: Path) -> Deployment:
+    """The deployment as an archive holds it: files of the user's are those in the archive, wherever they were."""
+    with zipfile.ZipFile(archive) as packed:
+        config = yaml.safe_load(packed.read("model-config.yaml"))
+    return read_deployment(config.get("handler"))
 
 
 def checksum_file(archive: Path) -> Path:

@@ -14,7 +14,8 @@ from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError, LayoutError
 from xfr_plugin.recognition import Recognizer, list_recognizers, load_recognizer, zoo_card
 from xfr_plugin.recognition.layouts import fit_architecture
-from xfr_plugin.recognition.loading import FACTORY, read_card
+from xfr_plugin.recognition.loading import is_factory, module_of, read_card
+from xfr_plugin.recognition.onnx_files import files_of_onnx
 from xfr_plugin.recognition.zoo import RecognizerCard, save_recognizer
 from xfr_plugin.service.deployment import Deployment
 
@@ -41,8 +42,10 @@ def stage_recognizer(deployment: Deployment, folder: Path) -> tuple[Recognizer, 
     """
     source = deployment.recognizer
     recognizer = load_recognizer(source, architecture=deployment.architecture)
-    if _is_factory(source):
-        _copy_module(source, folder)
+    module = module_of(source)
+    if module is not None:
+        _copy_module(module, folder)
+    if is_factory(source):
         return recognizer, {}
     if _kind(source) in (*_RUNTIMES, ".json"):
         return recognizer, {"recognizer": _copy_model(Path(source), folder)}
@@ -57,32 +60,28 @@ def _kind(source: str) -> str:
     return "" if source.startswith(("http://", "https://")) else Path(source).suffix.lower()
 
 
-def _is_factory(source: str) -> bool:
-    return FACTORY.fullmatch(source) is not None and not Path(source).exists()
-
-
 def _copy_model(path: Path, folder: Path) -> str:
     """Copy a model file under its own name, by which its contract is known, or a card with what it names."""
-    if path.suffix.lower() != ".json":
-        for file in (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,):
+    if _kind(path.name) != ".json":
+        for file in _files_of(path):
             shutil.copyfile(file, folder / file.name)
         return path.name
     card = read_card(path)
     beside = path.parent / card.source
-    if _is_factory(card.source):
-        _copy_module(card.source, folder)
-    elif beside.is_file():
-        _copy_model(beside, folder) if _kind(card.source) in _RUNTIMES else shutil.copyfile(
-            beside, folder / beside.name
-        )
-        card = card.model_copy(update={"source": beside.name})
+    if beside.is_file():
+        card = card.model_copy(update={"source": _copy_model(beside, folder)})
     write_text(folder / path.name, card.model_dump_json())
     return path.name
 
 
-def _copy_module(source: str, folder: Path) -> None:
+def _files_of(path: Path) -> list[Path]:
+    if _kind(path.name) == ".xml":
+        return [path, path.with_suffix(".bin")]
+    return files_of_onnx(path) if _kind(path.name) == ".onnx" else [path]
+
+
+def _copy_module(top: str, folder: Path) -> None:
     """Copy the module of a function, or the package that it is in. What else it needs must be there already."""
-    top = source.partition(":")[0].partition(".")[0]
     found = importlib.util.find_spec(top)
     origin = Path(found.origin) if found is not None and found.origin is not None else None
     installed = [Path(place) for place in (*site.getsitepackages(), site.getusersitepackages())]

@@ -1,20 +1,23 @@
-"""Networks whose activations Captum's DeepLift knows: ReLU6 and PReLU rewritten with ReLU.
+"""Networks all of whose activations get DeepLift's rescale rule, or which are refused.
 
-DeepLift's rescale rule replaces the slope of an activation by the ratio of its differences. Captum applies it to the
-activations of its list, which lacks ReLU6 and PReLU, and silently takes the plain gradient of all others. Both are
-sums of rectifiers, relu6(x) = relu(x) − relu(x − 6) and prelu(x) = relu(x) − a·relu(−x), and the rule is linear in
-such a sum: on the rewritten network Captum's rule is exactly the rescale rule of the original.
+The rule replaces the slope of an activation by the ratio of its differences. Captum applies it to the modules of its
+list, and silently takes the plain gradient of all others, and of functions. Here every function is met as it is
+called: those of a single number get the rule; those that are not linear otherwise, as attention and layer
+normalisation, are errors.
 
 Captum sets the gradient of an activation's input tensor as a whole. Where another layer reads that tensor too, as in
-pre-activation blocks, its share would be lost: every activation gets a tensor of its own.
+pre-activation blocks, its share would be lost: every activation of its list gets a tensor of its own.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
-from torch.nn.modules import activation
+from torch.autograd import Function
+from torch.overrides import TorchFunctionMode
 
 from xfr_plugin.base.captum import SUPPORTED_NON_LINEAR
 from xfr_plugin.base.replicas import replica
@@ -25,72 +28,138 @@ __all__ = ["rectified_copy"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
+_RESCALED = set(
+    """
+abs celu clamp clamp_max clamp_min clip elu exp gelu hardsigmoid hardswish hardtanh leaky_relu log logsigmoid mish
+pow prelu relu relu6 rrelu rsqrt selu sigmoid silu softplus softsign sqrt square tanh tanhshrink threshold
+""".split()  # noqa: SIM905  # a list of so many words is read as words
+)
+"""Functions of a single number."""
+
+_REFUSED = set(
+    """
+adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax glu group_norm instance_norm layer_norm
+local_response_norm log_softmax max_pool1d max_pool2d max_pool3d maximum minimum multi_head_attention_forward
+rms_norm scaled_dot_product_attention softmax softmin
+""".split()  # noqa: SIM905  # as above
+)
+"""Functions of several numbers that are not linear. Division is not among them: by it embeddings are normalised,
+which is taken by its gradient."""
+
+_PRODUCTS = frozenset(("mul", "multiply", "imul", "matmul", "bmm", "baddbmm", "einsum"))
+
+_EPSILON = 1e-10
+"""Difference below which the slope is taken, as by Captum."""
+
+
+def rectified_copy(network: Network) -> Network:
+    """A replica of a network, of the same function, for Captum's DeepLift.
+
+    Its backward pass is for a batch of which the second half are the baselines of the first.
+
+    Raises:
+        InputError: an exported network. Functions for which there is no rescale rule (attention, layer normalisation,
+            products of signals …) are errors of the forward pass.
+    """
+    network = replica(network)
+    if any(is_exported(part) for part in network.modules()):
+        raise _refusal("exported networks, whose activations are no modules")
+    for name, module in list(network.named_modules()):
+        _make_constant(module)
+        if getattr(module, "inplace", False):
+            module.__dict__["inplace"] = False
+        if type(module) in SUPPORTED_NON_LINEAR:
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, _Own(module))
+    network.__dict__["forward"] = _ruled(network.forward)
+    return network
+
 
 class _Own(nn.Module):
+    """An activation that Captum has a rule for."""
+
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
         self.activation = activation
 
     def forward(self, values: Tensor) -> Tensor:
-        result: Tensor = self.activation(values.clone())
+        with torch._C.DisableTorchFunction():
+            result: Tensor = self.activation(values.clone())
         return result
 
 
-class _Relu6(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lower = nn.ReLU()
-        self.upper = nn.ReLU()
+class _Rules(TorchFunctionMode):
+    """Gives functions the rescale rule as they are called, and refuses those that it is not for."""
 
-    def forward(self, values: Tensor) -> Tensor:
-        result: Tensor = self.lower(values.clone()) - self.upper(values - 6)
-        return result
-
-
-class _Prelu(nn.Module):
-    def __init__(self, slope: nn.Parameter) -> None:
-        super().__init__()
-        self.slope = slope
-        self.positive = nn.ReLU()
-        self.negative = nn.ReLU()
-
-    def forward(self, values: Tensor) -> Tensor:
-        slope = self.slope if len(self.slope) == 1 else self.slope.view(-1, *(1,) * (values.ndim - 2))
-        result: Tensor = self.positive(values.clone()) - slope * self.negative(-values)
-        return result
-
-
-def rectified_copy(network: Network) -> Network:
-    """A replica of a network, of the same function, with activations that Captum's DeepLift handles.
-
-    Raises:
-        InputError: an activation for which there is no rescale rule (GELU, SiLU, attention …). Activations that
-            are called as functions cannot be seen; DeepLift takes their plain gradient.
-    """
-    network = replica(network)
-    if any(is_exported(part) for part in network.modules()):
-        raise InputError(
-            "DeepLift has no rules for exported networks, whose activations are no modules: use another method, e.g. "
-            "integrated gradients"
-        )
-    for name, module in list(network.named_modules()):
-        if type(module) in (nn.ReLU6, nn.PReLU, *SUPPORTED_NON_LINEAR):
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, _rewritten(module))
-        elif _is_unknown(module):
-            raise InputError(
-                f"DeepLift has no rule for {type(module).__name__} (layer {name}): use another method for this "
-                "network, e.g. integrated gradients"
-            )
-    return network
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name, named = getattr(func, "__name__", ""), kwargs or {}
+        signals = [given for given in (*args, *named.values()) if _is_signal(given)]
+        plain = name.strip("_")
+        if plain in _REFUSED and signals:
+            raise _refusal(plain)
+        if plain in _PRODUCTS and len(signals) > 1:
+            raise _refusal(f"a product of two signals ({plain})")
+        if plain not in _RESCALED or not signals:
+            return func(*args, **named)
+        is_method_in_place = name.endswith("_") and name != f"__{plain}__"
+        is_in_place = is_method_in_place or any(given is True for given in (*args, *named.values()))
+        if is_in_place or len(signals) > 1 or not (args and args[0] is signals[0]):
+            raise _refusal(f"{plain} in place, or of several signals")
+        return _Rescaled.apply(lambda values: func(values, *args[1:], **named), args[0])
 
 
-def _rewritten(module: nn.Module) -> nn.Module:
-    if isinstance(module, nn.PReLU):
-        return _Prelu(module.weight)
-    return _Relu6() if isinstance(module, nn.ReLU6) else _Own(module)
+class _Rescaled(Function):
+    """A function of a single number, whose slope is the ratio of its differences."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        output = function(values)
+        ctx.function = function
+        ctx.save_for_backward(values, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[None, Tensor]:
+        values, output = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = values.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(ctx.function(leaf), leaf, given)
+        inwards, outwards = _differences(values), _differences(output)
+        is_flat = inwards.abs() < _EPSILON
+        return None, torch.where(is_flat, slope, given * outwards / inwards.masked_fill(is_flat, 1))
 
 
-def _is_unknown(module: nn.Module) -> bool:
-    is_activation = type(module).__module__ == activation.__name__
-    return is_activation and type(module) not in (*SUPPORTED_NON_LINEAR, nn.ReLU6, nn.PReLU)
+def _differences(values: Tensor) -> Tensor:
+    faces, baselines = values.chunk(2)
+    return (faces - baselines).repeat(2, *(1,) * (values.ndim - 1))
+
+
+def _is_signal(given: Any) -> bool:
+    return isinstance(given, Tensor) and given.requires_grad
+
+
+def _refusal(what: str) -> InputError:
+    return InputError(
+        f"DeepLift has no rule for {what}: use another method for this network, e.g. integrated gradients"
+    )
+
+
+def _ruled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _Rules():
+            return forward(*args, **kwargs)
+
+    return run
+
+
+def _make_constant(module: nn.Module) -> None:
+    """Parameters are no signals."""
+    for name, value in module._parameters.items():
+        if value is not None:
+            module._parameters[name] = nn.Parameter(value.detach(), requires_grad=False)

@@ -240,9 +240,9 @@ class PairSmoothGrad(CosineAttribution):
 class PairDeepLift(BaselineAttribution):
     """DeepLift, rescale rule (Shrikumar et al., ICML 2017, arXiv 1704.02685), of the cosine.
 
-    Runs on a replica of the network, in which ReLU6 and PReLU are rewritten with ReLU, since Captum would silently
-    take their plain gradient. The normalisation of the embedding is taken by its gradient, so the maps do not sum
-    exactly to the difference of the scores.
+    Runs on a replica of the network. Activations that are not on Captum's list, or are called as functions, get the
+    rule there, too, and what has no rule is refused: Captum silently takes their plain gradient. The normalisation
+    of the embedding is taken by its gradient, so the maps do not sum exactly to the difference of the scores.
 
     Args:
         forward_func: a module that uses every activation module once; see also `PairAttribution`.
@@ -251,8 +251,8 @@ class PairDeepLift(BaselineAttribution):
         batch_size: faces in one backward pass, each with its baseline; bounds the memory.
 
     Raises:
-        InputError: an unknown option, or a network with activations that DeepLift has no rule for, or that it
-            uses more than once.
+        InputError: an unknown option; a network with attention, layer normalisation, products of signals or the
+            like, for which there is no rule, or that uses a module of Captum's list more than once.
 
     Example:
         >>> probe_map, reference_map = PairDeepLift(recognizer, baseline="mean").attribute((probe, reference))

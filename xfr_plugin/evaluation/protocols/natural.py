@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 from zipfile import BadZipFile
@@ -104,7 +104,10 @@ class Natural(MapProtocol):
     def _measured(self, pair: EvaluationPair, setting: Setting) -> dict[str, Regional]:
         """Truths by operator, and by the halves of the strangers."""
         embeddings = self._embeddings(pair, setting)
-        partner = setting.embed(pair.reference[None])[0].double().cpu().numpy()
+        if setting.recognizer.gives == "scores":
+            partner = np.ones(1)
+        else:
+            partner = setting.embed(pair.reference[None])[0].double().cpu().numpy()
         masks = player_masks(pair.probe_regions)
         found = {}
         for name, units in embeddings.items():
@@ -114,12 +117,13 @@ class Natural(MapProtocol):
         return found
 
     def _embeddings(self, pair: EvaluationPair, setting: Setting) -> _Embeddings:
-        """From the disk, or made now; a run's folder holds one recognizer."""
+        """From the disk, or made now; a run's folder holds one recognizer. Of one that gives scores only, those."""
         faces = setting.faces
         if faces is None or not pair.files:
             raise InputError("natural pairs are judged in a folder of faces, from which strangers are taken")
         strangers = pose_matched(faces, setting.people, pair.files, self.strangers, setting.seed)
-        key = json.dumps([pair.files[0], strangers, self.operators, setting.seed])
+        files = pair.files if setting.recognizer.gives == "scores" else pair.files[0]
+        key = json.dumps([files, strangers, self.operators, setting.seed])
         name = hashlib.sha256(key.encode() + pair.probe.numpy().tobytes()).hexdigest()[:24]
         path = setting.cache / f"{name}.npz" if setting.cache else None
         kept = _kept(path)
@@ -133,27 +137,33 @@ class Natural(MapProtocol):
     def _made(self, pair: EvaluationPair, strangers: Sequence[str], setting: Setting) -> _Embeddings:
         faces = setting.faces
         assert faces is not None  # looked at before
-        others = [faces.pixels(file) for file in strangers]
+        others, embed = [faces.pixels(file) for file in strangers], _embedder(pair, setting)
         donors: dict[Operator, list[Tensor]] = {
             "mean": [mean_face(faces, setting.people, setting.seed)],
             "blur": [],
             "black": [],
         }
         found: dict[str, NDArray[np.float32]] = {
-            operator: coalition_embeddings(
-                pair.probe, pair.probe_regions, operator, setting.embed, donors[operator]
-            )
+            operator: coalition_embeddings(pair.probe, pair.probe_regions, operator, embed, donors[operator])
             for operator in self.operators
             if operator in donors
         }
         if "strangers" in self.operators:
             halves = [
-                coalition_embeddings(pair.probe, pair.probe_regions, "strangers", setting.embed, half)
+                coalition_embeddings(pair.probe, pair.probe_regions, "strangers", embed, half)
                 for half in (others[::2], others[1::2])
             ]
             found |= dict(zip(HALVES, halves, strict=True))
             found["strangers"] = np.mean(halves, axis=0)
         return found
+
+
+def _embedder(pair: EvaluationPair, setting: Setting) -> Callable[[Tensor], Tensor]:
+    """What faces are embedded by; where there are only scores, a row is the score with the pair's reference."""
+    if setting.recognizer.gives != "scores":
+        return setting.embed
+    partner = setting.embed(pair.reference[None])
+    return lambda images: setting.compare(setting.embed(images), partner)[:, None]
 
 
 def _areas(masks: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -56,8 +56,9 @@ class Paired(MethodProtocol):
             raise InputError("before and after can only be compared on planted pairs")
         planting, regions = pair.planting, pair.probe_regions
         faces = torch.stack([pair.reference, pair.before, pair.probe])
-        partner, before, after = setting.embed(faces).double()
-        moved = float((after - before) @ partner)
+        partner, *both = setting.embed(faces).double().split(1)
+        before, after = setting.compare(torch.cat(both), partner).tolist()
+        moved = after - before
         if planting.control or effect_of(planting.game, moved) <= MIN_SCORE_CHANGE:
             return
         changed = regions.mask(*named_regions(planting.region))
@@ -85,4 +86,4 @@ class Paired(MethodProtocol):
     ) -> NDArray[np.float32]:
         probe, reference = replace(pair, probe=pair.before).images(setting.recognizer)
         attribution = self._attributions.of(method, setting)
-        return explained_probe(attribution, probe, reference, partner[None].to(reference))
+        return explained_probe(attribution, probe, reference, partner.to(reference))

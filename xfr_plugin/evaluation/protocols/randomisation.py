@@ -55,7 +55,7 @@ class Randomisation(MethodProtocol):
         smoothing: σ of the blur, as a share of the face's height.
 
     Raises:
-        InputError: an unknown option.
+        InputError: an unknown option; a recognizer that is no network of torch.
     """
 
     name = "randomisation"
@@ -80,6 +80,11 @@ class Randomisation(MethodProtocol):
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
     ) -> Iterator[Measurement]:
         """Randomise a copy further and further, and explain each time."""
+        if setting.recognizer.gives != "gradient":
+            raise InputError(
+                f"{setting.recognizer.name} is no network of torch, so there are no parameters to randomise: leave "
+                "this protocol out"
+            )
         probe, reference = pair.images(setting.recognizer)
         changed = copy.deepcopy(setting.recognizer)
         layers = layers_from_output(changed.network, changed.preprocess(probe))
