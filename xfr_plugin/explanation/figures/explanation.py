@@ -64,6 +64,9 @@ _SOFT_FOR, _SOFT_AGAINST, _GREY, _SMALL = (217, 232, 243), (248, 226, 210), (90,
 DISPLAY_SIGMA = 0.02
 """Smoothing for the eye, as a share of the face's height. Numbers are never smoothed."""
 
+_HATCHED = 0.12
+"""Share of full colour from which on what argues against is hatched."""
+
 _WIDTH, _EDGE, _GAP = 1600, 40, 14
 _ROW = 27
 _FACE = (_WIDTH - 2 * _EDGE - 3 * _GAP) // 4
@@ -76,7 +79,7 @@ def display_map(saliency: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def overlay(image: NDArray[np.uint8], values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    """Lay a signed map over a grey face; H×W×3 in 0…1.
+    """Lay a signed map over a grey face, hatched where it argues against; H×W×3 in 0…1.
 
     Args:
         image: aligned face, H×W×3, 0…255.
@@ -87,6 +90,7 @@ def overlay(image: NDArray[np.uint8], values: NDArray[np.float64], scale: float)
     strength = np.clip(np.abs(values) / max(scale, np.finfo(float).tiny), 0, 1)[..., None]
     colour = np.where(values[..., None] >= 0, _FOR_RGB, _AGAINST_RGB)
     mixed: NDArray[np.float64] = (0.35 + 0.65 * grey) * (1 - 0.85 * strength) + colour * 0.85 * strength
+    mixed[hatched((values.shape[0], values.shape[1])) & (values < -_HATCHED * scale)] *= 0.55
     return mixed
 
 
@@ -149,7 +153,6 @@ def explained_face(face: FaceExplanation, scale: float, width: int, numbers: boo
         )
     )
     mixed = overlay(image, values.astype(np.float64), scale)
-    mixed[hatched((height, width)) & (values < -0.12 * scale)] *= 0.55
     if face.region_map is not None:
         edges = _outlines(face.region_map, width, height)
         mixed[np.roll(edges, (1, 1), (0, 1))] *= 0.5  # a rim that is seen on white, too
@@ -249,7 +252,6 @@ def _draw_legend(canvas: Canvas, top: int) -> None:
     width, height = 150, 18
     ramp = np.linspace(-1, 1, 2 * width)[None].repeat(height, axis=0)
     strip = overlay(np.full((height, 2 * width, 3), 160, np.uint8), ramp, 1.0)
-    strip[hatched((height, 2 * width)) & (ramp < -0.12)] *= 0.55
     left = _WIDTH // 2 - width
     canvas.paste(Image.fromarray((strip * 255).astype(np.uint8)), (left, top))
     canvas.text((left - 12, top + 9), "against a match (hatched)", 16, anchor="rm")
