@@ -127,7 +127,7 @@ def test_hair_that_argues_most_is_said_in_the_first_line() -> None:
 
     rows = row("nose", 3, 0.1), row("mouth", -2, 0.1), row("chin", 6, 0.1)
     words = line(*rows, row("hair", -9, 0.1))
-    assert "most for a match: chin and jaw and nose; most against: mouth" in words
+    assert "most for a match: chin and jaw, and nose; most against: mouth" in words
     assert "; hair, which is not the face, argues more against a match than any of these" in words
     assert "argues more for" not in words
     assert "argues more" not in line(*rows, row("hair", -1, 0.1))

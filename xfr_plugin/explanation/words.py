@@ -353,7 +353,9 @@ def _apart(listed: Sequence[Component]) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    """Names in a row; a comma tells names apart that have an "and" of their own."""
+    last = ", and" if any(" and " in name for name in names) else " and"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])}{last} {names[-1]}"
 
 
 def _joint_error(first: float | None, second: float | None) -> float | None:

@@ -343,10 +343,11 @@ def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]
     def at(score: float) -> float:
         return left + (score - low) / (high - low) * width
 
+    x, x_score = at(decision.threshold), at(decision.score)
     canvas.text((left, top), "The score on its scale", 19, bold=True)
     if known is None:
-        canvas.box((left, base - 40, at(decision.threshold), base), _SOFT_AGAINST)
-        canvas.box((at(decision.threshold), base - 40, left + width, base), _SOFT_FOR)
+        canvas.box((left, base - 40, x, base), _SOFT_AGAINST)
+        canvas.box((x, base - 40, left + width, base), _SOFT_FOR)
     else:
         most = max(*known.genuine, *known.impostor)
         for shares, fill, rim, words in (
@@ -357,14 +358,12 @@ def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]
             outline = [(at(score), base - height * share / most) for score, share in points]
             canvas.polygon([(outline[0][0], base), *outline, (outline[-1][0], base)], fill, rim)
             peak = max(outline, key=lambda point: -point[1])[0]
-            canvas.text(
-                (min(max(peak, left + 50), left + width - 50), base - 14), words, 14, anchor="ms", halo=fill
-            )
+            middle = min(max(_off(peak, x, x_score), left + 50), left + width - 50)
+            canvas.text((middle, base - 14), words, 14, anchor="ms", halo=fill)
     canvas.line([(left, base), (left + width, base)], "black", 1)
     for tick in np.arange(np.ceil(low * 5) / 5, high + 1e-9, 0.2):
         canvas.line([(at(tick), base), (at(tick), base + 5)], "black", 1)
         canvas.text((at(tick), base + 8), _minus(f"{round(float(tick), 1) + 0.0:.1f}"), 13, anchor="ma")
-    x, x_score = at(decision.threshold), at(decision.score)
     canvas.line([(x, top + 36), (x, base)], "black", 2)
     canvas.line([(x_score, top + 60), (x_score, base)], "black", 1)
     mark = [
@@ -382,6 +381,15 @@ def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]
     if known is not None:
         words += "; curves: how the scores of the calibration data lie"
     canvas.text((left, base + 30), words, 13, colour=_GREY)
+
+
+def _off(place: float, *lines: float) -> float:
+    """The place next to this one where a short word crosses none of the lines."""
+    free = [x for line in lines for x in (place, line - 54, line + 54)]
+    return min(
+        (x for x in free if all(abs(x - line) >= 54 for line in lines)),
+        key=lambda x: abs(x - place), default=place,
+    )  # fmt: skip
 
 
 def _beside(
