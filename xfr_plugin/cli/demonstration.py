@@ -51,7 +51,7 @@ def _explain_astronaut(folder: Path, recognizer: Recognizer) -> list[tuple[str, 
     for name, edit in EDITS.items():
         copy = edit(photo, landmarks)
         Image.fromarray(copy).save(folder / f"astronaut_{name}.png")
-        explanation = explain(photo, copy, recognizer=recognizer)
+        explanation = explain(photo, copy, recognizer=recognizer, check=True)
         pictures.append(_saved(explanation, folder, f"the astronaut {name.replace('_', ' ')}", name))
     return pictures
 
@@ -63,7 +63,7 @@ def _explain_nobody(folder: Path, recognizer: Recognizer) -> list[tuple[str, Pat
     first, second = (np.round(face * 255).astype(np.uint8) for face in faces)
     for name, face in (("first", first), ("second", second)):
         Image.fromarray(face).save(folder / f"nobody_{name}.png")
-    explanation = explain(first, second, recognizer=recognizer, alignment="aligned")
+    explanation = explain(first, second, recognizer=recognizer, alignment="aligned", check=True)
     return [_saved(explanation, folder, "two people who are nobody", "two_people")]
 
 

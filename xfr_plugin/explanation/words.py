@@ -375,7 +375,8 @@ def _times(log10: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    text = f"{value:+.2f}".replace("-", "−")
+    return text if float(text.replace("−", "-")) else text[1:]
 
 
 def _cosine(value: float) -> str:

@@ -50,6 +50,8 @@ def curve_figure(results: Results, protocol: str, best: Sequence[str]) -> Figure
         axes.set_title(", ".join(text for text in key[:2] if text), fontsize=9)
         axes.set_xlabel(results.protocols[protocol].along, fontsize=8)
         axes.set_ylabel(key[2].replace("_", " "), fontsize=8)
+        if key[2] == "correct":  # a share, which may be 1 everywhere
+            axes.set_ylim(-0.03, 1.03)
         axes.tick_params(labelsize=8)
         axes.grid(color="0.92")
         axes.spines[["top", "right"]].set_visible(False)

@@ -38,7 +38,7 @@ def judges_figure(results: Results) -> Figure | None:
     drawn = axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in zip(*np.nonzero(np.isfinite(table)), strict=True):
         value = round(float(table[row, column]), 2) + 0.0  # no -0
-        text = f"{value:.2f}".replace("0.", ".", 1)
+        text = f"{value:.2f}".replace("0.", ".", 1).replace("-", "−")
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink_on(drawn, value))
         worst = judged.worst[names[row]]
         if worst and not beside(names[row]) and worst.judge == judges[column].heading:
