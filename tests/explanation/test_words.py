@@ -9,9 +9,10 @@ import pytest
 
 from xfr_plugin import Explanation, Verification
 from xfr_plugin.explanation.explanation import RegionEvidence
-from xfr_plugin.explanation.faithfulness import Faithfulness, Verdict, verdict_of
+from xfr_plugin.explanation.faithfulness import Faithfulness, FaithfulnessRow, Verdict, verdict_of
 from xfr_plugin.explanation.words import (
     COMPONENTS,
+    check_in_words,
     component_name,
     components,
     headline,
@@ -95,6 +96,22 @@ def test_doubt_comes_first() -> None:
         "Match: the score 0.500 is 0.200 above the threshold 0.300"
     )
     assert "were not tested" in said(*rows)
+
+
+def test_the_check_is_one_line_and_what_it_tried_comes_after_it() -> None:
+    rows = [
+        FaithfulnessRow(
+            face="probe", regions=("mouth",), said=share, replaced=-0.2, exchanged=0.001, reverses=False
+        )
+        for share in (0.2, -0.001)
+    ]
+    check = checked(3.0).model_copy(update={"rows": tuple(rows)})
+    line = check_in_words(check, tried=False)
+    assert line.endswith("(z = +3.00).")
+    assert check_in_words(check) == (
+        f"{line} Change of the score: probe, mouth (+20 %): −0.20 with a stranger's, 0.00 with the partner's; "
+        "probe, mouth (0 %): −0.20 with a stranger's, 0.00 with the partner's."
+    )
 
 
 def test_the_first_line_names_no_part_that_argues_for_in_one_face_and_against_in_the_other() -> None:

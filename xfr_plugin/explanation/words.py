@@ -254,8 +254,8 @@ def strength_in_words(strength: Strength) -> str:
     )
 
 
-def check_in_words(check: Faithfulness | None) -> str:
-    """The check in one line."""
+def check_in_words(check: Faithfulness | None, *, tried: bool = True) -> str:
+    """The check in one line, and after it, if wanted, what became of the strongest claims that it tried."""
     if check is None:
         return "The maps were not tested on this pair: ask for the check."
     if check.statistic is None:
@@ -265,9 +265,9 @@ def check_in_words(check: Faithfulness | None) -> str:
         "contradicted": "the score does the opposite of what the maps say",
     }
     words = said.get(check.verdict, "it is not shown that the score follows what the maps say")
-    tried = [_tried(row) for face in ("probe", "reference") for row in _strongest(check.rows, face)]
-    listed = f" Change of the score: {'; '.join(tried)}." if tried else ""
-    return f"Check: {check.verdict}, {words} (z = {_signed(check.statistic)}).{listed}"
+    line = f"Check: {check.verdict}, {words} (z = {_signed(check.statistic)})."
+    rows = [row for face in ("probe", "reference") for row in _strongest(check.rows, face)] if tried else []
+    return f"{line} Change of the score: {'; '.join(map(_tried, rows))}." if rows else line
 
 
 def _strongest(rows: Sequence[FaithfulnessRow], face: str) -> list[FaithfulnessRow]:
@@ -279,9 +279,8 @@ def _strongest(rows: Sequence[FaithfulnessRow], face: str) -> list[FaithfulnessR
 
 def _tried(row: FaithfulnessRow) -> str:
     partners = "" if row.exchanged is None else f", {_signed(row.exchanged)} with the partner's"
-    share = f"{100 * row.said:+.0f} %".replace("-", "−")
     name = component_name(row.regions[0])
-    return f"{row.face}, {name} ({share}): {_signed(row.replaced)} with a stranger's{partners}"
+    return f"{row.face}, {name} ({_signed(100 * row.said, 0)} %): {_signed(row.replaced)} with a stranger's{partners}"
 
 
 def poor_in_words(decision: Verification, cautions: Sequence[str]) -> str:
@@ -374,8 +373,8 @@ def _times(log10: float) -> str:
     return f"{float(f'{10**log10:.2g}'):,.10g}"
 
 
-def _signed(value: float) -> str:
-    text = f"{value:+.2f}".replace("-", "−")
+def _signed(value: float, digits: int = 2) -> str:
+    text = f"{value:+.{digits}f}".replace("-", "−")
     return text if float(text.replace("−", "-")) else text[1:]
 
 

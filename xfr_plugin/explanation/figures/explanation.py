@@ -438,7 +438,7 @@ def _notes(explanation: Explanation) -> list[str]:
     poor = poor_in_words(decision, cautions)
     return [
         *([strength_in_words(decision.strength) + _strict(decision)] if decision.strength else []),
-        check_in_words(explanation.faithfulness),
+        check_in_words(explanation.faithfulness, tried=False),
         *(f"⚠ {caution}" for caution in (*cautions, *_turned(explanation))),
         *([poor] if poor else []),
     ]
