@@ -12,6 +12,7 @@ Occluders are drawn at random (`--seed`): nobody chose them by what an explanati
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -148,7 +149,8 @@ def main() -> None:
         warnings.simplefilter("ignore", FaceWarning)  # the pictures say the same
         last = show(load_recognizer(arguments.recognizer), arguments)
     drawing, encoded = seconds(last, explanation_picture), seconds(last, explanation_png)
-    saved = seconds(last, lambda explanation: explanation.save(arguments.out, "last"))
+    with tempfile.TemporaryDirectory() as folder:
+        saved = seconds(last, lambda explanation: explanation.save(folder))
     print(
         f"processor time: {1000 * drawing:.0f} ms to draw, {1000 * encoded:.0f} ms with the PNG, "
         f"{1000 * saved:.0f} ms to save picture and document"

@@ -162,6 +162,8 @@ def test_poor_photographs_are_no_two_people() -> None:
 def test_turned_faces_are_named() -> None:
     turned = said(row("right_cheek", 5, 1, pixels=10), row("left_cheek", 5, 1, pixels=90))
     assert "The probe is turned: its right cheek covers 10 % of the picture, the other 90 %" in turned
+    hidden = said(row("right_cheek", 0, 1, pixels=0), row("left_cheek", 5, 1, pixels=90))
+    assert "its right cheek is not seen, the other 100 %" in hidden
     assert "turned" not in said(row("right_cheek", 5, 1, pixels=40), row("left_cheek", 5, 1, pixels=60))
 
 

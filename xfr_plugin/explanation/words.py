@@ -333,11 +333,15 @@ def hardly_seen(name: str, listed: Sequence[Component]) -> list[str]:
     areas = {component.region: component.area for component in listed}
     pairs = [(side, areas.get(side), areas.get(other)) for side, other in (_CHEEKS, _CHEEKS[::-1])]
     return [
-        f"The {name} is turned: its {component_name(side)} covers {share_of_area(area)} of the picture, the other "
-        f"{share_of_area(other)}; what argues against a match there may be no more than that it is hidden."
+        f"The {name} is turned: its {component_name(side)} {_covering(area)}, the other {share_of_area(other)}; "
+        "what argues against a match there may be no more than that it is hidden."
         for side, area, other in pairs
         if area is not None and other is not None and area < _TURNED * other
     ]
+
+
+def _covering(area: float) -> str:
+    return f"covers {share_of_area(area)} of the picture" if area else "is not seen"
 
 
 def _opposed(one: Component, other: Component) -> bool:
