@@ -36,6 +36,7 @@ def test_top_level_names() -> None:
         "FaceWarning",
         "Faithfulness",
         "MethodResult",
+        "ProgressBar",
         "Recognizer",
         "RegionEvidence",
         "Verification",

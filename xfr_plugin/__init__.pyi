@@ -6,6 +6,7 @@ is used are in `xfr_plugin.attr`.
 
 from . import errors
 from ._version import __version__
+from .base.progress import ProgressBar
 from .bulk.api import batch
 from .bulk.results import BatchResults
 from .errors import FaceWarning, XfrError
@@ -25,6 +26,7 @@ __all__ = [
     "FaceWarning",
     "Faithfulness",
     "MethodResult",
+    "ProgressBar",
     "Recognizer",
     "RegionEvidence",
     "Verification",

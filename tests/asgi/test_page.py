@@ -93,8 +93,8 @@ def test_the_sunglasses_argue_against_where_they_are(service: ExplanationService
     photos = dict(zip(("probe", "reference"), told["samples"]["sunglasses"], strict=True))
     answer = ask(service, "POST", "/explanations/xfr", json={**photos, "returns": ["regions"]}).json()
     table = answer["explanation"]["reference"]["regions"]
-    lowest = sorted(table, key=lambda region: region["evidence"])[:2]
-    assert {region["region"] for region in lowest} == {"right_eye", "left_eye"}
+    lowest = sorted(table, key=lambda region: region["evidence"])[:3]
+    assert {"right_eye", "left_eye"} <= {region["region"] for region in lowest}
     assert all(region["evidence"] < 0 for region in lowest)
 
 

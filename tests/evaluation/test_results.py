@@ -19,7 +19,7 @@ from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import MapProtocol, PlantedPlan, Results, read_pair_list, write_plantings
 from xfr_plugin.evaluation.pairs import balanced
-from xfr_plugin.evaluation.report.curves import cost_figure
+from xfr_plugin.evaluation.report.curves import cost_figure, curve_figure
 from xfr_plugin.evaluation.report.tables import markdown
 from xfr_plugin.evaluation.results import Failure
 from xfr_plugin.evaluation.summary import clustered_means, medians
@@ -118,6 +118,12 @@ def test_facts_are_scores_before_and_after(results: Results) -> None:
         assert facts["moved"] == pytest.approx(facts["planted_score"] - facts["score"])
         assert facts["genuine"] == (facts["game"] == "dissimilar")
         assert -1 <= facts["score"] <= 1
+
+
+def test_curves_say_what_lies_along_them(results: Results) -> None:
+    figure = curve_figure(results, "deletion", results.methods)
+    assert figure is not None
+    assert {axes.get_xlabel() for axes in figure.axes if axes.axison} == {"pixels removed, %"}
 
 
 def test_files_of_results(results: Results, tmp_path: Path) -> None:

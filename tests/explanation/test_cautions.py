@@ -64,7 +64,7 @@ def test_a_scene_of_the_size_of_a_crop_is_said_aloud(
     ("change", "word"),
     [
         (lambda face: (face * 0.3).astype(np.uint8), "dark"),
-        (lambda face: (face * 0.1 + 120).astype(np.uint8), "without contrast"),
+        (lambda face: (face * 0.1 + 120).astype(np.uint8), "poor in contrast"),
         (lambda face: np.asarray(Image.fromarray(face).resize((14, 14)).resize((112, 112))), "blurred"),
     ],
 )

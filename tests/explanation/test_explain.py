@@ -225,6 +225,14 @@ def test_overlay_colours_say_for_and_against() -> None:
     assert np.ptp(image[0, 2]) == pytest.approx(0), "grey says nothing"
 
 
+@pytest.mark.parametrize("width", [112, 370])
+def test_overlay_says_against_without_colours(width: int) -> None:
+    face = np.full((60, width, 3), 128, np.uint8)
+    for sign, spread in ((1, 0.0), (-1, 0.1)):
+        grey = overlay(face, np.full(face.shape[:2], float(sign)), 1.0) @ np.array([0.299, 0.587, 0.114])
+        assert float(grey.std()) == pytest.approx(spread, abs=0.04)
+
+
 def test_verification_is_a_json_document() -> None:
     decision = Verification(
         score=0.5,

@@ -89,6 +89,17 @@ def test_a_report_says_how_it_was_made_and_names_are_text(report: Report, photos
     assert "most for a match" in page
 
 
+def test_a_report_calls_regions_by_the_names_of_people_and_hatches_in_print_too(report: Report) -> None:
+    page = report.html()
+    assert "right eyebrow" in page
+    assert "right brow" not in page
+    gradients = re.findall(r"repeating-linear-gradient\((.*?)\) ?[;}]", page)
+    assert gradients
+    assert not any(re.search(r"\d(px)? \d", gradient) for gradient in gradients), (
+        "WeasyPrint draws no such stops"
+    )
+
+
 def test_three_methods_stand_beside_each_other(report: Report) -> None:
     methods = list(report.comparison.explanations)
     assert methods[0] == "xssab" == report.explanation.method

@@ -9,9 +9,10 @@ import pytest
 
 from xfr_plugin import Explanation, Verification
 from xfr_plugin.explanation.explanation import RegionEvidence
-from xfr_plugin.explanation.faithfulness import Faithfulness, Verdict, verdict_of
+from xfr_plugin.explanation.faithfulness import Faithfulness, FaithfulnessRow, Verdict, verdict_of
 from xfr_plugin.explanation.words import (
     COMPONENTS,
+    check_in_words,
     component_name,
     components,
     headline,
@@ -97,6 +98,22 @@ def test_doubt_comes_first() -> None:
     assert "were not tested" in said(*rows)
 
 
+def test_the_check_is_one_line_and_what_it_tried_comes_after_it() -> None:
+    rows = [
+        FaithfulnessRow(
+            face="probe", regions=("mouth",), said=share, replaced=-0.2, exchanged=0.001, reverses=False
+        )
+        for share in (0.2, -0.001)
+    ]
+    check = checked(3.0).model_copy(update={"rows": tuple(rows)})
+    line = check_in_words(check, tried=False)
+    assert line.endswith("(z = +3.00).")
+    assert check_in_words(check) == (
+        f"{line} Change of the score: probe, mouth (+20 %): −0.20 with a stranger's, 0.00 with the partner's; "
+        "probe, mouth (0 %): −0.20 with a stranger's, 0.00 with the partner's."
+    )
+
+
 def test_the_first_line_names_no_part_that_argues_for_in_one_face_and_against_in_the_other() -> None:
     """A mean would say that a nose argues for a match, which is another one's in one of the two faces."""
 
@@ -127,7 +144,7 @@ def test_hair_that_argues_most_is_said_in_the_first_line() -> None:
 
     rows = row("nose", 3, 0.1), row("mouth", -2, 0.1), row("chin", 6, 0.1)
     words = line(*rows, row("hair", -9, 0.1))
-    assert "most for a match: chin and jaw and nose; most against: mouth" in words
+    assert "most for a match: chin and jaw, and nose; most against: mouth" in words
     assert "; hair, which is not the face, argues more against a match than any of these" in words
     assert "argues more for" not in words
     assert "argues more" not in line(*rows, row("hair", -1, 0.1))
@@ -145,6 +162,8 @@ def test_poor_photographs_are_no_two_people() -> None:
 def test_turned_faces_are_named() -> None:
     turned = said(row("right_cheek", 5, 1, pixels=10), row("left_cheek", 5, 1, pixels=90))
     assert "The probe is turned: its right cheek covers 10 % of the picture, the other 90 %" in turned
+    hidden = said(row("right_cheek", 0, 1, pixels=0), row("left_cheek", 5, 1, pixels=90))
+    assert "its right cheek is not seen, the other 100 %" in hidden
     assert "turned" not in said(row("right_cheek", 5, 1, pixels=40), row("left_cheek", 5, 1, pixels=60))
 
 

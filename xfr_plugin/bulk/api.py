@@ -94,7 +94,7 @@ def batch(
         engine: `local`, processes on this machine, or `ray`.
         workers: how many, each with a copy of the model; see `bulk.engines.opened`.
         retry_failed: try again what failed.
-        progress: called with each `bulk.Step`.
+        progress: called with each `bulk.Step`; `ProgressBar` shows it.
 
     Raises:
         UnknownNameError: a method, option or engine does not exist.

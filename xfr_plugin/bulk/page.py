@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 
 from xfr_plugin.base.files import atomic_path, write_text
 from xfr_plugin.errors import ResultError
-from xfr_plugin.explanation.figures.lettering import as_written
+from xfr_plugin.explanation.figures.lettering import COLOURS, HATCHES, as_written
 
 if TYPE_CHECKING:
     from xfr_plugin.bulk.summary import RegionRow, Summary, TellingPair
 
 __all__ = ["draw_plots", "region_figure", "write_page"]
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito (2008)
 _STYLE = (
     "body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
     "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}"
@@ -43,7 +42,7 @@ def draw_plots(summary: Summary, folder: Path) -> list[Path]:
 def region_figure(rows: Sequence[RegionRow]) -> Figure:
     """Regions by what they argue in each group, with intervals."""
     regions = list(dict.fromkeys(row.region for row in rows))
-    groups = list(dict.fromkeys(row.group for row in rows))[: len(_COLOURS)]
+    groups = list(dict.fromkeys(row.group for row in rows))[: len(COLOURS)]
     figure = Figure(figsize=(8, 1.5 + 0.34 * len(regions)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / len(groups)
@@ -56,7 +55,10 @@ def region_figure(rows: Sequence[RegionRow]) -> Figure:
             shares,
             height,
             xerr=np.abs(ends - shares),
-            color=_COLOURS[number],
+            color=COLOURS[number],
+            hatch=HATCHES[number],
+            edgecolor="white",
+            lw=0,
             error_kw={"lw": 0.8, "ecolor": "#555"},
             label=f"{group} ({own[regions[0]].pairs} pairs)",
         )

@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from captum.attr import Attribution, GradientAttribution
 from torch import Tensor, nn
 
-from xfr_plugin.base.captum import _format_additional_forward_args, compute_gradients
+from xfr_plugin.base.captum import (
+    Attribution,
+    GradientAttribution,
+    _format_additional_forward_args,
+    compute_gradients,
+)
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.base.rows import has_rows, with_rows

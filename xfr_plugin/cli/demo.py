@@ -33,5 +33,6 @@ def demo_command(
     lines += [line for result, picture in pictures for line in (result, f"    {picture}")]
     photos = f"{out / 'astronaut.png'} {out / 'astronaut_with_sunglasses.png'}"
     lines += [f"a report on a pair: xfr report {photos} --out {out / 'report.html'}"]
+    lines += ["all this on a page in the browser: xfr web"]
     lines += [f"done in {time.perf_counter() - start:.0f} s; the pictures are in {out}"]
     print_lines(*lines)

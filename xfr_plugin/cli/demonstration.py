@@ -19,6 +19,7 @@ from skimage.transform import swirl
 from xfr_plugin.errors import FaceError
 from xfr_plugin.explanation.api import explain
 from xfr_plugin.explanation.explanation import Explanation
+from xfr_plugin.explanation.words import headline
 from xfr_plugin.faces import Landmarks
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer
@@ -33,7 +34,7 @@ def run_demo(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
     """Explain the astronaut against edited copies of her, and two people who are nobody against each other.
 
     Returns:
-        For each pair, its name with the decision, and the path of the picture in `folder`.
+        For each pair, its name with what is said of it, and the path of the picture in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return _explain_astronaut(folder, recognizer) + _explain_nobody(folder, recognizer)
@@ -50,7 +51,7 @@ def _explain_astronaut(folder: Path, recognizer: Recognizer) -> list[tuple[str, 
     for name, edit in EDITS.items():
         copy = edit(photo, landmarks)
         Image.fromarray(copy).save(folder / f"astronaut_{name}.png")
-        explanation = explain(photo, copy, recognizer=recognizer)
+        explanation = explain(photo, copy, recognizer=recognizer, check=True)
         pictures.append(_saved(explanation, folder, f"the astronaut {name.replace('_', ' ')}", name))
     return pictures
 
@@ -62,14 +63,14 @@ def _explain_nobody(folder: Path, recognizer: Recognizer) -> list[tuple[str, Pat
     first, second = (np.round(face * 255).astype(np.uint8) for face in faces)
     for name, face in (("first", first), ("second", second)):
         Image.fromarray(face).save(folder / f"nobody_{name}.png")
-    explanation = explain(first, second, recognizer=recognizer, alignment="aligned")
+    explanation = explain(first, second, recognizer=recognizer, alignment="aligned", check=True)
     return [_saved(explanation, folder, "two people who are nobody", "two_people")]
 
 
 def _saved(explanation: Explanation, folder: Path, title: str, name: str) -> tuple[str, Path]:
-    decision = explanation.verification
+    verdict = "match" if explanation.verification.match else "no match"
     picture, _ = explanation.save(folder, f"explained_{name.replace(' ', '_')}")
-    return f"{title}: {'match' if decision.match else 'no match'}, score {decision.score:.3f}", picture
+    return f"{title}: {verdict}. {headline(explanation)}", picture
 
 
 def mirrored_and_darkened(photo: Photo, _: Landmarks) -> Photo:

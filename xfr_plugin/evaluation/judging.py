@@ -107,7 +107,7 @@ def evaluate(
         only_report: compute nothing, collect what is there.
         workers: processes, each with a copy of the model; with several, a script has its work under
             `if __name__ == "__main__"`. Numbers do not depend on them, but by rounding on the threads of each.
-        progress: called after each step.
+        progress: called after each step; `ProgressBar` shows it.
 
     Raises:
         InputError: an argument makes no sense, a face is missing, or `out` holds another run.

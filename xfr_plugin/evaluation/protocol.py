@@ -140,6 +140,7 @@ class Protocol(ABC):
         planted: judges planted pairs, and no others.
         covered: judges pairs whose probe wears something, and no others.
         options: attributes that change its numbers.
+        along: what the places on its curves are, if it has any.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Protocol(ABC):
     planted: bool = False
     covered: bool = False
     options: tuple[str, ...] = ()
+    along: str = ""
 
     def settings(self) -> dict[str, object]:
         """Everything that changes its numbers; goes into the manifest of a run, which is not resumed with another."""

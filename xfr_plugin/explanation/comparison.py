@@ -233,7 +233,7 @@ def compare(
         options: options by name of the method, then by name of the option.
         regions: see `explain`.
         smoothing: σ of the blur before maps are correlated, as a share of the face's height; 0 for none.
-        progress: called before each method, see `Progress`.
+        progress: called before each method, see `Progress`; `ProgressBar` shows it.
         check: also test each explanation, see `explain`; neither its time nor its memory are the method's.
 
     Raises:

@@ -104,11 +104,11 @@ def face_cautions(name: Side, face: AlignedFace) -> list[Caution]:
     brightness, contrast, sharpness = measure(face.image)
     for word, value, least in (
         ("dark", brightness, DARKEST),
-        ("without contrast", contrast, FLATTEST),
+        ("poor in contrast", contrast, FLATTEST),
         ("blurred", sharpness, SMOOTHEST),
     ):
         if value < least:
-            message = f"the face is {word}: {value:.0f} grey levels, fewer than in 199 of 200 photographs"
+            message = f"the face is {word}, more than in 199 of 200 photographs ({value:.0f} grey levels)"
             found.append(Caution("low_quality", message, name))
     covered = covered_parts(face.image) if sharpness >= SMOOTHEST else ()  # what is blurred looks odd, too
     for part in () if covered and _lies_elsewhere(face) else covered:

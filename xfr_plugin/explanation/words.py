@@ -254,8 +254,8 @@ def strength_in_words(strength: Strength) -> str:
     )
 
 
-def check_in_words(check: Faithfulness | None) -> str:
-    """The check in one line."""
+def check_in_words(check: Faithfulness | None, *, tried: bool = True) -> str:
+    """The check in one line, and after it, if wanted, what became of the strongest claims that it tried."""
     if check is None:
         return "The maps were not tested on this pair: ask for the check."
     if check.statistic is None:
@@ -265,9 +265,9 @@ def check_in_words(check: Faithfulness | None) -> str:
         "contradicted": "the score does the opposite of what the maps say",
     }
     words = said.get(check.verdict, "it is not shown that the score follows what the maps say")
-    tried = [_tried(row) for face in ("probe", "reference") for row in _strongest(check.rows, face)]
-    listed = f" Change of the score: {'; '.join(tried)}." if tried else ""
-    return f"Check: {check.verdict}, {words} (z = {_signed(check.statistic)}).{listed}"
+    line = f"Check: {check.verdict}, {words} (z = {_signed(check.statistic)})."
+    rows = [row for face in ("probe", "reference") for row in _strongest(check.rows, face)] if tried else []
+    return f"{line} Change of the score: {'; '.join(map(_tried, rows))}." if rows else line
 
 
 def _strongest(rows: Sequence[FaithfulnessRow], face: str) -> list[FaithfulnessRow]:
@@ -279,9 +279,8 @@ def _strongest(rows: Sequence[FaithfulnessRow], face: str) -> list[FaithfulnessR
 
 def _tried(row: FaithfulnessRow) -> str:
     partners = "" if row.exchanged is None else f", {_signed(row.exchanged)} with the partner's"
-    share = f"{100 * row.said:+.0f} %".replace("-", "−")
     name = component_name(row.regions[0])
-    return f"{row.face}, {name} ({share}): {_signed(row.replaced)} with a stranger's{partners}"
+    return f"{row.face}, {name} ({_signed(100 * row.said, 0)} %): {_signed(row.replaced)} with a stranger's{partners}"
 
 
 def poor_in_words(decision: Verification, cautions: Sequence[str]) -> str:
@@ -334,11 +333,15 @@ def hardly_seen(name: str, listed: Sequence[Component]) -> list[str]:
     areas = {component.region: component.area for component in listed}
     pairs = [(side, areas.get(side), areas.get(other)) for side, other in (_CHEEKS, _CHEEKS[::-1])]
     return [
-        f"The {name} is turned: its {component_name(side)} covers {share_of_area(area)} of the picture, the other "
-        f"{share_of_area(other)}; what argues against a match there may be no more than that it is hidden."
+        f"The {name} is turned: its {component_name(side)} {_covering(area)}, the other {share_of_area(other)}; "
+        "what argues against a match there may be no more than that it is hidden."
         for side, area, other in pairs
         if area is not None and other is not None and area < _TURNED * other
     ]
+
+
+def _covering(area: float) -> str:
+    return f"covers {share_of_area(area)} of the picture" if area else "is not seen"
 
 
 def _opposed(one: Component, other: Component) -> bool:
@@ -353,7 +356,9 @@ def _apart(listed: Sequence[Component]) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    """Names in a row; a comma tells names apart that have an "and" of their own."""
+    last = ", and" if any(" and " in name for name in names) else " and"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])}{last} {names[-1]}"
 
 
 def _joint_error(first: float | None, second: float | None) -> float | None:
@@ -372,8 +377,9 @@ def _times(log10: float) -> str:
     return f"{float(f'{10**log10:.2g}'):,.10g}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+def _signed(value: float, digits: int = 2) -> str:
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if float(text.replace("−", "-")) else text[1:]
 
 
 def _cosine(value: float) -> str:

@@ -48,7 +48,7 @@ def face_reasons(
 
 
 def map_picture(values: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
-    """A signed map H×W over white, H×W×3: blue for a match, orange against; full colour at magnitude `scale`."""
+    """A signed map H×W over white, H×W×3: blue for, hatched orange against; full colour at magnitude `scale`."""
     white = np.full((*values.shape, 3), 255, dtype=np.uint8)
     return _to_uint8(overlay(white, display_map(values), scale))
 

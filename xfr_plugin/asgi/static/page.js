@@ -445,7 +445,7 @@ function showWhy(first, second, { lead, explanation }) {
   box.querySelector("p").textContent = `The first leads by ${plain(lead)}.`;
   box.querySelector("ul").replaceChildren(element("li", `Most for the first: ${said(most)}.`), element("li", `Most for the second: ${said(least)}.`));
   Object.assign(box.querySelector("img"), { src: png(probe.overlay_png), alt: "map of the probe: what argues for the first rather than for the second" });
-  box.querySelector(".note").textContent = `The map of the probe against the first, less that against the second. Blue argues for the first, orange for the second. ${capital(explanation.caveat)}.`;
+  box.querySelector(".note").textContent = `The map of the probe against the first, less that against the second. Blue argues for the first, hatched orange for the second. ${capital(explanation.caveat)}.`;
   box.hidden = false;
 }
 

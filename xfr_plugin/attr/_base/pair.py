@@ -8,12 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from captum.attr import Attribution
 from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr._base.prepared import Explained, Prepared, StandardErrors
-from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, _select_targets, log_usage
+from xfr_plugin.base.captum import (
+    Attribution,
+    _format_additional_forward_args,
+    _format_output,
+    _select_targets,
+    log_usage,
+)
 from xfr_plugin.base.rows import one_row, with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import safely_folded

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from captum.attr import PerturbationAttribution
 from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _read_pair, _refuse_target, readied
 from xfr_plugin.attr._base.scoring import EmbeddedFaces, FaceScores, Fill, ScoredFaces, checked_fill
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
-from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, log_usage
+from xfr_plugin.base.captum import (
+    PerturbationAttribution,
+    _format_additional_forward_args,
+    _format_output,
+    log_usage,
+)
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError

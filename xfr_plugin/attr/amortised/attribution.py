@@ -41,7 +41,7 @@ __all__ = ["Amortised"]
     cost="2 forward",
     relative_cost=2,
     caveat="a network trained for this recognizer predicts what leaving out each region would show, without leaving "
-    "it out: where a face is unlike those that it was taught by, `leave_one_out` says it and this does not",
+    "it out: where a face is unlike those that it was taught by, leave_one_out says it and this does not",
     batchable=True,
     compared=True,
 )

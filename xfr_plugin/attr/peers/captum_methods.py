@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from captum.attr import DeepLift, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
@@ -18,6 +17,7 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import BaselineAttribution, CosineAttribution, checked_count
 from xfr_plugin.attr._base.rectified import rectified_copy
 from xfr_plugin.attr.cosine_head import CosineHead
+from xfr_plugin.base.captum import DeepLift, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.base.randomness import seeded

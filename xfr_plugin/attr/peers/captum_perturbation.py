@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from captum.attr import KernelShap, Lime, Occlusion
 from torch import Tensor
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
@@ -18,7 +17,13 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import ScoreAttribution, checked_count
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
-from xfr_plugin.base.captum import SkLearnLinearModel, get_exp_kernel_similarity_function
+from xfr_plugin.base.captum import (
+    KernelShap,
+    Lime,
+    Occlusion,
+    SkLearnLinearModel,
+    get_exp_kernel_similarity_function,
+)
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.errors import InputError

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import torch
-from captum.attr import LayerActivation, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.caveats import COARSE, LITTLE_BETTER, TOO_FEW
@@ -26,7 +25,12 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, PartnerHead, checked_count
 from xfr_plugin.attr._base.pair import Pair
 from xfr_plugin.attr.cosine_head import CosineHead
-from xfr_plugin.base.captum import compute_layer_gradients_and_eval
+from xfr_plugin.base.captum import (
+    LayerActivation,
+    LayerAttribution,
+    LayerGradCam,
+    compute_layer_gradients_and_eval,
+)
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
-from captum.attr import Attribution
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.base.captum import _format_additional_forward_args, _format_output, _select_targets, log_usage
+from xfr_plugin.base.captum import (
+    Attribution,
+    _format_additional_forward_args,
+    _format_output,
+    _select_targets,
+    log_usage,
+)
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.channels.decoded import MapNorm, Response, decoded_changes, sized_maps
 from xfr_plugin.channels.dwelling import Dwelling, dwelling

@@ -22,4 +22,5 @@ class Deletion(MaskingProtocol):
     name = "deletion"
     title = "Deletion"
     higher_is_better: ClassVar[dict[str, bool]] = {"accuracy_auc": False, "margin_auc": False}
+    along = "pixels removed, %"
     removes = True

@@ -111,6 +111,7 @@ class Hiding(MapProtocol):
     sides: Literal["both", "probe"] = "probe"
     planted = True
     options = ("steps", "smoothing")
+    along = "pixels of the face taken, %"
 
     def __init__(self, *, steps: int = 20, smoothing: float = 0.04) -> None:
         self.steps = checked_at_least("steps", steps, 1)

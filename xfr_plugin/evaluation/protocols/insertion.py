@@ -21,4 +21,5 @@ class Insertion(MaskingProtocol):
     name = "insertion"
     title = "Insertion"
     higher_is_better: ClassVar[dict[str, bool]] = {"accuracy_auc": True, "margin_auc": True}
+    along = "pixels kept, %"
     removes = False

@@ -76,6 +76,7 @@ class PatchReplacement(MethodProtocol):
     }
     sides: Literal["both", "probe"] = "probe"
     options = ("patch", "share", "steps", "orders")
+    along = "patches restored, %"
 
     def __init__(
         self,

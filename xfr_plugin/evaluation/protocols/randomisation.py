@@ -63,6 +63,7 @@ class Randomisation(MethodProtocol):
     higher_is_better: ClassVar[dict[str, bool]] = {"remaining": False}
     sides: Literal["both", "probe"] = "probe"
     options = ("depths", "noise", "smoothing")
+    along = "layers randomised, from the output, %"
 
     def __init__(
         self,

@@ -17,7 +17,6 @@ from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.cells import Lookup
 from xfr_plugin.evaluation.report.judges import Judged
 from xfr_plugin.evaluation.report.style import (
-    COLOURS,
     MARKERS,
     SHOWN,
     method_colour,
@@ -27,6 +26,7 @@ from xfr_plugin.evaluation.report.style import (
 )
 from xfr_plugin.evaluation.results import Results
 from xfr_plugin.evaluation.summary import SummaryRow
+from xfr_plugin.explanation.figures.lettering import COLOURS
 
 __all__ = ["cost_figure", "curve_figure"]
 
@@ -48,7 +48,10 @@ def curve_figure(results: Results, protocol: str, best: Sequence[str]) -> Figure
         for method in sorted(lines, key=lambda name: (name in best[:SHOWN], beside(name) is not None)):
             _curve(axes, lines[method], method, best)
         axes.set_title(", ".join(text for text in key[:2] if text), fontsize=9)
+        axes.set_xlabel(results.protocols[protocol].along, fontsize=8)
         axes.set_ylabel(key[2].replace("_", " "), fontsize=8)
+        if key[2] == "correct":  # a share, which may be 1 everywhere
+            axes.set_ylim(-0.03, 1.03)
         axes.tick_params(labelsize=8)
         axes.grid(color="0.92")
         axes.spines[["top", "right"]].set_visible(False)

@@ -14,6 +14,7 @@ from xfr_plugin.evaluation.report.cells import Lookup
 from xfr_plugin.evaluation.report.judges import Judged
 from xfr_plugin.evaluation.report.style import method_title
 from xfr_plugin.evaluation.results import Results
+from xfr_plugin.explanation.figures.lettering import ink_on
 
 __all__ = ["judges_figure"]
 
@@ -34,12 +35,11 @@ def judges_figure(results: Results) -> Figure | None:
         table[row, column] = share.value if share else np.nan
     figure = Figure(figsize=(3.4 + 0.52 * table.shape[1], 2.3 + 0.32 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(table, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto", alpha=0.85)
+    drawn = axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in zip(*np.nonzero(np.isfinite(table)), strict=True):
         value = round(float(table[row, column]), 2) + 0.0  # no -0
-        colour = "black" if 0.12 < value < 0.88 else "white"
-        text = f"{value:.2f}".replace("0.", ".", 1)
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+        text = f"{value:.2f}".replace("0.", ".", 1).replace("-", "−")
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink_on(drawn, value))
         worst = judged.worst[names[row]]
         if worst and not beside(names[row]) and worst.judge == judges[column].heading:
             axes.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, lw=1.6))

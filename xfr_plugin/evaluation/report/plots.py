@@ -16,7 +16,6 @@ from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.report.curves import cost_figure, curve_figure
 from xfr_plugin.evaluation.report.judges_figure import judges_figure
 from xfr_plugin.evaluation.report.style import (
-    HATCHES,
     SHOWN,
     Score,
     by_mean_rank,
@@ -28,7 +27,7 @@ from xfr_plugin.evaluation.report.style import (
 )
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.summary import SummaryRow
-from xfr_plugin.explanation.figures.lettering import as_written, ink_on
+from xfr_plugin.explanation.figures.lettering import HATCHES, as_written, ink_on
 from xfr_plugin.swaps.planting import PLANTED_REGIONS
 
 __all__ = ["agreement_figure", "draw_plots", "ranking_figure", "region_figure"]

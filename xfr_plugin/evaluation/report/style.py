@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.results import Results
+from xfr_plugin.explanation.figures.lettering import COLOURS
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 
 __all__ = [
-    "COLOURS",
-    "HATCHES",
     "MARKERS",
     "SHOWN",
     "Score",
@@ -25,11 +24,8 @@ __all__ = [
     "shares_beaten",
 ]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's (2008); the first is for the best."""
-
-MARKERS, HATCHES = "os^DvP", ("", "////", "....", "xxxx", "----", "\\\\\\\\")
-"""What tells the same methods apart where there are no colours, in curves and in bars."""
+MARKERS = "os^DvP"
+"""What tells curves of the same colours apart where there are none."""
 
 SHOWN = len(COLOURS)
 

@@ -146,8 +146,9 @@ def line_height(size: int) -> int:
     return round(1.32 * size)
 
 
-def hatched(shape: tuple[int, int], distance: int = 9, width: int = 2) -> NDArray[np.bool_]:
-    """Slanted stripes H×W: what tells colours apart where there are none."""
+def hatched(shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Slanted stripes H×W, some forty on a picture's width: what tells colours apart where there are none."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    stripes: NDArray[np.bool_] = (rows + columns) % distance < width
+    distance = max(4, round(shape[1] / 41))
+    stripes: NDArray[np.bool_] = (rows + columns) % distance < max(1, round(distance / 4.5))
     return stripes

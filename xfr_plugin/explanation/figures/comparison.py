@@ -124,7 +124,8 @@ def _draw_regions(axes: Axes, explanations: list[Explanation]) -> None:
     """Net shares, methods × regions; each region has two columns, the probe's and the reference's."""
     size = explanations[0].probe.saliency.size
     names = [
-        component_name(region.region).replace(" ", "\n") + f"\n({share_of_area(100 * region.pixels / size)})"
+        component_name(region.region).replace(" ", "\n")
+        + f"\n({share_of_area(100 * region.pixels / size)})".replace("not seen", "not\nseen")
         for region in explanations[0].probe.regions
     ]
     shares = np.stack(
@@ -203,7 +204,7 @@ def _draw_words(page: _Page, comparison: Comparison) -> None:
     page.figure.legend(
         handles=[
             Patch(color=FOR_COLOUR, label="argues for a match"),
-            Patch(color=AGAINST_COLOUR, label="argues against"),
+            Patch(facecolor=AGAINST_COLOUR, edgecolor="#753400", lw=0, hatch="/////", label="argues against"),
         ],
         loc="upper right",
         bbox_to_anchor=(1, 1),

@@ -64,6 +64,9 @@ _SOFT_FOR, _SOFT_AGAINST, _GREY, _SMALL = (217, 232, 243), (248, 226, 210), (90,
 DISPLAY_SIGMA = 0.02
 """Smoothing for the eye, as a share of the face's height. Numbers are never smoothed."""
 
+_HATCHED = 0.12
+"""Share of full colour from which on what argues against is hatched."""
+
 _WIDTH, _EDGE, _GAP = 1600, 40, 14
 _ROW = 27
 _FACE = (_WIDTH - 2 * _EDGE - 3 * _GAP) // 4
@@ -76,7 +79,7 @@ def display_map(saliency: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def overlay(image: NDArray[np.uint8], values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    """Lay a signed map over a grey face; H×W×3 in 0…1.
+    """Lay a signed map over a grey face, hatched where it argues against; H×W×3 in 0…1.
 
     Args:
         image: aligned face, H×W×3, 0…255.
@@ -87,6 +90,7 @@ def overlay(image: NDArray[np.uint8], values: NDArray[np.float64], scale: float)
     strength = np.clip(np.abs(values) / max(scale, np.finfo(float).tiny), 0, 1)[..., None]
     colour = np.where(values[..., None] >= 0, _FOR_RGB, _AGAINST_RGB)
     mixed: NDArray[np.float64] = (0.35 + 0.65 * grey) * (1 - 0.85 * strength) + colour * 0.85 * strength
+    mixed[hatched((values.shape[0], values.shape[1])) & (values < -_HATCHED * scale)] *= 0.55
     return mixed
 
 
@@ -149,7 +153,6 @@ def explained_face(face: FaceExplanation, scale: float, width: int, numbers: boo
         )
     )
     mixed = overlay(image, values.astype(np.float64), scale)
-    mixed[hatched((height, width)) & (values < -0.12 * scale)] *= 0.55
     if face.region_map is not None:
         edges = _outlines(face.region_map, width, height)
         mixed[np.roll(edges, (1, 1), (0, 1))] *= 0.5  # a rim that is seen on white, too
@@ -249,7 +252,6 @@ def _draw_legend(canvas: Canvas, top: int) -> None:
     width, height = 150, 18
     ramp = np.linspace(-1, 1, 2 * width)[None].repeat(height, axis=0)
     strip = overlay(np.full((height, 2 * width, 3), 160, np.uint8), ramp, 1.0)
-    strip[hatched((height, 2 * width)) & (ramp < -0.12)] *= 0.55
     left = _WIDTH // 2 - width
     canvas.paste(Image.fromarray((strip * 255).astype(np.uint8)), (left, top))
     canvas.text((left - 12, top + 9), "against a match (hatched)", 16, anchor="rm")
@@ -341,10 +343,11 @@ def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]
     def at(score: float) -> float:
         return left + (score - low) / (high - low) * width
 
+    x, x_score = at(decision.threshold), at(decision.score)
     canvas.text((left, top), "The score on its scale", 19, bold=True)
     if known is None:
-        canvas.box((left, base - 40, at(decision.threshold), base), _SOFT_AGAINST)
-        canvas.box((at(decision.threshold), base - 40, left + width, base), _SOFT_FOR)
+        canvas.box((left, base - 40, x, base), _SOFT_AGAINST)
+        canvas.box((x, base - 40, left + width, base), _SOFT_FOR)
     else:
         most = max(*known.genuine, *known.impostor)
         for shares, fill, rim, words in (
@@ -355,14 +358,12 @@ def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]
             outline = [(at(score), base - height * share / most) for score, share in points]
             canvas.polygon([(outline[0][0], base), *outline, (outline[-1][0], base)], fill, rim)
             peak = max(outline, key=lambda point: -point[1])[0]
-            canvas.text(
-                (min(max(peak, left + 50), left + width - 50), base - 14), words, 14, anchor="ms", halo=fill
-            )
+            middle = min(max(_off(peak, x, x_score), left + 50), left + width - 50)
+            canvas.text((middle, base - 14), words, 14, anchor="ms", halo=fill)
     canvas.line([(left, base), (left + width, base)], "black", 1)
     for tick in np.arange(np.ceil(low * 5) / 5, high + 1e-9, 0.2):
         canvas.line([(at(tick), base), (at(tick), base + 5)], "black", 1)
         canvas.text((at(tick), base + 8), _minus(f"{round(float(tick), 1) + 0.0:.1f}"), 13, anchor="ma")
-    x, x_score = at(decision.threshold), at(decision.score)
     canvas.line([(x, top + 36), (x, base)], "black", 2)
     canvas.line([(x_score, top + 60), (x_score, base)], "black", 1)
     mark = [
@@ -380,6 +381,15 @@ def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]
     if known is not None:
         words += "; curves: how the scores of the calibration data lie"
     canvas.text((left, base + 30), words, 13, colour=_GREY)
+
+
+def _off(place: float, *lines: float) -> float:
+    """The place next to this one where a short word crosses none of the lines."""
+    free = [x for line in lines for x in (place, line - 54, line + 54)]
+    return min(
+        (x for x in free if all(abs(x - line) >= 54 for line in lines)),
+        key=lambda x: abs(x - place), default=place,
+    )  # fmt: skip
 
 
 def _beside(
@@ -428,7 +438,7 @@ def _notes(explanation: Explanation) -> list[str]:
     poor = poor_in_words(decision, cautions)
     return [
         *([strength_in_words(decision.strength) + _strict(decision)] if decision.strength else []),
-        check_in_words(explanation.faithfulness),
+        check_in_words(explanation.faithfulness, tried=False),
         *(f"⚠ {caution}" for caution in (*cautions, *_turned(explanation))),
         *([poor] if poor else []),
     ]

@@ -1,4 +1,4 @@
-"""What is written on figures is text and no formula, and can be read on its ground."""
+"""What is written on figures is text and no formula, and can be read on its ground; colours for everybody."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from matplotlib.ticker import FixedLocator
 
 from xfr_plugin.base.text import printable
 
-__all__ = ["as_written", "ink_on"]
+__all__ = ["COLOURS", "HATCHES", "as_written", "ink_on"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's (2008), which people with any common colour blindness can tell apart."""
+
+HATCHES = ("", "////", "....", "xxxx", "----", "\\\\\\\\")
+"""What tells bars of the same colours apart where there are none."""
 
 
 def as_written(figure: Figure) -> Figure:

@@ -118,7 +118,9 @@ def _draw_lines(figure: Figure, axes: list[Axes], matches: RegionMatches) -> Non
         Line2D([], [], color=FOR_COLOUR, lw=4, label="raises the score"),
         Line2D([], [], color=AGAINST_COLOUR, lw=4, ls=(0, (1.5, 0.8)), label="lowers it"),
     ]
-    axes[1].legend(handles=handles, loc="lower right", fontsize=8, framealpha=0.9)
+    axes[1].legend(
+        handles=handles, loc="upper right", bbox_to_anchor=(1, 0), ncols=2, fontsize=8, frameon=False
+    )
 
 
 def _draw_matrix(figure: Figure, axes: Axes, matches: RegionMatches) -> None:

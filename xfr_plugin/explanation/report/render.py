@@ -54,6 +54,7 @@ def html_of(report: Report) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
+    environment.filters |= {"component": component_name, "minus": lambda text: text.replace("-", "−")}
     return environment.from_string(template.read_text(encoding="utf-8")).render(values_of(report))
 
 
