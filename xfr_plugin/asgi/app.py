@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xfr_plugin.asgi.batching import Batcher, LocalLane, Post
@@ -98,7 +99,7 @@ async def read_body(request: Request, most: int) -> bytes:
     """The body, within limit and time; what is beyond the limit is thrown away, so that the answer is read.
 
     Raises:
-        ServiceError: `too_large` or `too_slow`.
+        ServiceError: `too_large` or `too_slow`, or `malformed` where the caller is gone.
     """
 
     async def read() -> bytes:
@@ -115,6 +116,8 @@ async def read_body(request: Request, most: int) -> bytes:
 
     try:
         return await asyncio.wait_for(read(), _BODY_SECONDS)
+    except ClientDisconnect as error:  # nobody reads this
+        raise ServiceError("malformed", "the body broke off") from error
     except asyncio.TimeoutError as error:
         raise ServiceError("too_slow", f"the body took more than {_BODY_SECONDS:.0f} seconds") from error
 
