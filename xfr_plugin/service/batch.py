@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -62,20 +62,34 @@ class Batch(Generic[T]):
     clocks: Sequence[Clock]
     values: Sequence[T | ServiceError]
 
-    def each(self, stage: Callable[[T], U], patience: float = float("inf")) -> Batch[U]:
+    def each(
+        self,
+        stage: Callable[[T], U],
+        patience: float = float("inf"),
+        may_be_slow: Callable[[Collection[int]], bool] = lambda _: False,
+    ) -> Batch[U]:
         """Bring those that are in time through a stage, one by one; an error stays with its request.
 
-        Where there are others, nobody takes more than `patience` seconds, or is told to come again.
+        All of them together take `patience` seconds, about: who comes when these have passed has a quarter of them.
+        Who needs longer is told to come again, or goes on until its deadline, if `may_be_slow` says so of the places
+        of all of these.
         """
         values = self.in_time().values
-        alone = sum(not isinstance(value, ServiceError) for value in values) == 1
-        found: list[U | ServiceError] = []
-        for clock, value in zip(self.clocks, values, strict=True):
-            others = float("inf") if alone else time.perf_counter() + patience
-            if isinstance(value, ServiceError):
-                found.append(value)
-            else:
-                found += _tried_together(lambda asked: [stage(asked[0])], [value], clock.end, others)
+        end = time.perf_counter() + patience
+        found: list[U | ServiceError] = [
+            value
+            if isinstance(value, ServiceError)
+            else _tried(stage, value, clock.end, max(end, time.perf_counter() + patience / 4))
+            for clock, value in zip(self.clocks, values, strict=True)
+        ]
+        slow = {
+            place: value
+            for place, (value, reply) in enumerate(zip(values, found, strict=True))
+            if not isinstance(value, ServiceError) and _is_busy(reply)
+        }
+        if slow and may_be_slow(slow):
+            for place, value in slow.items():
+                found[place] = _tried(stage, value, self.clocks[place].end, float("inf"))
         return Batch(self.clocks, found)
 
     def together(
@@ -118,6 +132,15 @@ class Batch(Generic[T]):
             for clock, value in zip(self.clocks, self.values, strict=True)
         ]
         return Batch(self.clocks, values)
+
+
+def _is_busy(reply: object) -> bool:
+    return isinstance(reply, ServiceError) and reply.code == "busy"
+
+
+def _tried(stage: Callable[[T], U], value: T, last: float, neighbours: float) -> U | ServiceError:
+    (reply,) = _tried_together(lambda values: [stage(values[0])], [value], last, neighbours)
+    return reply
 
 
 def _tried_together(
