@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -126,6 +130,58 @@ def test_who_has_no_token_holds_nothing(server: Running) -> None:
         start = time.monotonic()
         assert silent.recv(1000) == b""
         assert time.monotonic() - start < 14
+
+
+@pytest.mark.slow
+def test_pipelined_requests_are_answered_in_their_order(server: Running) -> None:
+    """Slow and quick ones in turn, all sent before the first answer is read."""
+    token = read_token(server.folder / "xfr-run" / "key_file.json")
+    sent = b""
+    for turn in range(6):
+        row = [0.1] * 128
+        face = base64.b64encode(crops()[0]).decode() if turn % 2 == 0 else row
+        body = json.dumps(
+            {"id": f"q{turn}", "probe": face, "reference": row, "explain": turn % 2 == 0}
+        ).encode()
+        sent += (
+            f"POST /predictions/xfr HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+    found: list[str] = []
+    with connection(server) as pipe:
+        pipe.sendall(sent)
+        data = b""
+        while len(found) < 6:
+            part = pipe.recv(65536)
+            assert part, found
+            data += part
+            found = re.findall(r'"id":"(q\d)"', data.decode("latin-1"))
+    assert found == [f"q{turn}" for turn in range(6)]
+
+
+@pytest.mark.slow
+def test_bodies_that_are_half_sent_hold_little(server: Running) -> None:
+    """Forty of 15 MiB with the token: 256 MiB are let in, the others are told so, and who is honest is answered."""
+    token = read_token(server.folder / "xfr-run" / "key_file.json")
+    front = psutil.Process(server.process.pid)
+    before = front.memory_info().rss
+    head = (
+        f"POST /predictions/xfr HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Length: {15 << 20}\r\n\r\n"
+    )
+    with ExitStack() as stack, server.client() as client:
+        held = [stack.enter_context(connection(server)) for _ in range(40)]
+        refused = 0
+        for each in held:
+            each.settimeout(1)
+            with suppress(OSError):  # refused, and closed meanwhile
+                each.sendall(head.encode() + bytes(14 << 20))
+            with suppress(OSError):
+                refused += b" 503 " in each.recv(1000)
+        assert refused >= 20
+        assert front.memory_info().rss - before < 400 << 20
+        stack.close()
+        assert client.verify(crops()[0], crops()[1]).id
 
 
 @pytest.mark.slow
