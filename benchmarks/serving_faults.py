@@ -121,11 +121,12 @@ class Load:
 
 
 def kill_worker(server: Server, load: Load) -> str:
+    loaded_size = 0.8 * min(resident(worker) for worker in worker_processes(server))
     worker_processes(server)[0].kill()
     start = time.perf_counter()
     while time.perf_counter() - start < 120:
         time.sleep(0.5)
-        loaded = [w for w in worker_processes(server) if resident(w) > 300]
+        loaded = [w for w in worker_processes(server) if resident(w) > loaded_size]
         if len(loaded) == 2:
             return f"both workers had loaded their models after {time.perf_counter() - start:.0f} s"
     return "the worker did not come back in 120 s"
@@ -267,7 +268,9 @@ def main() -> None:
             return
         small = Path(folder) / "small"
         small.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(small)], check=False)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(small)], check=False
+        )
         if mounted.returncode:
             print("the full disk was left out: a tmpfs cannot be mounted here")
             return

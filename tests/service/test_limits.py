@@ -29,6 +29,7 @@ from xfr_plugin.service import (
     ExplanationService,
     Limits,
     ServiceError,
+    decoding,
     limits,
     parse_request,
 )
@@ -325,6 +326,16 @@ def test_a_long_search_does_not_hold_up_its_neighbours() -> None:
     assert isinstance(alone, ErrorBody)
     assert alone.code == "no_face"
     assert asked == [[0], [0]]
+
+
+def test_what_is_quick_is_answered_however_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU time counts: another process that takes the core makes nobody slow."""
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=20)))
+    decode = decoding.load_photo
+    monkeypatch.setattr(decoding, "load_photo", lambda *a, **k: (time.sleep(0.05), decode(*a, **k))[1])
+    quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
+    replies = service.answer_all([quick] * 3, [False] * 3, may_be_slow=lambda _: False)
+    assert all(isinstance(reply, Answer) for reply in replies)
 
 
 def test_many_slow_requests_hold_up_their_neighbours_no_longer_than_one() -> None:

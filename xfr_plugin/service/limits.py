@@ -43,7 +43,7 @@ class Limits(Document):
         answer_bytes: of the answer to a body.
         deadline_ms: longest time that a request may ask for; and the one of requests that ask for none.
         patience_ms: by how much the slow work of a batch may make its neighbours late, at most.
-        crowd_ms: for which decoding the images of a batch, and finding their faces, may keep others waiting, about.
+        crowd_ms: of CPU time, for which decoding images of a batch, and finding faces, may keep others waiting.
         memory_mib: private memory of a worker process, beyond which allocations fail.
         cpu_seconds: of one batch, beyond which the worker process is ended.
     """
