@@ -163,21 +163,21 @@ def uploads_crawl(server: Server, load: Load) -> str:
 
 def bodies_stay_half(server: Server, load: Load) -> str:
     """Fifty of 15 MiB, of which 14 come, with the token; held for ten seconds."""
-    held, taken = [], 0
+    held, sent = [], 0
     for _ in range(50):
         connection = _opened(server, 15 << 20)
         connection.settimeout(2.0)
         held.append(connection)
         try:
             connection.sendall(bytes(14 << 20))
-            taken += 1
+            sent += 1
         except OSError:
             pass
     front = memory(server)[0]
     time.sleep(10.0)
     for connection in held:
         connection.close()
-    return f"{taken} of 50 were taken in; {front} MiB in front of the workers then"
+    return f"{sent} of 50 were read so far; {front} MiB in front of the workers then"
 
 
 def _crawls(connection: socket.socket) -> bool:
