@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/serving_faults.py --data ../shared/data
 
-Eight clients ask without pause while a worker is killed, clients vanish in mid-request, uploads crawl, the temporary
-disk fills up (a small tmpfs, where it may be mounted), and the model is unregistered and registered again. A wrong
-answer, or a request without answer or error, ends the program with a traceback.
+Eight clients ask without pause while a worker is killed, clients vanish in mid-request, uploads crawl, bodies come
+half, the temporary disk fills up (a small tmpfs, where it may be mounted), and the model is unregistered and
+registered again. A wrong answer, or a request without answer or error, ends the program with a traceback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from serving_load import BOUNDARY, Question, Server, form, questions, resident, serve, worker_processes
+from serving_load import (
+    BOUNDARY,
+    Question,
+    Server,
+    form,
+    memory,
+    questions,
+    resident,
+    serve,
+    worker_processes,
+)
 
 from xfr_plugin.service import Deployment, ExplanationService
 from xfr_plugin.torchserve import Server as TorchServe
@@ -111,11 +121,12 @@ class Load:
 
 
 def kill_worker(server: Server, load: Load) -> str:
+    loaded_size = 0.8 * min(resident(worker) for worker in worker_processes(server))
     worker_processes(server)[0].kill()
     start = time.perf_counter()
     while time.perf_counter() - start < 120:
         time.sleep(0.5)
-        loaded = [w for w in worker_processes(server) if resident(w) > 300]
+        loaded = [w for w in worker_processes(server) if resident(w) > loaded_size]
         if len(loaded) == 2:
             return f"both workers had loaded their models after {time.perf_counter() - start:.0f} s"
     return "the worker did not come back in 120 s"
@@ -148,6 +159,25 @@ def uploads_crawl(server: Server, load: Load) -> str:
     for connection in crawling:
         connection.close()
     return f"{quiet:.0f} answers/s before, {busy:.0f} meanwhile; the server closed {closed} of 100"
+
+
+def bodies_stay_half(server: Server, load: Load) -> str:
+    """Fifty of 15 MiB, of which 14 come, with the token; held for ten seconds."""
+    held, sent = [], 0
+    for _ in range(50):
+        connection = _opened(server, 15 << 20)
+        connection.settimeout(2.0)
+        held.append(connection)
+        try:
+            connection.sendall(bytes(14 << 20))
+            sent += 1
+        except OSError:
+            pass
+    front = memory(server)[0]
+    time.sleep(10.0)
+    for connection in held:
+        connection.close()
+    return f"{sent} of 50 were read so far; {front} MiB in front of the workers then"
 
 
 def _crawls(connection: socket.socket) -> bool:
@@ -228,6 +258,7 @@ def main() -> None:
                     "worker killed": kill_worker,
                     "clients vanish": clients_vanish,
                     "uploads crawl": uploads_crawl,
+                    "bodies half sent": bodies_stay_half,
                 }
                 if engine == "torchserve":
                     faults["model unregistered, registered"] = model_leaves_and_returns
@@ -237,7 +268,9 @@ def main() -> None:
             return
         small = Path(folder) / "small"
         small.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(small)], check=False)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(small)], check=False
+        )
         if mounted.returncode:
             print("the full disk was left out: a tmpfs cannot be mounted here")
             return

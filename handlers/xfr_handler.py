@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from ts.torch_handler.base_handler import BaseHandler
 
 from xfr_plugin.errors import XfrError
 from xfr_plugin.service import confinement, metrics, serving
+from xfr_plugin.service.slow_lane import SlowLane
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ class XfrHandler(BaseHandler):  # type: ignore[misc]  # TorchServe is not typed
             torch.set_num_threads(settings.threads)
             confinement.confine(settings.limits)
             self.service = serving.open_service(settings)
+            workers = (context.model_yaml_config or {}).get("minWorkers", 1)
+            self.slow_lane = SlowLane(Path(context.system_properties["model_dir"]), workers)
         except XfrError as error:
             raise RuntimeError(f"the deployment does not work: {error}") from error
         self.context = context
@@ -40,7 +44,8 @@ class XfrHandler(BaseHandler):  # type: ignore[misc]  # TorchServe is not typed
         """Answer a batch: one JSON text for each item, with its own status."""
         confinement.allow_batch(self.service.deployment.limits)
         headers = [context.get_all_request_header(index) for index in range(len(data))]
-        responses = serving.respond(self.service, data, headers)
+        with self.slow_lane.batch():
+            responses = serving.respond(self.service, data, headers, may_be_slow=self.slow_lane.enter)
         for index, response in enumerate(responses):
             context.set_response_status(response.status, serving.phrase(response.status), index)
             context.set_response_content_type(index, "application/json")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -128,6 +132,56 @@ def test_who_has_no_token_holds_nothing(server: Running) -> None:
         start = time.monotonic()
         assert silent.recv(1000) == b""
         assert time.monotonic() - start < 14
+
+
+@pytest.mark.slow
+def test_pipelined_requests_are_answered_in_their_order(server: Running) -> None:
+    """Slow and quick ones in turn, all sent before the first answer is read."""
+    token = read_token(server.folder / "xfr-run" / "key_file.json")
+    sent = b""
+    for turn in range(6):
+        row = [0.1] * 128
+        face = base64.b64encode(crops()[0]).decode() if turn % 2 == 0 else row
+        body = json.dumps(
+            {"id": f"q{turn}", "probe": face, "reference": row, "explain": turn % 2 == 0}
+        ).encode()
+        sent += (
+            f"POST /predictions/xfr HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+    found: list[str] = []
+    with connection(server) as pipe:
+        pipe.sendall(sent)
+        data = b""
+        while len(found) < 6:
+            part = pipe.recv(65536)
+            assert part, found
+            data += part
+            found = re.findall(r'"id":"(q\d)"', data.decode("latin-1"))
+    assert found == [f"q{turn}" for turn in range(6)]
+
+
+@pytest.mark.slow
+def test_bodies_that_are_half_sent_hold_little(server: Running) -> None:
+    """Forty of 15 MiB with the token, by several paths: 256 MiB are let in, and the others are told so."""
+    token = read_token(server.folder / "xfr-run" / "key_file.json")
+    front = psutil.Process(server.process.pid)
+    before = front.memory_info().rss
+    refused = 0
+    with ExitStack() as stack, server.client() as client:
+        for turn in range(40):
+            head = f"POST /{('predictions', 'explanations')[turn % 2]}/xfr HTTP/1.1\r\nHost: x\r\n"
+            head += f"Authorization: Bearer {token}\r\nContent-Length: {15 << 20}\r\n\r\n"
+            half_sent = stack.enter_context(connection(server))
+            half_sent.settimeout(0.5)
+            with suppress(OSError):  # refused, and closed meanwhile
+                half_sent.sendall(head.encode() + bytes(14 << 20))
+            with suppress(OSError):  # let in, and waited for
+                refused += b" 503 " in half_sent.recv(1000)
+        assert refused >= 20
+        assert front.memory_info().rss - before < 400 << 20
+        stack.close()
+        assert client.verify(crops()[0], crops()[1]).id
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -28,6 +29,7 @@ from xfr_plugin.service import (
     ExplanationService,
     Limits,
     ServiceError,
+    decoding,
     limits,
     parse_request,
 )
@@ -276,6 +278,21 @@ def test_a_deadline_ends_the_search_for_faces(service: ExplanationService) -> No
     assert time.process_time() - start < 4
 
 
+@pytest.mark.parametrize(
+    "image", [lambda: png(6000, 4000), lambda: scans(1500, 100)], ids=["pixels", "scans"]
+)
+def test_what_cannot_be_decoded_in_time_is_not_begun(
+    service: ExplanationService, image: Callable[[], bytes]
+) -> None:
+    """Nothing interrupts a decoder."""
+    request = parse_request({"probe": image(), "reference": ROW, "deadline_ms": 200})
+    start = time.process_time()
+    with pytest.raises(ServiceError) as caught:
+        service.answer(request)
+    assert caught.value.code == "deadline"
+    assert time.process_time() - start < 0.2
+
+
 def test_slow_work_does_not_hold_up_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told to come again, once a neighbour's deadline has passed by the patience of the deployment."""
     service = ExplanationService(Deployment(methods="all", limits=Limits(patience_ms=100)))
@@ -293,18 +310,68 @@ def test_slow_work_does_not_hold_up_its_neighbours(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_long_search_does_not_hold_up_its_neighbours() -> None:
-    """A photo without a face is searched for seconds: alone, or not at all."""
-    service = ExplanationService(Deployment(limits=Limits(crowd_ms=50)))
+    """A photo without a face is searched for seconds: where nobody who is quick waits for it, or not at all."""
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=100)))
     noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
-    told, answer = service.answer_all([slow, quick], [False, False], crowded=True)
+    asked: list[list[int]] = []
+    told, answer = service.answer_all(
+        [slow, quick], [False, False], may_be_slow=lambda at: asked.append([*at])
+    )
     assert isinstance(told, ErrorBody)
     assert (told.code, told.id) == ("busy", "slow")
     assert isinstance(answer, Answer)
-    (alone,) = service.answer_all([slow], [False], crowded=True)
+    (alone,) = service.answer_all([slow], [False], may_be_slow=lambda at: not asked.append([*at]))
     assert isinstance(alone, ErrorBody)
     assert alone.code == "no_face"
+    assert asked == [[0], [0]]
+
+
+def test_what_is_quick_is_answered_however_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU time counts: another process that takes the core makes nobody slow."""
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=20)))
+    decode = decoding.load_photo
+    monkeypatch.setattr(decoding, "load_photo", lambda *a, **k: (time.sleep(0.05), decode(*a, **k))[1])
+    quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
+    replies = service.answer_all([quick] * 3, [False] * 3, may_be_slow=lambda _: False)
+    assert all(isinstance(reply, Answer) for reply in replies)
+
+
+def test_many_slow_requests_hold_up_their_neighbours_no_longer_than_one() -> None:
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=200)))
+    noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
+    slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
+    quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
+    start = time.process_time()
+    *told, answer = service.answer_all([slow] * 6 + [quick], [False] * 7, may_be_slow=lambda _: False)
+    assert time.process_time() - start < 0.2 + 6 * 0.05 + 0.5, "a step may last longer than its share"
+    assert {reply.code for reply in told if isinstance(reply, ErrorBody)} == {"busy"}
+    assert isinstance(answer, Answer)
+
+
+def document(image: bytes) -> dict[str, bytes]:
+    face = {"probe": base64.b64encode(image).decode(), "alignment": "aligned"}
+    return {"body": json.dumps({**face, "reference": ROW}).encode()}
+
+
+def test_who_may_be_slow_is_asked_where_nobody_waits_who_is_not(service: ExplanationService) -> None:
+    """By body: one that is wrong waits too, and a body of several requests is answered as a whole."""
+    slow, quick = document(png(6000, 4000)), document(crops()[0])
+    both = {"body": json.dumps({"instances": [json.loads(quick["body"]), json.loads(slow["body"])]}).encode()}
+    asked: list[int] = []
+
+    def statuses(*items: dict[str, bytes], may: bool = True) -> list[int]:
+        responses = respond(service, items, [{}] * len(items), may_be_slow=lambda: asked.append(1) or may)
+        return [response.status for response in responses]
+
+    assert statuses(slow, quick) == [503, 200]
+    assert statuses(slow, {"body": b"{"}) == [503, 400]
+    assert not asked
+    assert statuses(both, slow) == [200, 200]
+    assert statuses(both, may=False) == [503]
+    assert len(asked) == 2
+    assert [response.status for response in respond(service, [slow, quick], [{}, {}])] == [200, 200]
 
 
 def test_large_images_are_not_decoded_beside_others() -> None:
@@ -313,12 +380,12 @@ def test_large_images_are_not_decoded_beside_others() -> None:
     large = parse_request({"probe": png(6000, 4000), "reference": ROW, "alignment": "aligned"})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
     start = time.process_time()
-    told, answer = service.answer_all([large, quick], [False, False], crowded=True)
+    told, answer = service.answer_all([large, quick], [False, False], may_be_slow=lambda _: False)
     assert time.process_time() - start < 0.5
     assert isinstance(told, ErrorBody)
     assert told.code == "busy"
     assert isinstance(answer, Answer)
-    (alone,) = service.answer_all([large], [False], crowded=True)
+    (alone,) = service.answer_all([large], [False], may_be_slow=lambda _: True)
     assert isinstance(alone, Answer)
 
 

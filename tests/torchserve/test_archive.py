@@ -11,12 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 from xfr_plugin.attr import EvidenceModel, load_evidence
 from xfr_plugin.attr.amortised.model import evidence_file, save_evidence
 from xfr_plugin.base import run_folder
 from xfr_plugin.base.run_folder import lock_folder
 from xfr_plugin.base.weights import sha256_of
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import ChecksumError, InputError, ResultError
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.service import Deployment
@@ -115,6 +117,13 @@ def test_a_store_without_an_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"xfr\.mar"):
         start_server(tmp_path, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("host", "warns"), [("0.0.0.0", True), ("::", True), ("127.0.0.1", False)])
+def test_to_be_open_to_others_warns(tmp_path: Path, host: str, warns: bool) -> None:
+    said = CliRunner().invoke(app, ["serve", "--host", host, "--model-store", str(tmp_path)])
+    assert said.exit_code == 2, "there is no archive"
+    assert ("is open to others" in said.stderr) == warns
 
 
 def stored(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import io
 import json
 import shutil
 import warnings
@@ -17,12 +18,14 @@ import pytest
 import yaml
 from helpers.own_recognizers import KINDS, forget, own_deployment
 from helpers.serving_faces import crops
+from PIL import Image
 
 import xfr_plugin.recognition.zoo
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.service import Deployment, confinement
+from xfr_plugin.service.slow_lane import SlowLane
 
 pytest.importorskip("ts", reason="TorchServe is not installed")
 
@@ -124,6 +127,29 @@ def test_each_item_has_its_own_endpoint_status_and_body(handler: Any, tmp_path: 
     assert ("XfrErrors", "Kind:not_an_image") in seen
     assert ("XfrExplanations", "Kind:leave_one_out") in seen
     assert ("XfrStageTime", "Kind:embed") in seen
+
+
+def test_one_worker_is_kept_free_of_what_is_slow(handler: Any, tmp_path: Path) -> None:
+    """While another worker is slow, this one says so instead of being slow too; afterwards it answers."""
+    buffer = io.BytesIO()
+    Image.new("L", (6000, 4000)).save(buffer, "PNG")
+    large = {
+        "probe": bytearray(buffer.getvalue()),
+        "reference": bytearray(crops()[0]),
+        "alignment": b"aligned",
+    }
+
+    def status() -> int:
+        made = context(tmp_path)
+        made.request_processor, made.request_ids = [RequestProcessor({})], {0: "0"}
+        handler.handle([large], made)
+        return int(made.get_response_status(0)[0])
+
+    other = SlowLane(Path(handler.context.system_properties["model_dir"]), 1)
+    with other.batch():
+        assert other.enter()
+        assert status() == 503
+    assert status() == 200
 
 
 def test_an_untrained_recognizer_never_serves(module: ModuleType, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xfr_plugin.asgi.batching import Batcher, LocalLane, Post
@@ -59,9 +60,10 @@ def make_app(
 
     app = FastAPI(title="xfr-plugin", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.batcher = batcher
-    for paths, explain in ((_PREDICT, False), (_EXPLAIN, True)):
+    asking = _Asking(batcher, name)
+    for paths, ask in ((_PREDICT, asking.predict), (_EXPLAIN, asking.explain)):
         for path in paths:
-            app.add_api_route(path, _asking(batcher, name, explain), methods=["POST"])
+            app.add_api_route(path, ask, methods=["POST"])
     _add_descriptions(app, batcher, name)
     app.add_exception_handler(ServiceError, _refused)
     app.add_exception_handler(HTTPException, _unknown)
@@ -69,36 +71,44 @@ def make_app(
     return app
 
 
-def _asking(batcher: Batcher, name: str, explain: bool) -> Callable[..., Awaitable[Response]]:
-    held = 0
+class _Asking:
+    """The endpoints; what they hold of bodies at once, all of them together, is bounded."""
 
-    async def ask(request: Request) -> Response:
-        nonlocal held
-        if request.path_params["name"] != name:
-            raise ServiceError("not_found", f"the model here is called {name}")
+    def __init__(self, batcher: Batcher, name: str) -> None:
+        self._batcher, self._name = batcher, name
+        self._held = 0
+
+    async def predict(self, request: Request) -> Response:
+        return await self._ask(request, False)
+
+    async def explain(self, request: Request) -> Response:
+        return await self._ask(request, True)
+
+    async def _ask(self, request: Request, explain: bool) -> Response:
+        batcher = self._batcher
+        if request.path_params["name"] != self._name:
+            raise ServiceError("not_found", f"the model here is called {self._name}")
         declared = int(request.headers.get("content-length", batcher.limits.json_bytes))
-        if held + declared > _BODIES_AT_ONCE:
+        if self._held + declared > _BODIES_AT_ONCE:
             raise ServiceError("busy", "too many bodies at once: ask again")
-        held += declared
+        self._held += declared
         try:
             body = await read_body(request, batcher.limits.json_bytes + MESSAGE_OVERHEAD)
             headers, start = request.headers, time.monotonic()
             post = Post(body, headers.get("content-type", ""), headers.get(HEADER), explain, start)
             status, data = await batcher.ask(post)
         finally:
-            held -= declared
+            self._held -= declared
         batcher.metrics.seconds += time.monotonic() - start
         batcher.metrics.answered += 1
         return Response(data, status, media_type="application/json")
-
-    return ask
 
 
 async def read_body(request: Request, most: int) -> bytes:
     """The body, within limit and time; what is beyond the limit is thrown away, so that the answer is read.
 
     Raises:
-        ServiceError: `too_large` or `too_slow`.
+        ServiceError: `too_large` or `too_slow`, or `malformed` where the caller is gone.
     """
 
     async def read() -> bytes:
@@ -115,6 +125,8 @@ async def read_body(request: Request, most: int) -> bytes:
 
     try:
         return await asyncio.wait_for(read(), _BODY_SECONDS)
+    except ClientDisconnect as error:  # nobody reads this
+        raise ServiceError("malformed", "the body broke off") from error
     except asyncio.TimeoutError as error:
         raise ServiceError("too_slow", f"the body took more than {_BODY_SECONDS:.0f} seconds") from error
 

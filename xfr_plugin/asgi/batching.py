@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from xfr_plugin.asgi.forms import fields_of
@@ -29,13 +29,17 @@ _BUSY = 503
 
 @dataclass(frozen=True)
 class Post:
-    """A body as it came: its content type, the header `x-xfr-request`, the endpoint, and when it was complete."""
+    """A body as it came: its content type, the header `x-xfr-request`, the endpoint, and when it was complete.
+
+    It `may_be_slow` where no other waits for it.
+    """
 
     body: bytes
     content_type: str = ""
     rest: str | None = None
     explain: bool = False
     since: float = field(default_factory=time.monotonic)
+    may_be_slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def answer_posts(service: ExplanationService, posts: Sequence[Post]) -> Done:
     read = [place for place, found in enumerate(fields) if not isinstance(found, ServiceError)]
     waited = [time.monotonic() - posts[place].since for place in read]
     items = [found for found in fields if not isinstance(found, ServiceError)]
-    answered = iter(respond(service, items, [headers[place] for place in read], waited))
+    in_hurry = None if all(post.may_be_slow for post in posts) else lambda: False
+    answered = iter(respond(service, items, [headers[place] for place in read], waited, in_hurry))
     responses = [_refusal(found) if isinstance(found, ServiceError) else next(answered) for found in fields]
     answers = [(response.status, response.body.encode()) for response in responses]
     return Done(answers, list(counts(responses)), times(responses))
@@ -118,8 +123,7 @@ class Batcher:
     """Hands what waits to lanes.
 
     A lane that dies is started again. What it was at is asked once more, each request alone, so that one that ends
-    workers takes no others with it. So is what the service had no time for beside others. One lane, if there are
-    several, is kept free of these.
+    workers takes no others with it. So is what is slow: one lane, if there are several, is kept free of what may be.
 
     Args:
         lanes: that answer.
@@ -137,7 +141,7 @@ class Batcher:
         self._wake = asyncio.Event()
         self._threads = ThreadPoolExecutor(len(lanes), "lane")
         self._tasks: list[asyncio.Task[None]] = []
-        self._ready = self._alone = self._busy = 0
+        self._ready = self._slow = self._busy = 0
 
     @property
     def ready(self) -> bool:
@@ -186,11 +190,11 @@ class Batcher:
     async def _serve(self, lane: Lane) -> None:
         while True:
             jobs = await self._take()
-            alone = jobs[0].again
-            self._alone += alone
+            slow = len(jobs) == 1 and self._may_be_slow()
+            self._slow += slow
             self._busy += 1
             try:
-                done = await self._on_thread(lane.ask, [job.post for job in jobs])
+                done = await self._on_thread(lane.ask, [replace(job.post, may_be_slow=slow) for job in jobs])
             except LaneDiedError as error:
                 self._after_death(jobs, error)
                 await self._revive(lane)
@@ -200,12 +204,12 @@ class Batcher:
                     self._refuse(job, as_service_error(error))
                 continue
             finally:
-                self._alone -= alone
+                self._slow -= slow
                 self._busy -= 1
                 self._wake.set()
             self.metrics.add(done.counts, done.times)
             for job, answer in zip(jobs, done.answers, strict=True):
-                if answer[0] == _BUSY and not job.again:
+                if answer[0] == _BUSY and not slow:
                     self._again(job)
                 elif not job.answer.done():
                     job.answer.set_result(answer)
@@ -213,10 +217,10 @@ class Batcher:
     async def _take(self) -> list[_Job]:
         """Wait for requests: one that comes again, alone, or this lane's share of the others."""
         while True:
-            while not (self._waiting or self._may_take_outcast()):
+            while not (self._waiting or (self._outcasts and self._may_be_slow())):
                 self._wake.clear()
                 await self._wake.wait()
-            if self._may_take_outcast():
+            if self._outcasts and self._may_be_slow():
                 return [self._outcasts.popleft()]
             if len(self._waiting) < self._workers.batch_size:
                 await asyncio.sleep(self._workers.batch_delay_ms / 1000)
@@ -225,8 +229,8 @@ class Batcher:
             if count:
                 return [self._waiting.popleft() for _ in range(count)]
 
-    def _may_take_outcast(self) -> bool:
-        return bool(self._outcasts) and self._alone < max(len(self._lanes) - 1, 1)
+    def _may_be_slow(self) -> bool:
+        return self._slow < max(len(self._lanes) - 1, 1)
 
     def _after_death(self, jobs: list[_Job], error: LaneDiedError) -> None:
         self._ready -= 1

@@ -70,7 +70,9 @@ class ProcessLane:
         assert self._pipe is not None
         try:
             self._pipe.send_bytes(
-                json.dumps([(p.content_type, p.rest, p.explain, p.since) for p in posts]).encode()
+                json.dumps(
+                    [(p.content_type, p.rest, p.explain, p.since, p.may_be_slow) for p in posts]
+                ).encode()
             )
             for post in posts:
                 self._pipe.send_bytes(post.body)

@@ -11,29 +11,38 @@ from xfr_plugin.errors import DeadlineError
 
 __all__ = ["check_deadline", "until"]
 
-_end: ContextVar[float] = ContextVar("end", default=float("inf"))
+_FAR = float("inf")
+_ends: ContextVar[tuple[float, float]] = ContextVar("ends", default=(_FAR, _FAR))
+"""Of `time.perf_counter`, and of `time.thread_time`."""
 
 
 @contextmanager
-def until(moment: float) -> Iterator[None]:
-    """Let the work in the block end at this moment of `time.perf_counter`, or earlier if one around it says so."""
-    token = _end.set(min(moment, _end.get()))
+def until(moment: float, cpu_moment: float = _FAR) -> Iterator[None]:
+    """Let the work in the block end at this moment of `time.perf_counter`, or earlier if one around it says so.
+
+    Args:
+        moment: when the answer is worth nothing any more.
+        cpu_moment: of `time.thread_time`, where it matters how much is computed, however busy the machine is.
+    """
+    moments = _ends.get()
+    token = _ends.set((min(moment, moments[0]), min(cpu_moment, moments[1])))
     try:
         yield
     finally:
-        _end.reset(token)
+        _ends.reset(token)
 
 
 def check_deadline(ahead: float = 0.0) -> None:
     """Go on, if there is time left.
 
     Args:
-        ahead: seconds that the next step takes at least, where it cannot be interrupted.
+        ahead: seconds of CPU time that the next step takes at least, where it cannot be interrupted.
 
     Raises:
         DeadlineError: the moment of a block around this call has passed, or will have.
     """
-    if time.perf_counter() + ahead > _end.get():
+    end, cpu_end = _ends.get()
+    if time.perf_counter() + ahead > end or (cpu_end < _FAR and time.thread_time() + ahead > cpu_end):
         raise DeadlineError(
             "the deadline passed before the answer was ready: allow more time, or ask for less"
         )

@@ -6,12 +6,14 @@ Coordinates are (x, y) in pixels with pixel centres at integers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
 from numpy.typing import ArrayLike, NDArray
 
+from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.errors import FaceError, InputError
 
 if TYPE_CHECKING:
@@ -107,10 +109,7 @@ def align(photo: Image, landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
     rows, columns = _seen(photo.shape, transform, size, margin=int(_REACH * sigma + 0.5) + 2)
     to_photo = transform.inverse.params.copy()
     to_photo[:2, 2] -= columns.start, rows.start
-    # one channel at a time: a face that fills a large photo takes a third of the memory
-    channels = [
-        _warped(photo[rows, columns, channel], to_photo, size, sigma) for channel in range(photo.shape[2])
-    ]
+    channels = [_warped(channel, to_photo, size, sigma) for channel in _channels(photo[rows, columns])]
     return _to_uint8(np.stack(channels, axis=-1))
 
 
@@ -141,9 +140,15 @@ def fit_aligned(face: Image, size: tuple[int, int]) -> Image:
     start = (face.shape[1] - wanted) // 2
     cut = face[:, start : start + wanted]
     shrinks = size[0] < height
-    # colour by colour, as each is held in 64 bits at the photo's size
-    channels = [resize(channel, size, order=1, anti_aliasing=shrinks) for channel in np.moveaxis(cut, 2, 0)]
+    channels = [resize(channel, size, order=1, anti_aliasing=shrinks) for channel in _channels(cut)]
     return _to_uint8(np.stack(channels, axis=2))
+
+
+def _channels(photo: Image) -> Iterator[Image]:
+    """Channels of a photo, H×W, one after the other: they are held in 64 bits; raises DeadlineError between them."""
+    for place in range(photo.shape[2]):
+        check_deadline()
+        yield photo[:, :, place]
 
 
 def _reduction(side: float) -> int:

@@ -8,6 +8,7 @@ searched: finer, padded, mirrored, larger, and turned.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -113,9 +114,14 @@ class CascadeDetector:
         Raises:
             DeadlineError: see `base.deadlines`.
         """
-        image = Image.fromarray(photo).convert("L")
+        image, spent = Image.fromarray(photo).convert("L"), 0.0
         for views in self._rounds_for(image.size):
-            found = [pair for view in views for pair in self._search(photo, image, view)]
+            found: list[tuple[int, DetectedFace]] = []
+            for view in views:
+                check_deadline(spent)  # most views take longer than the one before
+                start = time.thread_time()
+                found += self._search(photo, image, view)
+                spent = time.thread_time() - start
             faces = _without_doubles(found)
             if len(faces) > 1 and any(view.sketch for view in views):
                 continue  # where there are several there may be more
@@ -135,7 +141,6 @@ class CascadeDetector:
     def _search(
         self, photo: NDArray[np.uint8], image: Image.Image, view: _View
     ) -> list[tuple[int, DetectedFace]]:
-        check_deadline()
         copy, to_photo = _render(image, view)
         candidates = [
             Candidate(_mapped(candidate.box, to_photo), candidate.hits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -14,6 +14,7 @@ from xfr_plugin.service.errors import ServiceError, as_service_error
 
 __all__ = ["Batch", "Clock"]
 
+_BUSY = "others in the batch could not wait for this request: ask again"
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -62,20 +63,35 @@ class Batch(Generic[T]):
     clocks: Sequence[Clock]
     values: Sequence[T | ServiceError]
 
-    def each(self, stage: Callable[[T], U], patience: float = float("inf")) -> Batch[U]:
+    def each(
+        self,
+        stage: Callable[[T], U],
+        patience: float = float("inf"),
+        may_be_slow: Callable[[Collection[int]], bool] = lambda _: False,
+    ) -> Batch[U]:
         """Bring those that are in time through a stage, one by one; an error stays with its request.
 
-        Where there are others, nobody takes more than `patience` seconds, or is told to come again.
+        All of them together take `patience` seconds of CPU time, about: who comes when these have passed has a
+        quarter of them. What is quick stays quick on a machine that others use too, and is not told to come again.
+        Who needs longer is told to come again, or goes on until its deadline, if `may_be_slow` says so of the places
+        of all of these.
         """
         values = self.in_time().values
-        alone = sum(not isinstance(value, ServiceError) for value in values) == 1
-        found: list[U | ServiceError] = []
-        for clock, value in zip(self.clocks, values, strict=True):
-            others = float("inf") if alone else time.perf_counter() + patience
-            if isinstance(value, ServiceError):
-                found.append(value)
-            else:
-                found += _tried_together(lambda asked: [stage(asked[0])], [value], clock.end, others)
+        end = time.thread_time() + patience
+        found: list[U | ServiceError] = [
+            value
+            if isinstance(value, ServiceError)
+            else _tried(stage, value, clock.end, max(end, time.thread_time() + patience / 4))
+            for clock, value in zip(self.clocks, values, strict=True)
+        ]
+        slow = {
+            place: value
+            for place, (value, reply) in enumerate(zip(values, found, strict=True))
+            if not isinstance(value, ServiceError) and _is_busy(reply)
+        }
+        if slow and may_be_slow(slow):
+            for place, value in slow.items():
+                found[place] = _tried(stage, value, self.clocks[place].end, float("inf"))
         return Batch(self.clocks, found)
 
     def together(
@@ -120,6 +136,22 @@ class Batch(Generic[T]):
         return Batch(self.clocks, values)
 
 
+def _is_busy(reply: object) -> bool:
+    return isinstance(reply, ServiceError) and reply.code == "busy"
+
+
+def _tried(stage: Callable[[T], U], value: T, last: float, cpu_last: float) -> U | ServiceError:
+    try:
+        with until(last, cpu_last):
+            return stage(value)
+    except DeadlineError as error:
+        if cpu_last - time.thread_time() < last - time.perf_counter():
+            return ServiceError("busy", _BUSY)
+        return as_service_error(error)
+    except Exception as error:
+        return as_service_error(error)
+
+
 def _tried_together(
     stage: Callable[[list[T]], list[U]], values: list[T], last: float, neighbours: float
 ) -> Sequence[U | ServiceError]:
@@ -130,7 +162,7 @@ def _tried_together(
     except DeadlineError as error:
         told = as_service_error(error)
         if neighbours < last:
-            told = ServiceError("busy", "others in the batch could not wait for this request: ask again")
+            told = ServiceError("busy", _BUSY)
         return [told] * len(values)
     except Exception as error:
         if len(values) == 1:

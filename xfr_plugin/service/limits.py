@@ -43,7 +43,7 @@ class Limits(Document):
         answer_bytes: of the answer to a body.
         deadline_ms: longest time that a request may ask for; and the one of requests that ask for none.
         patience_ms: by how much the slow work of a batch may make its neighbours late, at most.
-        crowd_ms: for which decoding the images of one request, and finding their faces, may keep others waiting.
+        crowd_ms: of CPU time, for which decoding images of a batch, and finding faces, may keep others waiting.
         memory_mib: private memory of a worker process, beyond which allocations fail.
         cpu_seconds: of one batch, beyond which the worker process is ended.
     """
@@ -60,6 +60,6 @@ class Limits(Document):
     answer_bytes: int = Field(default=6 << 20, gt=0)
     deadline_ms: int | None = Field(default=60_000, ge=1)
     patience_ms: int = Field(default=1000, ge=0)
-    crowd_ms: int = Field(default=500, ge=1)
+    crowd_ms: int = Field(default=100, ge=1)
     memory_mib: int = Field(default=4096, ge=512)
     cpu_seconds: int = Field(default=120, ge=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import torch
@@ -147,7 +147,7 @@ class ExplanationService:
         requests: Sequence[Request],
         explain: Sequence[bool],
         waited: Sequence[float] | None = None,
-        crowded: bool = False,
+        may_be_slow: Callable[[Collection[int]], bool] | None = None,
     ) -> list[Reply]:
         """Answer a batch: images are embedded in one forward pass, explanations share passes where they can.
 
@@ -157,12 +157,14 @@ class ExplanationService:
             requests: what is asked.
             explain: for each, whether to say why, if the request leaves it open.
             waited: seconds for which each has waited, which count to its deadline.
-            crowded: whether these are of several callers, whom no single request may keep waiting for long: the
-                limit `crowd_ms` holds.
+            may_be_slow: makes the limit `crowd_ms` hold, for callers whom others may not keep waiting; asked whether
+                requests at these places, which do not keep it, may take their time.
         """
         return [
             reply.body(request.id) if isinstance(reply, ServiceError) else reply
-            for request, reply in zip(requests, self._run(requests, explain, waited, crowded), strict=True)
+            for request, reply in zip(
+                requests, self._run(requests, explain, waited, may_be_slow), strict=True
+            )
         ]
 
     def _run(
@@ -170,7 +172,7 @@ class ExplanationService:
         requests: Sequence[Request],
         explain: Sequence[bool],
         waited: Sequence[float] | None = None,
-        crowded: bool = False,
+        may_be_slow: Callable[[Collection[int]], bool] | None = None,
     ) -> list[Answer | ServiceError]:
         start, models, size = time.perf_counter(), self._models, len(requests)
         limits = self.deployment.limits
@@ -178,10 +180,11 @@ class ExplanationService:
             Clock(start - before, request.deadline_ms or limits.deadline_ms)
             for request, before in zip(requests, waited or [0.0] * size, strict=True)
         ]
+        crowd = () if may_be_slow is None else (limits.crowd_ms / 1000, may_be_slow)
         batch = Batch(clocks, list(zip(requests, explain, clocks, strict=True)))
         replies = (
             batch.each(lambda asked: plan(models, *asked))
-            .each(partial(open_inputs, models), limits.crowd_ms / 1000 if crowded else float("inf"))
+            .each(partial(open_inputs, models), *crowd)
             .together(partial(decide_together, models))
             .each(partial(keep_deadline, models))
             .together(

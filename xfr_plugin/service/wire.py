@@ -60,10 +60,12 @@ class Message:
     def respond(self, replies: Sequence[Reply]) -> Response:
         """Answer the message with one reply for each of its requests.
 
-        The status is 200 if there is any answer, and that of the first error otherwise.
+        The status is 200 if there is any answer, and that of the first error otherwise; that of `busy`, if there is
+        one, so that all of it is asked again.
         """
         errors = [reply for reply in replies if isinstance(reply, ErrorBody)]
         status = errors[0].status if len(errors) == len(replies) else 200
+        status = next((error.status for error in errors if error.code == "busy"), status)
         return Response(status, self.write(replies), tuple(replies))
 
 
