@@ -45,3 +45,15 @@ def test_the_list_of_methods_imports_no_library_that_single_methods_use() -> Non
 def test_help_and_version_import_nothing_slow(arguments: str) -> None:
     run = f"from xfr_plugin.cli.xfr import app; app({arguments.split()}, standalone_mode=False)"
     assert slow_imports(run) == []
+
+
+def test_a_decision_imports_no_more_of_scipy_than_the_detector_does() -> None:
+    """What else would be needed of it, to warp and to find edges, takes a twentieth of the time of the command."""
+    found = slow_imports(
+        "import warnings, numpy, xfr_plugin; warnings.simplefilter('ignore'); "
+        "face = numpy.random.default_rng(0).integers(0, 255, (112, 112, 3), numpy.uint8); "
+        "xfr_plugin.verify(face, face, alignment='aligned'); "
+        "from xfr_plugin.faces import ARCFACE_TEMPLATE, align; align(face, ARCFACE_TEMPLATE + 3)"
+    )
+    assert "torch" in found
+    assert {"captum", "matplotlib", "scipy", "sklearn", "zennit"}.isdisjoint(found)
