@@ -185,6 +185,9 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder of the figures, and of the runs meanwhile"
     )
     parser.add_argument("--short", action="store_true", help=f"a {SHORT}th of the pairs")
+    parser.add_argument(
+        "--only", default="", help="cells whose names hold this, as local-1-xfr_compact128-decide"
+    )
     parser.add_argument("--only-report", action="store_true")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -194,6 +197,8 @@ def main() -> None:
     results = []
     for cell in CELLS:
         chosen = Cell(**{**asdict(cell), "pairs": max(20, cell.pairs // SHORT)}) if arguments.short else cell
+        if arguments.only not in chosen.name:
+            continue
         known = arguments.out / f"{chosen.name}.json"
         if not known.is_file() and not arguments.only_report:
             write_text(known, json.dumps(measured(chosen, arguments.out)))

@@ -4,8 +4,7 @@ Captum attributes one scalar of each example. An embedding model gives D of them
 two faces. `CosineHead` closes the gap, so that every method of Captum explains a pair in one line::
 
     from captum.attr import IntegratedGradients
-    from xfr_plugin.base.options import checked_choice
-from xfr_plugin.attr import CosineHead
+    from xfr_plugin.attr import CosineHead
 
     maps = IntegratedGradients(CosineHead(model)).attribute(probe, additional_forward_args=reference_embedding)
     maps = IntegratedGradients(CosineHead(model)).attribute((probe, reference))
