@@ -1,6 +1,7 @@
 """From the command to the decision: `xfr verify a b` beside `import torch`, and two photographs in a warm process.
 
     python benchmarks/start.py [--repeats 9] [--recognizer xfr_compact128]
+    python benchmarks/start.py --warm       # only the photographs in a warm process
 
 The photographs are scikit-image's astronaut and a mirrored, darkened copy (512×512). New processes take turns; the
 least of each counts, of processor time and of the clock. Work is what `xfr_plugin.verify` takes in a process that has
@@ -67,6 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--recognizer", default="xfr_compact128")
+    parser.add_argument("--warm", action="store_true")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
@@ -74,33 +76,31 @@ def main() -> None:
         photo = data.astronaut()
         for path, pixels in zip(photos, (photo, mirrored_and_darkened(photo, None)), strict=True):
             Image.fromarray(pixels).save(path)
-        verify = [
-            sys.executable,
-            "-m",
-            "xfr_plugin.cli",
-            "verify",
-            *photos,
-            "--recognizer",
-            arguments.recognizer,
-        ]
-        commands = {"import torch": [sys.executable, "-c", "import torch"], "xfr verify a b": verify}
-        taken = [
-            {name: spent(command) for name, command in commands.items()} for _ in range(arguments.repeats)
-        ]
-        best = {name: tuple(min(run[name][i] for run in taken) for i in (0, 1)) for name in commands}
         warm = subprocess.run(
             [sys.executable, "-c", WARM, arguments.recognizer, *photos],
             capture_output=True,
             text=True,
             check=True,
         )
-        best["work (warm)"] = tuple(map(float, warm.stdout.split()))
+        work = tuple(map(float, warm.stdout.split()))
+        print(f"a decision in a warm process: {work[0]:.3f} s of the processor, {work[1]:.3f} s of the clock")
+        if arguments.warm:
+            return
+        verify = [
+            *(sys.executable, "-m", "xfr_plugin.cli", "verify"),
+            *(*photos, "--recognizer", arguments.recognizer),
+        ]
+        commands = {"import torch": [sys.executable, "-c", "import torch"], "xfr verify a b": verify}
+        taken = [
+            {name: spent(command) for name, command in commands.items()} for _ in range(arguments.repeats)
+        ]
+        best = {name: tuple(min(run[name][i] for run in taken) for i in (0, 1)) for name in commands}
         packages = imported(verify)
     packages.subtract(imported(commands["import torch"]))
     table = Table("", "processor (s)", "clock (s)")
     for name, seconds in best.items():
         table.add_row(name, *(f"{value:.3f}" for value in seconds))
-    torch, command, work = best.values()
+    torch, command = best.values()
     table.add_row("(verify - work) / torch", *(f"{(command[i] - work[i]) / torch[i]:.2f}" for i in (0, 1)))
     console = Console(width=100)
     console.print(table)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SLOW = "captum matplotlib numpy scipy skimage sklearn torch torchvision zennit"
+SLOW = "captum matplotlib numpy scipy skimage sklearn sympy torch torchvision zennit"
 
 _LISTS = f"""
 import sys
@@ -57,3 +57,14 @@ def test_a_decision_imports_no_more_of_scipy_than_the_detector_does() -> None:
     )
     assert "torch" in found
     assert {"captum", "matplotlib", "scipy", "sklearn", "zennit"}.isdisjoint(found)
+
+
+def test_a_gradient_imports_no_sympy() -> None:
+    """Torch does, for ten times as long as the method takes, at the first gradient whose cotangents it is given."""
+    found = slow_imports(
+        "import numpy, torch, xfr_plugin; from xfr_plugin.attr import Xssab; "
+        "faces = torch.rand(2, 1, 3, 112, 112); recognizer = xfr_plugin.load_recognizer('xfr_compact128'); "
+        "Xssab(recognizer).attribute((faces[0], faces[1]))"
+    )
+    assert "captum" in found
+    assert {"sympy", "torchvision", "zennit"}.isdisjoint(found)
