@@ -3,9 +3,10 @@
     python benchmarks/aligner.py                 # 500 photographs of the official test people
     python benchmarks/aligner.py --boxes         # how the cascade's boxes lie on the training photographs
     python benchmarks/aligner.py --no-shift      # without the sideways shift learned from the labels
-    python benchmarks/aligner.py --stress        # every fifth test photograph turned, shrunk, darkened, cut
+    python benchmarks/aligner.py --stress        # every fifth test photograph turned, shrunk, darkened, masked, cut
     python benchmarks/aligner.py --false-alarms  # every fifth upside down: no upright face, so nothing to find
     python benchmarks/aligner.py --crowd         # twelve of the photographs side by side, of three sizes
+    python benchmarks/aligner.py --whole …       # any of them with all windows at once, without the sketch first
 
 Needs `lfw250/`, `labels.csv` and the people files under `XFR_DATA/faces`. Errors are distances to the given
 landmarks in eye distances, averaged over the five landmarks of a face. A face counts as found if the centre
@@ -26,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from xfr_plugin.evaluation.occluders.kinds import occlude
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.faces.detection import DetectedFace
 from xfr_plugin.faces.landmarks import load_aligner
@@ -34,6 +36,9 @@ from xfr_plugin.faces.photo import load_photo
 from xfr_plugin.faces.windows import find_boxes
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.training.aligner_data import box_offset
+
+BOX = 2.79
+"""Width of the cascade's boxes in eye distances, see `--boxes`."""
 
 NAMES = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
 
@@ -164,6 +169,22 @@ def darkened(factor: float) -> Callable[[NDArray[np.uint8], NDArray[np.float64]]
     )
 
 
+def to_box(width: float) -> Callable[[NDArray[np.uint8], NDArray[np.float64]], tuple]:
+    """Make a photo smaller, until the detector's box around the face is so many pixels wide."""
+
+    def change(photo: NDArray[np.uint8], truth: NDArray[np.float64]) -> tuple:
+        return resized(width / (BOX * np.linalg.norm(truth[1] - truth[0])))(photo, truth)
+
+    return change
+
+
+def masked(photo: NDArray[np.uint8], truth: NDArray[np.float64]) -> tuple:
+    """Draw a surgical mask over the face, another in each photo."""
+    rng = np.random.default_rng(int(truth.sum() * 100))
+    covered = occlude(photo / 255, truth, "surgical mask", rng).image
+    return (255 * covered).round().astype(np.uint8), truth
+
+
 def cropped(margin: float) -> Callable[[NDArray[np.uint8], NDArray[np.float64]], tuple]:
     """Cut a photo closely around the face: `margin` eye distances from the landmarks' centre."""
 
@@ -178,11 +199,16 @@ def cropped(margin: float) -> Callable[[NDArray[np.uint8], NDArray[np.float64]],
 
 CHANGES = {
     "turned by 20°": turned(20),
+    "turned by 30°": turned(30),
+    "turned by −30°": turned(-30),
     "turned by −40°": turned(-40),
     "shrunk to 0.7 of the size": resized(0.7),
     "shrunk to 0.4 of the size": resized(0.4),
+    "shrunk to a box of 40 pixels": to_box(40),
     "enlarged tenfold": resized(10),
     "darkened to 15 %": darkened(0.15),
+    "darkened to 5 %": darkened(0.05),
+    "in a surgical mask": masked,
     "cut 1.5 eye distances around": cropped(1.5),
 }
 
@@ -252,6 +278,7 @@ def main() -> None:
     parser.add_argument("--stress", action="store_true", help="changed photographs")
     parser.add_argument("--false-alarms", action="store_true", help="photographs upside down")
     parser.add_argument("--crowd", action="store_true", help="several photographs in one")
+    parser.add_argument("--whole", action="store_true", help="no sketch of the photograph first")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -262,6 +289,8 @@ def main() -> None:
     if args.no_shift:
         aligner.network.label_offset[0] = 0
     detector = CascadeDetector(aligner)
+    if args.whole:
+        detector._rounds = tuple(views for views in detector._rounds if not any(v.sketch for v in views))
     folder, truths = lfw_photos("peopleDevTest.txt", args.photos)
     if args.stress or args.false_alarms:
         truths = dict(list(truths.items())[::5])

@@ -1,6 +1,7 @@
 """What only a CUDA device can show, in a few minutes: the tests that ask for one, and speed beside the loops.
 
     python benchmarks/on_gpu.py [--recognizer xfr_compact128]
+    python benchmarks/on_gpu.py --device cpu   # a rehearsal: the same tests, which skip, and loops
 
 Runs the tests whose files ask for CUDA (on other machines they skip), then `peers_speed.py` on the device, where 10
 times the speed of the plain loops is wanted.
@@ -34,11 +35,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recognizer", default="xfr_compact128")
+    parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
+    if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here")
     tested = subprocess.run([sys.executable, "-m", "pytest", "-q", *tests_for_cuda()], cwd=ROOT, check=False)
-    speed = [sys.executable, str(ROOT / "benchmarks" / "peers_speed.py"), "--device", "cuda"]
+    speed = [sys.executable, str(ROOT / "benchmarks" / "peers_speed.py"), "--device", arguments.device]
     subprocess.run([*speed, "--recognizer", arguments.recognizer], cwd=ROOT, check=True)
     raise SystemExit(tested.returncode)
 

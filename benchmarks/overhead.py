@@ -1,10 +1,14 @@
 """How much CPU time a method takes beyond the network's own work.
 
 For one pair, warm, on one thread: CPU seconds of `explain_prepared` (images and embeddings given, as in `explain`)
-over passes × the best CPU time of a pass. Passes are counted by their operations: those of all convolutions and
-matrix products of the call, in units of a forward pass of one face (an input gradient counts about one more; networks
-of the method's own count too). The best pass is that of the network with BatchNorm folded in, per face, in the best
-of several batch sizes. Also: the first call of a new process over the second.
+over passes × the best CPU time of a pass. Passes of torch are counted by their operations: those of all convolutions
+and matrix products of the call, in units of a forward pass of one face, forward and backward (networks of the
+method's own, and the passes that a relevance rule makes through a layer, count too); passes of an export
+(`recognition.backends`) by faces. The best pass is, per face, that of the network with BatchNorm folded in, or of the
+export, in the best of several batch sizes. An input gradient has the operations of a forward pass, and takes longer:
+`CPU / best` prices it as one, `CPU / own` forward and backward passes each at their own best, and `CPU / in twos` at
+what they take in a batch of two, which is all that a pair gives a method of few passes. Also: milliseconds beyond
+the last; and the first call of a new process over the second.
 
     python benchmarks/overhead.py [--recognizer xfr_compact128] [--methods lrp,ebp] [--repeats 5] [--first]
 """
@@ -16,10 +20,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -30,7 +36,11 @@ from xfr_plugin.faces import prepare_face
 from xfr_plugin.faces.lfw import image_path
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.backends import PAYS
+from xfr_plugin.recognition.black_boxes import BlackBox
 from xfr_plugin.recognition.folding import folded_recognizer
+from xfr_plugin.recognition.onnx_files import OnnxNetwork
+from xfr_plugin.recognition.openvino_files import OpenVinoNetwork
 from xfr_plugin.recognition.zoo import data_root
 
 PAIR = (image_path("Abel_Pacheco", 1), image_path("Abel_Pacheco", 4))
@@ -67,48 +77,99 @@ def cpu_seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 class Operations(TorchDispatchMode):
-    """Counts; torch's own counter hooks modules, which relevance rules do not bear."""
+    """Counts operations of torch, and faces that an export embeds.
 
-    count = 0
+    Torch's own counter hooks modules, which relevance rules do not bear.
+    """
+
+    forward = 0
+    backward = 0
+    exported = 0
+
+    def __enter__(self) -> Operations:
+        self._embed = OnnxNetwork._embed, OpenVinoNetwork._embed
+        for cls, embed in zip((OnnxNetwork, OpenVinoNetwork), self._embed, strict=True):
+            cls._embed = self._counting(embed)
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        OnnxNetwork._embed, OpenVinoNetwork._embed = self._embed
+        super().__exit__(*error)
+
+    def _counting(self, embed: Callable[..., object]) -> Callable[..., object]:
+        def run(network: BlackBox, images: Tensor) -> object:
+            self.exported += len(images)
+            return embed(network, images)
+
+        return run
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func.overloadpacket)
-        self.count += formula(*args, **(kwargs or {}), out_val=result) if formula else 0
+        count = formula(*args, **(kwargs or {}), out_val=result) if formula else 0
+        if "backward" in str(func):
+            self.backward += count
+        else:
+            self.forward += count
         return result
 
 
-def operations(function: Callable[[], object]) -> int:
+def operations(function: Callable[[], object]) -> Operations:
     with Operations() as counter:
         function()
-    return int(counter.count)
+    return counter
 
 
-@torch.no_grad()
-def best_pass(recognizer: Recognizer, repeats: int) -> tuple[float, int]:
-    """CPU seconds and operations of a forward pass of one face."""
-    folded = folded_recognizer(recognizer)
-    seconds = []
-    for size in BATCHES:
-        images = torch.rand(size, 3, *recognizer.input_size).contiguous(memory_format=torch.channels_last)
-        folded(images)
-        seconds.append(cpu_seconds(lambda images=images: folded(images), repeats) / size)
-    return min(seconds), operations(lambda: recognizer(images)) // BATCHES[-1]
+def in_batch(recognizer: Recognizer, size: int) -> Tensor:
+    return torch.rand(size, 3, *recognizer.input_size).contiguous(memory_format=torch.channels_last)
 
 
-def of_two(recognizer: Recognizer, repeats: int) -> tuple[float, float]:
-    """CPU seconds of a forward, and of a forward and backward pass, of the two faces of a pair in one batch."""
-    folded = folded_recognizer(recognizer)
-    images = torch.rand(2, 3, *recognizer.input_size).contiguous(memory_format=torch.channels_last)
+def passes(recognizer: Recognizer, size: int, repeats: int) -> tuple[float, float]:
+    """CPU seconds of a forward and of a backward pass of a face, in a batch of that size."""
+    images = in_batch(recognizer, size)
     leaf = images.clone().requires_grad_()
 
     def both() -> object:
-        units = folded(leaf)
+        units = recognizer(leaf)
         return torch.autograd.grad(units, leaf, torch.ones_like(units))
 
-    with torch.no_grad():
-        forward = cpu_seconds(lambda: folded(images), repeats)
-    return forward, cpu_seconds(both, repeats)
+    def forward() -> object:
+        with torch.no_grad():
+            return recognizer(images)
+
+    both()
+    taken = cpu_seconds(forward, repeats)
+    return taken / size, (cpu_seconds(both, repeats) - taken) / size
+
+
+@dataclass(frozen=True)
+class Prices:
+    """CPU seconds of a forward and of a backward pass of one face.
+
+    Attributes:
+        best: in the best batch.
+        twos: in a batch of two.
+        exported: a forward pass of the export, in the best batch.
+        unit: operations of a forward pass.
+    """
+
+    best: tuple[float, float]
+    twos: tuple[float, float]
+    exported: float
+    unit: int
+
+    @classmethod
+    def of(cls, recognizer: Recognizer, repeats: int) -> Prices:
+        unit = operations(lambda: recognizer(in_batch(recognizer, 8))).forward // 8
+        folded, fast = folded_recognizer(recognizer), recognizer.for_forward_passes(PAYS)
+        by_size = {size: passes(folded, size, repeats) for size in BATCHES}
+        best = tuple(min(pair[i] for pair in by_size.values()) for i in (0, 1))
+        batches = [in_batch(fast, size) for size in BATCHES]
+        with torch.no_grad():
+            exported = min(
+                cpu_seconds(lambda b=b: fast(b), repeats) / len(b) for b in batches for _ in (0, 1)
+            )
+        return cls(best, by_size[2], exported, unit)
 
 
 def explaining(recognizer: Recognizer, name: str) -> Callable[[], object]:
@@ -148,32 +209,39 @@ def main() -> None:
         first_call(arguments.recognizer, arguments.methods)
         return
     recognizer = load_recognizer(arguments.recognizer)
-    seconds, unit = best_pass(recognizer, arguments.repeats)
-    console = Console(width=100)
-    size = f"{unit / 1e6:.0f} M operations"
-    console.print(f"{arguments.recognizer}: a pass takes {1000 * seconds:.2f} ms of CPU, {size}")
-    table = Table("method", "CPU ms", "passes", "CPU / (passes × best)", "first / second call")
+    prices = Prices.of(recognizer, arguments.repeats)
+    console = Console(width=120)
+    shown = [f"{1000 * seconds:.2f}" for seconds in (*prices.best, *prices.twos, prices.exported)]
+    console.print(
+        f"{arguments.recognizer}: ms of CPU a face and pass: forward {shown[0]}, backward {shown[1]}; in a batch of "
+        f"two {shown[2]}, {shown[3]}; of the export {shown[4]}; {prices.unit / 1e6:.0f} M operations"
+    )
+    table = Table(
+        "method", "CPU ms", "forward", "backward", "exported", "CPU / best", "CPU / own", "CPU / in twos",
+        "ms beyond", "first / second",
+    )  # fmt: skip
     names = arguments.methods.split(",") if arguments.methods else list(METHODS)
     for name in names:
         if not METHODS[name].cls.available_for(recognizer):
             continue
         explain = explaining(recognizer, name)
         explain()
-        passes = operations(explain) / unit
-        if not arguments.methods and passes > 1000 * SLOW:
+        counted = operations(explain)
+        done = counted.forward / prices.unit, counted.backward / prices.unit
+        if not arguments.methods and sum(done) + counted.exported > 1000 * SLOW:
             continue
         spent = cpu_seconds(explain, arguments.repeats)
+        exported = counted.exported * prices.exported
+        wanted = [
+            sum(count * each for count, each in zip(done, price, strict=True)) + exported
+            for price in ((prices.best[0],) * 2, prices.best, prices.twos)
+        ]
         first = f"{measured_first(arguments.recognizer, name):.2f}" if arguments.first else ""
         table.add_row(
-            name, f"{1000 * spent:.1f}", f"{passes:.1f}", f"{spent / (passes * seconds):.2f}", first
-        )
+            name, f"{1000 * spent:.1f}", *(f"{count:.1f}" for count in done), str(counted.exported),
+            *(f"{spent / price:.2f}" for price in wanted), f"{1000 * (spent - wanted[2]):.1f}", first,
+        )  # fmt: skip
     console.print(table)
-    forward, both = of_two(recognizer, arguments.repeats)
-    console.print(
-        f"Two faces in a batch, all that a method of few passes has: forward {forward / (2 * seconds):.2f}, forward "
-        f"and backward {both / (4 * seconds):.2f} of as many best passes. Relevance also splits and divides every "
-        "layer's values; DeepLift copies and compares them: work that is none of a pass."
-    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.counting import counted
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -234,3 +235,20 @@ def test_options_on_real_weights(
         assert side.shape == (1, 3, 112, 112)
         assert bool(torch.isfinite(side).all())
         assert side.abs().sum() > 0
+
+
+def test_the_layer_is_looked_for_once(
+    recognizer: Recognizer, pair: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its search costs a pass. Another layer of a changed network is found."""
+    passes = counted(monkeypatch)
+    cam = GradCam(recognizer)
+    expected = cam.attribute(pair)
+    passes.clear()
+    torch.testing.assert_close(cam.attribute(pair), expected)
+    images = 2 * len(pair[0])
+    assert passes["images"] == 2 * images, "for the partners, and for the maps"
+    recognizer.network.relu2 = nn.Identity()
+    passes.clear()
+    cam.attribute(pair)
+    assert passes["images"] > 2 * images

@@ -122,3 +122,17 @@ def test_the_state_of_a_module_is_noticed_to_change_whatever_changes_it() -> Non
     assert changed(lambda module: module.append(nn.ReLU()))
     assert changed(lambda module: module[2].register_forward_hook(lambda *_: None))
     assert changed(lambda module: setattr(module[1], "eps", 0.1))
+    assert changed(lambda module: module[1].weight.data[:1].add_(1e-4))
+    assert changed(lambda module: module[1].running_var.data.copy_(torch.tensor([1e5, 1, 1, 1])))
+    assert changed(lambda module: setattr(module, "listed", [module[0]]))
+
+
+def test_the_state_of_large_weights_is_noticed_to_change_whichever_value_changes() -> None:
+    module = nn.Linear(300, 500)
+    for place in ((0, 0), (123, 45), (499, 299)):
+        before = state_of(module)
+        module.weight.data[place] += 0.01
+        assert state_of(module) != before
+    before = state_of(module)
+    module.weight.data.copy_(module.weight.data.flip(0))
+    assert state_of(module) != before

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.data import astronaut
 from skimage.filters import gaussian
-from skimage.transform import warp
+from skimage.transform import SimilarityTransform, warp
 
 from xfr_plugin.base.memory import measured_peak
 from xfr_plugin.faces import ARCFACE_TEMPLATE, align
@@ -19,7 +19,7 @@ def slowly(
     photo: NDArray[np.uint8], landmarks: NDArray[np.float64], size: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """The whole photo filtered, then warped."""
-    transform = alignment_transform(landmarks, size)
+    transform = SimilarityTransform(matrix=alignment_transform(landmarks, size))
     blur = (1 / transform.scale - 1) / 2
     smooth = photo if transform.scale >= 0.5 else gaussian(photo, sigma=blur, channel_axis=-1)
     crop = warp(smooth, transform.inverse, output_shape=size, order=1)

@@ -64,7 +64,10 @@ def _products(value: Tensor, leaf: Tensor, cotangents: Tensor) -> Tensor:
             return together.detach()
         except (RuntimeError, NotImplementedError):
             pass  # a layer that knows no batches of gradients; a genuine error appears again here
-    return torch.stack([torch.autograd.grad(value, leaf, row, **settings)[0].detach() for row in cotangents])
+    # where it is given cotangents, torch imports SymPy, for longer than a pass takes
+    with torch.enable_grad():
+        totals = [(value * row).sum() for row in cotangents]
+    return torch.stack([torch.autograd.grad(total, leaf, None, **settings)[0].detach() for total in totals])
 
 
 def one_hot_cotangents(channels: range, like: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """Alignment: from five landmarks to the crop that recognizers are trained on.
 
 The template is ArcFace's (Deng et al., CVPR 2019, arXiv 1801.07698): five points on a 112×112 crop.
-Coordinates are (x, y) in pixels with pixel centres at integers.
+Coordinates are (x, y) in pixels with pixel centres at integers. What every photo needs does without
+`skimage.transform`, whose imports take a twentieth of the time of a command that decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -15,9 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.errors import FaceError, InputError
-
-if TYPE_CHECKING:
-    from skimage.transform import SimilarityTransform
 
 __all__ = [
     "ARCFACE_TEMPLATE",
@@ -66,8 +64,8 @@ def place_on_template(points: NDArray[np.float64], size: tuple[int, int]) -> NDA
     return placed
 
 
-def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)) -> SimilarityTransform:
-    """Least-squares similarity transform from the photo to the aligned crop (Umeyama, 1991).
+def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)) -> NDArray[np.float64]:
+    """Least-squares similarity transform from the photo to the aligned crop (Umeyama, 1991), a 3×3 matrix.
 
     Args:
         landmarks: five points, see `Landmarks`.
@@ -82,10 +80,13 @@ def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
         raise InputError(f"landmarks must be five finite points (5×2), got shape {points.shape}")
     if np.ptp(points, axis=0).max() < 1e-3:
         raise FaceError("the five landmarks coincide: the face cannot be aligned")
-    from skimage.transform import estimate_transform  # takes its time to import
-
-    transform: SimilarityTransform = estimate_transform("similarity", points, template(size))
-    return transform
+    # in the plane of complex numbers a similarity is z → factor · z + shift
+    given, wanted = points @ (1, 1j), template(size) @ (1, 1j)
+    centred = given - given.mean()
+    factor = np.vdot(centred, wanted - wanted.mean()) / np.vdot(centred, centred).real
+    shift = wanted.mean() - factor * given.mean()
+    a, b = factor.real, factor.imag
+    return np.array([[a, -b, shift.real], [b, a, shift.imag], [0, 0, 1]])
 
 
 def align(photo: Image, landmarks: ArrayLike, size: tuple[int, int] = (112, 112)) -> Image:
@@ -101,13 +102,14 @@ def align(photo: Image, landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
         FaceError: the landmarks coincide.
     """
     transform = alignment_transform(landmarks, size)
-    factor = _reduction(max(size) / transform.scale)
+    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    factor = _reduction(max(size) / scale)
     if factor > 1:
         landmarks = (np.asarray(landmarks, dtype=np.float64) + 0.5) / factor - 0.5
         return align(_reduced(photo, factor), landmarks, size)
-    sigma = _blur(transform.scale)
-    rows, columns = _seen(photo.shape, transform, size, margin=int(_REACH * sigma + 0.5) + 2)
-    to_photo = transform.inverse.params.copy()
+    sigma = _blur(scale)
+    to_photo = np.linalg.inv(transform).astype(np.float64)
+    rows, columns = _seen(photo.shape, to_photo, size, margin=int(_REACH * sigma + 0.5) + 2)
     to_photo[:2, 2] -= columns.start, rows.start
     channels = [_warped(channel, to_photo, size, sigma) for channel in _channels(photo[rows, columns])]
     return _to_uint8(np.stack(channels, axis=-1))
@@ -167,11 +169,11 @@ def _blur(scale: float) -> float:
 
 
 def _seen(
-    shape: tuple[int, ...], transform: SimilarityTransform, size: tuple[int, int], margin: int
+    shape: tuple[int, ...], to_photo: NDArray[np.float64], size: tuple[int, int], margin: int
 ) -> tuple[slice, slice]:
     """Rows and columns of a photo that a crop of `size` sees, and a margin around them; never none."""
     height, width = size
-    corners = transform.inverse([[0, 0], [width, 0], [0, height], [width, height]])
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]) @ to_photo[:2].T
     low = np.floor(corners.min(0)).astype(int) - margin
     high = np.ceil(corners.max(0)).astype(int) + margin + 1
     limits = np.array([shape[1], shape[0]])
@@ -179,18 +181,38 @@ def _seen(
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 
+def _blurred(channel: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8] | NDArray[np.float64]:
+    """A channel itself, or blurred, in [0, 1]."""
+    if not sigma:
+        return channel
+    from skimage.filters import gaussian  # takes its time to import
+
+    blurred: NDArray[np.float64] = gaussian(channel, sigma=sigma, truncate=_REACH)
+    return blurred
+
+
 def _warped(
     channel: NDArray[np.uint8], to_photo: NDArray[np.float64], size: tuple[int, int], sigma: float
 ) -> NDArray[np.float64]:
-    """Blur and warp one channel, H×W; values in [0, 1], and 0 outside of it."""
-    from skimage.filters import gaussian  # they take their time to import
-    from skimage.transform import SimilarityTransform, warp
+    """Blur and warp one channel, H×W, bilinearly; values in [0, 1], and 0 outside of it."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    x, y = (row[0] * columns + row[1] * rows + row[2] for row in to_photo[:2])
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    padded: NDArray[Any] = np.pad(_blurred(channel, sigma), 1)
+    largest = 255 if padded.dtype == np.uint8 else 1
 
-    grey = gaussian(channel, sigma=sigma, truncate=_REACH) if sigma else channel
-    result: NDArray[np.float64] = warp(
-        grey, SimilarityTransform(matrix=to_photo), output_shape=size, order=1, clip=False
-    )
-    return result
+    height, width = padded.shape
+
+    def at(row: NDArray[np.int_], column: NDArray[np.int_]) -> NDArray[np.float64]:
+        values = padded[np.clip(row + 1, 0, height - 1), np.clip(column + 1, 0, width - 1)]
+        found: NDArray[np.float64] = values / largest
+        return found
+
+    right, down = x - left, y - top
+    above = (1 - right) * at(top, left) + right * at(top, left + 1)
+    below = (1 - right) * at(top + 1, left) + right * at(top + 1, left + 1)
+    warped: NDArray[np.float64] = (1 - down) * above + down * below
+    return warped
 
 
 def _to_uint8(image: NDArray[np.float64]) -> Image:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from zennit.composites import COMPOSITES
 
-from xfr_plugin.base.replicas import state_of
+from xfr_plugin.base.kept import kept
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.lrp import composites
 from xfr_plugin.lrp.attention import is_transformer
@@ -70,20 +68,12 @@ def _blank(recognizer: Recognizer) -> Tensor:
 
 def kept_composite(model: nn.Module, name: str = "auto") -> Any:
     """The same composite at every call, as long as the network is as it was; see `composite_for` and `keeping`."""
-    network = _network(model)
-    state = state_of(model)
-    with _LOCK:
-        known = _KEPT.setdefault(network, {})
-        if name in known and known[name][0] == state:
-            return known[name][1]
-    composite = keeping(composite_for(model, name))
-    with _LOCK:
-        known[name] = (state, composite)
-    return composite
+    pixels = _scale(model) if isinstance(model, Recognizer) else None
+    return kept(_network(model), ("composite", name, pixels), lambda: keeping(composite_for(model, name)))
 
 
-_KEPT: WeakKeyDictionary[nn.Module, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
-_LOCK = threading.Lock()
+def _scale(model: Recognizer) -> tuple[float, ...]:
+    return *model.mean.flatten().tolist(), *model.std.flatten().tolist()
 
 
 def _pixel_range(model: nn.Module, name: str) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,15 @@ from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear, Ma
 from xfr_plugin.lrp.attention import AttentionCanonizer
 from xfr_plugin.lrp.canonizers import FaceCanonizer, is_embedding_layer
 from xfr_plugin.lrp.layers import Cosine, Elementwise, Gated, L2Normalize, Pooled, Shifted
-from xfr_plugin.lrp.rules import AffineRule, PReLURule, SignedPlus, SumPlus, Unchanged, WinnerTakesAll
+from xfr_plugin.lrp.rules import (
+    AffineRule,
+    PassedOn,
+    PReLURule,
+    SignedPlus,
+    SumPlus,
+    Unchanged,
+    WinnerTakesAll,
+)
 
 __all__ = ["AttentionFace", "EpsilonGammaBoxFace", "EpsilonPlusFlatFace", "ExcitationBackpropFace"]
 
@@ -54,7 +62,8 @@ def _base_map(stabilizer: Any, sums: Hook) -> LayerMap:
     return [
         (nn.PReLU, PReLURule(stabilizer)),
         ((Pooled, AvgPool), Norm(stabilizer=stabilizer)),
-        ((Activation, Elementwise, Gated, Shifted, L2Normalize, Cosine), Pass()),
+        ((Activation, Elementwise), PassedOn(stabilizer)),
+        ((Gated, Shifted, L2Normalize, Cosine), Pass()),
         (Sum, sums),
         (BatchNorm, AffineRule(stabilizer)),
         (MaxPool, WinnerTakesAll()),

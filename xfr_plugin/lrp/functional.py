@@ -294,7 +294,11 @@ def _call_with(
 
 
 def _stack(first: Tensor, second: Tensor) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(first, second), dim=-1)
+    """Branches along the last dimension; in memory one after the other, each with its colours where they were."""
+    branches = torch.broadcast_tensors(first, second)
+    if first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last):
+        return torch.stack([branch.movedim(1, 3) for branch in branches]).movedim((0, 4), (4, 1))
+    return torch.stack(branches, dim=-1)
 
 
 def _signal_and_gate(first: fx.Node, second: fx.Node, module: nn.Module) -> tuple[fx.Node, fx.Node] | None:

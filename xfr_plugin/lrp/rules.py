@@ -9,27 +9,61 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from zennit.core import Hook, Stabilizer
+from torch.autograd import Function
+from zennit.core import Hook, RemovableHandle, RemovableHandleList, Stabilizer
 from zennit.layer import Sum
 
-__all__ = ["AffineRule", "PReLURule", "SignedPlus", "SumPlus", "Unchanged", "WinnerTakesAll"]
+__all__ = ["AffineRule", "PReLURule", "PassedOn", "SignedPlus", "SumPlus", "Unchanged", "WinnerTakesAll"]
+
+
+class _Ruled(Function):
+    """What a module computed, without its gradient; the gradient here is the relevance that a hook makes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, given: Tensor, computed: list[Tensor], hook: _StoringHook, module: nn.Module
+    ) -> Tensor:
+        ctx.hook, ctx.module = hook, module
+        return computed[0]
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Tensor) -> Any:
+        (found,) = ctx.hook.backward(ctx.module, (None,), relevance)
+        return found, None, None, None
 
 
 class _StoringHook(Hook):  # type: ignore[misc]  # Zennit is untyped
-    """A hook that keeps what its module saw. Zennit 0.5 and 1.0 differ in the arguments between input and output."""
+    """A hook that keeps what its module saw, and takes the place of its gradient.
+
+    Zennit's own way is to exchange the gradient once it was computed, a pass more, between copies of the input.
+    """
 
     def __init__(self, stabilizer: Any = 1e-6) -> None:
         super().__init__()
         self.stabilizer = stabilizer
+        self._given: Tensor | None = None
 
-    def forward(self, module: nn.Module, inputs: tuple[Tensor, ...], *rest: Any) -> None:
+    def register(self, module: nn.Module) -> RemovableHandleList:
+        """Put the rule onto a module."""
+        handles = [module.register_forward_pre_hook(self._cut), module.register_forward_hook(self._attach)]
+        return RemovableHandleList([RemovableHandle(self), *handles])
+
+    def _cut(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        self._given = inputs[0]
+        own = inputs[0].detach()
+        return (own.clone() if getattr(module, "inplace", False) else own), *inputs[1:]
+
+    def _attach(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         self.stored_tensors.clear()
-        self.stored_tensors["input"] = inputs[0].detach()
-        self.stored_tensors["output"] = rest[-1].detach()
+        self.stored_tensors.update(input=inputs[0], output=output.detach())
+        found: Tensor = _Ruled.apply(self._given, [output.detach()], self, module)
+        self._given = None
+        return found
 
     def copy(self) -> Any:
         return type(self)(self.stabilizer)
@@ -41,6 +75,8 @@ class _StoringHook(Hook):  # type: ignore[misc]  # Zennit is untyped
         return self._stable(denominator)
 
     def _stable(self, denominator: Tensor) -> Tensor:
+        if isinstance(self.stabilizer, (int, float)):
+            return denominator + torch.copysign(denominator.new_tensor(self.stabilizer), denominator)
         stable: Tensor = Stabilizer.ensure(self.stabilizer)(denominator)
         return stable
 
@@ -73,9 +109,9 @@ class SignedPlus(_StoringHook):
     def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Relevance of the inputs from that of the outputs."""
         relevance = grad_output[0]
-        parts = [self._share_of(module, sign).backward(relevance) for sign in self._signs(relevance)]
-        found = sum(parts)
-        return (found if isinstance(found, Tensor) else torch.zeros_like(self.stored_tensors["input"]),)
+        shares = [self._share_of(module, sign) for sign in self._signs(relevance)]
+        parts = [part for share in shares for part in share.backward(relevance)]
+        return (reduce(torch.add, parts) if parts else torch.zeros_like(self.stored_tensors["input"]),)
 
     def _signs(self, relevance: Tensor) -> list[int]:
         """Signs of the outputs that have relevance: before a ReLU no negative one has any.
@@ -84,7 +120,8 @@ class SignedPlus(_StoringHook):
         """
         if relevance.requires_grad:
             return [1, -1]
-        low, high = torch.aminmax(self.stored_tensors["output"].sign() * relevance.abs())
+        signed = self.stored_tensors["output"].sign() * relevance.abs()
+        low, high = signed.amin(), signed.amax()  # in a fifth of the time of `torch.aminmax`
         return [sign for sign, is_met in ((1, bool(high > 0)), (-1, bool(low < 0))) if is_met]
 
     def _share_of(self, module: nn.Module, sign: int) -> _Share:
@@ -96,17 +133,21 @@ class SignedPlus(_StoringHook):
         return share
 
     def _share(self, module: nn.Module, x: Tensor, z: Tensor, sign: int) -> _Share:
-        inputs, total = [], torch.zeros((), dtype=z.dtype, device=z.device)
-        low, high = (bool(extreme) for extreme in (x.amin() < 0, x.amax() > 0))
-        for side, is_there in ((1, high), (-1, low)):
-            if not is_there:
-                continue
-            part = (_part(x, side) if high and low else x.clone()).requires_grad_()
+        low, high = float(x.amin()), float(x.amax())
+        sides = [side for side, is_there in ((1, high > 0), (-1, low < 0)) if is_there]
+        inputs, totals = [], []
+        for side in sides:
+            part = (_part(x, side) if len(sides) > 1 else x.detach()).requires_grad_()
             with torch.enable_grad(), _parameters(module, sign * side, side == 1, self.zero_params):
-                total = total + module.forward(part)
+                totals.append(module.forward(part))
             inputs.append(part)
-        scale = torch.where(z.sign() == sign, 1 / self._stable_of(total.detach(), sign), 0)
-        return _Share(inputs, total, scale)
+        if not inputs:
+            return _Share([], z, z)
+        with torch.enable_grad():
+            total = reduce(torch.add, totals)
+        return _Share(
+            inputs, total, _where_positive(self._stable_of(total.detach(), sign).reciprocal(), sign * z)
+        )
 
 
 @dataclass
@@ -117,9 +158,10 @@ class _Share:
     total: Tensor
     scale: Tensor
 
-    def backward(self, relevance: Tensor) -> Tensor | int:
+    def backward(self, relevance: Tensor) -> list[Tensor]:
+        """Relevance of each of the inputs."""
         if not self.inputs:
-            return 0
+            return []
         gradients = torch.autograd.grad(
             self.total,
             self.inputs,
@@ -127,7 +169,13 @@ class _Share:
             retain_graph=True,
             create_graph=relevance.requires_grad,
         )
-        return sum(x.detach() * gradient for x, gradient in zip(self.inputs, gradients, strict=True))
+        return [x.detach() * gradient for x, gradient in zip(self.inputs, gradients, strict=True)]
+
+
+def _where_positive(values: Tensor, place: Tensor) -> Tensor:
+    """Values where `place` is positive, elsewhere 0; a ReLU's gradient, which takes less time than `torch.where`."""
+    found: Tensor = torch.ops.aten.threshold_backward(values, place, 0)
+    return found
 
 
 def _part(tensor: Tensor, sign: int) -> Tensor:
@@ -162,9 +210,9 @@ class SumPlus(_StoringHook):
     def backward(self, module: Sum, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Relevance of the stacked branches from that of their sum."""
         x, z = self.stored_tensors["input"], self.stored_tensors["output"].unsqueeze(module.dim)
-        agreeing = torch.where(x * z > 0, x, 0)
-        share = agreeing / self._stable(agreeing.sum(module.dim, keepdim=True))
-        return (share * grad_output[0].unsqueeze(module.dim),)
+        agreeing = _where_positive(x, x * z)
+        scaled = grad_output[0] / self._stable(agreeing.sum(module.dim))
+        return (agreeing * scaled.unsqueeze(module.dim),)
 
 
 class PReLURule(_StoringHook):
@@ -196,6 +244,14 @@ class AffineRule(_StoringHook):
         with torch.no_grad():
             shift = module.forward(torch.zeros_like(x[:1]))
         return (grad_output[0] * ((y - shift) / self._stable(y)),)
+
+
+class PassedOn(_StoringHook):
+    """Activations: relevance is passed on as it is, as by Zennit's `Pass`."""
+
+    def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Relevance of the input from that of the output."""
+        return (grad_output[0],)
 
 
 class WinnerTakesAll(Hook):  # type: ignore[misc]  # Zennit is untyped

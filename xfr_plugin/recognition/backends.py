@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin.base.replicas import state_of
+from xfr_plugin.base.replicas import parts_of, state_of
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.recognition.black_boxes import BlackBox
 from xfr_plugin.recognition.export import exported
@@ -108,7 +108,7 @@ def carries_hooks(network: nn.Module) -> bool:
     """Whether somebody hooked a module of a network; those hooks are to be called."""
     return any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-        for part in network.modules()
+        for part in parts_of(network)
     )
 
 
@@ -119,7 +119,7 @@ def _possible(recognizer: Recognizer) -> bool:
         and bool(runtimes())
         and recognizer.device.type == "cpu"
         and all(part.dtype == torch.float32 for part in network.parameters())
-        and not any(part.training for part in network.modules())
+        and not any(part.training for part in parts_of(network))
         and not carries_hooks(network)
     )
 

@@ -7,17 +7,15 @@ runtime may take still less time, see `recognition.backends`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from xfr_plugin.base.folding import batchnorm_folded
-from xfr_plugin.base.replicas import state_of
+from xfr_plugin.base.kept import kept
+from xfr_plugin.base.replicas import parts_of
 from xfr_plugin.recognition.backends import PAYS, carries_hooks
 from xfr_plugin.recognition.black_boxes import BlackBox, depends_on
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -60,41 +58,20 @@ def safely_folded(
     """
     if not isinstance(function, nn.Module) or carries_hooks(function):
         return function
-    if any(part.training for part in function.modules()):  # which to try would change it
+    if any(part.training for part in parts_of(function)):  # which to try would change it
         return function
     if arguments:
         return _checked(function, images, arguments) or function
     network = function.network if isinstance(function, Recognizer) else function
     kind = (type(function), tuple(images.shape[1:]), images.dtype, images.device)
-    kept = _kept(network)
-    if kind not in kept.folded:
-        found = _checked(function, images, arguments)
-        kept.folded[kind] = found.network if isinstance(found, Recognizer) else found
-    folded = kept.folded[kind]
+    folded = kept(network, ("folded", *kind), lambda: _network(_checked(function, images, arguments)))
     if folded is None:
         return function
     return function.with_network(folded) if isinstance(function, Recognizer) else folded
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What a network in one state was folded into, for each kind of images; None where that is another function."""
-
-    state: tuple[Any, ...]
-    folded: dict[Any, nn.Module | None] = field(default_factory=dict)
-
-
-_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
-_LOCK = threading.Lock()
-
-
-def _kept(network: nn.Module) -> _Kept:
-    state = state_of(network)
-    with _LOCK:
-        kept = _KEPT.get(network)
-        if kept is None or kept.state != state:
-            kept = _KEPT[network] = _Kept(state)
-    return kept
+def _network(function: nn.Module | None) -> nn.Module | None:
+    return function.network if isinstance(function, Recognizer) else function
 
 
 @torch.no_grad()

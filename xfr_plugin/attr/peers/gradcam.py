@@ -15,12 +15,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.caveats import COARSE, LITTLE_BETTER, TOO_FEW
-from xfr_plugin.attr._base.layers import Tapped, find_layer
+from xfr_plugin.attr._base.layers import Tapped, Tokens, find_layer
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, PartnerHead, checked_count
 from xfr_plugin.attr._base.pair import Pair
@@ -31,6 +32,7 @@ from xfr_plugin.base.captum import (
     LayerGradCam,
     compute_layer_gradients_and_eval,
 )
+from xfr_plugin.base.kept import kept
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
@@ -40,6 +42,9 @@ __all__ = ["Arguments", "GradCam", "GradCamPlusPlus", "ScoreCam"]
 
 Arguments: TypeAlias = Literal["combined", "for", "against"]
 """The signed map; its similar part alone; or its dissimilar part alone, then ≤ 0 everywhere."""
+
+
+_FOUND: WeakKeyDictionary[nn.Module, dict[Any, tuple[str | None, Tokens | None]]] = WeakKeyDictionary()
 
 
 class _Cam(CosineAttribution):
@@ -62,26 +67,45 @@ class _Cam(CosineAttribution):
         return self.batch_size
 
     def _function(self, pair: Pair) -> Callable[..., Tensor]:
-        """A replica: Captum hooks a layer, and other threads may use it meanwhile. Folding would change layers."""
+        """A replica: the layer gets a hook, and the user's own keeps none. Folding would change layers."""
         function = self.forward_func
-        return replica(function) if isinstance(function, nn.Module) else function
+        return (
+            kept(function, "replica", lambda: replica(function))
+            if isinstance(function, nn.Module)
+            else function
+        )
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
         if self.layer is not None and not isinstance(self.forward_func, nn.Module):
             raise InputError("layer=… needs a module, but the forward function is none: leave it out")
-        # the layer is named as in the forward function, which sits below the head
-        name = self.layer if self.layer is None else f"model.{self.layer}"
-        first = (value[:1] if isinstance(value, Tensor) else value for value in arguments)
-        layer, tokens = find_layer(head, name, images[:1], *first)
-        function: nn.Module = head
-        if tokens is not None or not isinstance(self.forward_func, nn.Module):
-            function = Tapped(head, layer, tokens)
-            layer = function.layer
+        images = images.detach()  # its gradient is not asked for: that of the layer is
+        layer, tokens = self._find(head, images[:1], arguments)
+        function = Tapped(head, layer, tokens)
+        layer = function.layer
         similar, dissimilar = self._cams(function, layer, images, arguments)
         signed = {"combined": similar - dissimilar, "for": similar, "against": -dissimilar}[self.arguments]
         size = (images.shape[2], images.shape[3])
         large: Tensor = LayerAttribution.interpolate(signed.detach(), size, "bilinear")
         return large.expand_as(images) / images.shape[1]
+
+    def _find(
+        self, head: CosineHead, image: Tensor, arguments: tuple[Any, ...]
+    ) -> tuple[nn.Module, Tokens | None]:
+        """The layer, and how its tokens lie; what was found for images of a size serves all of that size."""
+        # the layer is named as in the forward function, which sits below the head
+        name = self.layer if self.layer is None else f"model.{self.layer}"
+        first = [value[:1] if isinstance(value, Tensor) else value for value in arguments]
+        if len(arguments) > 1 or not isinstance(head.model, nn.Module):
+            return find_layer(head, name, image, *first)
+        known = _FOUND.setdefault(head.model, {})  # a replica, which nobody changes
+        key = (name, image.shape, image.dtype)
+        if key not in known:
+            found, tokens = find_layer(head, name, image, *first)
+            known[key] = next((name for name, part in head.named_modules() if part is found), None), tokens
+        path, tokens = known[key]
+        return (
+            find_layer(head, name, image, *first)[0] if path is None else head.get_submodule(path)
+        ), tokens
 
     @abstractmethod
     def _cams(
@@ -96,7 +120,7 @@ class _Cam(CosineAttribution):
     paper="Selvaraju et al., arXiv 1610.02391",
     year=2017,
     needs="gradient",
-    cost="2 forward; 1 forward and backward a face",
+    cost="1 forward; 1 forward a face, backward to the layer",
     relative_cost=4.5,
     caveat=f"{COARSE}; {LITTLE_BETTER}",
     batchable=True,
@@ -148,7 +172,7 @@ class GradCam(_Cam):
     paper="Chattopadhay, Sarkar, Howlader and Balasubramanian, arXiv 1710.11063",
     year=2018,
     needs="gradient",
-    cost="2 forward; 1 forward and backward a face",
+    cost="1 forward; 1 forward a face, backward to the layer",
     relative_cost=4.5,
     caveat=f"{COARSE}; {LITTLE_BETTER}",
     batchable=True,
