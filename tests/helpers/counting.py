@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from xfr_plugin.attr.amortised.network import EvidenceNetwork
-from xfr_plugin.faces.outline_network import OutlineFinder
+from xfr_plugin.faces.outlines import Outliner
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition import fingerprint as fingerprints
 
@@ -32,7 +32,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(owner, name, counting)
 
     count(Recognizer, "features", "passes", "images")
-    count(OutlineFinder, "forward", "outlines")
+    count(Outliner, "sketch", "outlines")
     count(EvidenceNetwork, "forward", "predicted")
     hashes = SimpleNamespace(sha256=fingerprints.hashlib.sha256)
     monkeypatch.setattr(fingerprints, "hashlib", hashes)
