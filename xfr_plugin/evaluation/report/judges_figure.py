@@ -42,7 +42,7 @@ def judges_figure(results: Results) -> Figure | None:
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink_on(drawn, value))
         worst = judged.worst[names[row]]
         if worst and not beside(names[row]) and worst.judge == judges[column].heading:
-            axes.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, lw=1.6))
+            axes.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, lw=1.6, zorder=3))
     axes.set_xticks(
         range(table.shape[1]),
         [judge.heading for judge in judges],
