@@ -179,6 +179,21 @@ def test_eight_threads_on_a_recognizer_each(recognizer: Recognizer, calls: dict[
     check(calls, several, rounds=2)
 
 
+def test_no_call_exchanges_the_filters_of_the_process(
+    recognizer: Recognizer, calls: dict[str, Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that do, as `warnings.catch_warnings` does, can leave the wrong ones for good."""
+    for call in calls.values():
+        call(recognizer)  # once: what is imported late may
+    exchanged: list[str] = []
+    for name, call in calls.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(warnings.catch_warnings, "__enter__", lambda _, name=name: exchanged.append(name))
+            patched.setattr(warnings.catch_warnings, "__exit__", lambda *_: None)
+            call(recognizer)
+    assert not exchanged
+
+
 @pytest.mark.parametrize("method", ["lrp", "default", "gradcam", "fggb"])
 def test_a_decision_beside_explanations(recognizer: Recognizer, calls: dict[str, Call], method: str) -> None:
     """A method that changed the network, or torch, for a moment would change the score of the other thread."""

@@ -11,6 +11,7 @@ import captum.attr
 import numpy as np
 import pytest
 import torch
+from captum._utils.models.linear_model import SkLearnLinearModel
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,7 +29,7 @@ from xfr_plugin.attr import (
 from xfr_plugin.attr._base.baselines import baseline_images
 from xfr_plugin.attr._base.rectified import rectified_copy
 from xfr_plugin.attr._base.superpixels import face_parts
-from xfr_plugin.base.captum import SkLearnLinearModel, get_exp_kernel_similarity_function
+from xfr_plugin.base.captum import get_exp_kernel_similarity_function
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer

@@ -10,7 +10,7 @@ from xfr_plugin.base.quiet import ignoring
 with ignoring(TqdmWarning):
     from captum._utils.common import _format_additional_forward_args, _format_output, _select_targets
     from captum._utils.gradient import compute_gradients, compute_layer_gradients_and_eval
-    from captum._utils.models.linear_model import SkLearnLinearModel
+    from captum._utils.models.model import Model
     from captum._utils.progress import NullProgress, progress
     from captum.attr import (
         Attribution,
@@ -44,12 +44,12 @@ __all__ = [
     "LayerAttribution",
     "LayerGradCam",
     "Lime",
+    "Model",
     "NoiseTunnel",
     "NullProgress",
     "Occlusion",
     "PerturbationAttribution",
     "Saliency",
-    "SkLearnLinearModel",
     "_format_additional_forward_args",
     "_format_output",
     "_select_targets",

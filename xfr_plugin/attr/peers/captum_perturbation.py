@@ -13,17 +13,12 @@ from torch import Tensor
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
 from xfr_plugin.attr._base.caveats import MASKED, SAMPLED, TOO_FEW
+from xfr_plugin.attr._base.least_squares import LeastSquares
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import ScoreAttribution, checked_count
 from xfr_plugin.attr._base.superpixels import Parts, checked_parts, face_parts
 from xfr_plugin.attr.cosine_head import CosineHead
-from xfr_plugin.base.captum import (
-    KernelShap,
-    Lime,
-    Occlusion,
-    SkLearnLinearModel,
-    get_exp_kernel_similarity_function,
-)
+from xfr_plugin.base.captum import KernelShap, Lime, Occlusion, get_exp_kernel_similarity_function
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.errors import InputError
@@ -229,7 +224,7 @@ class PairLime(_PartsAttribution):
     def _explainer(self, head: CosineHead) -> Lime:
         return Lime(
             head,
-            interpretable_model=SkLearnLinearModel("linear_model.Ridge", alpha=self.alpha),
+            interpretable_model=LeastSquares(self.alpha),
             similarity_func=get_exp_kernel_similarity_function("cosine", self.kernel_width),
         )
 
@@ -273,4 +268,6 @@ class PairKernelShap(_PartsAttribution):
     """
 
     def _explainer(self, head: CosineHead) -> Lime:
-        return KernelShap(head)
+        explainer = KernelShap(head)
+        explainer.interpretable_model = LeastSquares()
+        return explainer
