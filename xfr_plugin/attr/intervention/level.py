@@ -87,8 +87,7 @@ def levelled(values: Tensor, score: float, threshold: float, expected: Expected,
 
     γ is the expected gain and w_r the expected share. At `threshold` evidence is φ_r/γ − τ·w_r, what the region
     brings more than its share of a genuine pair that scores τ, with the gap s − Σφ/γ, where one is left, spread in
-    the same
-    shares: a region that brings nothing to a typical genuine pair is against.
+    the same shares: a region that brings nothing where it brings something to typical genuine pairs is against.
     """
     if level == "none":
         return values
