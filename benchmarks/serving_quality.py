@@ -1,4 +1,4 @@
-"""Brightness, contrast and sharpness of aligned LFW faces: from which values on a photograph is unusual.
+"""Brightness, contrast, sharpness and evenness of aligned LFW faces: from which values on a photograph is unusual.
 
 And how far faces lie from where alignment puts them, in aligned crops and in photographs taken for crops.
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xfr_plugin.explanation.quality import measure, misalignment
+from xfr_plugin.explanation.quality import evenness, measure, misalignment
 from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.faces.photo import load_photo
 
@@ -29,11 +29,12 @@ def main() -> None:
     lines = (faces / "peopleDevTrain.txt").read_text(encoding="utf-8").splitlines()[1:]
     people = [line.split()[0] for line in lines]
     files = [file for person in people for file in sorted((faces / "lfw112" / person).glob("*.jpg"))]
-    found = np.array([measure(load_photo(file)) for file in files[: options.images]])
+    photos = [load_photo(file) for file in files[: options.images]]
+    found = np.array([(*measure(photo), evenness(photo)) for photo in photos])
     print(f"{len(found)} images")
-    for name, values in zip(("brightness", "contrast", "sharpness"), found.T, strict=True):
+    for name, values in zip(("brightness", "contrast", "sharpness", "evenness"), found.T, strict=True):
         low, middle = np.quantile(values, [0.005, 0.5])
-        print(f"{name:10} 0.5 % quantile {low:6.1f}   median {middle:6.1f}")
+        print(f"{name:10} 0.5 % quantile {low:7.2f}   median {middle:7.2f}")
     every = max(1, len(files) // options.placed)
     photographs = sorted((faces / "lfw250").rglob("*.jpg"))[: options.placed]
     for name, chosen in (("crops", files[::every][: options.placed]), ("photographs", photographs)):

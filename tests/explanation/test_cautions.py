@@ -66,6 +66,7 @@ def test_a_scene_of_the_size_of_a_crop_is_said_aloud(
         (lambda face: (face * 0.3).astype(np.uint8), "dark"),
         (lambda face: (face * 0.1 + 120).astype(np.uint8), "poor in contrast"),
         (lambda face: np.asarray(Image.fromarray(face).resize((14, 14)).resize((112, 112))), "blurred"),
+        (lambda face: (face * np.repeat([1, 0.3], 56)[:, None]).astype(np.uint8), "lit from one side"),
     ],
 )
 def test_poor_faces_are_named(model: Recognizer, crop: Photo, change: object, word: str) -> None:

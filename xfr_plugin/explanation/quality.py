@@ -24,9 +24,11 @@ __all__ = [
     "MISALIGNED",
     "NEAR",
     "SMOOTHEST",
+    "UNEVEN",
     "Caution",
     "CautionCode",
     "decision_cautions",
+    "evenness",
     "face_cautions",
     "measure",
     "misalignment",
@@ -46,6 +48,9 @@ DARKEST, FLATTEST, SMOOTHEST = 69.0, 20.0, 7.1
 """Least brightness, contrast and sharpness without a caution, 0…255: the 0.5 % quantiles of the aligned LFW
 photographs of the training people, 112×112 (`benchmarks/serving_quality.py`)."""
 
+UNEVEN = 0.46
+"""Least brightness of one half of a face, relative to the other, without a caution: the same quantile."""
+
 NEAR = 0.03
 """Distance from the threshold (cosine) within which small changes of a photo reverse a decision."""
 
@@ -54,6 +59,9 @@ MISALIGNED = 0.25
 """Mean distance of a crop's landmarks from where alignment puts them, in distances between the eyes, from which on it
 is no aligned crop. 200 aligned crops of LFW's training people have .02 … .20, 200 of its photographs .32 … .81
 (`benchmarks/serving_quality.py`)."""
+
+
+_GREY, _SMALLEST = np.array([0.299, 0.587, 0.114], dtype=np.float32), 14
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,23 @@ class Caution:
 def measure(image: NDArray[np.uint8]) -> tuple[float, float, float]:
     """Brightness (mean), contrast (standard deviation) and sharpness (that of the Laplacian) of the middle of an
     aligned face, H×W×3; all in grey levels, 0…255."""
-    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    rows, columns = (slice(side // 4, side - side // 8) for side in grey.shape)
-    middle = grey[rows, columns]
+    rows, columns = (slice(side // 4, side - side // 8) for side in image.shape[:2])
+    middle = (image.astype(np.float32) @ _GREY)[rows, columns]
     return float(middle.mean()), float(middle.std()), float(_laplacian(middle).std())
+
+
+def evenness(image: NDArray[np.uint8]) -> float:
+    """Brightness of the darker half of an aligned face H×W×3, from brows to mouth, relative to the other's, 0…1.
+
+    1 where the image is too small to tell.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < _SMALLEST:
+        return 1.0
+    rows, middle = slice(height * 5 // 14, height * 6 // 7), width // 2
+    halves = (slice(width // 4, middle), slice(middle, width - width // 4))
+    first, second = (float((image[rows, columns] @ _GREY).mean()) for columns in halves)
+    return (min(first, second) + 1) / (max(first, second) + 1)
 
 
 def _laplacian(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,6 +136,11 @@ def face_cautions(name: Side, face: AlignedFace) -> list[Caution]:
         if value < least:
             message = f"the face is {word}, more than in 199 of 200 photographs ({value:.0f} grey levels)"
             found.append(Caution("low_quality", message, name))
+    share = evenness(face.image)
+    if share < UNEVEN:
+        message = "the face is lit from one side, more than in 199 of 200 photographs"
+        words = f"{message} (one half has {100 * share:.0f} % of the other's light)"
+        found.append(Caution("low_quality", words, name))
     covered = covered_parts(face.image) if sharpness >= SMOOTHEST else ()  # what is blurred looks odd, too
     for part in () if covered and _lies_elsewhere(face) else covered:
         message = f"the {part} may be covered: about 1 of 100 photographs look so odd there"
