@@ -116,7 +116,16 @@ def test_the_real_black_box_is_judged_by_every_judge(
         faces_root / "pairsDevTest.txt",
         tmp_path,
         methods=("leave_one_out", "xssab"),
-        protocols=("planted", "paired", "occluders", "worn", Natural(strangers=2), "deletion", "insertion"),
+        protocols=(
+            "planted",
+            "paired",
+            "occluders",
+            "photographs",
+            "worn",
+            Natural(strangers=2),
+            "deletion",
+            "insertion",
+        ),
         recognizer=load_recognizer(xfr_data / "weights/openvino/face-reidentification-retail-0095.xml"),
         threshold=0.35,
         split="dev",
@@ -125,7 +134,16 @@ def test_the_real_black_box_is_judged_by_every_judge(
         chance=False,
     )
     judged = {record.protocol for record in results.records if record.method == "leave_one_out"}
-    assert judged >= {"planted", "paired", "occluders", "worn", "natural", "deletion", "insertion"}
+    assert judged >= {
+        "planted",
+        "paired",
+        "occluders",
+        "photographs",
+        "worn",
+        "natural",
+        "deletion",
+        "insertion",
+    }
     refused = {failure.method for failure in results.failures}
     assert refused == {"xssab"}  # which needs a gradient, and says so
     (row,) = [r for r in results.summary() if r[:5] == ("natural", "genuine", "strangers", "density", None)

@@ -81,6 +81,10 @@ def evaluate_command(
         Literal["auto", "mesh", "template"],
         typer.Option(help="Named regions: face `mesh` beside the faces, `template`, or `auto`."),
     ] = "auto",
+    photographs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photographs as they were taken, of the same people, to draw on."),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     chance: Annotated[bool, typer.Option(help="Judge chance baselines too.")] = True,
@@ -124,6 +128,7 @@ def evaluate_command(
             limit=limit,
             split=_SPLITS[half] if half else split,
             regions=regions,
+            photographs=photographs,
             seed=seed,
             chance=chance if floors is None else floors,
             keep_maps=keep_maps,

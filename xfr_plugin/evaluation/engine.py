@@ -152,13 +152,14 @@ class Engine:
             for name, protocol in self.protocols.items()
             if protocol.planted == (entry.planting is not None)
             and protocol.covered == (entry.cover is not None)
+            and protocol.photographed == entry.photographed
             and protocol.judges in ("all", kind)
         }
 
     def _loaded(self, entry: PairEntry) -> EvaluationPair | None:
         """The pair, its facts noted; None if it cannot be had, which is noted too."""
         try:
-            pair = load_pair(self.faces, entry)
+            pair = load_pair(self.faces, entry, self.setting.photographs)
             if entry.name not in self.facts.lines:
                 self.facts.append({"pair": entry.name, "facts": self._facts_of(entry, pair)})
         except Exception as error:  # one bad face must not end a night's run
@@ -169,7 +170,12 @@ class Engine:
 
     def _facts_of(self, entry: PairEntry, pair: EvaluationPair) -> dict[str, Any]:
         reference = self.embeddings(entry.reference)
-        clean = float(self.setting.compare(self.embeddings(entry.probe)[None], reference[None]))
+        probe = (
+            self.setting.embed(pair.probe[None]).cpu()[0]
+            if entry.photographed
+            else self.embeddings(entry.probe)
+        )
+        clean = float(self.setting.compare(probe[None], reference[None]))
         facts: dict[str, Any] = {"genuine": entry.genuine, "score": clean}
         if entry.planting is not None:
             score = float(self.setting.compare(self.setting.embed(pair.probe[None]).cpu(), reference[None]))

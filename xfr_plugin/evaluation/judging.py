@@ -28,7 +28,7 @@ from xfr_plugin.evaluation.manifest import (
     write_manifest,
 )
 from xfr_plugin.evaluation.natural.references import natural_references
-from xfr_plugin.evaluation.pairs import PairEntry, PairList, balanced, person_of, read_pair_list
+from xfr_plugin.evaluation.pairs import PairEntry, PairList, balanced, person_of, photographed, read_pair_list
 from xfr_plugin.evaluation.plan import PlantedPlan
 from xfr_plugin.evaluation.protocol import Protocol, Setting
 from xfr_plugin.evaluation.protocols import PROTOCOLS
@@ -71,6 +71,7 @@ def evaluate(
     limit: int | None = None,
     split: Split = "all",
     regions: RegionSource = "auto",
+    photographs: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     chance: bool = True,
@@ -99,6 +100,8 @@ def evaluate(
             or single-region plantings a game, if they are drawn.
         split: see `Split`.
         regions: see `RegionSource`.
+        photographs: folder of photographs as they were taken, of the same people, for the protocol of that name;
+            `lfw250` beside LFW's faces, if left out.
         seed: of everything random.
         device: see `verify`.
         chance: judge the chance baselines too.
@@ -126,23 +129,30 @@ def evaluate(
     if methods is None:
         chosen = tuple(method for method in chosen if _fits(method, model))
     folder = FaceFolder(Path(faces), model.input_size, regions, _example(listed))
+    photos = _photographs(photographs, folder)
     setting = Setting(
         model,
         choose_threshold(model, threshold)[0],
         seed,
         faces=folder,
         people=tuple(listed.people or folder.everyone()),
+        photographs=photos.folder if photos else None,
         cache=Path(out) / "truth",
     )
     wanted = plan or PlantedPlan(seed=seed)
     if plan is None and limit is not None:
         wanted = wanted.model_copy(update={"count": limit})
     planted = any(p.planted for p in judges.values())
-    unplanted = any(not (p.planted or p.covered) for p in judges.values())
+    unplanted = any(not (p.planted or p.covered or p.photographed) for p in judges.values())
     plantings = _plantings(listed, folder, wanted, limit, split) if planted else []
     plain_pairs = balanced(listed.pairs, split, limit) if unplanted else []
     covered = _covered(listed, folder, limit, split, seed) if any(p.covered for p in judges.values()) else []
-    everything = (*plain_pairs, *plantings, *covered)
+    drawn_on: list[PairEntry] = []
+    if any(p.photographed for p in judges.values()):
+        if photos is None and protocols != "all":
+            raise InputError("to draw on photographs as they were taken, name their folder (--photographs)")
+        drawn_on = photographed(folder, photos, setting.people, split, seed)[:limit] if photos else []
+    everything = (*plain_pairs, *plantings, *covered, *drawn_on)
     if not everything:
         raise InputError(
             "there is nothing to judge: the file names no pairs, or the split holds none of them"
@@ -160,7 +170,9 @@ def evaluate(
         pairs=tuple(plain_pairs),
         plantings=tuple(plantings),
         covered=tuple(covered),
-        faces=folder.digests(file for entry in everything for file in entry.files),
+        photographs=tuple(drawn_on),
+        faces=folder.digests(file for entry in everything for file in entry.files)
+        | {f"photographs/{file}": digest for file, digest in _digests(photos, drawn_on).items()},
     )
     place = Path(out)
     if only_report:
@@ -172,7 +184,7 @@ def evaluate(
         engine = Engine(setting, folder, chosen, judges, place, keep_maps, progress)
         if retry_failed:
             engine.retry_failures()
-        engine.run(plain_pairs, plantings, covered, workers=checked_at_least("workers", workers, 1))
+        engine.run(plain_pairs, plantings, covered, drawn_on, workers=checked_at_least("workers", workers, 1))
     return _collected(manifest, judges, chosen, folder, place, keep_maps)
 
 
@@ -244,6 +256,16 @@ def _example(listed: PairList) -> str | None:
     """A file or folder by which the folder of faces is known."""
     files = [entry.probe for entry in listed.pairs[:1]] + [entry.probe for entry in listed.plantings[:1]]
     return next(iter((*files, *listed.people)), None)
+
+
+def _photographs(given: str | os.PathLike[str] | None, faces: FaceFolder) -> FaceFolder | None:
+    """The photographs that are given, or LFW's beside its aligned faces; None if there are none."""
+    place = Path(given) if given is not None else faces.folder.parent / "lfw250"
+    return FaceFolder(place, faces.size, "template") if given is not None or place.is_dir() else None
+
+
+def _digests(photos: FaceFolder | None, entries: Sequence[PairEntry]) -> dict[str, str]:
+    return photos.digests(entry.probe for entry in entries) if photos else {}
 
 
 def _covered(

@@ -42,7 +42,8 @@ class RunManifest(Document):
         pairs: plain pairs, in their order.
         plantings: planted pairs, in their order.
         covered: pairs whose probe wears something, in their order.
-        faces: checksum of each file.
+        photographs: pairs whose probe comes with its photograph, in their order.
+        faces: checksum of each file; of photographs too, by their place in the folder `photographs`.
     """
 
     format: str = _FORMAT
@@ -56,12 +57,13 @@ class RunManifest(Document):
     pairs: tuple[PairEntry, ...] = ()
     plantings: tuple[PairEntry, ...] = ()
     covered: tuple[PairEntry, ...] = ()
+    photographs: tuple[PairEntry, ...] = ()
     faces: dict[str, str]
 
     @property
     def entries(self) -> tuple[PairEntry, ...]:
         """Pairs of all kinds."""
-        return (*self.pairs, *self.plantings, *self.covered)
+        return (*self.pairs, *self.plantings, *self.covered, *self.photographs)
 
     @field_validator("methods")
     @classmethod
@@ -90,6 +92,7 @@ class RunManifest(Document):
                 "pairs": _extended("pairs", old.pairs, self.pairs),
                 "plantings": _extended("plantings", old.plantings, self.plantings),
                 "covered": _extended("covered pairs", old.covered, self.covered),
+                "photographs": _extended("photographs", old.photographs, self.photographs),
             }
         )
 

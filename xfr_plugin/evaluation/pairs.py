@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.occluders.covered import Cover, CoveredPair
+from xfr_plugin.evaluation.occluders.photographed import PhotographedPair, open_photograph
 from xfr_plugin.evaluation.protocol import EvaluationPair
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
 from xfr_plugin.faces.folder import FaceFolder, Split, as_pixels, in_split
 from xfr_plugin.faces.lfw import read_pairs, read_people
+from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.regions import REGION_NAMES
 from xfr_plugin.swaps.planted_pairs import plant
 from xfr_plugin.swaps.planting import Planting, read_plantings
@@ -24,6 +27,7 @@ __all__ = [
     "balanced",
     "load_pair",
     "person_of",
+    "photographed",
     "read_pair_list",
 ]
 
@@ -37,6 +41,7 @@ class PairEntry(Document):
         genuine: whether both show one person (before anything was planted).
         planting: what is planted into the probe, if anything.
         cover: what the probe wears, if it is judged by that.
+        photographed: the probe is a file of the folder of photographs, to be drawn on.
     """
 
     probe: str
@@ -44,6 +49,7 @@ class PairEntry(Document):
     genuine: bool
     planting: Planting | None = None
     cover: Cover | None = None
+    photographed: bool = False
 
     @classmethod
     def of(cls, planting: Planting) -> PairEntry:
@@ -59,6 +65,8 @@ class PairEntry(Document):
     def name(self) -> str:
         """Identifies the pair in a run."""
         plain = f"{self.probe} | {self.reference}"
+        if self.photographed:
+            return f"photograph: {plain}"
         if self.cover is not None:
             return f"{self.cover.kind}: {plain} | {self.cover.clean}"
         if self.planting is None:
@@ -69,7 +77,9 @@ class PairEntry(Document):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All faces that it is made of."""
+        """All aligned faces that it is made of."""
+        if self.photographed:
+            return (self.reference,)
         more = [self.planting.donor] if self.planting else [self.cover.clean] if self.cover else []
         return (self.probe, self.reference, *more)
 
@@ -128,13 +138,39 @@ def balanced(pairs: Iterable[PairEntry], split: Split, limit: int | None) -> lis
     return turns[:limit]
 
 
-def load_pair(folder: FaceFolder, entry: PairEntry) -> EvaluationPair:
+def photographed(
+    faces: FaceFolder, photographs: FaceFolder, people: Iterable[str], split: Split, seed: int
+) -> list[PairEntry]:
+    """A photograph of each person beside an aligned face of theirs from another one, both drawn, in drawn order."""
+
+    def place(text: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{text}".encode()).digest()
+
+    entries = []
+    for person, files in photographs.photos_of(people, split).items():
+        photo = min(files, key=place, default="")
+        others = [f for f in faces.photos_of([person])[person] if Path(f).stem != Path(photo).stem]
+        if photo and others:
+            reference = min(others, key=place)
+            entries.append(PairEntry(probe=photo, reference=reference, genuine=True, photographed=True))
+    return sorted(entries, key=lambda entry: place(entry.name))
+
+
+def load_pair(folder: FaceFolder, entry: PairEntry, photographs: Path | None = None) -> EvaluationPair:
     """Read the faces of a pair, and plant what is to be planted.
+
+    Args:
+        folder: of aligned faces.
+        entry: which pair.
+        photographs: folder of the photograph that a probe is found in, where it is not aligned yet.
 
     Raises:
         PhotoError: a face cannot be read.
+        FaceError: no face is found in a photograph.
         InputError: a region to be planted is empty on the face.
     """
+    if entry.photographed:
+        return _from_photograph(folder, entry, photographs or folder.folder)
     probe, regions = folder.face(entry.probe), folder.regions(entry.probe)
     pair = EvaluationPair(
         name=entry.name,
@@ -156,6 +192,21 @@ def load_pair(folder: FaceFolder, entry: PairEntry) -> EvaluationPair:
     planted = plant(probe, folder.face(donor), entry.planting, regions, folder.regions(donor))
     return PlantedPair(
         **vars(pair) | {"probe": as_pixels(planted)}, planting=entry.planting, before=pair.probe
+    )
+
+
+def _from_photograph(folder: FaceFolder, entry: PairEntry, photographs: Path) -> PhotographedPair:
+    photo, probe, landmarks = open_photograph(photographs / entry.probe, folder.size)
+    return PhotographedPair(
+        name=entry.name,
+        probe=probe,
+        reference=folder.pixels(entry.reference),
+        genuine=entry.genuine,
+        probe_regions=find_regions(probe[None] / 255)[0],
+        reference_regions=folder.regions(entry.reference),
+        files=entry.files,
+        photo=photo,
+        landmarks=landmarks,
     )
 
 

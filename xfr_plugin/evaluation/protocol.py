@@ -94,6 +94,7 @@ class Setting:
         batch_size: images in one forward pass.
         faces: the folder that the pairs come from, for protocols that need other people's faces.
         people: who is there besides.
+        photographs: folder of the photographs that probes come from, for protocols that draw on them.
         cache: a folder for what takes long to compute and does not depend on methods; None keeps nothing.
     """
 
@@ -103,6 +104,7 @@ class Setting:
     batch_size: int = 16
     faces: FaceFolder | None = None
     people: tuple[str, ...] = ()
+    photographs: Path | None = None
     cache: Path | None = None
     _fast: Recognizer | None = field(default=None, repr=False)
 
@@ -139,6 +141,7 @@ class Protocol(ABC):
             the reference's embedding, and the reference's map that is handed over is all NaN.
         planted: judges planted pairs, and no others.
         covered: judges pairs whose probe wears something, and no others.
+        photographed: judges pairs whose probe comes with its photograph, and no others.
         options: attributes that change its numbers.
         along: what the places on its curves are, if it has any.
     """
@@ -150,6 +153,7 @@ class Protocol(ABC):
     sides: Literal["both", "probe"] = "both"
     planted: bool = False
     covered: bool = False
+    photographed: bool = False
     options: tuple[str, ...] = ()
     along: str = ""
 

@@ -13,6 +13,7 @@ from xfr_plugin.evaluation.protocols.natural import Natural
 from xfr_plugin.evaluation.protocols.occluders import Occluders
 from xfr_plugin.evaluation.protocols.paired import Paired
 from xfr_plugin.evaluation.protocols.patch_replacement import PatchReplacement
+from xfr_plugin.evaluation.protocols.photographs import Photographs
 from xfr_plugin.evaluation.protocols.randomisation import Randomisation
 from xfr_plugin.evaluation.protocols.sensitivity import Sensitivity
 from xfr_plugin.evaluation.protocols.stability import Stability
@@ -30,6 +31,7 @@ PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "occluders": Occluders,
     "paired": Paired,
     "patch_replacement": PatchReplacement,
+    "photographs": Photographs,
     "randomisation": Randomisation,
     "sensitivity": Sensitivity,
     "stability": Stability,

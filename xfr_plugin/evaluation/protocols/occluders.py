@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.occluders.frame import landmarks_of
-from xfr_plugin.evaluation.occluders.kinds import OCCLUDERS, Occlusion, occlude
+from xfr_plugin.evaluation.occluders.kinds import OCCLUDERS, occlude
 from xfr_plugin.evaluation.protocol import EvaluationPair, Measurement, MethodProtocol, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._changes import clean_map, scores_of_change, scores_of_map
 from xfr_plugin.evaluation.protocols._shared import (
@@ -23,16 +25,35 @@ from xfr_plugin.evaluation.protocols._shared import (
     generator_for,
 )
 from xfr_plugin.faces.folder import as_pixels
+from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 
-__all__ = ["Occluders"]
+__all__ = ["Changed", "Occluders"]
+
+Map = NDArray[np.float32]
+
+
+class Changed(NamedTuple):
+    """A probe with something over it.
+
+    Attributes:
+        face: 8-bit RGB, 3×H×W.
+        covered: H×W.
+        regions: of the face before, where they lie now.
+        carried: brings a map of the face before to where it lies now.
+    """
+
+    face: Tensor
+    covered: NDArray[np.bool_]
+    regions: RegionMap
+    carried: Callable[[Map], Map] = lambda before: before
 
 
 class _Tried(NamedTuple):
     """An occluder on the probe of a pair, and by how much the score moved."""
 
     kind: str
-    occlusion: Occlusion
+    changed: Changed
     moved: float
 
 
@@ -87,8 +108,10 @@ class Occluders(MethodProtocol):
         self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
     ) -> Iterator[Measurement]:
         """Draw, see which lower the score, explain."""
-        tried = self._tried.get(pair, setting, lambda: self._drawn(pair, setting))
-        judged = [one for one in tried if one.moved < -MIN_SCORE_CHANGE and _is_part(one, pair)][: self.count]
+        tried = self._all(pair, setting)
+        judged = [one for one in tried if one.moved < -MIN_SCORE_CHANGE and _is_part(one.changed)][
+            : self.count
+        ]
         scores = {one.kind: dict(self._scores(one, pair, maps, method, setting)) for one in judged}
         yield Measurement("", "explained", len(judged))
         for metric in next(iter(scores.values()), {}):
@@ -98,35 +121,44 @@ class Occluders(MethodProtocol):
             for metric, value in scores.get(one.kind, {}).items():
                 yield Measurement(one.kind, metric, value)
 
+    def _all(self, pair: EvaluationPair, setting: Setting) -> list[_Tried]:
+        """Every kind that can be drawn on the probe, in the order of the pair."""
+        return self._tried.get(pair, setting, lambda: self._drawn(pair, setting))
+
     def _drawn(self, pair: EvaluationPair, setting: Setting) -> list[_Tried]:
-        """Every kind on the probe, in the order of the pair."""
-        face = pair.probe.numpy().transpose(1, 2, 0) / 255
-        landmarks = landmarks_of(pair.probe_regions)
         order = generator_for(setting, pair, self.name).permutation(len(self.kinds))
-        drawn = [
-            (kind, occlude(face, landmarks, kind, generator_for(setting, pair, f"{self.name} {kind}")))
+        drawn = {
+            kind: changed
             for kind in (self.kinds[i] for i in order)
-        ]
-        covered = torch.stack([as_pixels(occlusion.image) for _, occlusion in drawn])
-        units = setting.embed(torch.cat([pair.reference[None], pair.probe[None], covered]))
+            if (changed := self._changed(pair, kind, generator_for(setting, pair, f"{self.name} {kind}")))
+        }
+        faces = torch.stack([pair.reference, pair.probe, *(changed.face for changed in drawn.values())])
+        units = setting.embed(faces)
         scores = setting.compare(units[1:], units[:1]).double().tolist()
-        return [_Tried(*one, score - scores[0]) for one, score in zip(drawn, scores[1:], strict=True)]
+        return [_Tried(*one, score - scores[0]) for one, score in zip(drawn.items(), scores[1:], strict=True)]
+
+    def _changed(self, pair: EvaluationPair, kind: str, rng: np.random.Generator) -> Changed | None:
+        """The probe with something over it; None if it cannot be had."""
+        face = pair.probe.numpy().transpose(1, 2, 0) / 255
+        drawn = occlude(face, landmarks_of(pair.probe_regions), kind, rng)
+        return Changed(as_pixels(drawn.image), drawn.covered, pair.probe_regions)
 
     def _scores(
         self, one: _Tried, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
     ) -> Iterator[tuple[str, float]]:
         _, reference = pair.images(setting.recognizer)
-        probe = (as_pixels(one.occlusion.image)[None] / 255).to(reference)
+        changed = one.changed
+        probe = (changed.face[None] / 255).to(reference)
         attribution = self._attributions.of(method, setting)
         after = explained_probe(attribution, probe, reference, setting.embed(pair.reference[None]))
         if method.name in CHANCE_BASELINES:  # which have no signs of their own
             after = -after
-        before = clean_map(method.name, maps[0])
-        yield from scores_of_map(after, one.occlusion.covered, pair.probe_regions, -1)
-        yield from scores_of_change(before, after, one.occlusion.covered, pair.probe_regions, one.moved)
+        before = changed.carried(clean_map(method.name, maps[0]))
+        yield from scores_of_map(after, changed.covered, changed.regions, -1)
+        yield from scores_of_change(before, after, changed.covered, changed.regions, one.moved)
 
 
-def _is_part(one: _Tried, pair: EvaluationPair) -> bool:
+def _is_part(changed: Changed) -> bool:
     """Whether it covers some of the face, but not all."""
-    share = float(one.occlusion.covered[pair.probe_regions.face].mean())
+    share = float(changed.covered[changed.regions.face].mean())
     return 0.005 <= share <= 0.75

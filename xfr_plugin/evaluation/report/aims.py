@@ -74,6 +74,7 @@ def _aims() -> Iterable[Aim]:
         ("one region", "paired", "one region"),
         ("two regions", "paired", "two regions"),
         ("drawn over", "occluders", ""),
+        ("on photographs", "photographs", ""),
     ):
         for metric, what, at in _CHANGES:
             yield Aim(f"where it went, {title}: {what}", (protocol, kind, "", metric), at)
@@ -88,7 +89,11 @@ def _aims() -> Iterable[Aim]:
             0.5,
             "near",
         )
-    for title, protocol, kind in (("drawn over", "occluders", ""), ("worn", "worn", _MOVED)):
+    for title, protocol, kind in (
+        ("drawn over", "occluders", ""),
+        ("on photographs", "photographs", ""),
+        ("worn", "worn", _MOVED),
+    ):
         yield Aim(f"{title}: covered area against", (protocol, kind, "", "right sign"), 0.95)
         yield Aim(f"{title}: AUC", (protocol, kind, "", "auc"), 0.85)
     for kind in ("genuine", "impostor"):

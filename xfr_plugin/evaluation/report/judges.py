@@ -105,11 +105,23 @@ JUDGES = (
     ),
     _changed("went, two regions", "the same of two regions at once", "paired", "two regions"),
     _changed("went, drawn over", "before and after something is drawn over the probe", "occluders", ""),
+    _changed(
+        "went, on photographs",
+        "the same drawn on the photograph, which is detected and aligned after it",
+        "photographs",
+        "",
+    ),
     Judge(
         "hidden",
         "drawn over",
         "something drawn hides a part of the probe: does that part argue most against?",
         ("occluders", "", "", "auc"),
+    ),
+    Judge(
+        "hidden",
+        "on photographs",
+        "the same drawn on the photograph, which is detected and aligned after it",
+        ("photographs", "", "", "auc"),
     ),
     Judge(
         "hidden",

@@ -38,7 +38,9 @@ def _heading(results: Results) -> str:
     planted = [name for name in (entry.name for entry in run.plantings) if name in results.facts]
     genuine = sum(bool(results.facts[name]["genuine"]) for name in pairs)
     covered = [name for name in (entry.name for entry in run.covered) if name in results.facts]
+    photos = [name for name in (entry.name for entry in run.photographs) if name in results.facts]
     worn = f", {len(covered)} pairs with something worn" if covered else ""
+    worn += f", {len(photos)} photographs to draw on" if photos else ""
     lines = [
         "# Evaluation",
         "",
