@@ -3,11 +3,11 @@
     python benchmarks/peers_speed.py [--recognizer xfr_compact128] [--threads 2] [--repeats 3] [--device cpu]
 
 The loop is what one writes first: a masked face at a time through the recognizer as it was loaded, the partner
-embedded once, Captum's methods with one perturbation a pass, Score-CAM with one channel, FGGB with a backward pass for
-each channel of one shared forward pass. Masks, options (all defaults) and what is made of the scores are the same on
-both sides. Both run in turn in one process on the same threads, warm. The least of the repeats counts: of the clock,
-and of processor time, which depends less on what else runs. Beside it stands the largest difference of the maps,
-relative to the largest value of the loop's map. Ours takes whatever runtime is installed on a CPU
+embedded once, Captum's methods with one perturbation a pass, Score-CAM with one channel, FGGB with a backward pass
+for each channel of one shared forward pass. Masks, options (all defaults) and what is made of the scores are the
+same on both sides. Both run in turn in one process on the same threads, warm. The least of the repeats counts: of
+the clock, and of processor time, which depends less on what else runs. Beside it stands the largest difference of
+the maps, relative to the largest value of the loop's map. Ours takes whatever runtime is installed on a CPU
 (`recognition.backends`); `--device cuda` takes a GPU, and 64 masked faces at once.
 """
 
