@@ -1,7 +1,7 @@
 """What only a CUDA device can show, in a few minutes: the tests that ask for one, and speed beside the loops.
 
     python benchmarks/on_gpu.py [--recognizer xfr_compact128]
-    python benchmarks/on_gpu.py --device cpu   # a rehearsal: the same tests, which skip, and loops
+    python benchmarks/on_gpu.py --device cpu --methods occlusion,fggb --repeats 1   # a rehearsal: the tests skip
 
 Runs the tests whose files ask for CUDA (on other machines they skip), then `peers_speed.py` on the device, where 10
 times the speed of the plain loops is wanted.
@@ -36,12 +36,16 @@ def main() -> None:
     )
     parser.add_argument("--recognizer", default="xfr_compact128")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--methods", help="of the loops, with commas; all, if left out")
+    parser.add_argument("--repeats", default="3", help="of the loops")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here")
     tested = subprocess.run([sys.executable, "-m", "pytest", "-q", *tests_for_cuda()], cwd=ROOT, check=False)
     speed = [sys.executable, str(ROOT / "benchmarks" / "peers_speed.py"), "--device", arguments.device]
-    subprocess.run([*speed, "--recognizer", arguments.recognizer], cwd=ROOT, check=True)
+    chosen = ["--methods", arguments.methods] if arguments.methods else []
+    speed += ["--recognizer", arguments.recognizer, "--repeats", arguments.repeats, *chosen]
+    subprocess.run(speed, cwd=ROOT, check=True)
     raise SystemExit(tested.returncode)
 
 

@@ -4,11 +4,11 @@ For one pair, warm, on one thread: CPU seconds of `explain_prepared` (images and
 over passes × the best CPU time of a pass. Passes of torch are counted by their operations: those of all convolutions
 and matrix products of the call, in units of a forward pass of one face, forward and backward (networks of the
 method's own, and the passes that a relevance rule makes through a layer, count too); passes of an export
-(`recognition.backends`) by faces. The best pass is, per face, that of the network with BatchNorm folded in, or of the
-export, in the best of several batch sizes. An input gradient has the operations of a forward pass, and takes longer:
-`CPU / best` prices it as one, `CPU / own` forward and backward passes each at their own best, and `CPU / in twos` at
-what they take in a batch of two, which is all that a pair gives a method of few passes. Also: milliseconds beyond
-the last; and the first call of a new process over the second.
+(`recognition.backends`) by faces. A pass has the price of one of the network with BatchNorm folded in, or of the
+export. An input gradient has the operations of a forward pass, and takes longer, so it has a price of its own. `best`
+takes the price of each in the best of several batch sizes; `in twos` what they take in a batch of two, which is all
+that a pair gives a method of few passes. Also: milliseconds beyond the latter; and the first call of a new process
+over the second. Each method's line is printed when it is known.
 
     python benchmarks/overhead.py [--recognizer xfr_compact128] [--methods lrp,ebp] [--repeats 5] [--first]
 """
@@ -23,8 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -45,8 +43,6 @@ from xfr_plugin.recognition.zoo import data_root
 
 PAIR = (image_path("Abel_Pacheco", 1), image_path("Abel_Pacheco", 4))
 BATCHES = (1, 2, 4, 8, 16, 32)
-SLOW = 50
-"""Methods that take longer than so many faces' passes, in thousands of them, are left out unless they are named."""
 
 
 def prepared(recognizer: Recognizer, layers: tuple[str, ...]) -> tuple[Prepared, Prepared]:
@@ -210,38 +206,40 @@ def main() -> None:
         return
     recognizer = load_recognizer(arguments.recognizer)
     prices = Prices.of(recognizer, arguments.repeats)
-    console = Console(width=120)
     shown = [f"{1000 * seconds:.2f}" for seconds in (*prices.best, *prices.twos, prices.exported)]
-    console.print(
+    print(
         f"{arguments.recognizer}: ms of CPU a face and pass: forward {shown[0]}, backward {shown[1]}; in a batch of "
         f"two {shown[2]}, {shown[3]}; of the export {shown[4]}; {prices.unit / 1e6:.0f} M operations"
     )
-    table = Table(
-        "method", "CPU ms", "forward", "backward", "exported", "CPU / best", "CPU / own", "CPU / in twos",
-        "ms beyond", "first / second",
-    )  # fmt: skip
-    names = arguments.methods.split(",") if arguments.methods else list(METHODS)
-    for name in names:
-        if not METHODS[name].cls.available_for(recognizer):
-            continue
-        explain = explaining(recognizer, name)
-        explain()
-        counted = operations(explain)
-        done = counted.forward / prices.unit, counted.backward / prices.unit
-        if not arguments.methods and sum(done) + counted.exported > 1000 * SLOW:
-            continue
-        spent = cpu_seconds(explain, arguments.repeats)
-        exported = counted.exported * prices.exported
-        wanted = [
-            sum(count * each for count, each in zip(done, price, strict=True)) + exported
-            for price in ((prices.best[0],) * 2, prices.best, prices.twos)
-        ]
-        first = f"{measured_first(arguments.recognizer, name):.2f}" if arguments.first else ""
-        table.add_row(
-            name, f"{1000 * spent:.1f}", *(f"{count:.1f}" for count in done), str(counted.exported),
-            *(f"{spent / price:.2f}" for price in wanted), f"{1000 * (spent - wanted[2]):.1f}", first,
-        )  # fmt: skip
-    console.print(table)
+    print_row(
+        "method", "CPU ms", "forward", "backward", "exported", "/ best", "/ in twos", "ms beyond", "first"
+    )
+    for name in arguments.methods.split(",") if arguments.methods else METHODS:
+        if METHODS[name].cls.available_for(recognizer):
+            measured = row(recognizer, name, prices, arguments.repeats)
+            first = [f"{measured_first(arguments.recognizer, name):.2f}"] if arguments.first else []
+            print_row(name, *measured, *first)
+
+
+def row(recognizer: Recognizer, name: str, prices: Prices, repeats: int) -> list[str]:
+    explain = explaining(recognizer, name)
+    explain()
+    counted = operations(explain)
+    done = counted.forward / prices.unit, counted.backward / prices.unit
+    spent = cpu_seconds(explain, repeats)
+    best, twos = (
+        sum(count * each for count, each in zip(done, price, strict=True))
+        + counted.exported * prices.exported
+        for price in (prices.best, prices.twos)
+    )
+    return [
+        *(f"{value:.1f}" for value in (1000 * spent, *done)),
+        str(counted.exported), *(f"{spent / price:.2f}" for price in (best, twos)), f"{1000 * (spent - twos):.1f}",
+    ]  # fmt: skip
+
+
+def print_row(name: str, *values: str) -> None:
+    print(f"{name:22}", *(f"{value:>9}" for value in values), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,34 +3,33 @@
     python benchmarks/peers_speed.py [--recognizer xfr_compact128] [--threads 2] [--repeats 3] [--device cpu]
 
 The loop is what one writes first: a masked face at a time through the recognizer as it was loaded, the partner
-embedded once, Captum's methods with one perturbation a pass, FGGB with a backward pass for each channel of one
-shared forward pass. Masks, options (all defaults) and what is made of the scores are the same on both sides. Both
-run in turn in one process on the same threads, warm. The least of the repeats counts: of the clock, and of processor
-time, which depends less on what else runs. Beside it stands the largest difference of the maps, relative to the
-largest value of the loop's map. Ours takes whatever runtime is installed on a CPU (`recognition.backends`);
-`--device cuda` takes a GPU, and 64 masked faces at once.
+embedded once, Captum's methods with one perturbation a pass, Score-CAM with one channel, FGGB with a backward pass
+for each channel of one shared forward pass. Masks, options (all defaults) and what is made of the scores are the
+same on both sides. Both run in turn in one process on the same threads, warm. The least of the repeats counts: of
+the clock, and of processor time, which depends less on what else runs. Beside it stands the largest difference of
+the maps, relative to the largest value of the loop's map. Ours takes whatever runtime is installed on a CPU
+(`recognition.backends`); `--device cuda` takes a GPU, and 64 masked faces at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import torch
 from fggb_speed import PAIR, shared_loop
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from xfr_plugin.attr import METHODS, Fggb
+from xfr_plugin.attr import METHODS, Fggb, ScoreCam
 from xfr_plugin.attr._base.masks import Masks
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, ScoreAttribution
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import EmbeddedFaces, Keep, removed
 from xfr_plugin.attr.intervention.attribution import RegionIntervention
+from xfr_plugin.attr.peers import gradcam
 from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.recognition import Recognizer, backends, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
@@ -72,16 +71,25 @@ def captum_loop(attribution: CosineAttribution, recognizer: Recognizer, pair: Ma
     return found
 
 
+def score_cam_loop(attribution: ScoreCam, pair: Maps) -> Maps:
+    attribution.batch_size = 1
+    with patch.object(gradcam, "for_scores", lambda function, *_: function):
+        found: Maps = attribution.attribute(pair)
+        return found
+
+
 def is_compared(name: str) -> bool:
     cls = METHODS[name].cls
     is_masking = issubclass(cls, PerturbationPairAttribution) and not issubclass(cls, RegionIntervention)
-    return is_masking or issubclass(cls, ScoreAttribution)
+    return is_masking or issubclass(cls, (ScoreAttribution, ScoreCam))
 
 
 def looped(name: str, recognizer: Recognizer, pair: Maps) -> Callable[[], Maps]:
     attribution = METHODS[name].build(recognizer, TAU)
     if isinstance(attribution, PerturbationPairAttribution):
         return lambda: masked_loop(attribution, recognizer, pair)
+    if isinstance(attribution, ScoreCam):
+        return lambda: score_cam_loop(attribution, pair)
     assert isinstance(attribution, CosineAttribution)
     return lambda: captum_loop(attribution, recognizer, pair)
 
@@ -130,9 +138,9 @@ def main() -> None:
     images = [torch.tensor(face).permute(2, 0, 1)[None].float() / 255 for face in faces]
     pair = (images[0].to(arguments.device), images[1].to(arguments.device))
     names = arguments.methods.split(",") if arguments.methods else [*filter(is_compared, METHODS), "fggb"]
-    table = Table(
-        "method", "plain loop (s)", "ours (s)", "times faster", "in processor time", "largest difference"
-    )
+    how = ", ".join(backends.runtimes()[:1]) if arguments.device == "cpu" else "torch"
+    print(f"{recognizer.name}, {arguments.threads} threads, {arguments.device}, {how or 'torch'}")
+    show("method", "loop (s)", "ours (s)", "faster", "in CPU time", "difference")
     for name in names:
         if name == "fggb":
             attribution = Fggb(recognizer, TAU)
@@ -145,12 +153,11 @@ def main() -> None:
         expected, found = taken[0][0][2], taken[0][1][2]
         difference = float((found - expected).abs().max() / expected.abs().max())
         faster = [f"{loop[kind] / own[kind]:.1f}" for kind in (0, 1)]
-        table.add_row(name, f"{loop[0]:.2f}", f"{own[0]:.3f}", *faster, f"{difference:.1e}")
-        print(name, *faster, f"{difference:.1e}", file=sys.stderr, flush=True)
-    console = Console(width=100)
-    how = ", ".join(backends.runtimes()[:1]) if arguments.device == "cpu" else "torch"
-    console.print(f"{recognizer.name}, {arguments.threads} threads, {arguments.device}, {how or 'torch'}")
-    console.print(table)
+        show(name, f"{loop[0]:.2f}", f"{own[0]:.3f}", *faster, f"{difference:.1e}")
+
+
+def show(name: str, *values: str) -> None:
+    print(f"{name:14}", *(f"{value:>11}" for value in values), flush=True)
 
 
 if __name__ == "__main__":

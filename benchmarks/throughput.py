@@ -1,16 +1,17 @@
-"""Pairs a second of `xfr batch`, by engine, method, recognizer and number of cores, and what a million pairs cost.
+"""Pairs a second of `xfr batch`, by engine, method, recognizer and number of processes; and what a million cost.
 
-    python benchmarks/throughput.py --out ../runs/throughput            # all cells; killed, it goes on
-    python benchmarks/throughput.py --out ../runs/throughput --short    # a twentieth of the pairs
+    python benchmarks/throughput.py --out ../runs/throughput                     # all cells; killed, it goes on
+    python benchmarks/throughput.py --out ../runs/throughput --cells decide,ray  # those whose names hold one of these
+    python benchmarks/throughput.py --out ../runs/throughput --short             # a twentieth of the pairs
     python benchmarks/throughput.py --out ../runs/throughput --only-report
 
-LFW's own pairs of View 2 first, then pairs of different people of it, drawn with a seed; aligned crops, but for the
-cells that start from photographs (lfw250). Every cell is a process of its own with a new folder: it starts, finds and
-embeds each face once, decides all pairs, and explains them, all of which counts. Memory is that of the process and
-all its children at once (proportional set size, the highest of samples a quarter of a second apart). Seconds are wall
-clock: run it on a machine that does nothing else. Processor time is that of the process and of what it started and
-waited for (Ray's actors are not among them), and hardly depends on what else runs. A cell that was done is not
-measured again.
+Pairs of LFW's aligned crops, drawn with a seed among its first 1,000 faces, so that ten times the pairs are pairs of
+the same faces; the cells that start from photographs (lfw250) take the first pairs of View 2. Every cell is a
+process of its own with a new folder: it starts, finds and embeds each face once, decides all pairs, and explains
+them, all of which counts. Memory is that of the process and all its children at once (proportional set size, the
+highest of samples a quarter of a second apart). Seconds are wall clock: run it on a machine that does nothing else.
+Processor time is that of the process and of what it started and waited for (Ray's actors are not among them), and
+hardly depends on what else runs. A cell that was done is not measured again, and is printed as soon as it is known.
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from xfr_plugin.base.files import write_text
 from xfr_plugin.faces.lfw import read_pairs
@@ -58,36 +58,36 @@ class Cell:
 
 
 SMALL, LARGE = "xfr_compact128", "mobilefacenet_ms1m"
+FACES = 1_000
 CELLS = (
-    *(Cell("local", workers, SMALL, "", pairs) for workers in (1, 2) for pairs in (1_000, 10_000)),
-    Cell("local", 2, LARGE, "", 10_000),
+    *(
+        Cell("local", workers, recognizer, method, pairs)
+        for recognizer, processes in ((SMALL, (2, 1)), (LARGE, (2,)))
+        for method in ("", "amortised")
+        for pairs in (1_000, 10_000)
+        for workers in processes
+    ),
+    *(Cell("local", workers, SMALL, "leave_one_out", pairs) for pairs in (100, 1_000) for workers in (2, 1)),
+    Cell("local", 2, LARGE, "leave_one_out", 500),
     Cell("local", 2, SMALL, "", 500, photos=True),
-    *(Cell("local", workers, SMALL, "leave_one_out", 150) for workers in (1, 2)),
-    *(Cell("local", workers, SMALL, "xssab", 1_000) for workers in (1, 2)),
-    Cell("local", 2, SMALL, "xssab", 10_000),
-    Cell("local", 2, LARGE, "xssab", 500),
-    Cell("local", 2, LARGE, "leave_one_out", 60),
-    *(Cell("ray", 2, SMALL, method, 1_000) for method in ("", "xssab")),
+    *(Cell("ray", 2, SMALL, method, 1_000) for method in ("", "amortised")),
 )
-"""Sized for about fifteen minutes of two cores together."""
 
 
 def drawn_pairs(count: int, photos: bool) -> list[tuple[str, str, int]]:
-    """Probe, reference and whether they are one person: LFW's pairs, then drawn ones of different people."""
+    """Probe, reference and whether they are one person."""
     root = data_root() / "faces"
-    folder = root / ("lfw250" if photos else "lfw112")
-    known = [
-        (str(pair[0]), str(pair[1]), int(pair[2]))
-        for pair in read_pairs(root / "pairs.txt")
-        if all((folder / name).is_file() for name in pair[:2])
-    ]
-    files = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*.jpg"))
-    random = np.random.default_rng(0)
-    while len(known) < count:
-        probe, reference = (files[number] for number in random.integers(len(files), size=2))
-        if Path(probe).parent != Path(reference).parent:
-            known.append((probe, reference, 0))
-    return known[:count]
+    if photos:
+        known = [(str(pair[0]), str(pair[1]), int(pair[2])) for pair in read_pairs(root / "pairs.txt")]
+        return [pair for pair in known if all((root / "lfw250" / name).is_file() for name in pair[:2])][
+            :count
+        ]
+    files = sorted(str(path.relative_to(root / "lfw112")) for path in (root / "lfw112").glob("*/*.jpg"))
+    random, drawn = np.random.default_rng(0), []
+    for _ in range(count):
+        a, b = (files[number] for number in random.choice(FACES, size=2, replace=False))
+        drawn.append((a, b, int(Path(a).parent == Path(b).parent)))
+    return drawn
 
 
 def run_cell(cell: Cell, out: Path) -> None:
@@ -111,14 +111,15 @@ def run_cell(cell: Cell, out: Path) -> None:
     print(json.dumps({"failures": results.manifest.failures, "explained": results.manifest.explained}))
 
 
-def measured(cell: Cell, folder: Path) -> dict[str, object]:
+def measured(cell: Cell, folder: Path) -> dict[str, Any]:
     place = folder / cell.name
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     with open(place / "pairs.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("probe", "reference", "genuine"))
-        writer.writerows(drawn_pairs(cell.pairs, cell.photos))
+        pairs = drawn_pairs(cell.pairs, cell.photos)
+        writer.writerows(pairs)
     command = [sys.executable, __file__, "--out", str(place), "--cell", json.dumps(asdict(cell))]
     start, before, highest = time.perf_counter(), children_seconds(), 0
     with (
@@ -136,7 +137,15 @@ def measured(cell: Cell, folder: Path) -> dict[str, object]:
     found = json.loads(output.splitlines()[-1])
     shutil.rmtree(place / "run")
     spent = children_seconds() - before
-    return {**asdict(cell), "seconds": seconds, "processor": spent, "memory_mib": highest / 2**20, **found}
+    faces = len({name for pair in pairs for name in pair[:2]})
+    return {
+        **asdict(cell),
+        "faces": faces,
+        "seconds": seconds,
+        "processor": spent,
+        "memory_mib": highest / 2**20,
+        **found,
+    }
 
 
 def children_seconds() -> float:
@@ -160,21 +169,26 @@ def memory_of(process: int) -> int:
     return held + sum(map(memory_of, children))
 
 
-def report(results: list[dict[str, object]]) -> None:
-    table = Table(
-        "recognizer", "method", "from", "engine", "processes", "pairs", "s", "pairs / s",
-        "processor (s)", "MiB", "10⁶ pairs, one such machine (h)", "on 10 (h)", "core hours",
+def show(*values: object) -> None:
+    print(*(f"{value!s:>{width}}" for value, width in zip(values, WIDTHS, strict=True)), flush=True)
+
+
+WIDTHS = (20, 14, 7, 6, 9, 7, 6, 6, 8, 10, 6, 11, 11)
+TITLES = (
+    "recognizer", "method", "from", "engine", "processes", "pairs", "faces", "s", "pairs/s", "processor", "MiB",
+    "h a million", "core hours",
+)  # fmt: skip
+
+
+def show_cell(row: dict[str, Any]) -> None:
+    """One line; hours are those of a million pairs on one such machine, and of one core."""
+    rate = row["pairs"] / row["seconds"]
+    show(
+        row["recognizer"], row["method"] or "decide only", "photos" if row["photos"] else "crops", row["engine"],
+        row["workers"], row["pairs"], row["faces"], f"{row['seconds']:.0f}", f"{rate:.1f}",
+        f"{row['processor']:.0f}", f"{row['memory_mib']:.0f}", f"{MILLION / rate / 3600:.1f}",
+        f"{row['processor'] / row['pairs'] * MILLION / 3600:.1f}",
     )  # fmt: skip
-    for row in results:
-        rate = int(str(row["pairs"])) / float(str(row["seconds"]))
-        hours, processor = MILLION / rate / 3600, float(str(row["processor"]))
-        table.add_row(
-            str(row["recognizer"]), str(row["method"] or "decide only"), "photos" if row["photos"] else "crops",
-            str(row["engine"]), str(row["workers"]), str(row["pairs"]), f"{float(str(row['seconds'])):.0f}",
-            f"{rate:.1f}", f"{processor:.0f}", f"{float(str(row['memory_mib'])):.0f}", f"{hours:.1f}",
-            f"{hours / 10:.2f}", f"{processor / int(str(row['pairs'])) * MILLION / 3600:.1f}",
-        )  # fmt: skip
-    Console(width=140).print(table)
 
 
 def main() -> None:
@@ -186,7 +200,7 @@ def main() -> None:
     )
     parser.add_argument("--short", action="store_true", help=f"a {SHORT}th of the pairs")
     parser.add_argument(
-        "--only", default="", help="cells whose names hold this, as local-1-xfr_compact128-decide"
+        "--cells", default="", help="parts of names, with commas, as local-1-xfr_compact128-decide,ray"
     )
     parser.add_argument("--only-report", action="store_true")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
@@ -194,17 +208,16 @@ def main() -> None:
     if arguments.cell:
         run_cell(Cell(**json.loads(arguments.cell)), arguments.out)
         return
-    results = []
+    show(*TITLES)
     for cell in CELLS:
         chosen = Cell(**{**asdict(cell), "pairs": max(20, cell.pairs // SHORT)}) if arguments.short else cell
-        if arguments.only not in chosen.name:
+        if not any(part in chosen.name for part in arguments.cells.split(",")):
             continue
         known = arguments.out / f"{chosen.name}.json"
         if not known.is_file() and not arguments.only_report:
             write_text(known, json.dumps(measured(chosen, arguments.out)))
         if known.is_file():
-            results.append(json.loads(known.read_text()))
-    report(results)
+            show_cell(json.loads(known.read_text()))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from xfr_plugin.attr import (
     PairSmoothGrad,
 )
 from xfr_plugin.attr._base.baselines import baseline_images
-from xfr_plugin.attr._base.rectified import rectified_copy
+from xfr_plugin.attr._base.rectified import multipliers
 from xfr_plugin.attr._base.superpixels import face_parts
 from xfr_plugin.base.captum import get_exp_kernel_similarity_function
 from xfr_plugin.errors import InputError
@@ -127,6 +127,26 @@ def test_deeplift_equals_captums_on_relu_networks(recognizer: Recognizer, pair: 
     torch.testing.assert_close(found, expected.detach())
 
 
+def test_deeplift_equals_captums_on_pooling_networks() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(36, 6),
+        nn.Tanh(),
+        nn.Linear(6, 1),
+    ).double()
+    images = torch.rand(2, 3, 8, 8).double().requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = captum.attr.DeepLift(network).attribute(images, baselines=0.5, target=0)
+    baseline = torch.full((1, 3, 8, 8), 0.5).double()
+    found = (images - baseline) * multipliers(network, (images,), (baseline,))
+    torch.testing.assert_close(found, expected)
+
+
 def test_deeplift_of_an_activation_whose_input_is_read_twice() -> None:
     class PreActivation(nn.Module):
         def __init__(self) -> None:
@@ -141,9 +161,7 @@ def test_deeplift_of_an_activation_whose_input_is_read_twice() -> None:
     torch.manual_seed(0)
     network = PreActivation().double()
     images = torch.randn(3, 3, 2, 2).double().requires_grad_()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        maps = captum.attr.DeepLift(rectified_copy(network)).attribute(images, target=0)
+    maps = images * multipliers(network, (images,), (torch.zeros_like(images),))
     difference = (network(images) - network(torch.zeros_like(images)))[:, 0]
     torch.testing.assert_close(maps.sum((1, 2, 3)), difference)
 
@@ -151,11 +169,23 @@ def test_deeplift_of_an_activation_whose_input_is_read_twice() -> None:
 def test_deeplift_refuses_what_it_cannot_explain(recognizer: Recognizer, pair: Images) -> None:
     with pytest.raises(InputError, match="module, not a function"):
         PairDeepLift(recognizer.features, 0.2).attribute(pair)
+
+
+def test_deeplift_takes_a_module_that_is_used_twice(recognizer: Recognizer, pair: Images) -> None:
+    expected = PairDeepLift(recognizer).attribute(pair)
     recognizer.network.relu2 = recognizer.network.relu1
-    with pytest.raises(InputError, match="every use"):
-        PairDeepLift(recognizer).attribute(pair)
-    assert not any(module._forward_hooks or module._backward_hooks for module in recognizer.modules())
-    assert not hasattr(recognizer.network.relu1, "input")
+    torch.testing.assert_close(PairDeepLift(recognizer).attribute(pair), expected)
+
+
+def test_deeplift_refuses_a_network_whose_functions_depend_on_the_image() -> None:
+    class Choosing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            values = images.flatten(1)
+            return values.sigmoid().sum(1) if bool(values.any()) else values.tanh().sum(1)
+
+    images = torch.rand(2, 3, 2, 2)
+    with pytest.raises(InputError, match="same functions for every image"):
+        multipliers(Choosing(), (images,), (torch.zeros_like(images),))
 
 
 class Curve(nn.Module):
@@ -182,6 +212,7 @@ SINGLE: dict[str, Callable[[], nn.Module]] = {
     "method": lambda: Curve(lambda x: x.sigmoid()),
     "bound": lambda: Curve(lambda x: x.clamp(min=-0.1)),
     "power": lambda: Curve(lambda x: x**2),
+    "greatest": lambda: nn.Sequential(nn.Unflatten(1, (1, 5)), nn.MaxPool1d(3, 1, 1), nn.Flatten()),
 }
 
 
@@ -191,11 +222,7 @@ def test_deeplift_sees_every_activation(kind: str) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), SINGLE[kind](), nn.Linear(5, 1)).double()
     images = torch.randn(3, 3, 2, 2).double() * 20
-    copy = rectified_copy(network)
-    torch.testing.assert_close(copy(images), network(images))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        maps = captum.attr.DeepLift(copy).attribute(images.requires_grad_(), target=0)
+    maps = images * multipliers(network, (images,), (torch.zeros_like(images[:1]),))
     difference = (network(images) - network(torch.zeros_like(images)))[:, 0]
     torch.testing.assert_close(maps.sum((1, 2, 3)), difference)
 

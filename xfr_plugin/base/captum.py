@@ -14,7 +14,6 @@ with ignoring(TqdmWarning):
     from captum._utils.progress import NullProgress, progress
     from captum.attr import (
         Attribution,
-        DeepLift,
         GradientAttribution,
         InputXGradient,
         IntegratedGradients,
@@ -28,14 +27,11 @@ with ignoring(TqdmWarning):
         PerturbationAttribution,
         Saliency,
     )
-    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
     from captum.attr._core.lime import get_exp_kernel_similarity_function
     from captum.log import log_usage
 
 __all__ = [
-    "SUPPORTED_NON_LINEAR",
     "Attribution",
-    "DeepLift",
     "GradientAttribution",
     "InputXGradient",
     "IntegratedGradients",

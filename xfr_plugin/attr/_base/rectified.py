@@ -1,32 +1,27 @@
-"""Networks all of whose activations get DeepLift's rescale rule, or which are refused.
+"""DeepLift's rescale rule (Shrikumar et al., ICML 2017, arXiv 1704.02685) for every activation, or a refusal.
 
-The rule replaces the slope of an activation by the ratio of its differences. Captum applies it to the modules of its
-list, and silently takes the plain gradient of all others, and of functions. Here every function is met as it is
-called: those of a single number get the rule; those that are not linear otherwise, as attention and layer
-normalisation, are errors.
-
-Captum sets the gradient of an activation's input tensor as a whole. Where another layer reads that tensor too, as in
-pre-activation blocks, its share would be lost: every activation of its list gets a tensor of its own.
+The rule replaces the slope of an activation by the ratio of its differences from the baseline. Every function is met
+as it is called: those of a single number, and the greatest of several, get the rule; those that are not linear
+otherwise, as attention and layer normalisation, are errors. Captum's DeepLift has the rule for the modules of a
+list, silently takes the plain gradient of all others, and of functions, and carries the baselines through the
+backward pass. Here they pass forward once, and where all are alike, as one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-from xfr_plugin.base.captum import SUPPORTED_NON_LINEAR
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.exported import is_exported
 
-__all__ = ["rectified_copy"]
-
-Network = TypeVar("Network", bound=nn.Module)
+__all__ = ["multipliers"]
 
 _RESCALED = set(
     """
@@ -36,11 +31,13 @@ pow prelu relu relu6 rrelu rsqrt selu sigmoid silu softplus softsign sqrt square
 )
 """Functions of a single number."""
 
+_POOLED = frozenset(("max_pool1d", "max_pool2d", "max_pool3d"))
+
 _REFUSED = set(
     """
 adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax glu group_norm instance_norm layer_norm
-local_response_norm log_softmax max_pool1d max_pool2d max_pool3d maximum minimum multi_head_attention_forward
-rms_norm scaled_dot_product_attention softmax softmin
+local_response_norm log_softmax maximum minimum multi_head_attention_forward rms_norm
+scaled_dot_product_attention softmax softmin
 """.split()  # noqa: SIM905  # as above
 )
 """Functions of several numbers that are not linear. Division is not among them: by it embeddings are normalised,
@@ -52,44 +49,61 @@ _EPSILON = 1e-10
 """Difference below which the slope is taken, as by Captum."""
 
 
-def rectified_copy(network: Network) -> Network:
-    """A replica of a network, of the same function, for Captum's DeepLift.
+def multipliers(network: nn.Module, given: tuple[Any, ...], reference: tuple[Any, ...]) -> Tensor:
+    """What each input contributes, for each unit by which it differs from its baseline, M×….
 
-    Its backward pass is for a batch of which the second half are the baselines of the first.
+    Where the network is linear after its last activation, Σ (input − baseline) · multiplier is the difference of its
+    output from that of the baseline.
+
+    Args:
+        network: maps M×… to M numbers; it is left as it is.
+        given: the inputs M×…, and further arguments of the network.
+        reference: the baselines M×…, or one that all have, 1×…, and arguments likewise.
 
     Raises:
-        InputError: an exported network. Functions for which there is no rescale rule (attention, layer normalisation,
-            products of signals …) are errors of the forward pass.
+        InputError: the network has functions for which there is no rescale rule (attention, layer normalisation,
+            products of signals …), or calls others for the baseline than for the input.
+    """
+    own = _constant(network)
+    calls: list[_Call] = []
+    baselines, inputs = (values[0].detach().clone().requires_grad_() for values in (reference, given))
+    with torch.enable_grad():
+        with _Recorded(calls):
+            own(baselines, *reference[1:])
+        with _Ruled(calls):
+            output = own(inputs, *given[1:])
+        found: Tensor = torch.autograd.grad(output.sum(), inputs)[0]
+    return found
+
+
+def _constant(network: nn.Module) -> nn.Module:
+    """A replica whose parameters are no signals, and whose modules change nothing in place.
+
+    Raises:
+        InputError: a network whose functions are not seen as they are called.
     """
     network = replica(network)
-    if any(is_exported(part) for part in network.modules()):
-        raise _refusal("exported networks, whose activations are no modules")
-    for name, module in list(network.named_modules()):
-        _make_constant(module)
+    for module in network.modules():
+        if is_exported(module) or isinstance(module, torch.jit.ScriptModule):
+            raise _refusal("exported and scripted networks, whose activations are not seen")
+        for name, value in module._parameters.items():
+            if value is not None:
+                module._parameters[name] = nn.Parameter(value.detach(), requires_grad=False)
         if getattr(module, "inplace", False):
             module.__dict__["inplace"] = False
-        if type(module) in SUPPORTED_NON_LINEAR:
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, _Own(module))
-    network.__dict__["forward"] = _ruled(network.forward)
     return network
 
 
-class _Own(nn.Module):
-    """An activation that Captum has a rule for."""
+_Call = tuple[str, Tensor, Tensor]
+"""Name of an activation, what it was given, and what it returned."""
 
-    def __init__(self, activation: nn.Module) -> None:
+
+class _Functions(TorchFunctionMode):
+    """Meets functions as they are called; refuses those that the rule is not for."""
+
+    def __init__(self, calls: list[_Call]) -> None:
         super().__init__()
-        self.activation = activation
-
-    def forward(self, values: Tensor) -> Tensor:
-        with torch._C.DisableTorchFunction():
-            result: Tensor = self.activation(values.clone())
-        return result
-
-
-class _Rules(TorchFunctionMode):
-    """Gives functions the rescale rule as they are called, and refuses those that it is not for."""
+        self.calls = calls
 
     def __torch_function__(
         self,
@@ -105,39 +119,85 @@ class _Rules(TorchFunctionMode):
             raise _refusal(plain)
         if plain in _PRODUCTS and len(signals) > 1:
             raise _refusal(f"a product of two signals ({plain})")
-        if plain not in _RESCALED or not signals:
+        if plain not in _RESCALED | _POOLED or not signals:
             return func(*args, **named)
         is_method_in_place = name.endswith("_") and name != f"__{plain}__"
         is_in_place = is_method_in_place or any(given is True for given in (*args, *named.values()))
         if is_in_place or len(signals) > 1 or not (args and args[0] is signals[0]):
             raise _refusal(f"{plain} in place, or of several signals")
-        return _Rescaled.apply(lambda values: func(values, *args[1:], **named), args[0])
+        return self._called(plain, lambda values: func(values, *args[1:], **named), args[0])
+
+    def _called(self, name: str, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class _Recorded(_Functions):
+    """Notes what activations do to the baselines."""
+
+    def _called(self, name: str, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        output = function(values)
+        self.calls.append((name, values.detach(), output.detach()))
+        return output
+
+
+class _Ruled(_Functions):
+    """Gives activations the rescale rule, against what was noted."""
+
+    def _called(self, name: str, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        noted, before, after = self.calls.pop(0) if self.calls else ("", values, values)
+        if noted != name or before.shape[1:] != values.shape[1:]:
+            raise InputError("DeepLift needs a network that calls the same functions for every image")
+        rule: type[Function] = _Pooled if name in _POOLED else _Rescaled
+        output: Tensor = rule.apply(function, values, before, after)
+        return output
 
 
 class _Rescaled(Function):
     """A function of a single number, whose slope is the ratio of its differences."""
 
     @staticmethod
-    def forward(ctx: Any, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, function: Callable[[Tensor], Tensor], values: Tensor, before: Tensor, after: Tensor
+    ) -> Tensor:
         output = function(values)
         ctx.function = function
-        ctx.save_for_backward(values, output)
+        ctx.save_for_backward(values, output, before, after)
         return output
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> tuple[None, Tensor]:
-        values, output = ctx.saved_tensors
-        with torch.enable_grad():
-            leaf = values.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(ctx.function(leaf), leaf, given)
-        inwards, outwards = _differences(values), _differences(output)
-        is_flat = inwards.abs() < _EPSILON
-        return None, torch.where(is_flat, slope, given * outwards / inwards.masked_fill(is_flat, 1))
+    def backward(ctx: Any, given: Tensor) -> tuple[None, Tensor, None, None]:
+        values, output, before, after = ctx.saved_tensors
+        return None, _shared(ctx.function, values, before, given, given * (output - after)), None, None
 
 
-def _differences(values: Tensor) -> Tensor:
-    faces, baselines = values.chunk(2)
-    return (faces - baselines).repeat(2, *(1,) * (values.ndim - 1))
+class _Pooled(_Rescaled):
+    """The greatest of several numbers: the face's gains what it lies above the baseline's, which loses the rest."""
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[None, Tensor, None, None]:
+        values, output, before, after = ctx.saved_tensors
+        greater, rows = torch.maximum(output, after), values.shape[0]
+        gained = _gradient(ctx.function, values, given * (greater - after))
+        lost = _gradient(ctx.function, before.expand(rows, *before.shape[1:]), given * (output - greater))
+        return None, _shared(ctx.function, values, before, given, gained + lost), None, None
+
+
+def _shared(
+    function: Callable[[Tensor], Tensor], values: Tensor, before: Tensor, given: Tensor, change: Tensor
+) -> Tensor:
+    """The change for each unit by which a value differs from the baseline; the gradient where it does not."""
+    inwards = values - before
+    is_flat = inwards.abs() < _EPSILON
+    if not is_flat.any():
+        return change / inwards
+    return torch.where(is_flat, _gradient(function, values, given), change / inwards.masked_fill(is_flat, 1))
+
+
+def _gradient(function: Callable[[Tensor], Tensor], values: Tensor, given: Tensor) -> Tensor:
+    with torch.enable_grad():
+        leaf = values.detach().requires_grad_()
+        (found,) = torch.autograd.grad(function(leaf), leaf, given)
+    return found
 
 
 def _is_signal(given: Any) -> bool:
@@ -148,18 +208,3 @@ def _refusal(what: str) -> InputError:
     return InputError(
         f"DeepLift has no rule for {what}: use another method for this network, e.g. integrated gradients"
     )
-
-
-def _ruled(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with _Rules():
-            return forward(*args, **kwargs)
-
-    return run
-
-
-def _make_constant(module: nn.Module) -> None:
-    """Parameters are no signals."""
-    for name, value in module._parameters.items():
-        if value is not None:
-            module._parameters[name] = nn.Parameter(value.detach(), requires_grad=False)

@@ -1,7 +1,8 @@
 """Captum's gradient methods on pairs: integrated gradients, input × gradient, SmoothGrad, DeepLift.
 
-Nothing is rewritten: each class hands the faces and a `CosineHead` to Captum's own, and adds what a pair needs:
-both faces, each against the other's embedding, bounded memory, and random numbers that do not depend on the batch.
+But for DeepLift nothing is rewritten: each class hands the faces and a `CosineHead` to Captum's own, and adds what a
+pair needs: both faces, each against the other's embedding, bounded memory, and random numbers that do not depend on
+the batch. DeepLift's rule is met in `_base.rectified`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_b
 from xfr_plugin.attr._base.caveats import AGAINST_BASELINE, LITTLE_BETTER, TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import BaselineAttribution, CosineAttribution, checked_count
-from xfr_plugin.attr._base.rectified import rectified_copy
+from xfr_plugin.attr._base.rectified import multipliers
 from xfr_plugin.attr.cosine_head import CosineHead
-from xfr_plugin.base.captum import DeepLift, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
+from xfr_plugin.base.captum import InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from xfr_plugin.base.options import checked_choice
-from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.errors import InputError
 
@@ -233,26 +233,26 @@ class PairSmoothGrad(CosineAttribution):
     paper="Shrikumar, Greenside and Kundaje, arXiv 1704.02685",
     year=2017,
     needs="gradient",
-    cost="1 forward; 2 forward and backward a face",
+    cost="1 forward; 2 forward and 1 backward a face",
     relative_cost=9,
     caveat=f"{AGAINST_BASELINE}; {LITTLE_BETTER}",
 )
 class PairDeepLift(BaselineAttribution):
     """DeepLift, rescale rule (Shrikumar et al., ICML 2017, arXiv 1704.02685), of the cosine.
 
-    Runs on a replica of the network. Activations that are not on Captum's list, or are called as functions, get the
-    rule there, too, and what has no rule is refused: Captum silently takes their plain gradient. The normalisation
-    of the embedding is taken by its gradient, so the maps do not sum exactly to the difference of the scores.
+    Every activation gets the rule, also those that are not on the list of Captum's DeepLift, or are called as
+    functions, and what has no rule is refused: Captum silently takes their plain gradient. The normalisation of the
+    embedding is taken by its gradient, so the maps do not sum exactly to the difference of the scores.
 
     Args:
-        forward_func: a module that uses every activation module once; see also `PairAttribution`.
+        forward_func: a module; see also `PairAttribution`.
         threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
         baseline: what the face is compared with, see `Baseline`.
         batch_size: faces in one backward pass, each with its baseline; bounds the memory.
 
     Raises:
         InputError: an unknown option; a network with attention, layer normalisation, products of signals or the
-            like, for which there is no rule, or that uses a module of Captum's list more than once.
+            like, for which there is no rule.
 
     Example:
         >>> probe_map, reference_map = PairDeepLift(recognizer, baseline="mean").attribute((probe, reference))
@@ -282,18 +282,10 @@ class PairDeepLift(BaselineAttribution):
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
         if not isinstance(self.forward_func, nn.Module):
-            raise InputError("DeepLift changes the layers of a network: give it a module, not a function")
-        with ignoring(UserWarning):  # of Captum, that it sets hooks: on a replica
-            try:
-                maps: Tensor = DeepLift(rectified_copy(head)).attribute(
-                    images,
-                    baselines=baseline_images(images.detach(), self.baseline),
-                    additional_forward_args=arguments,
-                )
-            except RuntimeError as error:
-                if "used more than once" not in str(error):
-                    raise
-                raise InputError(
-                    "DeepLift needs an activation module for every use: this network uses one twice"
-                ) from error
-        return maps
+            raise InputError(
+                "DeepLift gives the functions of a network its rule: give it a module, not a function"
+            )
+        baselines = baseline_images(images.detach(), self.baseline)
+        is_one = len(arguments) == 1 and bool((baselines == baselines[:1]).all())
+        reference = (baselines[:1], arguments[0][:1]) if is_one else (baselines, *arguments)
+        return (images.detach() - baselines) * multipliers(head, (images, *arguments), reference)
