@@ -290,6 +290,7 @@ def attack(
 def hostile(server: Server, asked: Sequence[Question], count: int) -> str:
     """Honest clients alone, and then beside hostile ones; a line of the table."""
     before = [worker.pid for worker in worker_processes(server)]
+    honest(server, asked, lambda spent: spent < 10.0)  # until it is warm
     alone, _ = honest(server, asked, lambda spent: spent < 20.0)
     bodies = list(hostile_bodies().items())
     outcomes: Counter[str] = Counter()

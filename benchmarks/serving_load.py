@@ -59,6 +59,9 @@ COUNTS = {
 
 CLIENTS = (1, 4, 16, 64)
 
+_WARMING = 1000
+"""Decisions before anything is measured."""
+
 
 class Server(Protocol):
     """A running server of either engine."""
@@ -379,6 +382,8 @@ def main() -> None:
             TemporaryDirectory() as folder,
             serve(engine, Path(folder), deployment, workers, properties) as server,
         ):
+            # a server at work is warm: until then Java compiles itself, which takes as long as what it does
+            ask_server(server, "decision", list(itertools.islice(itertools.cycle(asked), _WARMING)), 16)
             for kind in options.kinds:
                 measure(engine, server, service, kind, asked, options)
 
