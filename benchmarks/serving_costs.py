@@ -2,6 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/serving_costs.py
     OMP_NUM_THREADS=1 python benchmarks/serving_costs.py --explained ../shared/data
+    OMP_NUM_THREADS=1 python benchmarks/serving_costs.py --decisions ../shared/data
+
+With `--decisions` the CPU time of whole decisions, by torch and by the fastest runtime, which take turns.
 
 With `--explained` what whole requests to explain take, decoding and writing included, by the default and by the fast
 form: CPU time in this process on one thread, and what four clients on two cores, who wait for their answers before
@@ -20,7 +23,7 @@ from serving_load import questions
 
 from xfr_plugin.attr import METHODS, find_evidence
 from xfr_plugin.explanation.pipeline import Face, decide_pair
-from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition import Recognizer, backends, load_recognizer
 from xfr_plugin.reconstruction import find_decoder
 from xfr_plugin.service import Deployment, ExplanationService, parse_request
 from xfr_plugin.service.explaining import Explainers
@@ -78,16 +81,42 @@ def explained(data: Path, batch: int = 4) -> None:
         print(f"| {method} | {counted / batch:.0f} | {least:.0f}, {median:.0f} | {4 * least / 2:.0f} |")
 
 
+def decisions(data: Path, batches: tuple[int, ...] = (1, 4, 8)) -> None:
+    fastest, runtimes = ExplanationService(), backends.runtimes
+    asked = questions(data, 60, fastest)
+    backends.runtimes = lambda: ()  # of this process only
+    torchs = ExplanationService()
+    pairs = [parse_request({"probe": q.probe, "reference": q.reference}) for q in asked]
+    spent: dict[tuple[bool, int], list[float]] = {}
+    for _ in range(5):
+        for size in batches:
+            for by_torch in (True, False):
+                backends.runtimes = (lambda: ()) if by_torch else runtimes
+                service, began = torchs if by_torch else fastest, time.process_time()
+                for start in range(0, len(pairs), size):
+                    some = pairs[start : start + size]
+                    service.answer_all(some, [False] * len(some))
+                took = 1000 * (time.process_time() - began) / len(pairs)
+                spent.setdefault((by_torch, size), []).append(took)
+    print("| CPU ms a decision (median) | torch | fastest runtime | ratio |\n|---|---|---|---|")
+    for size in batches:
+        slow, fast = (float(np.median(spent[by_torch, size])) for by_torch in (True, False))
+        print(f"| in batches of {size} | {slow:.1f} | {fast:.1f} | {fast / slow:.0%} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--explained", type=Path, help="folder with faces/lfw112")
+    parser.add_argument("--decisions", type=Path, help="the same folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if options.explained:
         explained(options.explained)
+    elif options.decisions:
+        decisions(options.decisions)
     else:
         methods()
 

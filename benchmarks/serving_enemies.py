@@ -4,7 +4,10 @@
 
 Mixed: eight clients ask decisions, explanations, galleries and KServe bodies, and malformed ones, and ask once more
 when they are told that the server failed; a worker is killed every few seconds. Every answer is checked. Hostile:
-four clients send what explodes or breaks off, with and without the token, while four honest ones ask for decisions.
+four clients send what explodes or breaks off, with and without the token. Four honest ones ask for decisions
+meanwhile, and ask again when they are told that the server is busy, which their time counts.
+
+Each minute a line on stderr says how far it is.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
@@ -117,8 +121,7 @@ def mixed(server: Server, asked: Sequence[Question], count: int, every: float) -
             path, headers, body, is_right = kinds.next()
             outcome = _ask(server, path, headers, body, is_right)
             if outcome in map(str, AGAIN) or outcome == "broken":
-                again = _ask(server, path, headers, body, is_right)
-                outcome = f"{again}, asked again" if again == "right" else again
+                outcome = f"{_ask(server, path, headers, body, is_right)}, asked again after {outcome}"
             with lock:
                 outcomes[outcome] += 1
 
@@ -134,17 +137,41 @@ def mixed(server: Server, asked: Sequence[Question], count: int, every: float) -
     thread = threading.Thread(target=killer)
     thread.start()
     start = time.perf_counter()
-    with ThreadPoolExecutor(8) as pool:
+    with telling("mixed", outcomes, lock), ThreadPoolExecutor(8) as pool:
         list(pool.map(client, range(8)))
     seconds = time.perf_counter() - start
     over.set()
     thread.join()
     told = ", ".join(f"{number} × {kind}" for kind, number in sorted(outcomes.items()) if kind != "right")
-    wrong, silent = outcomes["wrong"], outcomes["no answer"]
+    wrong, silent = (
+        sum(number for kind, number in outcomes.items() if kind.startswith(what))
+        for what in ("wrong", "no answer")
+    )
     return (
         f"{sum(outcomes.values())} | {kills} | {outcomes['right']} | {told or 'none'} | {wrong} | {silent} | "
         f"{seconds:.0f} s | {before} → {sum(memory(server))}"
     )
+
+
+@contextmanager
+def telling(what: str, outcomes: Counter[str], lock: threading.Lock) -> Iterator[None]:
+    """Say each minute, until the block ends, what came of how many requests."""
+    over, start = threading.Event(), time.perf_counter()
+
+    def tell() -> None:
+        while not over.wait(60):
+            with lock:
+                found = dict(outcomes)
+            minutes = (time.perf_counter() - start) / 60
+            print(f"{what}: {sum(found.values())} in {minutes:.0f} min: {found}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _ask(
@@ -263,7 +290,8 @@ def attack(
 def hostile(server: Server, asked: Sequence[Question], count: int) -> str:
     """Honest clients alone, and then beside hostile ones; a line of the table."""
     before = [worker.pid for worker in worker_processes(server)]
-    alone = honest(server, asked, lambda spent: spent < 20.0)
+    honest(server, asked, lambda spent: spent < 10.0)  # until it is warm
+    alone, _ = honest(server, asked, lambda spent: spent < 20.0)
     bodies = list(hostile_bodies().items())
     outcomes: Counter[str] = Counter()
     over, lock, peaks = threading.Event(), threading.Lock(), [sum(memory(server))]
@@ -284,41 +312,60 @@ def hostile(server: Server, asked: Sequence[Question], count: int) -> str:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    with ThreadPoolExecutor(5) as pool:
+    with telling("hostile", outcomes, lock), ThreadPoolExecutor(5) as pool:
         beside = pool.submit(honest, server, asked, lambda spent: not over.is_set())
-        list(pool.map(enemy, range(4)))
-        over.set()
-        meanwhile = beside.result()
+        try:
+            list(pool.map(enemy, range(4)))
+        finally:
+            over.set()
+        meanwhile, busy = beside.result()
     watching.join()
     ended = len(set(before) - {worker.pid for worker in worker_processes(server)})
     told = ", ".join(f"{number} × {kind}" for kind, number in sorted(outcomes.items()))
     return (
         f"{sum(outcomes.values())} | {told} | {ended} | {start_memory} / {max(peaks)} / {sum(memory(server))} | "
-        f"{np.percentile(alone, 95):.0f} | {np.percentile(meanwhile, 95):.0f} ({len(meanwhile)})"
+        f"{np.percentile(alone, 95):.0f} | {np.percentile(meanwhile, 95):.0f} ({len(meanwhile)}) | {busy}"
     )
 
 
-def honest(server: Server, asked: Sequence[Question], go_on: Callable[[float], bool]) -> list[float]:
-    """Milliseconds of decisions asked by four clients; raises if one is wrong or missing."""
+def honest(
+    server: Server, asked: Sequence[Question], go_on: Callable[[float], bool]
+) -> tuple[list[float], int]:
+    """Milliseconds of decisions asked by four clients, and how often they were told to come again.
+
+    Raises:
+        RuntimeError: a decision is wrong or missing, or 20 times in turn there is none.
+    """
     start = time.perf_counter()
 
-    def client(number: int) -> list[float]:
-        spent = []
+    def client(number: int) -> tuple[list[float], int]:
+        spent: list[float] = []
+        busy = 0
         for turn in range(10**6):
             if not go_on(time.perf_counter() - start):
                 break
             question = asked[(31 * number + turn) % len(asked)]
             began = time.perf_counter()
-            outcome = _ask(
-                server, "/predictions/xfr", FORM, form(question, {}), lambda s, d, q=question: _right(s, d, q)
-            )
-            if outcome != "right":
-                raise RuntimeError(f"an honest request: {outcome}")
+            refused = until_answered(server, question)
             spent.append(1000 * (time.perf_counter() - began))
-        return spent
+            busy += refused
+        return spent, busy
 
     with ThreadPoolExecutor(4) as pool:
-        return [value for spent in pool.map(client, range(4)) for value in spent]
+        found = list(pool.map(client, range(4)))
+    return [value for spent, _ in found for value in spent], sum(busy for _, busy in found)
+
+
+def until_answered(server: Server, question: Question) -> int:
+    """Ask for a decision; returns how often the server was busy before it answered."""
+    body = form(question, {})
+    for refused in range(20):
+        outcome = _ask(server, "/predictions/xfr", FORM, body, lambda s, d: _right(s, d, question))
+        if outcome == "right":
+            return refused
+        if outcome != "503":
+            break
+    raise RuntimeError(f"an honest request: {outcome}")
 
 
 def main() -> None:

@@ -4,7 +4,8 @@
 
 Starts each shell on this machine, and asks it over loopback by 1, 4, 16 and 64 clients that each
 wait for their answer; before and after every run the same questions go to the service in this process, by two threads
-in batches of eight, while the server is idle. Ratios are of neighbouring runs, as others may use the machine.
+in batches of eight, while the server is idle. Ratios are of neighbouring runs, as others may use the machine. CPU
+time is that of what takes requests, of workers, of the clients, and of the same work in-process.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ COUNTS = {
 """Requests for each number of clients, in all rounds; 10,000 decisions in all."""
 
 CLIENTS = (1, 4, 16, 64)
+
+_WARMING = 1000
+"""Decisions before anything is measured."""
 
 
 class Server(Protocol):
@@ -141,10 +145,15 @@ class Run:
     seconds: float
     latencies: np.ndarray
     batch: float
+    cpu: tuple[float, ...]
 
     @property
     def rate(self) -> float:
         return len(self.latencies) / self.seconds
+
+    def cpu_ms(self) -> list[float]:
+        """CPU time of a request, by whose it is."""
+        return [1000 * seconds / len(self.latencies) for seconds in self.cpu]
 
 
 def ask_server(server: Server, kind: str, asked: Sequence[Question], clients: int) -> Run:
@@ -181,11 +190,12 @@ def ask_server(server: Server, kind: str, asked: Sequence[Question], clients: in
             sizes.append(document["batch_size"])
         connection.close()
 
-    start = time.perf_counter()
+    start, before = time.perf_counter(), cpu_seconds(server)
     with ThreadPoolExecutor(clients) as pool:
         for done in [pool.submit(client) for _ in range(clients)]:
             done.result()
-    return Run(time.perf_counter() - start, np.array(latencies), float(np.mean(sizes)))
+    spent = tuple(b - a for a, b in zip(before, cpu_seconds(server), strict=True))
+    return Run(time.perf_counter() - start, np.array(latencies), float(np.mean(sizes)), spent)
 
 
 def ask_in_process(
@@ -208,18 +218,39 @@ def ask_in_process(
             assert abs(reply.decision.score - question.score) < 1e-4
         latencies.extend([time.perf_counter() - start] * len(batch))
 
-    start = time.perf_counter()
+    start, before = time.perf_counter(), time.process_time()
     batches = [asked[i : i + size] for i in range(0, len(asked), size)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, batches))
-    return Run(time.perf_counter() - start, np.array(latencies), size)
+    spent = time.process_time() - before
+    return Run(time.perf_counter() - start, np.array(latencies), size, (spent,))
+
+
+def cpu_seconds(server: Server) -> tuple[float, float, float]:
+    """CPU time so far: of what takes the requests, of all workers, and of this process."""
+    front, workers = (sum(map(_cpu, some)) for some in processes(server))
+    return front, workers, time.process_time()
 
 
 def memory(server: Server) -> tuple[int, int]:
     """MiB of what takes the requests, and of all workers: resident, of which workers share some."""
+    front, workers = (sum(map(resident, some)) for some in processes(server))
+    return front, workers
+
+
+def processes(server: Server) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """What takes the requests, and the workers."""
     parent, workers = psutil.Process(server.process.pid), worker_processes(server)
     others = [each for each in [parent, *parent.children(recursive=True)] if each not in workers]
-    return sum(map(resident, others)), sum(map(resident, workers))
+    return others, workers
+
+
+def _cpu(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def resident(process: psutil.Process) -> int:
@@ -258,23 +289,25 @@ def measure(
     for clients in options.clients:
         rounds = max(1, min(options.rounds, total // max(clients, 8)))
         size = max(total // rounds, 1)
-        runs, ratios, rates = [], [], []
+        runs, ratios, rates, own = [], [], [], []
         before = ask_in_process(service, kind, [next(every) for _ in range(size)], 2, 8)
         for _ in range(rounds):
             runs.append(ask_server(server, kind, [next(every) for _ in range(size)], clients))
             after = ask_in_process(service, kind, [next(every) for _ in range(size)], 2, 8)
             rates.append((before.rate + after.rate) / 2)
             ratios.append(runs[-1].rate / rates[-1])
+            own += after.cpu_ms()
             before = after
         latencies = 1000 * np.concatenate([run.latencies for run in runs])
         p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
         rate = len(latencies) / sum(run.seconds for run in runs)
         batch = float(np.mean([run.batch for run in runs]))
         front, workers = memory(server)
+        cpu = " + ".join(f"{value:.1f}" for value in np.mean([run.cpu_ms() for run in runs], axis=0))
         spread = f"{np.median(ratios):4.0%} ({min(ratios):.0%}–{max(ratios):.0%})"
         print(
             f"| {engine} | {kind} | {clients} | {len(latencies)} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {rate:.1f} | "
-            f"{np.mean(rates):.1f} | {spread} | {batch:.1f} | {front} + {workers} |",
+            f"{np.mean(rates):.1f} | {spread} | {cpu} / {np.mean(own):.1f} | {batch:.1f} | {front} + {workers} |",
             flush=True,
         )
 
@@ -340,15 +373,17 @@ def main() -> None:
     )
     print(
         "| shell | asked for | clients | requests | p50 ms | p95 | p99 | server /s | in-process /s "
-        "| ratio (range) | batch | MiB front + workers |"
+        "| ratio (range) | CPU ms front + workers + clients / in-process | batch | MiB front + workers |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("|" + "---|" * 13, flush=True)
     properties = dict(entry.split("=", 1) for entry in options.set)
     for engine in options.engine:
         with (
             TemporaryDirectory() as folder,
             serve(engine, Path(folder), deployment, workers, properties) as server,
         ):
+            # a server at work is warm: until then Java compiles itself, which takes as long as what it does
+            ask_server(server, "decision", list(itertools.islice(itertools.cycle(asked), _WARMING)), 16)
             for kind in options.kinds:
                 measure(engine, server, service, kind, asked, options)
 

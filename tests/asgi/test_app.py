@@ -27,6 +27,7 @@ from xfr_plugin.asgi.forms import fields_of
 from xfr_plugin.asgi.tokens import write_token
 from xfr_plugin.service import Answer, Deployment, ExplanationService, Limits, ServiceError, reply_from_json
 from xfr_plugin.service.deployment import Workers
+from xfr_plugin.service.limits import MESSAGE_OVERHEAD
 from xfr_plugin.service.serving import respond
 
 
@@ -149,6 +150,21 @@ def test_refused_before_the_body(
     service: ExplanationService, headers: dict[str, str], status: int, code: str
 ) -> None:
     """A body that is never sent is not waited for."""
+    told = refused(service, list({**TOKEN, **headers}.items()))
+    assert told == (status, code)
+
+
+@pytest.mark.parametrize("name", ["Host", "Authorization", "Content-Type", "x-xfr-request"])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_said_twice_is_refused(service: ExplanationService, name: str, first: bool) -> None:
+    """A proxy may have looked at the other one."""
+    own = [(name.lower(), "other"), (name, {**TOKEN, "Host": "x"}.get(name, "text/plain"))]
+    others = [pair for pair in TOKEN.items() if pair[0] != name]
+    assert refused(service, [*others, *(own if first else own[::-1])]) == (400, "malformed")
+
+
+def refused(service: ExplanationService, headers: Sequence[tuple[str, str]]) -> tuple[int, str]:
+    """Status and code of a request that is refused before its body, and whose connection is closed."""
     app = make_app(service, allow)
     sent: list[dict[str, Any]] = []
 
@@ -158,18 +174,16 @@ def test_refused_before_the_body(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    given = {**TOKEN, **headers}
     scope = {
         "type": "http",
         "method": "POST",
         "path": "/predictions/xfr",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
         "query_string": b"",
     }
     asyncio.run(app(scope, receive, send))
-    assert sent[0]["status"] == status
     assert (b"connection", b"close") in sent[0]["headers"]
-    assert json.loads(sent[1]["body"])["code"] == code
+    return sent[0]["status"], json.loads(sent[1]["body"])["code"]
 
 
 def test_a_body_is_read_as_far_as_its_limit(service: ExplanationService) -> None:
@@ -232,7 +246,19 @@ def test_bodies_at_once_have_a_bound(service: ExplanationService, monkeypatch: p
     assert (response.status_code, response.json()["code"]) == (503, "busy")
 
 
-@pytest.mark.parametrize("path", ["/predictions/other", "/nothing", "/v1/models/other:predict"])
+def test_a_body_that_says_how_large_it_is_is_no_crowd(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is told to come again would be told so forever."""
+    most = service.deployment.limits.json_bytes + MESSAGE_OVERHEAD
+    monkeypatch.setattr(asgi.app, "_BODIES_AT_ONCE", most)
+    response = ask(service, "POST", "/predictions/xfr", content=bytes(2 * most))
+    assert (response.status_code, response.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    "path", ["/predictions/other", "/nothing", "/v1/models/other:predict", "/predictions/xfr/"]
+)
 def test_what_is_not_there(service: ExplanationService, path: str) -> None:
     response = ask(service, "POST", path, json=question())
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
@@ -366,6 +392,7 @@ def form(*parts: bytes) -> bytes:
 
 
 KIND = "multipart/form-data; boundary=b"
+FIELD = b'Content-Disposition: form-data; name="threshold"\r\n\r\n0.9'
 
 
 def test_fields_of_forms() -> None:
@@ -386,6 +413,9 @@ def test_fields_of_forms() -> None:
         (form(b"no header"), KIND),
         (b"a=&" * 5_000_000, "application/x-www-form-urlencoded"),
         (b"\xff=1", "application/x-www-form-urlencoded"),
+        (form(FIELD)[:-3], KIND),
+        (form(FIELD)[: -len(b"--b--\r\n")], KIND),
+        (form(FIELD)[: -len(b"\r\n--b--\r\n")], KIND),
     ],
 )
 def test_forms_that_are_none(body: bytes, kind: str) -> None:
@@ -394,6 +424,13 @@ def test_forms_that_are_none(body: bytes, kind: str) -> None:
     assert time.perf_counter() - start < 3
     assert isinstance(found, ServiceError)
     assert found.status == 400
+
+
+def test_escapes_without_end_cost_nothing() -> None:
+    start = time.thread_time()
+    found = fields_of(b"a=" + b"%41%zz" * 2_500_000, "application/x-www-form-urlencoded")
+    assert isinstance(found, ServiceError)
+    assert (found.status, time.thread_time() - start < 0.5) == (413, True)
 
 
 def test_tokens_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from xfr_plugin.explanation.pipeline import (
 )
 from xfr_plugin.faces import AlignedFace
 from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.backends import PAYS
 
 pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # made-up faces are poor
 
@@ -48,6 +49,21 @@ def pairs_of(
 ) -> list[FacePair]:
     a, b, c, d = embed_faces(recognizer, faces, layers)
     return find_pair_regions([decide_pair(recognizer, pair, THRESHOLD) for pair in ((a, b), (c, d))])
+
+
+def test_many_decisions_are_made_by_another_runtime(faces: list[AlignedFace]) -> None:
+    """A long-lived process: the first ones by torch, the others by what is faster, and all the same."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    recognizer = load_recognizer("xfr_compact128")
+    first = embed_faces(recognizer, faces)
+    assert recognizer.for_forward_passes(0) is recognizer
+    for _ in range(PAYS // len(faces)):
+        last = embed_faces(recognizer, faces)
+    assert recognizer.for_forward_passes(0) is not recognizer
+    for a, b in zip(first, last, strict=True):
+        assert float(a.unit @ first[0].unit) == pytest.approx(float(b.unit @ last[0].unit), abs=1e-5)
+    assert embed_faces(recognizer, faces[:1], ("conv2",))[0].maps, "maps are torch's"
 
 
 def test_explain_computes_nothing_twice(

@@ -169,3 +169,14 @@ def test_bytes_changed_anywhere_give_a_photo_or_an_error_of_ours(kind: str) -> N
         data[at : at + length] = rng.integers(0, 256, len(data[at : at + length]))
         with contextlib.suppress(PhotoError):
             assert load_photo(data.tobytes(), max_pixels=1_000_000).shape[2:] == (3,)
+
+
+@pytest.mark.parametrize("place", range(0, 1800, 90))
+def test_damaged_pixels_are_not_taken_for_black(place: int) -> None:
+    """A decoder that gives up after its first rows has not read a photo, though nothing is left of the file."""
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[data.index(b"IDAT") + 4 + place] ^= 0x55
+    with pytest.raises(PhotoError):
+        load_photo(bytes(data))

@@ -18,6 +18,8 @@ from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.api import explain
 from xfr_plugin.explanation.pipeline import Face, FacePair, decide_pair
+from xfr_plugin.recognition import backends
+from xfr_plugin.recognition.black_boxes import BlackBox
 from xfr_plugin.service import (
     Answer,
     Deployment,
@@ -53,6 +55,26 @@ def ask(service: ExplanationService, explained: bool = True, **document: object)
 def units(answer: Answer) -> dict[str, np.ndarray]:
     assert answer.embeddings is not None
     return {name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in answer.embeddings.items()}
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_decisions_by_another_runtime_are_those_of_torch(
+    monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip(runtime, reason=f"{runtime} is not installed")
+    made = {}
+    for names in ((), (runtime,)):
+        monkeypatch.setattr(backends, "runtimes", lambda names=names: names)
+        made[names] = ExplanationService()
+    torchs, others = made.values()
+    assert torchs._models.embedder is torchs.recognizer
+    assert isinstance(others._models.embedder.network, BlackBox)
+    for a, b in ((0, 0), (0, 1), (2, 3), (4, 5), (6, 7)):
+        (expected, found) = (ask(each, False, **pair(a, b)).decision for each in (torchs, others))
+        assert found.score == pytest.approx(expected.score, abs=1e-5)
+        # at the very threshold, either answer is right
+        assert found.match == expected.match or abs(expected.margin) <= 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")
@@ -365,8 +387,9 @@ def test_warnings(service: ExplanationService) -> None:
     assert {w.face for w in answer.warnings if w.code == "low_quality"} == {"probe"}
 
 
-def test_self_test_passes_and_fails(service: ExplanationService) -> None:
+def test_self_test_passes_and_fails(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [answer.decision.match for answer in self_test(service, (112, 112))] == [True, False]
+    monkeypatch.setattr(backends, "runtimes", lambda: ())  # or what was exported would go on deciding
     broken = ExplanationService()
     with torch.no_grad():
         for parameter in broken._models.recognizer.parameters():

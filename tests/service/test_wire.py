@@ -168,12 +168,15 @@ def test_wrong_kserve_bodies(service: ExplanationService, body: dict[str, Any]) 
         ({"probe": crops()[0], "reference": crops()[1], "method": b"\xff\xfe"}, 400),
         ({"probe": crops()[0], "reference": crops()[1], "unknown": b"1"}, 400),
         ({"request": b"[]", "probe": crops()[0]}, 400),
+        ({'{"probe":"' + "QUJD" * 50_000 + '"}': b""}, 400),
+        ({"probe": crops()[0], "reference": crops()[1], "n" * 65: b"1"}, 400),
     ],
 )
 def test_wrong_bodies(service: ExplanationService, fields: dict[str, Any], status: int) -> None:
     response = one(service, fields)
     assert response.status == status
     assert json.loads(response.body)["status"] == status
+    assert len(response.body) < 1000, "what was sent is not sent back"
 
 
 def test_header_must_hold_an_object(service: ExplanationService) -> None:

@@ -26,6 +26,7 @@ __all__ = ["OPEN_PATHS", "make_app", "read_body"]
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """Paths that anybody may ask: whether the server lives, and whether it can answer."""
 
+_ONCE = (b"host", b"authorization", b"content-type", HEADER.encode())
 _BODY_SECONDS = 30.0
 _BODIES_AT_ONCE = 256 << 20
 _PREDICT = ("/predictions/{name}", "/v1/models/{name}:predict", "/v2/models/{name}/infer")
@@ -58,7 +59,9 @@ def make_app(
         yield
         await batcher.close()
 
-    app = FastAPI(title="xfr-plugin", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    closed: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    # a redirect would name the host that the caller named
+    app = FastAPI(title="xfr-plugin", lifespan=lifespan, redirect_slashes=False, **closed)
     app.state.batcher = batcher
     asking = _Asking(batcher, name)
     for paths, ask in ((_PREDICT, asking.predict), (_EXPLAIN, asking.explain)):
@@ -88,12 +91,13 @@ class _Asking:
         batcher = self._batcher
         if request.path_params["name"] != self._name:
             raise ServiceError("not_found", f"the model here is called {self._name}")
-        declared = int(request.headers.get("content-length", batcher.limits.json_bytes))
+        most = batcher.limits.json_bytes + MESSAGE_OVERHEAD  # what is beyond is not kept
+        declared = min(int(request.headers.get("content-length", most)), most)
         if self._held + declared > _BODIES_AT_ONCE:
             raise ServiceError("busy", "too many bodies at once: ask again")
         self._held += declared
         try:
-            body = await read_body(request, batcher.limits.json_bytes + MESSAGE_OVERHEAD)
+            body = await read_body(request, most)
             headers, start = request.headers, time.monotonic()
             post = Post(body, headers.get("content-type", ""), headers.get(HEADER), explain, start)
             status, data = await batcher.ask(post)
@@ -207,8 +211,9 @@ class _Guard:
     def _fault(self, scope: Scope) -> ServiceError | None:
         headers = [(name.lower(), value.decode("latin-1")) for name, value in scope["headers"]]
         names = [name for name, _ in headers]
-        if (b"transfer-encoding" in names and b"content-length" in names) or names.count(b"host") > 1:
-            return ServiceError("malformed", "the request's length or host is said twice")
+        twice = any(names.count(name) > 1 for name in _ONCE)
+        if twice or (b"transfer-encoding" in names and b"content-length" in names):
+            return ServiceError("malformed", "a header says twice what the request is")
         given = dict(headers)
         path = scope["path"]
         is_open = any(path.startswith(p) if p.endswith("/") else path == p for p in self._open)

@@ -126,7 +126,7 @@ async def until_signal(app: Any, listening: socket.socket, started: Callable[[],
         lifespan="off",
         ws="none",
         access_log=False,
-        log_level="warning",
+        log_level="error",  # requests that are none could fill the log
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEPT_SECONDS,

@@ -39,6 +39,7 @@ from xfr_plugin.faces import AlignedFace, Alignment, RegionMap, prepare_face
 from xfr_plugin.faces.detection import Box, DetectedFace
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer
+from xfr_plugin.recognition.backends import PAYS
 
 if TYPE_CHECKING:
     from xfr_plugin.attr._base.pair import PairAttribution
@@ -186,6 +187,8 @@ class Worker:
             return
         try:
             aligned = [face for _, face in found]
+            # an export is made at once, or scores would depend, by rounding, on how many were made before
+            self.task.recognizer.for_forward_passes(PAYS)
             faces = embed_faces(self.task.recognizer, aligned)
             images = torch.stack([face.image for face in faces if face.image is not None])
             for (row, face), embedded, regions in zip(found, faces, find_regions(images), strict=True):

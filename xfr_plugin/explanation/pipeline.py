@@ -250,11 +250,15 @@ def _warn(
 def embed_faces(
     recognizer: Recognizer, aligned: Sequence[AlignedFace], layers: Sequence[str] = ()
 ) -> list[Face]:
-    """Embed faces in one pass, and keep the feature maps of these layers of the recognizer's network."""
+    """Embed faces in one pass, and keep the feature maps of these layers of the recognizer's network.
+
+    Without layers the fastest runtime does it that there is, see `recognition.backends`.
+    """
     stacked = np.stack([face.image for face in aligned]).transpose(0, 3, 1, 2)
     images = torch.from_numpy(stacked / 255).to(recognizer.device, recognizer.dtype)
-    if recognizer.gives != "gradient":
-        rows = recognizer.represent(images)
+    if not layers or recognizer.gives != "gradient":
+        recognizer.check(images)  # before it may be copied: else every copy would test itself
+        rows = recognizer.for_forward_passes(len(images)).represent(images)
         return [Face(row, image, face) for row, image, face in zip(rows, images, aligned, strict=True)]
     features = extract(recognizer, images, layers)
     kept = dict(zip(layers, features.maps, strict=True))

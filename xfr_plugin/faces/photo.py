@@ -146,11 +146,14 @@ def _from_pil(image: Image.Image, name: str, check: _Check) -> NDArray[np.uint8]
 
 
 def _load(image: Image.Image) -> None:
-    """Decode the pixels; what fails after them, while metadata is read, does no harm."""
+    """Decode the pixels; what fails after them, while metadata is read, does no harm.
+
+    A decoder that gives up raises an OSError, and leaves black what it did not reach.
+    """
     try:
         image.load()
-    except Exception:
-        if getattr(image, "tile", None) != []:
+    except Exception as error:
+        if isinstance(error, OSError) or getattr(image, "tile", None) != []:
             raise
         image.load()
 

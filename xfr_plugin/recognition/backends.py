@@ -1,10 +1,12 @@
 """Forward passes of networks of torch by another runtime: the same answers in less time.
 
-What needs many forward passes of a recognizer and no gradient takes them here. The network is exported to ONNX once,
-and onnxruntime or OpenVINO, whichever is installed, runs it; without either, torch does. A runtime is taken only if
+What needs forward passes of a recognizer and no gradient takes them here: decisions, and explanations by removal. The
+network is exported to ONNX once, and onnxruntime or OpenVINO, whichever is installed, runs it; without either, torch
+does, and so it does in a process that decides on few pairs, as an export takes longer. A runtime is taken only if
 
 - the network is one of torch, on the CPU, in float32, in evaluation mode, and carries no hooks of anybody;
-- its unit embeddings of faces of nobody are those of torch to 1e-5, alone and in a batch.
+- its unit embeddings of faces of nobody are so close to those of torch, alone and in a batch, that no score of two of
+  them differs by more than 1e-5.
 
 The export is kept with the recognizer, and made anew when its network has changed (`base.replicas.state_of`).
 """
@@ -39,10 +41,10 @@ __all__ = ["PAYS", "Forwards", "carries_hooks", "runtimes"]
 
 PAYS = 200
 """Forward passes of a face from which on an export pays, unless there is one already: asked for at once, or since the
-last export. A single pair's explanation is done before an export is."""
+last export. A single pair's decision and explanation are done before an export is."""
 
-_SAME = 1e-5
-"""Largest difference of unit embeddings between a runtime and torch."""
+_SAME = 0.5e-5
+"""Largest distance of unit embeddings between a runtime and torch. Scores of two differ by twice as much at most."""
 
 _RUNTIMES: dict[str, Callable[[bytes, bytes], BlackBox]] = {
     "onnxruntime": OnnxNetwork,
@@ -116,6 +118,7 @@ def _possible(recognizer: Recognizer) -> bool:
     network = recognizer.network
     return (
         recognizer.gives == "gradient"
+        and not isinstance(network, BlackBox)  # as in what `Recognizer.for_forward_passes` gave
         and bool(runtimes())
         and recognizer.device.type == "cpu"
         and all(part.dtype == torch.float32 for part in network.parameters())
@@ -149,7 +152,7 @@ def _agrees(recognizer: Recognizer, runs: BlackBox, faces: Tensor) -> bool:
     """Whether a runtime gives the same of one face and of several; noise is no face, and shows what faces hide."""
     noise = torch.rand(3, *faces.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
     return all(
-        bool((_units(recognizer.network, some) - _units(runs, some)).abs().max() <= _SAME)
+        bool((_units(recognizer.network, some) - _units(runs, some)).norm(dim=1).max() <= _SAME)
         for some in (faces[:1], faces, noise)
     )
 

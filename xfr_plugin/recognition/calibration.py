@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import ConfigDict, Field
 
@@ -54,7 +54,9 @@ class Calibration(Document):
     @property
     def default_fmr(self) -> float | None:
         """False match rate of the default threshold: `DEFAULT_FMR` where it is calibrated, or else None."""
-        return next((rate for rate in self.nominal_fmr if np.isclose(rate, DEFAULT_FMR, rtol=1e-6)), None)
+        return next(
+            (rate for rate in self.nominal_fmr if math.isclose(rate, DEFAULT_FMR, rel_tol=1e-6)), None
+        )
 
     @property
     def threshold(self) -> float:
@@ -79,7 +81,7 @@ class Calibration(Document):
             InputError: this rate was not calibrated.
         """
         for nominal, point in zip(self.nominal_fmr, self.at_fmr, strict=True):
-            if np.isclose(nominal, fmr, rtol=1e-6):
+            if math.isclose(nominal, fmr, rel_tol=1e-6):
                 return point.threshold
         known = ", ".join(f"{rate:g}" for rate in self.nominal_fmr) or "none"
         raise InputError(f"no threshold was calibrated for an FMR of {fmr:g}: calibrated are {known}")

@@ -23,6 +23,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.verification import choose_threshold
 from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.backends import PAYS
 from xfr_plugin.recognition.fingerprint import fingerprint, fingerprints_kept
 from xfr_plugin.recognition.self_test import faces_of_nobody
 from xfr_plugin.reconstruction import Decoder, find_decoder, load_decoder
@@ -88,6 +89,8 @@ class ExplanationService:
         self._models = Models(
             deployment=settings,
             recognizer=recognizer,
+            # an export is made now, and put to the test; not at some request
+            embedder=recognizer.for_forward_passes(PAYS),
             decoder=decoder,
             explainers=Explainers(recognizer, decoder, network),
             costs=CostBook(forward_seconds),

@@ -75,6 +75,7 @@ class Models:
     Attributes:
         deployment: what the operator decided.
         recognizer: whose scores are answered.
+        embedder: the same, or a copy that embeds the same in less time: no one changes its weights while it serves.
         decoder: of the recognizer, if there is one.
         explainers: its attribution methods.
         costs: of the methods.
@@ -87,6 +88,7 @@ class Models:
 
     deployment: Deployment
     recognizer: Recognizer
+    embedder: Recognizer
     decoder: Decoder | None
     explainers: Explainers
     costs: CostBook
@@ -193,7 +195,8 @@ def decide_together(models: Models, batch: list[Opened]) -> list[Decided]:
     embedded: list[Face] = []
     if aligned:
         methods = {method for opened in batch if (method := opened.task.method)}
-        embedded = embed_faces(models.recognizer, aligned, models.explainers.layers(methods))
+        layers = models.explainers.layers(methods)
+        embedded = embed_faces(models.recognizer if layers else models.embedder, aligned, layers)
     spent, remaining = time.perf_counter() - start, iter(embedded)
     decided = []
     for opened in batch:

@@ -31,6 +31,8 @@ HEADER = "x-xfr-request"
 """Header with the rest of a request whose body is an image."""
 
 _FACES = ("probe", "reference")
+_LONGEST_NAME = 64
+"""Of a form's fields; a document that is sent as a form by mistake is one long name, and is not to be told again."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -93,6 +95,8 @@ def _read(fields: Mapping[str, Any], headers: Mapping[str, str], explain: bool, 
     body = fields.get("body")
     if len(fields) > FIELDS:
         raise ServiceError("too_large", f"the form has {len(fields)} fields, the limit is {FIELDS}")
+    if any(len(name) > _LONGEST_NAME for name in fields):
+        raise ServiceError("malformed", "a form's fields have short names: see `xfr schemas` for a request's")
     if body is None:
         return Message((parse_request(_from_form(fields, limits)),), explain, _one)
     if isinstance(body, (bytes, bytearray, str)):

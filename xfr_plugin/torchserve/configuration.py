@@ -81,8 +81,10 @@ def server_properties(name: str, deployment: Deployment, host: str = "127.0.0.1"
         "metrics_config": "metrics.yaml",
         "disable_system_metrics": "true",
         "async_logging": "true",
-        # a small machine's Java: one collector thread; the second compiler unpacks forms three times as fast
-        "vmargs": "-XX:+UseSerialGC -Xmx512m",
+        # a small machine's Java: one collector thread; the second compiler, which takes as long as what is served
+        # for thousands of requests, only for what is hot indeed, as the loops that unpack large forms
+        "vmargs": "-XX:+UseSerialGC -Xmx512m -XX:Tier4InvocationThreshold=100000 "
+        "-XX:Tier4MinInvocationThreshold=20000 -XX:Tier4CompileThreshold=200000",
     }
 
 
