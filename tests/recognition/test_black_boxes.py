@@ -79,6 +79,15 @@ def test_a_score_function_compares(scoring: Recognizer) -> None:
         scoring.embed(left)
 
 
+def test_scores_are_held_against_what_the_function_makes_of_strangers(
+    embedding: Recognizer, scoring: Recognizer
+) -> None:
+    found = scoring.self_test()
+    assert scoring.score_unit == pytest.approx(found.same - found.mean)
+    assert scoring.with_threshold(80).score_unit == scoring.score_unit
+    assert embedding.score_unit == 1
+
+
 def test_functions_see_what_they_ask_for() -> None:
     seen: list[Tensor] = []
 

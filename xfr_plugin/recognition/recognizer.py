@@ -28,7 +28,7 @@ from xfr_plugin.recognition.contract import (
 )
 from xfr_plugin.recognition.exported import as_network
 from xfr_plugin.recognition.outputs import check_units, embedding_in, giving_embeddings
-from xfr_plugin.recognition.self_test import SelfTest, self_test
+from xfr_plugin.recognition.self_test import SelfTest, measured_scores, self_test
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -120,6 +120,7 @@ class Recognizer(nn.Module):
         self.provenance = provenance or Provenance()
         self.region_shares = dict(region_shares or {})
         self.tested = False
+        self._span: float | None = None
         self._forwards = Forwards()
         with torch.inference_mode(False):  # or no gradient could pass them
             self.register_buffer("mean", _per_channel(settings.mean, module), persistent=False)
@@ -241,6 +242,19 @@ class Recognizer(nn.Module):
         return self.calibration.threshold_at(fmr)
 
     @property
+    def score_unit(self) -> float:
+        """What is 1 on the scale of cosines, on the scale of its scores.
+
+        Of a function that gives scores only, by how much the score of a face with itself is above those of different
+        faces of nobody, measured once.
+        """
+        if self.gives != "scores":
+            return 1.0
+        if self._span is None:
+            self._span = measured_scores(self).span
+        return self._span
+
+    @property
     def decides(self) -> bool:
         """Whether the recognizer has a threshold or a calibration."""
         return self._threshold is not None or self.calibration is not None
@@ -262,7 +276,7 @@ class Recognizer(nn.Module):
             InputError: they are all alike, or embeddings depend on chance; see `recognition.self_test`.
         """
         found = self_test(self)
-        self.tested = True
+        self.tested, self._span = True, found.span
         return found
 
     def check(self, images: Tensor) -> None:

@@ -28,7 +28,7 @@ from xfr_plugin.recognition.outputs import check_units
 if TYPE_CHECKING:
     from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["SelfTest", "faces_of_nobody", "self_test"]
+__all__ = ["SelfTest", "faces_of_nobody", "measured_scores", "self_test"]
 
 _ALL_ALIKE = 0.9999
 """Least cosine of different faces from which on a network sees no difference. Little trained ones stay below it."""
@@ -55,6 +55,11 @@ class SelfTest(Document):
     mean: float
     most: float
     same: float
+
+    @property
+    def span(self) -> float:
+        """By how much the score of a face with itself is above those of different faces."""
+        return self.same - self.mean
 
 
 @cache
@@ -85,7 +90,7 @@ def self_test(recognizer: Recognizer) -> SelfTest:
         UserWarning: all of these faces match at its threshold, and with other settings they would differ.
     """
     try:
-        found = _measured_scores(recognizer) if recognizer.gives == "scores" else _measured(recognizer)
+        found = measured_scores(recognizer) if recognizer.gives == "scores" else _measured(recognizer)
     except RuntimeError as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
@@ -118,8 +123,8 @@ def self_test(recognizer: Recognizer) -> SelfTest:
 
 
 @torch.no_grad()
-def _measured_scores(recognizer: Recognizer) -> SelfTest:
-    """The same of a function that gives scores: of four faces, as each may cost a request."""
+def measured_scores(recognizer: Recognizer) -> SelfTest:
+    """What a self-test measures of a function that gives scores: of four faces, as each may cost a request."""
     faces = faces_of_nobody(recognizer.input_size)[:_FEW].to(recognizer.device, recognizer.dtype)
     left, right = torch.triu_indices(_FEW, _FEW)
     scores = recognizer.compare(faces[left], faces[right]).double()

@@ -29,7 +29,7 @@ __all__ = ["Occluders"]
 
 
 class _Tried(NamedTuple):
-    """An occluder on the probe of a pair, and by how much the score moved."""
+    """An occluder on the probe of a pair, and by how much the score moved, as a cosine would."""
 
     kind: str
     occlusion: Occlusion
@@ -110,7 +110,10 @@ class Occluders(MethodProtocol):
         covered = torch.stack([as_pixels(occlusion.image) for _, occlusion in drawn])
         units = setting.embed(torch.cat([pair.reference[None], pair.probe[None], covered]))
         scores = setting.compare(units[1:], units[:1]).double().tolist()
-        return [_Tried(*one, score - scores[0]) for one, score in zip(drawn, scores[1:], strict=True)]
+        return [
+            _Tried(*one, setting.as_cosine(score - scores[0]))
+            for one, score in zip(drawn, scores[1:], strict=True)
+        ]
 
     def _scores(
         self, one: _Tried, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
