@@ -133,6 +133,7 @@ def test_wrong_recognizers_are_one_line() -> None:
     assert "unknown recognizer 'net'" in run("verify", "a.png", "b.png", "-r", "net", code=2)
     assert "no weight file" in run("verify", "a.png", "b.png", "-r", "none.pt", code=2)
     assert "no public address" in run("download", "faceid_plain", code=2)
+    assert "ships with the package" in run("download", "xfr_compact128", code=2)
 
 
 def test_usage_errors_exit_with_2_too() -> None:

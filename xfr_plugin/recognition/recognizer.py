@@ -22,6 +22,7 @@ from xfr_plugin.recognition.calibration import Calibration
 from xfr_plugin.recognition.contract import (
     ChannelOrder,
     InputContract,
+    check_images,
     check_pixels,
     check_threshold,
     input_contract,
@@ -103,7 +104,9 @@ class Recognizer(nn.Module):
         super().__init__()
         module = as_network(network)
         if not isinstance(module, nn.Module):
-            raise InputError(f"a network is a torch.nn.Module, got {type(network).__name__}")
+            raise InputError(
+                f"a network is a torch.nn.Module, not {type(network).__name__}: {_instead(module)}"
+            )
         settings = input_contract(input_size, mean, std, channel_order)
         self.input_size = settings.input_size
         self.channel_order = settings.channel_order
@@ -226,7 +229,8 @@ class Recognizer(nn.Module):
         if self.calibration is not None:
             return self.calibration.threshold
         raise InputError(
-            f"recognizer {self.name!r} has no threshold: pass threshold=… or calibrate it on labelled pairs"
+            f"recognizer {self.name!r} has no threshold: pass threshold=… (`--threshold`), or calibrate it on "
+            "labelled pairs (`xfr calibrate`)"
         )
 
     def threshold_at(self, fmr: float) -> float:
@@ -285,7 +289,7 @@ class Recognizer(nn.Module):
         Raises:
             InputError: the pixels do not lie in 0…1, or the self-test fails.
         """
-        check_pixels(images, self.name)
+        check_pixels(images, self.input_size, self.name)
         if self.decides and not self.tested:
             self.self_test()
 
@@ -366,14 +370,7 @@ class Recognizer(nn.Module):
             DeadlineError: see `base.deadlines`. So every pass of a method asks whether there is time for it.
         """
         check_deadline()
-        if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.input_size:
-            height, width = self.input_size
-            raise InputError(
-                f"{self.name} takes aligned faces of shape N×3×{height}×{width}, got {tuple(images.shape)}: "
-                "align the photo to this size first"
-            )
-        if not images.is_floating_point():
-            raise InputError(f"{self.name} takes images of floats in 0…1, not {images.dtype}: divide by 255")
+        check_images(images, self.input_size, self.name)
         if self.channel_order == "BGR":
             images = images.flip(1)
         scaled = (images - self.mean) / self.std
@@ -411,6 +408,15 @@ class Recognizer(nn.Module):
 def _opened(network: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, Gives]:
     """The network, made to return embeddings, and what it gives. Functions of others are not tried."""
     return (network, network.gives) if isinstance(network, BlackBox) else giving_embeddings(network, size)
+
+
+def _instead(given: object) -> str:
+    """What to do with something that is no network."""
+    if isinstance(given, Mapping):
+        return "build it and give it these weights by load_state_dict, or try load_recognizer(file)"
+    if callable(given) and not isinstance(given, type):
+        return "a function goes to Recognizer.from_callable or from_scores"
+    return "build it first"
 
 
 def _for_function(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:

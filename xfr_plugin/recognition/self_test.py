@@ -96,7 +96,8 @@ def self_test(recognizer: Recognizer) -> SelfTest:
             raise
         height, width = recognizer.input_size
         raise InputError(
-            f"{recognizer.name} cannot embed faces of {height}×{width} pixels: {in_one_line(error)}; check input_size"
+            f"{recognizer.name} cannot embed faces of {height}×{width} pixels: {in_one_line(error)}; check "
+            "input_size, and that it takes three colours"
         ) from error
     if recognizer.gives == "scores":
         return _checked_scores(recognizer, found)
@@ -142,7 +143,8 @@ def _checked_scores(recognizer: Recognizer, found: SelfTest) -> SelfTest:
     if not found.same > found.mean or found.same == found.most == found.least:
         raise InputError(
             f"{recognizer.name} gives a face compared with itself a score of {found.same:.4g}, and different faces "
-            f"{found.least:.4g}…{found.most:.4g}: the more alike two faces are, the higher it must be"
+            f"{found.least:.4g}…{found.most:.4g}: the more alike two faces are, the higher it must be "
+            "(of a distance give its negative)"
         )
     if recognizer.decides and found.least >= recognizer.threshold:
         warnings.warn(

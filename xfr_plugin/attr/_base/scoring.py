@@ -12,6 +12,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.masks import REFERENCE_SIDE, Masks, ranges
 from xfr_plugin.attr._base.smoothing import blurred
 from xfr_plugin.base.captum import NullProgress, progress
+from xfr_plugin.base.rows import of_one_length
 from xfr_plugin.errors import InputError
 
 __all__ = [
@@ -161,7 +162,7 @@ class EmbeddedFaces(FaceScores):
         if partners is None:
             self.partners = self.units.roll(len(images) // 2, dims=0)
         else:
-            self.partners = partners.to(self.units).expand_as(self.units)
+            self.partners = of_one_length(partners, self.units).to(self.units).expand_as(self.units)
 
     def clean(self) -> Tensor:
         return (self.units * self.partners).sum(dim=1)
