@@ -111,7 +111,7 @@ def test_explain_as_json_is_the_document() -> None:
         (("verify", "blank.png", "b.png"), "no face was found"),
         (("verify", "a.png", "b.png", "--alignment", "maybe"), "--alignment"),
         (("verify", "a.png", "b.png", "--fmr", "0.01"), "not calibrated"),
-        (("verify", "a.png", "b.png", "--threshold", "3"), "between −1 and 1"),
+        (("verify", "a.png", "b.png", "--threshold", "3"), "cosine in −1…1"),
         (("verify", "a.png", "b.png", "--device", "cuda:77"), "cuda:77"),
         (("verify", "a.png", "b.png", "--architecture", "iresnet18"), "does not fit IResNet"),
         (("explain", "a.png", "b.png", "--method", "fgbb"), "did you mean 'fggb'"),

@@ -2,60 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from xfr_plugin.base.documents import Document
-from xfr_plugin.base.statistics import RESAMPLES, Interval, bootstrap_mean, ratio
-from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore
+from xfr_plugin.base.statistics import RESAMPLES, ratio
 
-__all__ = ["PlantedSummary", "SummaryRow", "clustered_means", "clustered_ratio", "medians", "summarise"]
-
-
-class PlantedSummary(Document):
-    """Scores of one method in one game.
-
-    Attributes:
-        method: name.
-        game: dissimilar or similar.
-        count: number of maps.
-        auc: pixel AUC inside the face.
-        top1: share of maps whose most salient region is the planted one.
-        energy: energy ratio.
-        pointing: share of maps whose highest pixel is in the region.
-    """
-
-    method: str
-    game: str
-    count: int
-    auc: Interval
-    top1: Interval
-    energy: Interval
-    pointing: Interval
-
-
-def summarise(
-    scores: Iterable[PlantedScore], keep: Callable[[PlantedScore], bool] = lambda score: True
-) -> list[PlantedSummary]:
-    """Summarise by method and game, in order of appearance; groups of which nothing is kept are left out."""
-    groups: dict[tuple[str, str], list[PlantedScore]] = {}
-    for score in scores:
-        if keep(score):
-            groups.setdefault((score.method, score.game), []).append(score)
-    return [
-        PlantedSummary(
-            method=method,
-            game=game,
-            count=len(group),
-            auc=bootstrap_mean([score.auc for score in group]),
-            top1=bootstrap_mean([float(score.hit) for score in group]),
-            energy=bootstrap_mean([score.energy for score in group]),
-            pointing=bootstrap_mean([float(score.pointing) for score in group]),
-        )
-        for (method, game), group in groups.items()
-    ]
+__all__ = ["SummaryRow", "clustered_means", "clustered_ratio", "medians"]
 
 
 class SummaryRow(NamedTuple):
