@@ -12,7 +12,7 @@ from xfr_plugin.base.replicas import in_evaluation
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.black_boxes import Gives, depends_on
 
-__all__ = ["check_units", "embedding_in", "giving_embeddings", "tensor_in"]
+__all__ = ["Part", "check_units", "embedding_in", "giving_embeddings", "tensor_in"]
 
 _USUAL = ("embedding", "embeddings", "image_embeds", "pooler_output")
 """Names of the embedding where networks return several things, the most telling first."""
@@ -96,7 +96,7 @@ def giving_embeddings(network: nn.Module, size: tuple[int, int]) -> tuple[nn.Mod
     found = dict(_parts(output))[place]
     if images.requires_grad and not depends_on(found, images):
         gives = "embeddings"
-    behind: list[nn.Module] = [] if place is None else [_Part(place)]
+    behind: list[nn.Module] = [] if place is None else [Part(place)]
     if found.ndim > 2:
         behind.append(nn.Flatten())
     return (nn.Sequential(network, *behind).train(network.training) if behind else network), gives
@@ -109,14 +109,15 @@ def _tried(network: nn.Module, images: Tensor) -> tuple[object, _Place]:
     return output, _place(output, 2, "")
 
 
-class _Part(nn.Module):
-    """Takes a part out of what the module before returned."""
+class Part(nn.Module):
+    """Takes a part, by its index, key or attribute, out of what the module before returned."""
 
     def __init__(self, place: int | str) -> None:
         super().__init__()
         self.place = place
 
     def forward(self, output: Any) -> Any:
+        """The part."""
         by_name = isinstance(self.place, str) and not isinstance(output, Mapping)
         return getattr(output, str(self.place)) if by_name else output[self.place]
 
