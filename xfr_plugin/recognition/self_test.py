@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.replicas import replica
-from xfr_plugin.errors import InputError, in_one_line
+from xfr_plugin.errors import InputError, XfrError, in_one_line
 from xfr_plugin.recognition.outputs import check_units
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def self_test(recognizer: Recognizer) -> SelfTest:
     """
     try:
         found = measured_scores(recognizer) if recognizer.gives == "scores" else _measured(recognizer)
-    except RuntimeError as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
+    except (XfrError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # of foreign code, a network's or a function's
         height, width = recognizer.input_size
         raise InputError(
             f"{recognizer.name} cannot embed faces of {height}×{width} pixels: {in_one_line(error)}; check "
