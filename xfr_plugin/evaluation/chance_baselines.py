@@ -102,11 +102,9 @@ def beside(name: str) -> str | None:
     return REFERENCES.get(name)
 
 
-def _bump(size: torch.Size, dtype: torch.dtype = torch.float32) -> Tensor:
+def _bump(size: torch.Size) -> Tensor:
     """A Gaussian in the middle of a crop of `size` (height, width), σ a quarter of each side."""
-    rows, columns = (
-        torch.exp(-(((torch.arange(n, dtype=dtype) + 0.5) / n - 0.5) ** 2) / (2 * 0.25**2)) for n in size
-    )
+    rows, columns = (torch.exp(-(((torch.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * 0.25**2)) for n in size)
     return torch.outer(rows, columns)
 
 

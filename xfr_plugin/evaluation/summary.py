@@ -43,7 +43,7 @@ Key: TypeAlias = tuple[str, str, str, float | None, str]
 
 
 def clustered_means(
-    protocol: str, groups: Mapping[Key, Mapping[str, float]], clusters: Mapping[str, str], seed: int = 0
+    protocol: str, groups: Mapping[Key, Mapping[str, float]], clusters: Mapping[str, str]
 ) -> list[SummaryRow]:
     """Means with percentile intervals over resampled clusters of pairs; the same draws serve all groups.
 
@@ -51,7 +51,6 @@ def clustered_means(
         protocol: name, for the rows.
         groups: value by pair, for each key. Values that are not finite are left out.
         clusters: cluster of each pair. Pairs of a cluster are drawn together or not at all.
-        seed: of the draws.
     """
     groups = {key: values for key, values in groups.items() if np.isfinite(list(values.values())).any()}
     if not groups:
@@ -64,7 +63,7 @@ def clustered_means(
             if np.isfinite(value):
                 sums[place[clusters[pair]], column] += value
                 counts[place[clusters[pair]], column] += 1
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     rows = []
     for chunk in np.array_split(np.arange(len(groups)), max(1, len(groups) // 500)):
@@ -80,7 +79,7 @@ def clustered_means(
 
 
 def clustered_ratio(
-    values: Mapping[str, float], wholes: Mapping[str, float], clusters: Mapping[str, str], seed: int = 0
+    values: Mapping[str, float], wholes: Mapping[str, float], clusters: Mapping[str, str]
 ) -> tuple[int, float, float, float] | None:
     """Mean over mean on the same pairs: number of pairs, ratio, and its interval over resampled clusters.
 
@@ -88,7 +87,6 @@ def clustered_ratio(
         values: by pair.
         wholes: by pair, what they are shares of.
         clusters: see `clustered_means`.
-        seed: of the draws.
 
     Returns:
         None without a pair that both have, or if the whole is not above 0.
@@ -100,22 +98,20 @@ def clustered_ratio(
         sums[names.index(clusters[pair])] += values[pair], wholes[pair]
     if not pairs or sums[:, 1].sum() <= 0:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES) @ sums
     low, high = np.nanquantile(ratio(drawn[:, 0], drawn[:, 1]), [0.025, 0.975])
     whole = sums.sum(axis=0)
     return len(pairs), float(whole[0] / whole[1]), float(low), float(high)
 
 
-def medians(
-    protocol: str, groups: Mapping[Key, Mapping[str, float]], seed: int = 0, resamples: int = 500
-) -> list[SummaryRow]:
+def medians(protocol: str, groups: Mapping[Key, Mapping[str, float]]) -> list[SummaryRow]:
     """Medians with percentile intervals over resampled pairs: for times, of which the first ones are too long."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = []
     for key, values in groups.items():
         array = np.array(list(values.values()))
-        drawn = np.median(array[rng.integers(len(array), size=(resamples, len(array)))], axis=1)
+        drawn = np.median(array[rng.integers(len(array), size=(500, len(array)))], axis=1)
         low, high = np.quantile(drawn, [0.025, 0.975])
         rows.append(SummaryRow(protocol, *key, len(array), float(np.median(array)), float(low), float(high)))
     return rows
