@@ -2,7 +2,7 @@
 
     python benchmarks/faithfulness_calibration.py --recognizer xfr_compact128 --people test --out out/check.md
 
-Needs the real faces (`XFR_DATA`). Held-out people and their two halves are those of `planted_evidence.py`: the rule
+Needs the real faces (`XFR_DATA`). Held-out people and their two halves are those of `people.py`: the rule
 and its bounds were chosen on `dev` and are reported on `test`. Planted pairs whose planting moves the score by more
 than .1 in the direction of its game are explained by maps that point at the planted region (`oracle`), genuine pairs
 with something drawn over the probe by maps that mark what is covered as against; natural pairs of `pairsDevTest.txt`
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from planted_evidence import held_out_people
+from people import held_out_people
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
 from torch import Tensor

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from people import held_out_people
 from PIL import Image, ImageFilter
-from planted_evidence import held_out_people
 
 from xfr_plugin import Explanation, explain, load_recognizer
 from xfr_plugin.errors import FaceWarning

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from people import held_out_people
 from PIL import Image, ImageFilter
-from planted_evidence import held_out_people
 
 from xfr_plugin import Explanation, explain, load_recognizer
 from xfr_plugin.evaluation.occluders.frame import landmarks_of

@@ -149,6 +149,10 @@ def test_recognizers_page_makes_files_that_are_the_recognizer() -> None:
         with torch.no_grad():
             torch.testing.assert_close(space[name](faces), expected, atol=1e-5, rtol=0)
     explained_without_gradient(space["black_box"])
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    exec(snippet_with("openvino"), space)
+    assert space["by_openvino"].gives == "embeddings"
+    torch.testing.assert_close(space["by_openvino"].embed(faces), expected.detach(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.usefixtures("photographs")

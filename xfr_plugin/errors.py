@@ -60,6 +60,9 @@ class InputError(XfrError, ValueError):
     """An argument has the wrong type, shape or range."""
 
 
+_SHOWN = 40
+
+
 class UnknownNameError(InputError):
     """A name (of a recognizer, method, region ...) that is not in its list."""
 
@@ -70,7 +73,8 @@ class UnknownNameError(InputError):
         name = name if len(name) <= 80 else f"{name[:80]}…"
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        return cls(f"unknown {kind} {name!r}: {hint}known are {', '.join(names) or 'none'}")
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return cls(f"unknown {kind} {name!r}: {hint}known are {', '.join(names[:_SHOWN]) or 'none'}{more}")
 
 
 class PhotoError(XfrError):

@@ -220,7 +220,7 @@ def test_what_is_being_answered_is_answered(tmp_path: Path, number: signal.Signa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["package", "scores", "weights apart", "card of openvino"])
+@pytest.mark.parametrize("kind", ["transformer", "package", "scores", "weights apart", "card of openvino"])
 def test_a_recognizer_of_ones_own_is_served_out_of_its_archive(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

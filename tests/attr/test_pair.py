@@ -15,9 +15,11 @@ from torch import nn
 from xfr_plugin.attr import (
     METHODS,
     Amortised,
+    CorrRise,
     Fggb,
     PairAttribution,
     PairDeepLift,
+    PairIntegratedGradients,
     ReconstructionSaliency,
     Xssab,
 )
@@ -158,6 +160,11 @@ def test_inputs_that_are_no_pair(attribution: PairAttribution, recognizer: Recog
         attribution.attribute(probe)
     with pytest.raises(InputError, match="must be 3×D"):
         attribution.attribute(probe, additional_forward_args=embedding[:2])
+    with pytest.raises(InputError, match=r"has 5 channels|must be \d+×6, got \(\d+, 5\)"):
+        attribution.attribute(probe, additional_forward_args=embedding[:, :5])
+    for wrong in (0, torch.nan):
+        with pytest.raises(InputError, match="like no face"):
+            attribution.attribute(probe, additional_forward_args=wrong * embedding)
     with pytest.raises(InputError, match="equal shapes"):
         attribution.attribute((probe, reference[:2]))
     with pytest.raises(InputError, match="tuple of probe and reference"):
@@ -166,6 +173,24 @@ def test_inputs_that_are_no_pair(attribution: PairAttribution, recognizer: Recog
         attribution.attribute((probe[:0], reference[:0]))
     with pytest.raises(InputError, match="24×20"):
         attribution.attribute((probe[..., :10], reference[..., :10]))
+
+
+def test_networks_that_return_more_than_the_embedding_are_explained(
+    recognizer: Recognizer, pair: Images
+) -> None:
+    def both(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        embeddings = recognizer.features(images)
+        return {"embedding": embeddings, "norm": embeddings.norm(dim=1)}
+
+    for cls in (Fggb, Xssab, CorrRise, PairIntegratedGradients):
+        options = {"n_masks": 5, "patch_size": 30} if cls is CorrRise else {}
+        found = cls(both, 0.2, **options).attribute(pair)
+        torch.testing.assert_close(found, cls(recognizer.features, 0.2, **options).attribute(pair))
+
+
+def test_names_are_not_explained() -> None:
+    with pytest.raises(InputError, match=r"not 'xfr_compact128': see xfr_plugin\.load_recognizer"):
+        Xssab("xfr_compact128")  # type: ignore[arg-type]  # what people try
 
 
 def test_threshold_is_the_recognizers_own_unless_given(recognizer: Recognizer) -> None:
@@ -194,6 +219,7 @@ def test_registry_builds_methods_with_their_options(recognizer: Recognizer) -> N
         (Fggb, {"gradient": "none"}),
         (Fggb, {"level": "tau"}),
         (Fggb, {"chunk_size": 0}),
+        (Fggb, {"chunk_size": "many"}),
         (Fggb, {"blur": (24, 5)}),
         (Xssab, {"blur": (25, 0)}),
         (Xssab, {"arguments": "both"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,36 @@ def test_lrp_is_zennits_gradient_of_the_similarity(recognizer: Recognizer, pair:
             recognizer.preprocess(images)
         )
         torch.testing.assert_close(side, expected)
+
+
+class More(nn.Module):
+    """A network that returns more than its embedding."""
+
+    def __init__(self, network: nn.Module, form: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.network, self.form = network, form
+
+    def forward(self, images: Tensor) -> object:
+        return self.form(self.network(images))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda found: {"quality": found[:, :1], "embedding": found},
+        lambda found: (found, found[:, :1]),
+        lambda found: found.half().double(),
+    ],
+)
+def test_networks_that_return_more_have_the_relevance_of_their_embedding(
+    form: Callable[[Tensor], object], recognizer: Recognizer, pair: Images
+) -> None:
+    contract = recognizer.contract.model_dump()
+    made = Recognizer(More(recognizer.network, form), **contract, threshold=0.2)
+    made.tested = True
+    expected = LrpSaliency(recognizer).attribute(pair)
+    for side, plain in zip(LrpSaliency(made).attribute(pair), expected, strict=True):
+        torch.testing.assert_close(side, plain, rtol=1e-2, atol=1e-3 * float(plain.abs().max()))
 
 
 def test_channel_maps_are_weighed_by_evidence(recognizer: Recognizer, pair: Images) -> None:

@@ -35,6 +35,12 @@ def test_what_words_choose(words: str, expected: list[int]) -> None:
     assert selected(words, DECISIONS).tolist() == expected
 
 
+def test_near_is_near_on_the_scale_of_the_scores() -> None:
+    percent = Decisions(DECISIONS.probes, 100 * SCORES, 30, GENUINE, unit=100)
+    assert selected("near threshold", percent).tolist() == [1, 4]
+    assert selected("within 1.5", percent).tolist() == [1]
+
+
 def test_chance_is_seeded_and_draws_of_what_is_left() -> None:
     drawn = selected("matches and random 2", DECISIONS)
     assert len(drawn) == 2

@@ -111,7 +111,7 @@ def test_explain_as_json_is_the_document() -> None:
         (("verify", "blank.png", "b.png"), "no face was found"),
         (("verify", "a.png", "b.png", "--alignment", "maybe"), "--alignment"),
         (("verify", "a.png", "b.png", "--fmr", "0.01"), "not calibrated"),
-        (("verify", "a.png", "b.png", "--threshold", "3"), "between −1 and 1"),
+        (("verify", "a.png", "b.png", "--threshold", "3"), "cosine in −1…1"),
         (("verify", "a.png", "b.png", "--device", "cuda:77"), "cuda:77"),
         (("verify", "a.png", "b.png", "--architecture", "iresnet18"), "does not fit IResNet"),
         (("explain", "a.png", "b.png", "--method", "fgbb"), "did you mean 'fggb'"),
@@ -133,6 +133,7 @@ def test_wrong_recognizers_are_one_line() -> None:
     assert "unknown recognizer 'net'" in run("verify", "a.png", "b.png", "-r", "net", code=2)
     assert "no weight file" in run("verify", "a.png", "b.png", "-r", "none.pt", code=2)
     assert "no public address" in run("download", "faceid_plain", code=2)
+    assert "ships with the package" in run("download", "xfr_compact128", code=2)
 
 
 def test_usage_errors_exit_with_2_too() -> None:

@@ -74,8 +74,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def named(kind: str, folder: Path) -> tuple[str, ...]:
-    if kind == "transformer":
-        return "-r", "xfr_transformer"
     return "-r", own_deployment(kind, folder).recognizer
 
 
@@ -111,4 +109,4 @@ def test_a_batch_decides_by_scores_as_a_single_pair_is_decided(workplace: Path) 
 
 
 def test_kinds_are_those_that_deployments_are_tested_with() -> None:
-    assert set(KINDS) - {"transformer"} <= set(OWN)
+    assert set(KINDS) <= set(OWN)

@@ -28,6 +28,9 @@ def black_box():
 
 def nothing():
     return 3
+
+def broken():
+    return {}["weights"]
 """
 
 
@@ -64,6 +67,12 @@ def test_a_function_of_the_user_decides_and_explains(module: Path, faces: Path) 
     assert (module / "out").is_dir()
     with pytest.raises(InputError, match="neither a Recognizer nor a network"):
         load_recognizer("own_recognizer_of_tests:nothing")
+    with pytest.raises(InputError, match="own_recognizer_of_tests:FUNCTION"):
+        load_recognizer("own_recognizer_of_tests.py")
+    with pytest.raises(InputError, match="module:function"):
+        load_recognizer("own_recognizer_of_tests")
+    with pytest.raises(InputError, match=r"broken makes no recognizer: KeyError"):
+        load_recognizer("own_recognizer_of_tests:broken")
     with pytest.raises(InputError, match="cannot be imported"):
         load_recognizer("own_recognizer_of_tests:no_such")
     with pytest.raises(InputError, match="cannot be imported"):

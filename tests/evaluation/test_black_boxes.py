@@ -68,6 +68,47 @@ def test_numbers_are_those_of_the_network(make: object, tmp_path: Path) -> None:
     assert not [r for r in results[0].records if r.method == "xssab" and r.protocol != "cost"]
 
 
+def scores_of_scale(unit: float) -> Recognizer:
+    """Likeness in units of its own, and with a zero of its own."""
+    inner = small_recognizer()
+
+    def score(probes: Tensor, references: Tensor) -> Tensor:
+        cosines = torch.cosine_similarity(inner.embed(probes), inner.embed(references))
+        return unit * (cosines - 1)
+
+    made = Recognizer.from_scores(score, input_size=(24, 20), threshold=-0.8 * unit)
+    made.tested = True  # as above
+    return made
+
+
+def test_bounds_of_changes_have_the_scale_of_the_scores(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", photos=3)
+    found = []
+    for unit in (0.02, 50.0):
+        results = judge(
+            tmp_path / "faces",
+            tmp_path / f"out {unit:g}",
+            recognizer=scores_of_scale(unit),
+            methods=("mery_avg",),
+            protocols=("planted", "paired", "occluders"),
+            options={"mery_avg": {"strategy": "removal"}},
+            limit=4,
+            plan=PlantedPlan(count=4, pairs=False, strengths=()),
+            chance=False,
+        )
+        moved = {
+            pair: round(float(str(facts["moved"])), 3)
+            for pair, facts in results.facts.items()
+            if "moved" in facts
+        }
+        judged = sorted(
+            (r.pair, r.protocol, r.variant) for r in results.records if r.metric in ("chance", "moves")
+        )
+        found.append((moved, judged, {r.value for r in results.records if r.metric == "moves"}))
+    assert found[0] == found[1]
+    assert found[0][2] == {0, 1}, "some occluders move the score, others do not"
+
+
 def leaves_torch() -> Recognizer:
     """A network of torch in which something computes that can be neither copied nor traced."""
     inner = small_recognizer()

@@ -15,6 +15,8 @@ from xfr_plugin import compare, explain, verify
 from xfr_plugin.attr import METHODS, default_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.explanation import Explanation
+from xfr_plugin.explanation.quality import decision_cautions
+from xfr_plugin.explanation.verification import decide
 from xfr_plugin.recognition import Recognizer
 
 SIZE = (112, 112)
@@ -57,6 +59,15 @@ def test_both_kinds_decide_alike(photos: tuple[Photo, Photo]) -> None:
     assert score.score == pytest.approx(50 + 50 * cosine.score, abs=1e-3)
     assert score.match == cosine.match
     assert verify(*photos, recognizer=KINDS["scores"](), alignment="aligned", threshold=120).match is False
+
+
+def test_near_the_threshold_is_near_on_the_scale_of_the_scores(photos: tuple[Photo, Photo]) -> None:
+    recognizer = KINDS["scores"]()
+    score = verify(*photos, recognizer=recognizer, alignment="aligned").score
+    for share, near in ((0.02, True), (0.05, False)):
+        decision = decide(recognizer, score, score - share * recognizer.score_unit, "given")
+        cautions = {caution.code for caution in decision_cautions(decision, recognizer)}
+        assert ("near_threshold" in cautions) == near
 
 
 @pytest.mark.parametrize("check", [False, True])

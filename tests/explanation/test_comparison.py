@@ -225,10 +225,10 @@ def test_command_line(face_photo: Photo, tmp_path: Path) -> None:
         assert message in result.stderr
 
 
-def test_list_of_methods_fits_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
+def test_list_of_methods_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     lines = CliRunner().invoke(app, ["methods"]).stdout.splitlines()
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 80
     text = "".join("\n".join(lines).split())
     cards = json.loads(CliRunner().invoke(app, ["methods", "--json"]).stdout)
     assert [card["name"] for card in cards] == list(METHODS)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from xfr_plugin.errors import InputError, PhotoError, PhotoFormatError, PhotoNotFoundError, PhotoTooLargeError
@@ -141,3 +142,10 @@ def test_arrays_of_wrong_shape_type_or_range_are_refused(array: np.ndarray) -> N
 def test_other_types_are_refused() -> None:
     with pytest.raises(InputError, match="not int"):
         load_photo(3)
+    for given, advice in (
+        (torch.rand(3, 20, 20), r"permute\(1, 2, 0\)"),
+        (np.zeros((3, 20, 20), np.uint8), r"transpose\(1, 2, 0\)"),
+        (np.full((20, 20, 3), 200.0), "by 255"),
+    ):
+        with pytest.raises(InputError, match=advice):
+            load_photo(given)

@@ -1,4 +1,5 @@
-"""Recognizers of a user's own, in a folder: what `--recognizer` and deployments take beside names and weights."""
+"""Recognizers of a user's own, in a folder, and the transformer that ships: as `--recognizer` and deployments
+take them."""
 
 from __future__ import annotations
 
@@ -93,6 +94,7 @@ def _card(source: Callable[[Path], str]) -> Callable[[Path], str]:
 
 
 KINDS: dict[str, Callable[[Path], str]] = {
+    "transformer": lambda folder: "xfr_transformer",
     "onnx": _onnx,
     "weights apart": _weights_apart,
     "openvino": _openvino,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,19 +24,29 @@ def timm_network(name: str, **settings: object) -> nn.Module:
     return network
 
 
+def torchvision_models() -> Any:
+    """Networks of torchvision, which comes with onnx2torch."""
+    return pytest.importorskip("torchvision", reason="torchvision is not installed").models
+
+
 def torchvision_vit() -> nn.Module:
     """A vision transformer of torchvision."""
-    models = pytest.importorskip("torchvision", reason="torchvision is not installed").models
-    network: nn.Module = models.VisionTransformer(112, 16, 2, 2, 48, 64, num_classes=32)
+    network: nn.Module = torchvision_models().VisionTransformer(112, 16, 2, 2, 48, 64, num_classes=32)
     return network
 
 
 def torchvision_swin() -> nn.Module:
     """A Swin of torchvision."""
-    swin = pytest.importorskip(
-        "torchvision", reason="torchvision is not installed"
-    ).models.swin_transformer.SwinTransformer
+    swin = torchvision_models().swin_transformer.SwinTransformer
     network: nn.Module = swin([4, 4], 24, [1, 1], [1, 2], [7, 7], num_classes=32)
+    return network
+
+
+def torchvision_convnext() -> nn.Module:
+    """A ConvNeXt of torchvision."""
+    kind = torchvision_models().convnext
+    stages = [kind.CNBlockConfig(8, 16, 1), kind.CNBlockConfig(16, 32, 1), kind.CNBlockConfig(32, None, 1)]
+    network: nn.Module = kind.ConvNeXt(stages, num_classes=32)
     return network
 
 
@@ -76,7 +87,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     ),
     "Swin (HuggingFace)": huggingface_swin,
     "Swin (torchvision)": torchvision_swin,
-    "ConvNeXt (timm)": lambda: timm_network("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 32, 64)),
+    "ConvNeXt (torchvision)": torchvision_convnext,
     "ResNet (timm)": lambda: timm_network("resnet10t"),
     "iResNet (ours)": lambda: IResNet((1, 1, 1, 1), 32),
     "InceptionResnetV1 (in small)": LAYOUTS["inception_resnet"],

@@ -150,6 +150,8 @@ def test_a_written_file_is_the_recognizer(small: Recognizer, tmp_path: Path) -> 
     found = load_recognizer(file)
     assert (found.gives, found.name, found.contract) == ("embeddings", "own", given.contract)
     assert found.threshold == given.threshold
+    given.with_threshold(0.45).to_onnx(tmp_path / "stricter.onnx")
+    assert load_recognizer(tmp_path / "stricter.onnx").threshold == 0.45
     torch.testing.assert_close(found.embed(images(5)), given.embed(images(5)), atol=1e-5, rtol=0)
     assert load_recognizer(file, threshold=0.25).threshold == 0.25
     assert fingerprint(found) == fingerprint(pickle.loads(pickle.dumps(found)))

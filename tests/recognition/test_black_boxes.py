@@ -6,14 +6,16 @@ import copy
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from xfr_plugin.attr import METHODS, default_method
+from xfr_plugin.attr import METHODS, CorrRise, default_method
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.fingerprint import fingerprint
@@ -79,6 +81,15 @@ def test_a_score_function_compares(scoring: Recognizer) -> None:
         scoring.embed(left)
 
 
+def test_scores_are_held_against_what_the_function_makes_of_strangers(
+    embedding: Recognizer, scoring: Recognizer
+) -> None:
+    found = scoring.self_test()
+    assert scoring.score_unit == pytest.approx(found.same - found.mean)
+    assert scoring.with_threshold(80).score_unit == scoring.score_unit
+    assert embedding.score_unit == 1
+
+
 def test_functions_see_what_they_ask_for() -> None:
     seen: list[Tensor] = []
 
@@ -107,6 +118,39 @@ def test_wrong_answers_of_functions_are_errors() -> None:
         nothing.compare(faces(2), faces(2))
     with pytest.raises(InputError, match="a function is wanted"):
         Recognizer.from_callable("no function")  # type: ignore[arg-type]  # what is tested
+
+
+@pytest.mark.parametrize(
+    "given", [None, "text", {"embedding": [1.0]}, [[1.0, 2.0], [3.0]], [{"x": 1}], [None, None]]
+)
+def test_what_is_no_embedding_and_no_score_is_named(given: object) -> None:
+    embedding = Recognizer.from_callable(lambda images: given, input_size=SIZE)
+    with pytest.raises(InputError, match=r"the function gave .*: embeddings N×D are wanted"):
+        embedding.embed(faces(2))
+    score = Recognizer.from_scores(lambda a, b: given, input_size=SIZE, threshold=0)
+    with pytest.raises(InputError, match=r"the function gave .*: N scores are wanted"):
+        score.compare(faces(2), faces(2))
+    attribution = CorrRise.from_scores(lambda a, b: given, threshold=0, n_masks=2, patch_size=3)
+    with pytest.raises(InputError, match=r"the function gave .*: N scores are wanted"):
+        attribution.attribute((faces(1), faces(1)))
+
+
+@pytest.mark.parametrize(
+    "form", [list, tuple, np.stack, torch.stack, lambda rows: [row.tolist() for row in rows]]
+)
+@pytest.mark.parametrize(
+    "row", [torch.Tensor.numpy, torch.Tensor.double, torch.Tensor.half, torch.Tensor.char]
+)
+def test_embeddings_come_in_any_form(form: Callable[..., Any], row: Callable[[Tensor], Any]) -> None:
+    rows = [row(10 * face.mean(dim=(1, 2))) for face in faces(3)]
+    if form is np.stack:
+        rows = [np.asarray(one) for one in rows]
+    if form is torch.stack:
+        rows = [torch.as_tensor(one) for one in rows]
+    embedding = Recognizer.from_callable(lambda images: form(rows)[: len(images)], input_size=SIZE)
+    expected = torch.stack([torch.as_tensor(one).float() for one in rows])
+    found = embedding.embed(faces(3))
+    torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=1), atol=1e-3, rtol=0)
 
 
 def test_a_gradient_is_refused_in_words(embedding: Recognizer) -> None:

@@ -94,7 +94,7 @@ def test_the_embedding_is_found(kind: str, images: Tensor) -> None:
 def test_where_it_is_not_clear_one_error_says_what_to_do(kind: str, images: Tensor) -> None:
     recognizer = Recognizer(Returns(REFUSED[kind]), input_size=SIZE)
     for entry in (recognizer.embed, recognizer, recognizer.features):
-        with pytest.raises(InputError, match=r"must be N×D: wrap the network"):
+        with pytest.raises(InputError, match=r"must be N×D: return it alone"):
             entry(images)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from xfr_plugin.errors import InputError
-from xfr_plugin.recognition import Recognizer, calibrate
+from xfr_plugin.recognition import Recognizer, calibrate, load_recognizer
 
 
 class Flat(nn.Module):
@@ -57,6 +58,43 @@ def test_embed_in_batches_equals_one_batch(
 def test_wrong_image_shapes_say_what_is_wanted(recognizer: Recognizer, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="N×3×24×20"):
         recognizer(torch.zeros(shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("images", "advice"),
+    [
+        (torch.rand(3, 24, 20), r"images\[None\]"),
+        (torch.rand(2, 24, 20, 3), "permute"),
+        (torch.rand(2, 1, 24, 20), "expand"),
+        (torch.rand(2, 3, 20, 24), "align the photo"),
+        (np.zeros((2, 3, 24, 20), np.float32), "not as ndarray: torch.from_numpy"),
+        ([torch.rand(3, 24, 20)], "not as list"),
+        (torch.zeros(2, 3, 24, 20, dtype=torch.uint8), "divide by 255"),
+        (torch.full((2, 3, 24, 20), 200.0), "divide by 255"),
+        (torch.rand(2, 3, 24, 20) - 0.5, "before mean and std"),
+        (torch.full((2, 3, 24, 20), torch.nan), "not a number or infinite"),
+    ],
+)
+def test_images_of_another_kind_are_refused_with_what_to_do(
+    recognizer: Recognizer, images: torch.Tensor, advice: str
+) -> None:
+    with pytest.raises(InputError, match=advice):
+        recognizer.embed(images)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        (lambda images: images, "from_callable"),
+        (nn.ReLU().state_dict(), "load_state_dict"),
+        (nn.ReLU, "build it"),
+    ],
+)
+def test_what_is_no_network_is_refused_with_what_to_do(given: nn.Module, advice: str) -> None:
+    with pytest.raises(InputError, match=advice):
+        Recognizer(given)
+    with pytest.raises(InputError, match=r"wrap the network in Recognizer"):
+        load_recognizer(nn.ReLU())  # type: ignore[arg-type]  # what people try
 
 
 def test_networks_that_return_no_embedding_are_refused() -> None:

@@ -215,6 +215,17 @@ def test_sizes_that_the_network_cannot_take(shipped: Recognizer, size: tuple[int
         again(shipped, input_size=size).embed(torch.rand(1, 3, *size))
 
 
+def test_functions_that_fail_are_named_with_the_size_that_they_were_given() -> None:
+    def embed(faces: Tensor) -> np.ndarray:
+        return faces.numpy().reshape(len(faces), 160 * 160 * 3)
+
+    recognizer = Recognizer.from_callable(embed, threshold=0.3)
+    with pytest.raises(
+        InputError, match=r"embed cannot embed faces of 112×112 pixels: ValueError.*check input_size"
+    ):
+        recognizer.embed(torch.rand(1, 3, 112, 112))
+
+
 def test_hooks_of_others_see_their_own_faces_alone(shipped: Recognizer) -> None:
     fresh, seen = again(shipped), []
     handle = fresh.network.register_forward_hook(lambda _module, given, _output: seen.append(len(given[0])))

@@ -22,6 +22,7 @@ from torch.nn import functional
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.rows import one_row, with_rows
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.outputs import tensor_in
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["CosineHead", "HeadOutput", "ReferenceKind"]
@@ -101,7 +102,7 @@ class CosineHead(nn.Module):
         if self._is_image(probe, reference):
             embedding, partner = self._embed_both(probe, reference, further)
         else:
-            embedding = self.model(probe, *further)
+            embedding = tensor_in(self.model(probe, *further), len(probe), self.model)
             partner = _rows(reference, embedding)
         units = functional.normalize(embedding, dim=1), functional.normalize(partner, dim=1)
         return self._scored((units[0] * units[1]).sum(dim=1))
@@ -133,7 +134,7 @@ class CosineHead(nn.Module):
         count = len(probe)
         both = torch.stack((probe, reference), dim=1).flatten(0, 1)
         doubled = with_rows(further, count, lambda rows: rows.repeat_interleave(2, dim=0))
-        embeddings: Tensor = self.model(both, *doubled)
+        embeddings = tensor_in(self.model(both, *doubled), len(both), self.model)
         return embeddings[0::2], embeddings[1::2]
 
     def _scored(self, cosine: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TypeVar
 
 from xfr_plugin.errors import InputError
@@ -28,8 +29,10 @@ def checked_at_least(name: str, value: Number, least: Number) -> Number:
     """Return an option's value if it is large enough.
 
     Raises:
-        InputError: it is below the least that makes sense.
+        InputError: it is no number, or below the least that makes sense.
     """
+    if not isinstance(value, Real):
+        raise InputError(f"{name} must be a number, got {value!r}")
     if not value >= least:
         raise InputError(f"{name} must be at least {least}, got {value}")
     return value

@@ -7,7 +7,9 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
-__all__ = ["has_rows", "one_row", "with_rows"]
+from xfr_plugin.errors import InputError
+
+__all__ = ["has_rows", "of_one_length", "one_row", "with_rows"]
 
 
 def has_rows(value: Any, count: int) -> TypeGuard[Tensor]:
@@ -18,6 +20,20 @@ def has_rows(value: Any, count: int) -> TypeGuard[Tensor]:
 def with_rows(arguments: Iterable[Any], count: int, change: Callable[[Tensor], Tensor]) -> tuple[Any, ...]:
     """Arguments of which those with a row for each of `count` images are changed; the others are as they were."""
     return tuple(change(value) if has_rows(value, count) else value for value in arguments)
+
+
+def of_one_length(reference: Tensor, embeddings: Tensor) -> Tensor:
+    """Reference embeddings that can be compared with others.
+
+    Raises:
+        InputError: they are of another length.
+    """
+    if reference.shape[-1] != embeddings.shape[-1]:
+        raise InputError(
+            f"the reference embedding has {reference.shape[-1]} channels, and the probe's {embeddings.shape[-1]}: is "
+            "it of another recognizer?"
+        )
+    return reference
 
 
 def one_row(row: Tensor, width: int) -> Tensor:

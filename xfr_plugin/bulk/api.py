@@ -204,7 +204,9 @@ class _Run:
             scores = self._compared()
         else:
             scores = _scores(self.faces.units(self.digests), table.probes, table.references)
-        self.decisions = Decisions(table.probes, scores, self.task.threshold[0], table.genuine)
+        self.decisions = Decisions(
+            table.probes, scores, self.task.threshold[0], table.genuine, model.score_unit
+        )
         write_pairs(
             self.folder / _PAIRS, _pair_columns(table, self.decisions, self.digests, self._reasons(), model)
         )

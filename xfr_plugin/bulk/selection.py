@@ -30,15 +30,17 @@ class Decisions:
 
     Attributes:
         probes: number of the probe.
-        scores: cosine; NaN where a face could not be had.
+        scores: cosines, or scores of another scale; NaN where a face could not be had.
         threshold: at which is decided.
         genuine: 1, 0, or −1 where nobody said.
+        unit: of the scores, see `Recognizer.score_unit`.
     """
 
     probes: NDArray[np.int64]
     scores: NDArray[np.float64]
     threshold: float
     genuine: NDArray[np.int8]
+    unit: float = 1.0
 
     @property
     def matches(self) -> Mask:
@@ -82,7 +84,7 @@ def _plain(term: str, decisions: Decisions) -> Mask | None:
     if term in ("all", "none"):
         return everything if term == "all" else ~everything
     if term in ("near threshold", "near"):
-        return _within(decisions, NEAR)
+        return _within(decisions, NEAR * decisions.unit)
     if term in ("matches", "non-matches"):
         return decisions.matches if term == "matches" else ~decisions.matches
     if term in ("errors", "false matches", "false non-matches"):

@@ -19,6 +19,10 @@ def download_command(name: Annotated[str, typer.Argument(help="Name of a recogni
     from xfr_plugin.recognition.download import download_weights
 
     weights = zoo_card(name).weights
-    if weights is None or weights.url is None:
-        raise InputError(f"the weights of {name} have no public address")
+    if weights is None:
+        raise InputError(f"{name} ships with the package: there is nothing to download")
+    if weights.url is None:
+        raise InputError(
+            f"the weights of {name} have no public address: put {weights.file} into weights/ of XFR_DATA"
+        )
     print_lines(str(download_weights(weights.url, weights.sha256, weights.file, progress=True)))

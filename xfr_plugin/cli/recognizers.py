@@ -12,6 +12,7 @@ from xfr_plugin.cli.output import terminal
 
 if TYPE_CHECKING:
     from xfr_plugin.recognition import Calibration
+    from xfr_plugin.recognition.contract import InputContract
 
 app = typer.Typer()
 
@@ -38,10 +39,8 @@ def _named(cards: list[Path]) -> Table:
     from xfr_plugin.recognition.loading import read_card
 
     table = Table(
-        Column("name", no_wrap=True),
-        Column("takes", no_wrap=True),
-        "calibration; what ships",
-        Column("licence, source", overflow="fold"),
+        Column("name; takes", no_wrap=True),
+        Column("calibration; what ships; licence, source", overflow="fold"),
         show_lines=True,
     )
     models = {
@@ -53,19 +52,16 @@ def _named(cards: list[Path]) -> Table:
         ships = [what for what, known in models.items() if name in known]
         ships += ["region shares"] if card.region_shares else []
         table.add_row(
-            f"{name}\narchitecture {card.architecture}",
-            card.description.replace(", ", "\n"),
-            f"{_words(card.calibration)}\nships: {', '.join(ships) or 'nothing'}",
-            f"{card.provenance.licence}\n{card.provenance.source}",
+            f"{name}\narchitecture {card.architecture}\n{_takes(card)}",
+            f"{_words(card.calibration)}\nships: {', '.join(ships) or 'nothing'}\n"
+            f"{card.provenance.licence}, {card.provenance.source}",
         )
     for path in cards:
         own = read_card(path)
-        takes = own.description.replace(", ", "\n")
         table.add_row(
-            f"{path.name}\n{own.name}",
-            takes,
-            f"{_words(own.calibration)}\nmeasured: {', '.join(own.region_shares) or 'no region shares'}",
-            f"{own.source}\ngives {own.gives}",
+            f"{path.name}\n{own.name}\n{_takes(own)}",
+            f"{_words(own.calibration)}\nmeasured: {', '.join(own.region_shares) or 'no region shares'}\n"
+            f"{own.source}, gives {own.gives}",
         )
     return table
 
@@ -74,19 +70,20 @@ def _published() -> Table:
     from xfr_plugin.recognition.published import published_cards
 
     table = Table(
-        "files of others",
+        Column("files of others; licence, source, use", overflow="fold"),
         Column("take", no_wrap=True),
-        Column("licence, source, use", overflow="fold"),
         show_lines=True,
     )
     for card in published_cards():
-        takes = card.description.removesuffix(f", {card.template} template").replace(", ", "\n")
-        table.add_row(
-            f"{card.name}\n{', '.join(card.files)}\nalignment in training: {card.trained_on_template}",
-            f"{takes}\ngive {card.embedding} numbers",
-            "\n".join((card.licence, card.source, card.use, *(f"sha256 {digest}" for digest in card.sha256))),
-        )
+        named = (card.name, ", ".join(card.files), f"alignment in training: {card.trained_on_template}")
+        origin = (card.licence, card.source, card.use, *(f"sha256 {digest}" for digest in card.sha256))
+        takes = _takes(card).removesuffix(f"\n{card.template} template")
+        table.add_row("\n".join((*named, *origin)), f"{takes}\ngive {card.embedding} numbers")
     return table
+
+
+def _takes(card: InputContract) -> str:
+    return card.description.replace(", ", "\n")
 
 
 def _words(calibration: Calibration | None) -> str:

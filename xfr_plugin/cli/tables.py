@@ -1,4 +1,4 @@
-"""Tables for a terminal of 100 columns: methods, evidence by region, comparisons."""
+"""Tables for a terminal of 80 columns, comparisons of 100: methods, evidence by region, comparisons."""
 
 from __future__ import annotations
 
@@ -29,22 +29,20 @@ __all__ = [
 
 
 def methods_table(methods: Iterable[Method]) -> Table:
-    """Name, title, paper, what a method needs, its cost, and its options with their defaults."""
+    """Name, what a method needs, title, paper, its cost, and its options with their defaults."""
     table = Table(
         Column("method", no_wrap=True),
-        Column("what it is, where it was published, its options and their defaults", ratio=1),
-        Column("needs", no_wrap=True),
-        Column("cost for a pair, D channels", width=27),
+        Column(
+            "what it is; where it was published; cost for a pair, D channels; options and defaults", ratio=1
+        ),
         show_lines=True,
     )
     for method in methods:
         options = ", ".join(f"{name}={_value(value)}" for name, value in method.options().items())
-        source = f"\n{method.paper} ({method.year})\n"
+        source = f"\n{method.paper} ({method.year})\n{method.cost}\n"
         table.add_row(
-            Text(method.name, "bold"),
+            Text.assemble((method.name, "bold"), f"\nneeds {method.needs}"),
             Text.assemble((method.title, "bold"), source, (options, "cyan")),
-            method.needs,
-            method.cost,
         )
     return table
 
@@ -176,7 +174,9 @@ def _memory(result: MethodResult) -> str:
 
 
 def _value(value: Any) -> str:
-    return f"({', '.join(map(_value, value))})" if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_value, value))})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _total(face: FaceExplanation) -> float:

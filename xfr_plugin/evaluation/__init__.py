@@ -2,7 +2,6 @@
 
 from xfr_plugin import _moved
 from xfr_plugin.base.statistics import Interval, bootstrap_mean
-from xfr_plugin.evaluation.chance_baselines import average_maps, centre_prior, random_maps
 from xfr_plugin.evaluation.judging import evaluate, known_protocols
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.evaluation.pairs import PairEntry, PairList, read_pair_list
@@ -17,9 +16,8 @@ from xfr_plugin.evaluation.protocol import (
     Setting,
 )
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence, PlantedPair
-from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore, maps_of, score_maps
 from xfr_plugin.evaluation.results import Failure, Record, Results
-from xfr_plugin.evaluation.summary import PlantedSummary, SummaryRow, summarise
+from xfr_plugin.evaluation.summary import SummaryRow
 from xfr_plugin.swaps.blending import Blending, blend_region
 from xfr_plugin.swaps.planted_pairs import PlantedPairs, build_pairs
 from xfr_plugin.swaps.planting import (
@@ -51,32 +49,24 @@ __all__ = [
     "PlantedPair",
     "PlantedPairs",
     "PlantedPlan",
-    "PlantedScore",
-    "PlantedSummary",
     "Planting",
     "Protocol",
     "Record",
     "Results",
     "Setting",
     "SummaryRow",
-    "average_maps",
     "blend_region",
     "bootstrap_mean",
     "build_pairs",
-    "centre_prior",
     "energy_ratio",
     "evaluate",
     "known_protocols",
-    "maps_of",
     "most_salient_region",
     "pixel_auc",
     "plan_plantings",
     "points_inside",
-    "random_maps",
     "read_pair_list",
     "read_plantings",
-    "score_maps",
-    "summarise",
     "write_plantings",
 ]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
@@ -17,7 +16,6 @@ from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.registry import Registry
 from xfr_plugin.errors import UnknownNameError
 from xfr_plugin.recognition.recognizer import Recognizer
-from xfr_plugin.swaps.planted_pairs import PlantedPairs
 
 __all__ = [
     "CHANCE_BASELINES",
@@ -25,13 +23,8 @@ __all__ = [
     "CentrePrior",
     "ConfiguredMethod",
     "RandomMaps",
-    "average_maps",
     "beside",
-    "centre_prior",
-    "random_maps",
 ]
-
-Maps = NDArray[np.float32]
 
 
 def _baseline(cls: type[PairAttribution], *, name: str, title: str) -> Method:
@@ -109,33 +102,9 @@ def beside(name: str) -> str | None:
     return REFERENCES.get(name)
 
 
-def random_maps(pairs: PlantedPairs, seed: int = 0) -> Maps:
-    """White noise, N×H×W, drawn by the seed alone."""
-    height, width = pairs.probes.shape[2:]
-    noise = np.random.default_rng(seed).standard_normal((len(pairs), height, width))
-    return noise.astype(np.float32)
-
-
-def centre_prior(pairs: PlantedPairs) -> Maps:
-    """The bump of `CentrePrior`, salient in whichever game: N×H×W."""
-    bump = _bump(pairs.probes.shape[2:], torch.float64).numpy()
-    signs = np.array([1.0 if planting.game == "similar" else -1.0 for planting in pairs.plantings])
-    maps: Maps = (signs[:, None, None] * bump).astype(np.float32)
-    return maps
-
-
-def average_maps(maps: Maps, pairs: PlantedPairs) -> Maps:
-    """Each map replaced by the method's mean map of that game: what it shows whatever the pair."""
-    games = np.array([planting.game for planting in pairs.plantings])
-    averages = {game: maps[games == game].mean(axis=0) for game in set(games)}
-    return np.stack([averages[game] for game in games]).astype(np.float32)
-
-
-def _bump(size: torch.Size, dtype: torch.dtype = torch.float32) -> Tensor:
+def _bump(size: torch.Size) -> Tensor:
     """A Gaussian in the middle of a crop of `size` (height, width), σ a quarter of each side."""
-    rows, columns = (
-        torch.exp(-(((torch.arange(n, dtype=dtype) + 0.5) / n - 0.5) ** 2) / (2 * 0.25**2)) for n in size
-    )
+    rows, columns = (torch.exp(-(((torch.arange(n) + 0.5) / n - 0.5) ** 2) / (2 * 0.25**2)) for n in size)
     return torch.outer(rows, columns)
 
 

@@ -180,10 +180,10 @@ class Engine:
         if entry.planting is not None:
             score = float(self.setting.compare(self.setting.embed(pair.probe[None]).cpu(), reference[None]))
             facts |= entry.planting.model_dump(include={"game", "region", "control", "strength", "blending"})
-            facts |= {"planted_score": score, "moved": score - clean}
+            facts |= {"planted_score": score, "moved": self.setting.as_cosine(score - clean)}
         if entry.cover is not None:
             without = self.setting.compare(self.embeddings(entry.cover.clean)[None], reference[None])
-            facts |= {"kind": entry.cover.kind, "moved": clean - float(without)}
+            facts |= {"kind": entry.cover.kind, "moved": self.setting.as_cosine(clean - float(without))}
         return facts
 
     def _method(

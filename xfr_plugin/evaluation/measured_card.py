@@ -79,23 +79,21 @@ def measure_card(
     source: str,
     scores: LabelledScores,
     dataset: str,
-    fmr: Sequence[float] = RATES,
     region_shares: Mapping[str, Mapping[str, float]] | None = None,
 ) -> MeasuredCard:
-    """Calibrate a recognizer on the scores of pairs.
+    """Calibrate a recognizer on the scores of pairs, at those of `RATES` that so many can show.
 
     Args:
         recognizer: that gave them.
         source: what loads it.
         scores: of labelled pairs.
         dataset: what they are of, in words.
-        fmr: rates that thresholds are wanted for; those that so few pairs cannot show are left out.
         region_shares: see `measure_region_shares`.
 
     Raises:
         InputError: too few scores.
     """
-    shown_rates = [rate for rate in fmr if rate * scores.impostor.size >= 1]
+    shown_rates = [rate for rate in RATES if rate * scores.impostor.size >= 1]
     calibration = calibrate(scores.genuine, scores.impostor, dataset, shown_rates)
     changes: dict[str, Any] = {"support": _support(scores, calibration)}
     if recognizer.gives == "scores":

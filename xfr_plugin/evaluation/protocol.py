@@ -128,6 +128,10 @@ class Setting:
         """Scores of rows that `embed` gave, see `Recognizer.compare`; one row serves for all of the other side."""
         return self.recognizer.compare(probes, references)
 
+    def as_cosine(self, change: float) -> float:
+        """A change of scores on the scale of cosines, which bounds of changes are meant for."""
+        return change / self.recognizer.score_unit
+
 
 class Protocol(ABC):
     """What every protocol has.

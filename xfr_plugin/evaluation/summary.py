@@ -2,60 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from xfr_plugin.base.documents import Document
-from xfr_plugin.base.statistics import RESAMPLES, Interval, bootstrap_mean, ratio
-from xfr_plugin.evaluation.protocols.planted_evidence.scores import PlantedScore
+from xfr_plugin.base.statistics import RESAMPLES, ratio
 
-__all__ = ["PlantedSummary", "SummaryRow", "clustered_means", "clustered_ratio", "medians", "summarise"]
-
-
-class PlantedSummary(Document):
-    """Scores of one method in one game.
-
-    Attributes:
-        method: name.
-        game: dissimilar or similar.
-        count: number of maps.
-        auc: pixel AUC inside the face.
-        top1: share of maps whose most salient region is the planted one.
-        energy: energy ratio.
-        pointing: share of maps whose highest pixel is in the region.
-    """
-
-    method: str
-    game: str
-    count: int
-    auc: Interval
-    top1: Interval
-    energy: Interval
-    pointing: Interval
-
-
-def summarise(
-    scores: Iterable[PlantedScore], keep: Callable[[PlantedScore], bool] = lambda score: True
-) -> list[PlantedSummary]:
-    """Summarise by method and game, in order of appearance; groups of which nothing is kept are left out."""
-    groups: dict[tuple[str, str], list[PlantedScore]] = {}
-    for score in scores:
-        if keep(score):
-            groups.setdefault((score.method, score.game), []).append(score)
-    return [
-        PlantedSummary(
-            method=method,
-            game=game,
-            count=len(group),
-            auc=bootstrap_mean([score.auc for score in group]),
-            top1=bootstrap_mean([float(score.hit) for score in group]),
-            energy=bootstrap_mean([score.energy for score in group]),
-            pointing=bootstrap_mean([float(score.pointing) for score in group]),
-        )
-        for (method, game), group in groups.items()
-    ]
+__all__ = ["SummaryRow", "clustered_means", "clustered_ratio", "medians"]
 
 
 class SummaryRow(NamedTuple):
@@ -89,7 +43,7 @@ Key: TypeAlias = tuple[str, str, str, float | None, str]
 
 
 def clustered_means(
-    protocol: str, groups: Mapping[Key, Mapping[str, float]], clusters: Mapping[str, str], seed: int = 0
+    protocol: str, groups: Mapping[Key, Mapping[str, float]], clusters: Mapping[str, str]
 ) -> list[SummaryRow]:
     """Means with percentile intervals over resampled clusters of pairs; the same draws serve all groups.
 
@@ -97,7 +51,6 @@ def clustered_means(
         protocol: name, for the rows.
         groups: value by pair, for each key. Values that are not finite are left out.
         clusters: cluster of each pair. Pairs of a cluster are drawn together or not at all.
-        seed: of the draws.
     """
     groups = {key: values for key, values in groups.items() if np.isfinite(list(values.values())).any()}
     if not groups:
@@ -110,7 +63,7 @@ def clustered_means(
             if np.isfinite(value):
                 sums[place[clusters[pair]], column] += value
                 counts[place[clusters[pair]], column] += 1
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     rows = []
     for chunk in np.array_split(np.arange(len(groups)), max(1, len(groups) // 500)):
@@ -126,7 +79,7 @@ def clustered_means(
 
 
 def clustered_ratio(
-    values: Mapping[str, float], wholes: Mapping[str, float], clusters: Mapping[str, str], seed: int = 0
+    values: Mapping[str, float], wholes: Mapping[str, float], clusters: Mapping[str, str]
 ) -> tuple[int, float, float, float] | None:
     """Mean over mean on the same pairs: number of pairs, ratio, and its interval over resampled clusters.
 
@@ -134,7 +87,6 @@ def clustered_ratio(
         values: by pair.
         wholes: by pair, what they are shares of.
         clusters: see `clustered_means`.
-        seed: of the draws.
 
     Returns:
         None without a pair that both have, or if the whole is not above 0.
@@ -146,22 +98,20 @@ def clustered_ratio(
         sums[names.index(clusters[pair])] += values[pair], wholes[pair]
     if not pairs or sums[:, 1].sum() <= 0:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES) @ sums
     low, high = np.nanquantile(ratio(drawn[:, 0], drawn[:, 1]), [0.025, 0.975])
     whole = sums.sum(axis=0)
     return len(pairs), float(whole[0] / whole[1]), float(low), float(high)
 
 
-def medians(
-    protocol: str, groups: Mapping[Key, Mapping[str, float]], seed: int = 0, resamples: int = 500
-) -> list[SummaryRow]:
+def medians(protocol: str, groups: Mapping[Key, Mapping[str, float]]) -> list[SummaryRow]:
     """Medians with percentile intervals over resampled pairs: for times, of which the first ones are too long."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = []
     for key, values in groups.items():
         array = np.array(list(values.values()))
-        drawn = np.median(array[rng.integers(len(array), size=(resamples, len(array)))], axis=1)
+        drawn = np.median(array[rng.integers(len(array), size=(500, len(array)))], axis=1)
         low, high = np.quantile(drawn, [0.025, 0.975])
         rows.append(SummaryRow(protocol, *key, len(array), float(np.median(array)), float(low), float(high)))
     return rows

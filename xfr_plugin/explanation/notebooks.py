@@ -47,10 +47,10 @@ def picture_html(picture: bytes, alt: str, words: tuple[str, ...] = ()) -> str:
     return f"<figure>{image}{f'<figcaption><ul>{lines}</ul></figcaption>' if lines else ''}</figure>"
 
 
-def figure_png(figure: Figure, dpi: int = 110) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """A figure of Matplotlib as a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 

@@ -52,7 +52,8 @@ UNEVEN = 0.46
 """Least brightness of one half of a face, relative to the other, without a caution: the same quantile."""
 
 NEAR = 0.03
-"""Distance from the threshold (cosine) within which small changes of a photo reverse a decision."""
+"""Distance from the threshold, in cosines, within which small changes of a photo reverse a decision; other scores are
+brought to that scale, see `Recognizer.score_unit`."""
 
 
 MISALIGNED = 0.25
@@ -157,9 +158,10 @@ def _lies_elsewhere(face: AlignedFace) -> bool:
 def decision_cautions(decision: Verification, recognizer: Recognizer) -> list[Caution]:
     """Cautions about a decision. Of a threshold that was given by hand nobody knows the error rates."""
     found = []
-    if abs(decision.margin) < NEAR:
+    near = NEAR * recognizer.score_unit
+    if abs(decision.margin) < near:
         message = (
-            f"the score is within {NEAR:g} of the threshold: small changes of a photo reverse the decision"
+            f"the score is within {near:.2g} of the threshold: small changes of a photo reverse the decision"
         )
         found.append(Caution("near_threshold", message))
     if recognizer.calibration is None or decision.threshold_source == "given":

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Provenance, Recognizer
 from xfr_plugin.recognition.calibration import Calibration
+from xfr_plugin.recognition.contract import check_threshold
 from xfr_plugin.recognition.strength import Strength
 
 __all__ = ["Verification", "choose_threshold", "decide"]
@@ -84,11 +85,11 @@ def choose_threshold(
     if threshold is not None and fmr is not None:
         raise InputError("give either a threshold or an FMR, not both")
     if threshold is not None:
-        if recognizer.gives != "scores" and not -1 <= threshold <= 1:
-            raise InputError(f"the threshold is a cosine between −1 and 1, got {threshold:g}")
+        given = check_threshold(threshold, is_cosine=recognizer.gives != "scores")
+        assert given is not None
         if not recognizer.tested:  # one without a threshold of its own decides for the first time
             recognizer.self_test()
-        return float(threshold), "given"
+        return given, "given"
     if fmr is not None:
         chosen = recognizer.threshold_at(fmr)
         assert recognizer.calibration is not None

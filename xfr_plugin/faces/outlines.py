@@ -148,13 +148,13 @@ class Outliner:
         return copy.deepcopy(self._fast).to(device)
 
 
-def find_regions(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = False) -> list[RegionMap]:
+def find_regions(images: Tensor | NDArray[np.uint8]) -> list[RegionMap]:
     """Find the named regions of aligned faces.
 
     Where no outlines are found (see `FaceOutlines`), these are the template's; `find_outlines` says so.
 
     Args:
-        images, as_labelled: see `find_outlines`.
+        images: see `find_outlines`.
 
     Returns:
         A region map of the images' size for each.
@@ -162,7 +162,7 @@ def find_regions(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = Fals
     Raises:
         InputError: the images are of another form.
     """
-    return [face.regions for face in find_outlines(images, as_labelled=as_labelled)]
+    return [face.regions for face in find_outlines(images)]
 
 
 def find_outlines(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = False) -> list[FaceOutlines]:

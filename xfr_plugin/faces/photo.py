@@ -69,7 +69,8 @@ def load_photo(
         return _from_stream(io.BytesIO(source), f"the data ({len(source)} bytes)", check_size)
     if isinstance(source, (str, os.PathLike)):
         return _from_path(Path(source), check_size)
-    raise InputError(f"a photo is a path, bytes, a PIL image or an array, not {type(source).__name__}")
+    how = ": photo.permute(1, 2, 0).numpy() is an array" if hasattr(source, "permute") else ""
+    raise InputError(f"a photo is a path, bytes, a PIL image or an array, not {type(source).__name__}{how}")
 
 
 _Check: TypeAlias = Callable[[str, int, int], None]
@@ -189,14 +190,19 @@ def _depth_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _from_array(array: NDArray[Any], check: _Check) -> NDArray[np.uint8]:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
-        raise InputError(f"a photo array must be H×W or H×W×(1, 3 or 4), got shape {array.shape}")
+        how = (
+            ": array.transpose(1, 2, 0) puts the colours last"
+            if array.shape[:1] in ((1,), (3,), (4,))
+            else ""
+        )
+        raise InputError(f"a photo array must be H×W or H×W×(1, 3 or 4), got shape {array.shape}{how}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype == np.uint8:
         values = array
     elif array.dtype.kind == "f":
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise InputError("a photo array of floats must lie in 0…1 and hold no NaN")
+            raise InputError("a photo array of floats must lie in 0…1 and hold no NaN: divide 0…255 by 255")
         values = (array * 255 + 0.5).astype(np.uint8)
     else:
         raise InputError(f"a photo array must be uint8 (0…255) or float (0…1), not {array.dtype}")

@@ -92,7 +92,8 @@ def _choose(faces: Sequence[DetectedFace], index: int) -> tuple[DetectedFace, tu
         )
     notes = []
     if len(faces) > 1:
-        notes.append(f"{len(faces)} faces in the photo: number {index} by size was taken")
+        which = f"number {index} by size" if index else "the largest"
+        notes.append(f"{len(faces)} faces in the photo: {which} was taken")
     if eye_distance < _TINY_EYE_DISTANCE:
         notes.append(f"the face is tiny: {eye_distance:.0f} pixels between the eyes")
     return chosen, tuple(notes)

@@ -23,7 +23,7 @@ __all__ = ["AttentionCanonizer", "is_transformer", "rule_of"]
 class AttentionCanonizer(FaceCanonizer):
     """Give every function of a network a rule as it is called: of attention, layer normalisation, sums, activations.
 
-    It serves networks that `FaceCanonizer` cannot read or has no rules for: ViT, Swin and ConvNeXt of timm,
+    It serves networks that `FaceCanonizer` cannot read or has no rules for: ViT, Swin and ConvNeXt as in timm,
     torchvision and HuggingFace, `torch.nn.MultiheadAttention`, and networks like them. Modules with a rule of the
     composite keep it, and BatchNorm is folded where it can be. Functions without a rule are errors of the forward
     pass.

@@ -17,6 +17,7 @@ from xfr_plugin.lrp.batchnorm import fold_batchnorms
 from xfr_plugin.lrp.functional import give_functions_modules
 from xfr_plugin.lrp.layers import Cosine, L2Normalize
 from xfr_plugin.lrp.tracing import SHAPE_METHODS, called_module, whole_graphs
+from xfr_plugin.recognition.outputs import Part
 
 __all__ = ["FaceCanonizer", "is_embedding_layer"]
 
@@ -130,7 +131,7 @@ def _mark_embedding_layers(root: nn.Module, changes: Changes) -> None:
 
 _LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
 _POOLING = (nn.AdaptiveAvgPool2d, nn.AvgPool2d)
-_NEUTRAL = (_BatchNorm, _DropoutNd, nn.Flatten, nn.Identity, Cosine, L2Normalize, *_POOLING)
+_NEUTRAL = (_BatchNorm, _DropoutNd, nn.Flatten, nn.Identity, Cosine, L2Normalize, Part, *_POOLING)
 _NEUTRAL_FUNCTIONS = (torch.flatten, functional.normalize, functional.dropout, *SHAPE_METHODS)
 
 
@@ -145,5 +146,8 @@ def _linear_end(part: nn.Module, output: fx.Node) -> list[nn.Module]:
             found.append(module)
         elif not (isinstance(module, _NEUTRAL) or node.target in _NEUTRAL_FUNCTIONS):
             break
-        sources = [source for source in node.args if isinstance(source, fx.Node)]
+        given = node.args
+        if isinstance(module, Part) and not isinstance(given[0], fx.Node):
+            given = (given[0][module.place],)  # type: ignore[index]  # a dictionary or tuple of nodes
+        sources = [source for source in given if isinstance(source, fx.Node)]
     return found

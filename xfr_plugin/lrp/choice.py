@@ -11,7 +11,7 @@ from zennit.composites import COMPOSITES
 from xfr_plugin.base.kept import kept
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.lrp import composites
-from xfr_plugin.lrp.attention import is_transformer
+from xfr_plugin.lrp.attention import AttentionCanonizer, is_transformer
 from xfr_plugin.lrp.canonizers import FaceCanonizer
 from xfr_plugin.lrp.coverage import coverage
 from xfr_plugin.lrp.private import keeping
@@ -34,8 +34,8 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
 
     Raises:
         UnknownNameError: no composite of this name.
-        InputError: a box rule, and a model that is no `Recognizer`; layers without a rule, by name; a network that
-            cannot be canonized.
+        InputError: a box rule, and a model that is no `Recognizer`; a transformer, and a composite without rules for
+            it; layers without a rule, by name; a network that cannot be canonized.
     """
     network, name = _network(model), composite_name(model, name)
     if name not in COMPOSITES:
@@ -45,6 +45,12 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
     if "low" in inspect.signature(cls).parameters:
         options["low"], options["high"] = _pixel_range(model, name)
     composite = cls(**options)
+    takes_attention = any(isinstance(canonizer, AttentionCanonizer) for canonizer in composite.canonizers)
+    if is_transformer(network) and not takes_attention:
+        raise InputError(
+            f"{name} has no rule for attention and layer normalisation, which this network has: take the composite "
+            "'attention_face', as method 'lrp' does by itself"
+        )
     coverage(network, composite, _blank(model) if isinstance(model, Recognizer) else None)
     return composite
 

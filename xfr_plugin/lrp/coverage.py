@@ -12,6 +12,7 @@ from xfr_plugin.lrp.attention import AttentionCanonizer, rule_of
 from xfr_plugin.lrp.functional import functions_without_rule
 from xfr_plugin.lrp.private import with_rules
 from xfr_plugin.lrp.propagation import differentiable
+from xfr_plugin.recognition.outputs import Part
 
 __all__ = ["ModuleRule", "coverage"]
 
@@ -64,7 +65,7 @@ def coverage(network: nn.Module, composite: Composite, images: Tensor | None = N
 
 def _computes(module: nn.Module) -> bool:
     """Whether a module does something by itself: it has no children, or parameters of its own."""
-    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict, Part)):
         return False
     return not module._modules or bool(module._parameters)
 

@@ -24,7 +24,7 @@ _MOVING = (
     "expand",
     "expand_as",
 )
-_COPYING = ("contiguous", "clone", "float", "double", "to", "type_as", "detach")
+_COPYING = ("contiguous", "clone", "float", "double", "half", "bfloat16", "to", "type_as", "detach")
 
 SHAPE_METHODS = frozenset((*_MOVING, *_COPYING, "size", "dim", "chunk", "split"))
 """Tensor methods that move values about, or ask for sizes: relevance follows the gradient."""

@@ -12,12 +12,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xfr_plugin.errors import InputError
 
-__all__ = ["BlackBox", "EmbeddingFunction", "Gives", "ScoreFunction", "depends_on"]
+__all__ = ["BlackBox", "EmbeddingFunction", "Gives", "ScoreFunction", "depends_on", "scores_in"]
 
 Gives: TypeAlias = Literal["gradient", "embeddings", "scores"]
 """What a recognizer gives: embeddings and their gradient, embeddings only, or nothing but the score of two faces."""
@@ -76,7 +77,7 @@ class EmbeddingFunction(BlackBox):
         self.function = function
 
     def _embed(self, images: Tensor) -> Tensor:
-        return _tensor(self.function(images), images)
+        return _tensor(self.function(images), images, "embeddings N×D")
 
 
 class ScoreFunction(BlackBox):
@@ -97,17 +98,24 @@ class ScoreFunction(BlackBox):
         raise InputError("this recognizer gives scores only, and no embeddings: compare images with it")
 
     def score(self, probes: Tensor, references: Tensor) -> Tensor:
-        """Scores N of preprocessed images.
+        """Scores N of preprocessed images; errors of `scores_in`."""
+        return scores_in(self.function(probes.detach(), references.detach()), probes)
 
-        Raises:
-            InputError: it gave another number of scores, or such as are no numbers.
-        """
-        scores = _tensor(self.function(probes.detach(), references.detach()), probes).flatten()
-        if len(scores) != len(probes):
-            raise InputError(f"the score function gave {len(scores)} scores for {len(probes)} pairs")
-        if not bool(scores.isfinite().all()):
-            raise InputError("the score function gave a score that is not a number or infinite")
-        return scores
+
+def scores_in(values: Any, probes: Tensor) -> Tensor:
+    """The scores N that a function of others gave for N probes and their references.
+
+    Raises:
+        InputError: it gave something else, another number of scores, or such as are no numbers.
+    """
+    scores = _tensor(values, probes, "N scores").flatten()
+    if len(scores) != len(probes):
+        raise InputError(
+            f"the score function gave {len(scores)} scores for {len(probes)} pairs: it is given batches"
+        )
+    if not bool(scores.isfinite().all()):
+        raise InputError("the score function gave a score that is not a number or infinite")
+    return scores
 
 
 def depends_on(output: Tensor, leaf: Tensor) -> bool:
@@ -124,7 +132,24 @@ def depends_on(output: Tensor, leaf: Tensor) -> bool:
     return False
 
 
-def _tensor(values: Any, like: Tensor) -> Tensor:
-    """What a function of others gave, as a tensor beside the images."""
-    found = values if isinstance(values, Tensor) else torch.as_tensor(values)
+def _tensor(values: Any, like: Tensor, what: str) -> Tensor:
+    """What a function of others gave, as a tensor beside the images.
+
+    Raises:
+        InputError: no tensor can be made of it.
+    """
+    try:
+        if isinstance(values, (list, tuple)) and any(isinstance(row, Tensor) for row in values):
+            values = torch.stack(tuple(values))
+        found = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the function gave {_described(values)}: {what} are wanted, as an array, a tensor or lists"
+        ) from error
     return found.detach().to(like.device, like.dtype)
+
+
+def _described(values: Any) -> str:
+    if isinstance(values, (list, tuple)) and values:
+        return f"a {type(values).__name__} of {type(values[0]).__name__}"
+    return "None" if values is None else f"a {type(values).__name__}"

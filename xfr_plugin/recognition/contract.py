@@ -13,7 +13,15 @@ from torch import Tensor
 from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 
-__all__ = ["ChannelOrder", "InputContract", "Size", "check_pixels", "check_threshold", "input_contract"]
+__all__ = [
+    "ChannelOrder",
+    "InputContract",
+    "Size",
+    "check_images",
+    "check_pixels",
+    "check_threshold",
+    "input_contract",
+]
 
 ChannelOrder = Literal["RGB", "BGR"]
 
@@ -110,17 +118,49 @@ def check_threshold(
     return value
 
 
-def check_pixels(images: Tensor, name: str) -> None:
-    """Check that images are pixels in 0…1.
+def check_images(images: Tensor, size: tuple[int, int], name: str) -> None:
+    """Check that images are floats N×3×H×W of a size.
+
+    Raises:
+        InputError: they are not; the message says what to do.
+    """
+    height, width = size
+    wanted = f"{name} takes aligned faces of shape N×3×{height}×{width}"
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"{wanted}, as a tensor and not as {type(images).__name__}: torch.from_numpy(array), or for a photograph "
+            "xfr_plugin.explain(…) or xfr_plugin.faces.prepare_face(…)"
+        )
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, height, width):
+        raise InputError(f"{wanted}, got {tuple(images.shape)}: {_how_to_shape(images.shape)}")
+    if not images.is_floating_point():
+        raise InputError(f"{name} takes images of floats in 0…1, not {images.dtype}: divide by 255")
+
+
+def _how_to_shape(shape: Sequence[int]) -> str:
+    if len(shape) == 3:
+        return "a single image is images[None]"
+    if len(shape) == 4 and shape[1] != 3 and shape[3] == 3:
+        return "put the colours first, by images.permute(0, 3, 1, 2)"
+    if len(shape) == 4 and shape[1] == 1:
+        return "grey images get three colours by images.expand(-1, 3, -1, -1)"
+    return "align the photo to this size first"
+
+
+def check_pixels(images: Tensor, size: tuple[int, int], name: str) -> None:
+    """Check that images are of a size, see `check_images`, and hold pixels in 0…1.
 
     Raises:
         InputError: they are not finite, or of another range; the message says what to do.
     """
+    check_images(images, size, name)
     if not images.numel():
         return
     low, high = (float(value) for value in torch.aminmax(images.detach()))
     if math.isfinite(low) and math.isfinite(high) and low >= -_TOLERANCE and high <= 1 + _TOLERANCE:
         return
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{name} takes pixels in 0…1, and some are not a number or infinite")
     hint = "divide by 255" if high > 2 else "give them before mean and std are applied"
     raise InputError(f"{name} takes pixels in 0…1, got {low:.3g}…{high:.3g}: {hint}")
 

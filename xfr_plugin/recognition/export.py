@@ -81,10 +81,12 @@ def export_onnx(recognizer: Recognizer, path: Path) -> None:
 def _settings(recognizer: Recognizer) -> dict[str, Any]:
     """What the network alone does not tell, as `loading.OnnxSettings` reads it."""
     calibration = recognizer.calibration
+    threshold = recognizer.threshold if recognizer.decides else None
+    is_calibrated = calibration is not None and threshold == calibration.threshold
     return {
         **recognizer.contract.model_dump(mode="json"),
         "name": recognizer.name,
-        "threshold": recognizer.threshold if recognizer.decides and calibration is None else None,
+        "threshold": None if is_calibrated else threshold,
         "calibration": None if calibration is None else calibration.model_dump(mode="json"),
         "region_shares": recognizer.region_shares,
         "provenance": recognizer.provenance.model_dump(mode="json"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin.base.replicas import replica
+from xfr_plugin.base.replicas import in_evaluation, replica
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.outputs import check_units
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -108,7 +108,9 @@ def with_kept_maps(function: _Module, layers: Sequence[str]) -> tuple[_Module, M
 
 
 def _telling(function: _Module, layers: Sequence[str], note: Callable[[str, Any], None]) -> _Module:
-    """A copy of a module that tells of every output of these layers."""
+    """A copy of a module that tells of every output of these layers; the module itself if there are none."""
+    if not layers:
+        return in_evaluation(function)
     twin = replica(function)
     network = twin.network if isinstance(twin, Recognizer) else twin
     known = dict(network.named_modules())

@@ -131,7 +131,7 @@ def from_factory(source: str, given: Mapping[str, Any]) -> Recognizer:
     """Import a module of the user's, and call its function, which makes a recognizer or a network.
 
     Raises:
-        InputError: there is no such module or function, or it makes something else.
+        InputError: there is no such module or function, it fails, or it makes something else.
     """
     module, _, name = source.partition(":")
     try:
@@ -141,7 +141,10 @@ def from_factory(source: str, given: Mapping[str, Any]) -> Recognizer:
             f"{source} cannot be imported ({in_one_line(error)}): write module:function, and start where the "
             "module lies, or set PYTHONPATH"
         ) from error
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:  # of the user's code
+        raise InputError(f"{source} makes no recognizer: {in_one_line(error)}") from error
     if isinstance(made, Recognizer):
         refused = [setting for setting in given if setting != "threshold"]
         if refused:

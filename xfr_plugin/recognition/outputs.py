@@ -12,7 +12,7 @@ from xfr_plugin.base.replicas import in_evaluation
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.black_boxes import Gives, depends_on
 
-__all__ = ["check_units", "embedding_in", "giving_embeddings"]
+__all__ = ["Part", "check_units", "embedding_in", "giving_embeddings", "tensor_in"]
 
 _USUAL = ("embedding", "embeddings", "image_embeds", "pooler_output")
 """Names of the embedding where networks return several things, the most telling first."""
@@ -25,8 +25,8 @@ def embedding_in(output: object, count: int, name: str) -> Tensor:
     """Find the embeddings, N×D, in what a network returned for N images.
 
     They may be returned alone or as a part of a tuple, list, dictionary or object: under a usual name, or as the
-    only tensor of that shape. N×D×1×1 is as good as N×D, and so is D for a single image. Half precision becomes
-    float32.
+    only tensor of that shape. N×D×1×1 is as good as N×D, and so is D for a single image. Half precision and whole
+    numbers become float32.
 
     Args:
         output: of the network.
@@ -39,7 +39,16 @@ def embedding_in(output: object, count: int, name: str) -> Tensor:
     place = _place(output, count, name)
     found = _as_rows(dict(_parts(output))[place], count)
     assert found is not None  # made sure by _place
-    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+    return found if found.dtype in (torch.float32, torch.float64) else found.float()
+
+
+def tensor_in(output: object, count: int, network: object) -> Tensor:
+    """What a network that is no recognizer returned for N images: a tensor as it is, or else the embedding in it.
+
+    Raises:
+        InputError: see `embedding_in`.
+    """
+    return output if isinstance(output, Tensor) else embedding_in(output, count, type(network).__name__)
 
 
 def check_units(units: Tensor, name: str) -> Tensor:
@@ -87,7 +96,7 @@ def giving_embeddings(network: nn.Module, size: tuple[int, int]) -> tuple[nn.Mod
     found = dict(_parts(output))[place]
     if images.requires_grad and not depends_on(found, images):
         gives = "embeddings"
-    behind: list[nn.Module] = [] if place is None else [_Part(place)]
+    behind: list[nn.Module] = [] if place is None else [Part(place)]
     if found.ndim > 2:
         behind.append(nn.Flatten())
     return (nn.Sequential(network, *behind).train(network.training) if behind else network), gives
@@ -100,14 +109,15 @@ def _tried(network: nn.Module, images: Tensor) -> tuple[object, _Place]:
     return output, _place(output, 2, "")
 
 
-class _Part(nn.Module):
-    """Takes a part out of what the module before returned."""
+class Part(nn.Module):
+    """Takes a part, by its index, key or attribute, out of what the module before returned."""
 
     def __init__(self, place: int | str) -> None:
         super().__init__()
         self.place = place
 
     def forward(self, output: Any) -> Any:
+        """The part."""
         by_name = isinstance(self.place, str) and not isinstance(output, Mapping)
         return getattr(output, str(self.place)) if by_name else output[self.place]
 
@@ -127,7 +137,7 @@ def _place(output: object, count: int, name: str) -> _Place:
     many = "more than one tensor that could be the embedding; " if fitting else ""
     raise InputError(
         f"the network of {name} returned {many}{type(output).__name__} of shape {returned or 'unknown'} for {count} "
-        "images; an embedding must be N×D: wrap the network in a module that returns it alone"
+        "images; an embedding must be N×D: return it alone"
     )
 
 

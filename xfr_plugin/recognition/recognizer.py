@@ -22,13 +22,14 @@ from xfr_plugin.recognition.calibration import Calibration
 from xfr_plugin.recognition.contract import (
     ChannelOrder,
     InputContract,
+    check_images,
     check_pixels,
     check_threshold,
     input_contract,
 )
 from xfr_plugin.recognition.exported import as_network
 from xfr_plugin.recognition.outputs import check_units, embedding_in, giving_embeddings
-from xfr_plugin.recognition.self_test import SelfTest, self_test
+from xfr_plugin.recognition.self_test import SelfTest, measured_scores, self_test
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -103,7 +104,9 @@ class Recognizer(nn.Module):
         super().__init__()
         module = as_network(network)
         if not isinstance(module, nn.Module):
-            raise InputError(f"a network is a torch.nn.Module, got {type(network).__name__}")
+            raise InputError(
+                f"a network is a torch.nn.Module, not {type(network).__name__}: {_instead(module)}"
+            )
         settings = input_contract(input_size, mean, std, channel_order)
         self.input_size = settings.input_size
         self.channel_order = settings.channel_order
@@ -120,6 +123,7 @@ class Recognizer(nn.Module):
         self.provenance = provenance or Provenance()
         self.region_shares = dict(region_shares or {})
         self.tested = False
+        self._span: float | None = None
         self._forwards = Forwards()
         with torch.inference_mode(False):  # or no gradient could pass them
             self.register_buffer("mean", _per_channel(settings.mean, module), persistent=False)
@@ -225,7 +229,8 @@ class Recognizer(nn.Module):
         if self.calibration is not None:
             return self.calibration.threshold
         raise InputError(
-            f"recognizer {self.name!r} has no threshold: pass threshold=… or calibrate it on labelled pairs"
+            f"recognizer {self.name!r} has no threshold: pass threshold=… (`--threshold`), or calibrate it on "
+            "labelled pairs (`xfr calibrate`)"
         )
 
     def threshold_at(self, fmr: float) -> float:
@@ -239,6 +244,19 @@ class Recognizer(nn.Module):
                 f"recognizer {self.name!r} is not calibrated: pass threshold=… instead of an FMR"
             )
         return self.calibration.threshold_at(fmr)
+
+    @property
+    def score_unit(self) -> float:
+        """What is 1 on the scale of cosines, on the scale of its scores.
+
+        Of a function that gives scores only, by how much the score of a face with itself is above those of different
+        faces of nobody, measured once.
+        """
+        if self.gives != "scores":
+            return 1.0
+        if self._span is None:
+            self._span = measured_scores(self).span
+        return self._span
 
     @property
     def decides(self) -> bool:
@@ -262,7 +280,7 @@ class Recognizer(nn.Module):
             InputError: they are all alike, or embeddings depend on chance; see `recognition.self_test`.
         """
         found = self_test(self)
-        self.tested = True
+        self.tested, self._span = True, found.span
         return found
 
     def check(self, images: Tensor) -> None:
@@ -271,7 +289,7 @@ class Recognizer(nn.Module):
         Raises:
             InputError: the pixels do not lie in 0…1, or the self-test fails.
         """
-        check_pixels(images, self.name)
+        check_pixels(images, self.input_size, self.name)
         if self.decides and not self.tested:
             self.self_test()
 
@@ -352,14 +370,7 @@ class Recognizer(nn.Module):
             DeadlineError: see `base.deadlines`. So every pass of a method asks whether there is time for it.
         """
         check_deadline()
-        if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.input_size:
-            height, width = self.input_size
-            raise InputError(
-                f"{self.name} takes aligned faces of shape N×3×{height}×{width}, got {tuple(images.shape)}: "
-                "align the photo to this size first"
-            )
-        if not images.is_floating_point():
-            raise InputError(f"{self.name} takes images of floats in 0…1, not {images.dtype}: divide by 255")
+        check_images(images, self.input_size, self.name)
         if self.channel_order == "BGR":
             images = images.flip(1)
         scaled = (images - self.mean) / self.std
@@ -397,6 +408,15 @@ class Recognizer(nn.Module):
 def _opened(network: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, Gives]:
     """The network, made to return embeddings, and what it gives. Functions of others are not tried."""
     return (network, network.gives) if isinstance(network, BlackBox) else giving_embeddings(network, size)
+
+
+def _instead(given: object) -> str:
+    """What to do with something that is no network."""
+    if isinstance(given, Mapping):
+        return "build it and give it these weights by load_state_dict, or try load_recognizer(file)"
+    if callable(given) and not isinstance(given, type):
+        return "a function goes to Recognizer.from_callable or from_scores"
+    return "build it first"
 
 
 def _for_function(function: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,13 @@ from torch.nn import functional
 
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.replicas import replica
-from xfr_plugin.errors import InputError, in_one_line
+from xfr_plugin.errors import InputError, XfrError, in_one_line
 from xfr_plugin.recognition.outputs import check_units
 
 if TYPE_CHECKING:
     from xfr_plugin.recognition.recognizer import Recognizer
 
-__all__ = ["SelfTest", "faces_of_nobody", "self_test"]
+__all__ = ["SelfTest", "faces_of_nobody", "measured_scores", "self_test"]
 
 _ALL_ALIKE = 0.9999
 """Least cosine of different faces from which on a network sees no difference. Little trained ones stay below it."""
@@ -55,6 +55,11 @@ class SelfTest(Document):
     mean: float
     most: float
     same: float
+
+    @property
+    def span(self) -> float:
+        """By how much the score of a face with itself is above those of different faces."""
+        return self.same - self.mean
 
 
 @cache
@@ -85,13 +90,14 @@ def self_test(recognizer: Recognizer) -> SelfTest:
         UserWarning: all of these faces match at its threshold, and with other settings they would differ.
     """
     try:
-        found = _measured_scores(recognizer) if recognizer.gives == "scores" else _measured(recognizer)
-    except RuntimeError as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
+        found = measured_scores(recognizer) if recognizer.gives == "scores" else _measured(recognizer)
+    except (XfrError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # of foreign code, a network's or a function's
         height, width = recognizer.input_size
         raise InputError(
-            f"{recognizer.name} cannot embed faces of {height}×{width} pixels: {in_one_line(error)}; check input_size"
+            f"{recognizer.name} cannot embed faces of {height}×{width} pixels: {in_one_line(error)}; check "
+            "input_size, and that it takes three colours"
         ) from error
     if recognizer.gives == "scores":
         return _checked_scores(recognizer, found)
@@ -118,8 +124,8 @@ def self_test(recognizer: Recognizer) -> SelfTest:
 
 
 @torch.no_grad()
-def _measured_scores(recognizer: Recognizer) -> SelfTest:
-    """The same of a function that gives scores: of four faces, as each may cost a request."""
+def measured_scores(recognizer: Recognizer) -> SelfTest:
+    """What a self-test measures of a function that gives scores: of four faces, as each may cost a request."""
     faces = faces_of_nobody(recognizer.input_size)[:_FEW].to(recognizer.device, recognizer.dtype)
     left, right = torch.triu_indices(_FEW, _FEW)
     scores = recognizer.compare(faces[left], faces[right]).double()
@@ -137,7 +143,8 @@ def _checked_scores(recognizer: Recognizer, found: SelfTest) -> SelfTest:
     if not found.same > found.mean or found.same == found.most == found.least:
         raise InputError(
             f"{recognizer.name} gives a face compared with itself a score of {found.same:.4g}, and different faces "
-            f"{found.least:.4g}…{found.most:.4g}: the more alike two faces are, the higher it must be"
+            f"{found.least:.4g}…{found.most:.4g}: the more alike two faces are, the higher it must be "
+            "(of a distance give its negative)"
         )
     if recognizer.decides and found.least >= recognizer.threshold:
         warnings.warn(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.documents import Document
@@ -131,13 +131,20 @@ def load_recognizer(
         InputError: the device does not exist here.
     """
     if not isinstance(source, (str, os.PathLike)):
-        raise InputError(f"a recognizer is loaded by name, path or URL, not from {type(source).__name__}")
+        wrap = ": wrap the network in Recognizer(network, …)" if isinstance(source, nn.Module) else ""
+        raise InputError(
+            f"a recognizer is loaded by name, path or URL, not from {type(source).__name__}{wrap}"
+        )
     where = check_device(device)
     given = {"input_size": input_size, "mean": mean, "std": std, "channel_order": channel_order}
     other = _no_weight_file(os.fsdecode(source), architecture, {**given, "threshold": threshold})
     if other is not None:
         return other.to(where)
     path, card = _locate(os.fsdecode(source))
+    if path.suffix == ".py":
+        raise InputError(
+            f"{path.name} is code: name its function that makes the recognizer, {path.stem}:FUNCTION"
+        )
     try:
         state, metadata = read_weights(path)
         if card is None and _CARD_KEY in metadata:
@@ -221,7 +228,8 @@ def _locate(source: str) -> tuple[Path, RecognizerCard | None]:
     path = Path(source)
     if os.path.exists(path) or path.suffix:
         return path, None
-    raise UnknownNameError.of("recognizer", source, _zoo())
+    unknown = UnknownNameError.of("recognizer", source, _zoo())
+    raise UnknownNameError(f"{unknown}; or a file, https://…#sha256=…, or module:function")
 
 
 def _locate_published(card: RecognizerCard) -> Path:

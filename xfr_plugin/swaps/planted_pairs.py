@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,6 @@ class PlantedPairs:
 
     def __len__(self) -> int:
         return len(self.plantings)
-
-    def chunks(self, size: int) -> Iterator[slice]:
-        """Slices of at most `size` pairs."""
-        for start in range(0, len(self), size):
-            yield slice(start, min(start + size, len(self)))
 
 
 def build_pairs(

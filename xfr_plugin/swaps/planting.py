@@ -252,4 +252,4 @@ def read_plantings(path: Path) -> list[Planting]:
 
 MIN_SCORE_CHANGE = 0.1
 """Plantings that move the score by more than this are also summarised on their own: the others the recognizer
-hardly noticed."""
+hardly noticed. Of cosines; scores of another scale are brought to theirs, see `Recognizer.score_unit`."""

@@ -134,11 +134,11 @@ def regions_of(labels: Sequence[RegionMap], grouping: Grouping = COARSE_REGIONS)
     return [_as_masks(regions, grouping) for regions in labels]
 
 
-def region_index(maps: Sequence[RegionMap], grouping: Grouping = COARSE_REGIONS) -> Tensor:
+def region_index(maps: Sequence[RegionMap]) -> Tensor:
     """Which of the players each pixel belongs to, N×H×W of uint8."""
     labels = torch.stack([torch.from_numpy(regions.labels) for regions in maps])
     table = torch.zeros(len(maps[0].names), dtype=torch.uint8)
-    for index, names in enumerate(grouping.values()):
+    for index, names in enumerate(COARSE_REGIONS.values()):
         for name in names:
             table[maps[0].names.index(name)] = index
     return table[labels.long()]

@@ -15,6 +15,9 @@ from xfr_plugin.training.regional_fit import fit_regional
 
 __all__ = ["add_regional_evidence", "embed_with_mirror"]
 
+_PHOTOS = 3
+"""So many of each person at most."""
+
 
 def add_regional_evidence(
     source: str | os.PathLike[str],
@@ -22,9 +25,7 @@ def add_regional_evidence(
     faces: Path,
     out: Path,
     *,
-    people: Path | None = None,
     exchanges: int = 3000,
-    per_person: int = 3,
     seed: int = 0,
 ) -> Decoder:
     """Measure a decoder's regional evidence anew, and write everything to `out`.
@@ -34,9 +35,7 @@ def add_regional_evidence(
         recognizer: the one that it was trained for.
         faces: folder of aligned faces of training people, see `find_faces`.
         out: file to write; may be the decoder's own.
-        people: LFW people file, see `find_faces`.
         exchanges: see `fit_regional`.
-        per_person: so many photos of each person at most.
         seed: of the draw.
 
     Returns:
@@ -47,7 +46,7 @@ def add_regional_evidence(
         InputError: it is another recognizer's, or there are no faces.
     """
     decoder = load_decoder(source, recognizer)
-    chosen = {name: files[:per_person] for name, files in find_faces(faces, people).items()}
+    chosen = {name: files[:_PHOTOS] for name, files in find_faces(faces, None).items()}
     images = read_faces(faces, chosen, recognizer.input_size)
     decoder.regional = fit_regional(
         recognizer,

@@ -19,9 +19,10 @@ from xfr_plugin.base.captum import (
     _select_targets,
     log_usage,
 )
-from xfr_plugin.base.rows import one_row, with_rows
+from xfr_plugin.base.rows import of_one_length, one_row, with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import safely_folded
+from xfr_plugin.recognition.outputs import tensor_in
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["Pair", "PairAttribution"]
@@ -44,10 +45,14 @@ class Pair:
     forward_args: tuple[Any, ...]
 
     def partners_of(self, embeddings: Tensor) -> Tensor:
-        """Unit embeddings M×D of the partners, from the unit embeddings M×D of the images."""
+        """Unit embeddings M×D of the partners, from the unit embeddings M×D of the images.
+
+        Raises:
+            InputError: those that were given have another length.
+        """
         if self.partners is not None:
             own = functional.normalize(one_row(self.partners, embeddings.shape[1]), dim=1)
-            return own.to(embeddings).expand_as(embeddings)
+            return of_one_length(own, embeddings).to(embeddings).expand_as(embeddings)
         return embeddings.roll(embeddings.shape[0] // 2, dims=0)
 
     def only(self, some: slice) -> Pair:
@@ -71,7 +76,7 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
         threshold: decision threshold τ on the cosine; a recognizer's own, if left out.
 
     Raises:
-        InputError: no threshold is given, and the forward function has none.
+        InputError: no threshold is given, and the forward function has none, or is none.
     """
 
     reads_both_faces = False
@@ -85,6 +90,10 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
 
     def __init__(self, forward_func: Callable[..., Tensor], threshold: float | None = None) -> None:
         super().__init__(forward_func)
+        if not callable(forward_func):
+            raise InputError(
+                f"a Recognizer or a function is explained, not {forward_func!r}: see xfr_plugin.load_recognizer"
+            )
         if threshold is None:
             if not isinstance(forward_func, Recognizer):
                 raise InputError("pass threshold=…: only a Recognizer brings its own")
@@ -181,9 +190,13 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
         function = safely_folded(self.forward_func, pair.images, pair.forward_args)
         if raw and isinstance(function, Recognizer):
             function = function.features
-        if raw:
-            return lambda images: function(images, *pair.forward_args)
-        return lambda images: functional.normalize(function(images, *pair.forward_args), dim=1)
+
+        def embed(images: Tensor) -> Tensor:
+            returned = function(images, *pair.forward_args)
+            embeddings = tensor_in(returned, len(images), self.forward_func)
+            return embeddings if raw else functional.normalize(embeddings, dim=1)
+
+        return embed
 
 
 def _read_inputs(inputs: Tensor | tuple[Tensor, ...], target: object, arguments: object | None) -> Pair:
@@ -252,5 +265,7 @@ def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:
     reference = torch.atleast_2d(arguments[0].detach())
     if reference.ndim != 2 or reference.shape[0] not in (1, count):
         raise InputError(f"the reference embedding must be {count}×D or D, got {tuple(reference.shape)}")
+    if not bool(reference.isfinite().all() and reference.any(dim=1).all()):
+        raise InputError("the reference embedding is zero, not a number or infinite, and so is like no face")
     probe = images[0].clone() if images[0].is_inference() else images[0]
     return Pair(probe, functional.normalize(reference, dim=1), arguments[1:])

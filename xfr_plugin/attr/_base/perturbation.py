@@ -22,7 +22,9 @@ from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.backends import PAYS
+from xfr_plugin.recognition.black_boxes import scores_in
 from xfr_plugin.recognition.folding import for_scores
+from xfr_plugin.recognition.outputs import tensor_in
 
 __all__ = ["PERTURBATIONS_PER_EVAL", "PerturbationPairAttribution", "ScoreFunction"]
 
@@ -171,7 +173,8 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         )
 
         def embed(images: Tensor, rows: Tensor) -> Tensor:
-            return functional.normalize(function(images, *_picked(pair.forward_args, rows, count)), dim=1)
+            returned = function(images, *_picked(pair.forward_args, rows, count))
+            return functional.normalize(tensor_in(returned, len(images), self.forward_func), dim=1)
 
         return embed
 
@@ -180,11 +183,9 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         count = len(pair.images)  # arguments have a row for each image, also those of the references
 
         def score(probes: Tensor, references: Tensor, rows: Tensor) -> Tensor:
-            scores = self.forward_func(probes, references, *_picked(pair.forward_args, rows, count))
-            found = torch.as_tensor(scores, dtype=probes.dtype, device=probes.device).detach().flatten()
-            if len(found) != len(probes):
-                raise InputError(f"the score function gave {len(found)} scores for {len(probes)} pairs")
-            return found
+            return scores_in(
+                self.forward_func(probes, references, *_picked(pair.forward_args, rows, count)), probes
+            )
 
         return score
 

@@ -17,6 +17,7 @@ from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, Perturbat
 from xfr_plugin.attr._base.prepared import Explained, Prepared
 from xfr_plugin.base.captum import NullProgress, _format_additional_forward_args, log_usage, progress
 from xfr_plugin.base.options import checked_at_least, checked_choice
+from xfr_plugin.base.rows import of_one_length
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.backends import PAYS
 from xfr_plugin.swaps.regions import (
@@ -265,7 +266,7 @@ class RegionalAttribution(PerturbationPairAttribution):
         )  # a folded copy of the network is made once for all pairs
         return lambda index: Comparer(
             lambda faces: embed(faces, at(index, faces)),
-            lambda left, right: (left * right.to(left)).sum(dim=-1),
+            lambda left, right: (left * of_one_length(right, left).to(left)).sum(dim=-1),
             1,
             limit,
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.masks import REFERENCE_SIDE, Masks, ranges
 from xfr_plugin.attr._base.smoothing import blurred
 from xfr_plugin.base.captum import NullProgress, progress
+from xfr_plugin.base.rows import of_one_length
 from xfr_plugin.errors import InputError
 
 __all__ = [
@@ -86,7 +87,7 @@ class FaceScores(ABC):
             result[faces, which] = self._compare(changed, rows).view(-1, len(drawn))
         return result
 
-    def scores_together(self, masks: Masks, stage: str = "") -> Tensor:
+    def scores_together(self, masks: Masks) -> Tensor:
         """Scores M×n of every pair with the same mask over both faces.
 
         Raises:
@@ -94,7 +95,7 @@ class FaceScores(ABC):
         """
         count = self._pairs()
         result = self.images.new_empty(count, len(masks))
-        for pairs, which, drawn in self._blocks(count, masks, stage, each=2):
+        for pairs, which, drawn in self._blocks(count, masks, each=2):
             probes = self.changed(pairs, removed(drawn, pairs))
             shifted = slice(pairs.start + count, pairs.stop + count)
             references = self.changed(shifted, removed(drawn, shifted))
@@ -108,7 +109,7 @@ class FaceScores(ABC):
         return torch.lerp(fills, images, keep[:, :, None]).flatten(0, 1)
 
     def _blocks(
-        self, faces: int, masks: Masks, stage: str | None, each: int = 1
+        self, faces: int, masks: Masks, stage: str | None = "", each: int = 1
     ) -> Iterator[tuple[slice, slice, Tensor]]:
         """Ranges of faces and of masks, and the masks drawn: within the limit, and each mask drawn once."""
         limit = max(1, self.limit // each)
@@ -161,7 +162,7 @@ class EmbeddedFaces(FaceScores):
         if partners is None:
             self.partners = self.units.roll(len(images) // 2, dims=0)
         else:
-            self.partners = partners.to(self.units).expand_as(self.units)
+            self.partners = of_one_length(partners, self.units).to(self.units).expand_as(self.units)
 
     def clean(self) -> Tensor:
         return (self.units * self.partners).sum(dim=1)
@@ -180,10 +181,10 @@ class EmbeddedFaces(FaceScores):
         units = self.embeddings(masks)
         return torch.einsum("mnd,md->mn", units, units.mean(dim=1).roll(count, dims=0))
 
-    def embeddings(self, masks: Masks, stage: str = "") -> Tensor:
+    def embeddings(self, masks: Masks) -> Tensor:
         """Unit embeddings M×n×D of every face under every mask."""
         result = self.units.new_empty(len(self.images), len(masks), self.units.shape[1])
-        for faces, which, drawn in self._blocks(len(self.images), masks, stage):
+        for faces, which, drawn in self._blocks(len(self.images), masks):
             rows = self._rows(faces, len(drawn))
             units = self._embed(self.changed(faces, removed(drawn, faces)), rows)
             result[faces, which] = units.view(faces.stop - faces.start, len(drawn), -1)

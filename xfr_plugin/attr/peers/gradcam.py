@@ -35,7 +35,7 @@ from xfr_plugin.base.captum import (
 from xfr_plugin.base.kept import kept
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.replicas import replica
-from xfr_plugin.errors import InputError
+from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.recognition.folding import for_scores
 
 __all__ = ["Arguments", "GradCam", "GradCamPlusPlus", "ScoreCam"]
@@ -76,8 +76,12 @@ class _Cam(CosineAttribution):
         )
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
-        if self.layer is not None and not isinstance(self.forward_func, nn.Module):
-            raise InputError("layer=… needs a module, but the forward function is none: leave it out")
+        if self.layer is not None:
+            if not isinstance(self.forward_func, nn.Module):
+                raise InputError("layer=… needs a module, but the forward function is none: leave it out")
+            names = [name for name, _ in self.forward_func.named_modules() if name]
+            if self.layer not in names:
+                raise UnknownNameError.of("layer", self.layer, names)
         images = images.detach()  # its gradient is not asked for: that of the layer is
         layer, tokens = self._find(head, images[:1], arguments)
         function = Tapped(head, layer, tokens)

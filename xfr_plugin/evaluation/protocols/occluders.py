@@ -50,7 +50,7 @@ class Changed(NamedTuple):
 
 
 class _Tried(NamedTuple):
-    """An occluder on the probe of a pair, and by how much the score moved."""
+    """An occluder on the probe of a pair, and by how much the score moved, as a cosine would."""
 
     kind: str
     changed: Changed
@@ -135,7 +135,10 @@ class Occluders(MethodProtocol):
         faces = torch.stack([pair.reference, pair.probe, *(changed.face for changed in drawn.values())])
         units = setting.embed(faces)
         scores = setting.compare(units[1:], units[:1]).double().tolist()
-        return [_Tried(*one, score - scores[0]) for one, score in zip(drawn.items(), scores[1:], strict=True)]
+        return [
+            _Tried(*one, setting.as_cosine(score - scores[0]))
+            for one, score in zip(drawn.items(), scores[1:], strict=True)
+        ]
 
     def _changed(self, pair: EvaluationPair, kind: str, rng: np.random.Generator) -> Changed | None:
         """The probe with something over it; None if it cannot be had."""

@@ -58,7 +58,7 @@ class Paired(MethodProtocol):
         faces = torch.stack([pair.reference, pair.before, pair.probe])
         partner, *both = setting.embed(faces).double().split(1)
         before, after = setting.compare(torch.cat(both), partner).tolist()
-        moved = after - before
+        moved = setting.as_cosine(after - before)
         if planting.control or effect_of(planting.game, moved) <= MIN_SCORE_CHANGE:
             return
         changed = regions.mask(*named_regions(planting.region))

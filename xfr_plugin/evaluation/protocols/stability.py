@@ -131,16 +131,16 @@ def changed_photo(images: Tensor, change: Change) -> Tensor:
 
 
 def top_overlap(
-    first: NDArray[np.floating], second: NDArray[np.floating], inside: NDArray[np.bool_], share: float = 0.1
+    first: NDArray[np.floating], second: NDArray[np.floating], inside: NDArray[np.bool_]
 ) -> float:
-    """Intersection over union of the most salient pixels of two maps, a share of those inside; 0 … 1.
+    """Intersection over union of the most salient pixels of two maps, a tenth of those inside; 0 … 1.
 
     Among equals the first in reading order are taken; NaN where a map is constant, which has no most salient pixels.
     """
     sides = [values[inside] for values in (first, second)]
     if any(np.ptp(side) == 0 for side in sides):
         return float("nan")
-    count = max(1, round(share * sides[0].size))
+    count = max(1, round(0.1 * sides[0].size))
     tops = [set(np.argsort(-side, kind="stable")[:count].tolist()) for side in sides]
     return len(tops[0] & tops[1]) / len(tops[0] | tops[1])
 

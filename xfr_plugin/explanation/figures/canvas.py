@@ -71,13 +71,11 @@ class Canvas:
         )
         return _width(line, size, bold)
 
-    def paragraph(
-        self, place: Point, words: str, width: float, size: int = 16, colour: Colour = "black"
-    ) -> float:
+    def paragraph(self, place: Point, words: str, width: float, size: int = 16) -> float:
         """Write text in lines of at most this width, and return the height that it takes."""
         lines = wrapped(words, width, size)
         for number, line in enumerate(lines):
-            self.text((place[0], place[1] + number * line_height(size)), line, size, colour=colour)
+            self.text((place[0], place[1] + number * line_height(size)), line, size)
         return len(lines) * line_height(size)
 
     def box(
@@ -110,12 +108,12 @@ class Canvas:
         self.image.paste(image, place)
 
 
-def wrapped(words: str, width: float, size: int, bold: bool = False) -> list[str]:
+def wrapped(words: str, width: float, size: int) -> list[str]:
     """Lines of at most this width in pixels; what is longer than a line alone is broken."""
     lines: list[str] = []
-    line, used, space = "", 0.0, _width(" ", size, bold)
-    for word in _pieces(printable(words), width, size, bold):
-        own = _width(word, size, bold)
+    line, used, space = "", 0.0, _width(" ", size)
+    for word in _pieces(printable(words), width, size):
+        own = _width(word, size)
         if line and used + space + own > width:
             lines.append(line)
             line, used = word, own
@@ -125,17 +123,15 @@ def wrapped(words: str, width: float, size: int, bold: bool = False) -> list[str
 
 
 @lru_cache(maxsize=4096)
-def _width(word: str, size: int, bold: bool) -> float:
+def _width(word: str, size: int, bold: bool = False) -> float:
     return float(_font(size, bold).getlength(word))
 
 
-def _pieces(words: str, width: float, size: int, bold: bool) -> Iterator[str]:
+def _pieces(words: str, width: float, size: int) -> Iterator[str]:
     """Words, and parts of those that are longer than a line."""
     for word in words.split():
-        while _width(word, size, bold) > width and len(word) > 1:
-            fits = next(
-                n for n in range(len(word) - 1, 0, -1) if n == 1 or _width(word[:n], size, bold) <= width
-            )
+        while _width(word, size) > width and len(word) > 1:
+            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _width(word[:n], size) <= width)
             yield word[:fits]
             word = word[fits:]
         yield word

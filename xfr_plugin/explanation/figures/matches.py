@@ -45,24 +45,24 @@ def strongest_matches(matches: RegionMatches, count: int = _LINES) -> list[tuple
     return sorted(pairs, key=lambda pair: -abs(pair[2]))[:count]
 
 
-def matches_table(matches: RegionMatches, count: int = _LINES) -> Table:
+def matches_table(matches: RegionMatches) -> Table:
     """The strongest pairs of regions, for a terminal; in hundredths of the score's scale."""
     table = Table("probe", "reference", "specific × 100", "all × 100", title="regions that matched")
     for column in table.columns[2:]:
         column.justify = "right"
-    for probe, reference, specific, relevance in strongest_matches(matches, count):
+    for probe, reference, specific, relevance in strongest_matches(matches):
         row = (_spoken(probe), _spoken(reference), f"{100 * specific:+.3f}", f"{100 * relevance:+.3f}")
         table.add_row(*row)
     return table
 
 
-def write_matches(matches: RegionMatches, folder: Path, stem: str = "bilrp") -> tuple[Path, Path]:
-    """Write `<stem>.png`, the picture, and `<stem>.csv`, every pair of regions; each whole or not at all.
+def write_matches(matches: RegionMatches, folder: Path) -> tuple[Path, Path]:
+    """Write `bilrp.png`, the picture, and `bilrp.csv`, every pair of regions; each whole or not at all.
 
     Raises:
         ResultError: the folder cannot be written to.
     """
-    picture, table = folder / f"{stem}.png", folder / f"{stem}.csv"
+    picture, table = folder / "bilrp.png", folder / "bilrp.csv"
     with writing_to(folder):
         with atomic_path(picture) as temporary:
             matches_figure(matches).savefig(temporary, dpi=_DPI)
