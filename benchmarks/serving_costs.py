@@ -88,7 +88,7 @@ def decisions(data: Path, batches: tuple[int, ...] = (1, 4, 8)) -> None:
     torchs = ExplanationService()
     pairs = [parse_request({"probe": q.probe, "reference": q.reference}) for q in asked]
     spent: dict[tuple[bool, int], list[float]] = {}
-    for _ in range(5):
+    for _ in range(3):
         for size in batches:
             for by_torch in (True, False):
                 backends.runtimes = (lambda: ()) if by_torch else runtimes

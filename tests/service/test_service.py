@@ -116,7 +116,7 @@ def test_a_batch_is_embedded_in_one_forward(
     service: ExplanationService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    network = service._models.recognizer.network
+    network = service._models.embedder.network
     forward = network.forward
     monkeypatch.setattr(network, "forward", lambda images: (sizes.append(len(images)), forward(images))[1])
     service.answer_all([parse_request(pair(i, i + 1, method="reconstruction")) for i in range(4)], [True] * 4)
