@@ -50,6 +50,13 @@ def torchvision_convnext() -> nn.Module:
     return network
 
 
+def torchvision_resnet() -> nn.Module:
+    """A ResNet of torchvision, of one block a stage."""
+    kind = torchvision_models().resnet
+    network: nn.Module = kind.ResNet(kind.BasicBlock, [1, 1, 1, 1], num_classes=32)
+    return network
+
+
 def huggingface_vit() -> nn.Module:
     """A vision transformer of HuggingFace."""
     library = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -88,7 +95,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "Swin (HuggingFace)": huggingface_swin,
     "Swin (torchvision)": torchvision_swin,
     "ConvNeXt (torchvision)": torchvision_convnext,
-    "ResNet (timm)": lambda: timm_network("resnet10t"),
+    "ResNet (torchvision)": torchvision_resnet,
     "iResNet (ours)": lambda: IResNet((1, 1, 1, 1), 32),
     "InceptionResnetV1 (in small)": LAYOUTS["inception_resnet"],
     "compact transformer (ours)": lambda: CompactTransformer(32, width=40, depth=1, heads=2),
