@@ -166,6 +166,13 @@ def test_boxes_come_with_their_hits(astronaut: Photo) -> None:
     assert find_boxes(np.zeros((20, 20, 3), np.uint8)) == []
 
 
+def test_a_sketch_first_finds_the_same_boxes(astronaut: Photo) -> None:
+    whole, sketched = find_boxes(astronaut), find_boxes(astronaut, sketch=True)
+    assert abs(whole[0].box.x - sketched[0].box.x) < 5
+    assert abs(whole[0].box.width - sketched[0].box.width) < 6
+    assert 0.7 < sketched[0].hits / whole[0].hits < 1.4
+
+
 def test_landmarks_of_a_box_and_of_a_turned_box_agree(astronaut: Photo) -> None:
     aligner = load_aligner()
     box = Box(174, 65, 103, 103)

@@ -39,6 +39,7 @@ class _View:
         padding: grey margin as a share of the copy's sides, for faces that fill the photo.
         scale_factor: see `find_boxes`.
         window: see `find_boxes`; time grows with the number of small windows.
+        sketch: see `find_boxes`.
         doubt: divides the odds that what is found is a face: where the photo itself shows none, there often
             is none.
     """
@@ -50,6 +51,7 @@ class _View:
     padding: float = 0.0
     scale_factor: float = 1.1
     window: int = 36
+    sketch: bool = False
     doubt: float = 1.0
 
     @property
@@ -63,6 +65,7 @@ class _View:
 
 
 _ROUNDS: tuple[tuple[_View, ...], ...] = (
+    (_View(sketch=True),),
     (_View(),),
     (
         _View(padding=0.2, scale_factor=1.05, doubt=3.0),
@@ -103,7 +106,7 @@ class CascadeDetector:
             raise InputError(f"min_confidence must be in 0…1, got {min_confidence}")
         self._model = landmark_model
         self._min_confidence = min_confidence
-        self._rounds = _ROUNDS if thorough else _ROUNDS[:1]
+        self._rounds = _ROUNDS if thorough else _ROUNDS[:2]
 
     def __call__(self, photo: NDArray[np.uint8], /) -> list[DetectedFace]:
         """Find the faces of an RGB photo (H×W×3, 0…255); the one with most hits of the cascade first.
@@ -120,6 +123,8 @@ class CascadeDetector:
                 found += self._search(photo, image, view)
                 spent = time.thread_time() - start
             faces = _without_doubles(found)
+            if len(faces) > 1 and any(view.sketch for view in views):
+                continue  # where there are several there may be more
             if faces:
                 return faces
         return []
@@ -129,7 +134,8 @@ class CascadeDetector:
         largest = 0.0
         for views in self._rounds:
             chosen = [view for view in views if not view.is_plain or view.scale(size) > largest]
-            largest = max([largest, *(view.scale(size) for view in chosen if view.is_plain)])
+            whole = (view for view in chosen if view.is_plain and not view.sketch)
+            largest = max([largest, *(view.scale(size) for view in whole)])
             yield chosen
 
     def _search(
@@ -138,7 +144,7 @@ class CascadeDetector:
         copy, to_photo = _render(image, view)
         candidates = [
             Candidate(_mapped(candidate.box, to_photo), candidate.hits)
-            for candidate in find_boxes(np.asarray(copy), view.scale_factor, view.window)
+            for candidate in find_boxes(np.asarray(copy), view.scale_factor, view.window, sketch=view.sketch)
         ]
         candidates = [c for c in candidates if _is_centred_in(c.box, image.size)][:_MOST_CANDIDATES]
         boxes = [candidate.box for candidate in candidates]
