@@ -327,3 +327,32 @@ def test_a_face_of_several_pairs_is_changed_once(pair: Images, network: nn.Modul
     one = method(counting).attribute(probes[:1], additional_forward_args=partners[2:3])
     assert together <= sum(counts) + 3  # the faces themselves
     assert torch.allclose(many[2:3], one)
+
+
+def test_a_face_of_many_pairs_costs_its_passes_once(network: nn.Module, pair: Images) -> None:
+    """And its evidence is what it is without anything kept, whatever came before."""
+    embedded: list[int] = []
+
+    def counted(images: Tensor) -> Tensor:
+        embedded.append(len(images))
+        return network(images)
+
+    def passes(attribution: LeaveOneOut, images: Images) -> tuple[int, list[Tensor]]:
+        embedded.clear()
+        found = [side[0].evidence for side in attribution.regional(images)]
+        return sum(embedded), found
+
+    plain, keeping = method(counted), method(counted)
+    keeping.keep_effects(2**20)
+    mirrored = pair[1].flip(-1)
+    first, _ = passes(keeping, pair)
+    assert first == passes(plain, pair)[0]
+    for images, cost in (
+        (pair, 0),
+        (pair[::-1], 0),
+        ((pair[0], mirrored), passes(plain, (mirrored,) * 2)[0]),
+    ):
+        found, evidence = passes(keeping, images)
+        assert found == cost
+        for own, theirs in zip(evidence, passes(plain, images)[1], strict=True):
+            torch.testing.assert_close(own, theirs, rtol=1e-12, atol=1e-12)

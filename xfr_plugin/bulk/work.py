@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.attr import get_method
+from xfr_plugin.attr.intervention.attribution import RegionIntervention
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.files import reason
 from xfr_plugin.base.quiet import ignoring
@@ -48,6 +49,9 @@ __all__ = ["FaceJob", "Job", "PairJob", "Task", "Worker", "aligned_face", "image
 
 _BATCH = 8
 """Pairs whose methods allow it are explained in the same passes, so many at a time."""
+
+_KEPT = 2**28
+"""Bytes that a worker keeps of what leaving out regions does to faces."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,8 @@ class Worker:
             options = self.task.methods[name]
             try:
                 built = get_method(name).build(self.task.recognizer, self.task.threshold[0], **options)
+                if isinstance(built, RegionIntervention):
+                    built.keep_effects(_KEPT)
                 self._built[name] = built
             except Exception as error:  # it will fail on every pair: once is enough
                 self._built[name] = _why(error)

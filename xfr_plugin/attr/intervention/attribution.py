@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.attr._base.pair import Pair
@@ -17,6 +17,7 @@ from xfr_plugin.attr.intervention.games import Game
 from xfr_plugin.attr.intervention.level import Level, expected_of, levelled, region_shares
 from xfr_plugin.attr.intervention.players import GROUPINGS, PLAYERS, Players, players_of
 from xfr_plugin.attr.intervention.removal import OPERATORS, Changes, Operator, Removal, coalition_faces
+from xfr_plugin.base.latest import Latest
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
@@ -25,8 +26,17 @@ from xfr_plugin.swaps.regions import FaceRegions
 __all__ = ["RegionIntervention", "Side"]
 
 
-def _digest(population: Tensor) -> str:
-    return hashlib.sha256(population.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+_KEPT_IN_A_CALL = 2**30
+"""Bytes."""
+
+
+def _digest(*parts: Tensor | NDArray[Any]) -> bytes:
+    """Of what they hold, and where."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.detach().cpu().contiguous().view(torch.uint8).numpy() if isinstance(part, Tensor) else part
+        digest.update(f"{part.dtype} {tuple(part.shape)}".encode() + raw.tobytes())
+    return digest.digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +46,6 @@ class Side:
     image: Tensor
     regions: FaceRegions
     row: Tensor
-
-    def is_as(self, other: Side) -> bool:
-        """Whether the other is the same face with the same players."""
-        return torch.equal(self.image, other.image) and np.array_equal(
-            self.regions.masks, other.regions.masks
-        )
 
 
 class RegionIntervention(RegionalAttribution):
@@ -83,6 +87,17 @@ class RegionIntervention(RegionalAttribution):
         self.donors = checked_at_least("donors", donors, 1)
         self.population = population
         self.level = checked_choice("level", level, "threshold", "score", "none")
+        self._latest: Latest | None = None
+
+    def keep_effects(self, limit: int) -> None:
+        """From now on keep what was computed of the latest faces, for other pairs of them.
+
+        For many pairs of few faces, in one thread; neither the recognizer nor the options may change meanwhile.
+
+        Args:
+            limit: bytes. A face takes 8·K·R·D, with D numbers in an embedding: 60 KB of `xfr_compact128`.
+        """
+        self._latest = Latest(limit)
 
     @property
     def names_regions(self) -> bool:
@@ -103,7 +118,7 @@ class RegionIntervention(RegionalAttribution):
             "players": self.players,
             "regions": self.regions,
             "operator": self.operator,
-            "donors": self.donors if population is None else _digest(population),
+            "donors": self.donors if population is None else _digest(population).hex(),
             "index": self.shares_under,
         }
 
@@ -116,23 +131,23 @@ class RegionIntervention(RegionalAttribution):
         self, pair: Pair, regions: Sequence[FaceRegions]
     ) -> Callable[[Comparer, Sequence[int]], list[RegionalAnswer]]:
         removal = self._removal(pair.images)
-        known: list[tuple[Side, Tensor]] = []
+        latest = self._latest or Latest(_KEPT_IN_A_CALL)
+
+        def row_of(comparer: Comparer, image: Tensor) -> Tensor:
+            if self.scores_only or pair.forward_args:
+                return comparer.rows(image[None])[0]
+            return latest.get(b"row" + _digest(image), lambda: comparer.rows(image[None])[0])
 
         def effects_of(comparer: Comparer, own: Side) -> Tensor:
             """Effects K×R×D on the embedding, computed once for a face of several pairs: a gallery's probe."""
-            for side, found in known:
-                if own.is_as(side):
-                    return found
-            found = self._values(
-                own,
-                None,
-                removal,
-                comparer.limit,
-                lambda faces: comparer.rows(faces).double(),
-                own.row.double(),
-            )
-            known.append((own, found))
-            return found
+
+            def computed() -> Tensor:
+                whole = own.row.double()
+                return self._values(
+                    own, None, removal, comparer.limit, lambda faces: comparer.rows(faces).double(), whole
+                )
+
+            return latest.get(_digest(own.image, own.regions.masks), computed)
 
         def answered(comparer: Comparer, own: Side, other: Side | None, partner: Tensor) -> RegionalAnswer:
             score = comparer.scores_against(own.row[None], partner)[0].double()
@@ -150,9 +165,10 @@ class RegionIntervention(RegionalAttribution):
             return self._answer(own.regions, values, float(score))
 
         def answer(comparer: Comparer, faces: Sequence[int]) -> list[RegionalAnswer]:
+            images = [pair.images[face] for face in faces]
             sides = [
-                Side(pair.images[face], regions[face], comparer.rows(pair.images[face][None])[0])
-                for face in faces
+                Side(image, regions[face], row_of(comparer, image))
+                for image, face in zip(images, faces, strict=True)
             ]
             if len(sides) == 2:
                 a, b = sides
