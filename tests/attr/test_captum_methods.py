@@ -177,11 +177,14 @@ def test_deeplift_takes_a_module_that_is_used_twice(recognizer: Recognizer, pair
     torch.testing.assert_close(PairDeepLift(recognizer).attribute(pair), expected)
 
 
-def test_deeplift_refuses_a_network_whose_functions_depend_on_the_image() -> None:
+@pytest.mark.parametrize("of_the_baseline", [torch.tanh, lambda values: values.sigmoid().tanh()])
+def test_deeplift_refuses_a_network_whose_functions_depend_on_the_image(
+    of_the_baseline: Callable[[Tensor], Tensor],
+) -> None:
     class Choosing(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             values = images.flatten(1)
-            return values.sigmoid().sum(1) if bool(values.any()) else values.tanh().sum(1)
+            return (values.sigmoid() if bool(values.any()) else of_the_baseline(values)).sum(1)
 
     images = torch.rand(2, 3, 2, 2)
     with pytest.raises(InputError, match="same functions for every image"):

@@ -59,6 +59,8 @@ _NO_RULE = (
     "Captum's models compute outside of modules, and end in a softmax, which relevance has no rules for",
 )
 
+_NO_SOFTMAX = (("no rule for softmax",), "those models end in a softmax, which the rescale rule is not for")
+
 _NO_REPLICAS = "DataParallel is refused: rules are attached to modules, which it replicates"
 
 
@@ -94,6 +96,8 @@ class Subject:
             return _NO_RULE
         if self.needs == "evidence":
             return _NO_MAPS
+        if self.name == "deeplift":
+            return _NO_SOFTMAX
         reads_a_layer = "layer" in inspect.signature(self.cls).parameters
         return _NO_CONVOLUTION if reads_a_layer else ((), "")
 

@@ -48,6 +48,8 @@ _PRODUCTS = frozenset(("mul", "multiply", "imul", "matmul", "bmm", "baddbmm", "e
 _EPSILON = 1e-10
 """Difference below which the slope is taken, as by Captum."""
 
+_OTHERS = "DeepLift needs a network that calls the same functions for every image"
+
 
 def multipliers(network: nn.Module, given: tuple[Any, ...], reference: tuple[Any, ...]) -> Tensor:
     """What each input contributes, for each unit by which it differs from its baseline, M×….
@@ -72,6 +74,8 @@ def multipliers(network: nn.Module, given: tuple[Any, ...], reference: tuple[Any
             own(baselines, *reference[1:])
         with _Ruled(calls):
             output = own(inputs, *given[1:])
+        if calls:
+            raise InputError(_OTHERS)
         found: Tensor = torch.autograd.grad(output.sum(), inputs)[0]
     return found
 
@@ -146,7 +150,7 @@ class _Ruled(_Functions):
     def _called(self, name: str, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
         noted, before, after = self.calls.pop(0) if self.calls else ("", values, values)
         if noted != name or before.shape[1:] != values.shape[1:]:
-            raise InputError("DeepLift needs a network that calls the same functions for every image")
+            raise InputError(_OTHERS)
         rule: type[Function] = _Pooled if name in _POOLED else _Rescaled
         output: Tensor = rule.apply(function, values, before, after)
         return output

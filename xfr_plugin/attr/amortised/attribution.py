@@ -111,7 +111,7 @@ class Amortised(RegionIntervention):
 
     def effects(self, images: Tensor, regions: Sequence[RegionMap] | None = None) -> list[FaceEffects]:
         """Predicted effects of the regions of faces N×C×H×W on their embeddings: for galleries, see `FaceEffects`."""
-        pair = self._read((images,), (images.new_zeros(1, self.network.card.embedding_dim),))
+        pair = self._read((images,), (images.new_ones(1, self.network.card.embedding_dim),))  # of anybody
         own = self._players(pair.images, regions)
         features = self._extracted(pair, PERTURBATIONS_PER_EVAL)
         predicted = self.network.effects(region_features(features, own))
