@@ -67,7 +67,11 @@ CELLS = (
         for pairs in (1_000, 10_000)
         for workers in processes
     ),
-    *(Cell("local", workers, SMALL, "leave_one_out", pairs) for pairs in (1_000, 10_000) for workers in (2, 1)),
+    *(
+        Cell("local", workers, SMALL, "leave_one_out", pairs)
+        for pairs in (1_000, 10_000)
+        for workers in (2, 1)
+    ),
     Cell("local", 2, LARGE, "leave_one_out", 1_000),
     Cell("local", 2, SMALL, "", 500, photos=True),
     *(Cell("ray", 2, SMALL, method, 1_000) for method in ("", "amortised")),
