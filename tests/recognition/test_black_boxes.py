@@ -170,6 +170,7 @@ class ThroughArrays(nn.Module):
 
 
 def test_networks_that_leave_torch_give_no_gradient() -> None:
+    torch.manual_seed(0)  # with some weights its self-test warns that faces are all alike
     network = ThroughArrays().requires_grad_(False)
     recognizer = Recognizer(network, input_size=SIZE, threshold=0)
     assert recognizer.gives == "embeddings"
