@@ -14,6 +14,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.masks import ranges
 from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.attr.intervention.players import GROUPINGS, Players
+from xfr_plugin.base.one_thread import patched
 from xfr_plugin.errors import InputError
 from xfr_plugin.swaps.donors import as_images, composite_faces, population_face
 from xfr_plugin.swaps.exchange import region_changes
@@ -67,11 +68,9 @@ class Changes:
             for (rows, columns), added in zip(self.boxes, self.added, strict=True)
         ]
         for some in ranges(len(removed), limit):
-            faces = plain.repeat(some.stop - some.start, 1, 1, 1)
-            for face, (donor, region) in zip(faces, removed[some], strict=True):
-                rows, columns = self.boxes[region]
-                face[:, rows, columns] = put[region][donor]
-            yield faces
+            yield patched(
+                plain, [(*self.boxes[region], put[region][donor]) for donor, region in removed[some]]
+            )
 
 
 class Removal:
