@@ -31,6 +31,9 @@ OPERATORS: tuple[Operator, ...] = ("population", "mean", "blur", "partner", "bla
 
 _SIGMA = 8.0
 
+_MADE = 64
+"""Faces of coalitions made at once, at least: by torch's threads, see `base.one_thread`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Changes:
@@ -194,9 +197,9 @@ def coalition_faces(face: Tensor, changes: Tensor, kept: Tensor, limit: int) -> 
         limit: faces in a batch.
     """
     flat = changes.flatten(1)
-    for removed in (~kept).to(flat).split(limit):
+    for removed in (~kept).to(flat).split(max(limit, _MADE)):
         added = removed @ flat
-        yield (face + added.unflatten(1, face.shape)).clamp_(0, 1)
+        yield from (face + added.unflatten(1, face.shape)).clamp_(0, 1).split(limit)
 
 
 @cache
