@@ -14,6 +14,7 @@ from torch.nn import functional
 from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.forks import compute_in_forks
+from xfr_plugin.base.one_thread import standardised
 from xfr_plugin.base.replicas import in_evaluation, replica, unwrapped
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.backends import Forwards
@@ -373,6 +374,8 @@ class Recognizer(nn.Module):
         check_images(images, self.input_size, self.name)
         if self.channel_order == "BGR":
             images = images.flip(1)
+        if isinstance(self.network, BlackBox):
+            return standardised(images, self.mean, self.std)
         scaled = (images - self.mean) / self.std
         weights = next(filter(Tensor.is_floating_point, self.network.parameters()), scaled)
         return scaled.to(weights.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.masks import REFERENCE_SIDE, Masks, ranges
 from xfr_plugin.attr._base.smoothing import blurred
 from xfr_plugin.base.captum import NullProgress, progress
+from xfr_plugin.base.one_thread import blended, complement
 from xfr_plugin.base.rows import of_one_length
 from xfr_plugin.errors import InputError
 
@@ -36,7 +37,11 @@ Keep: TypeAlias = Callable[[Tensor, slice], Tensor]
 
 def removed(masks: Tensor, faces: slice) -> Tensor:
     """Keep what lies outside the masks."""
-    return (1 - masks)[None]
+    return complement(masks)[None]
+
+
+_DRAWN = 64
+"""Masks drawn at once, at least: with torch's threads, which passes between would wait for; see `base.one_thread`."""
 
 
 class FaceScores(ABC):
@@ -106,7 +111,7 @@ class FaceScores(ABC):
     def changed(self, faces: slice, keep: Tensor) -> Tensor:
         """Masked versions (m·K)×C×H×W of m faces, from what is kept of each, m×K×H×W or 1×K×H×W."""
         images, fills = self.images[faces, None], self._fills[faces, None]
-        return torch.lerp(fills, images, keep[:, :, None]).flatten(0, 1)
+        return blended(fills, images, keep[:, :, None]).flatten(0, 1)
 
     def _blocks(
         self, faces: int, masks: Masks, stage: str | None = "", each: int = 1
@@ -116,11 +121,17 @@ class FaceScores(ABC):
         faces_at_once = min(faces, limit)
         masks_at_once = limit // faces_at_once
         with self._progress(faces * len(masks), stage) as shown:
-            for which in ranges(len(masks), masks_at_once):
-                drawn = masks.draw(which, self.images)
+            for which, drawn in self._drawn(masks, masks_at_once):
                 for some in ranges(faces, faces_at_once):
                     yield some, which, drawn
                     shown.update((some.stop - some.start) * len(drawn))
+
+    def _drawn(self, masks: Masks, count: int) -> Iterator[tuple[slice, Tensor]]:
+        """Ranges of so many masks, and the masks."""
+        for block in ranges(len(masks), max(count, _DRAWN)):
+            drawn = masks.draw(block, self.images)
+            for some in ranges(len(drawn), count):
+                yield slice(block.start + some.start, block.start + some.stop), drawn[some]
 
     def _progress(self, total: int, stage: str | None) -> Any:
         if self._name is None or stage is None:

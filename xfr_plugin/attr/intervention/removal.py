@@ -14,6 +14,7 @@ from torch import Tensor
 from xfr_plugin.attr._base.masks import ranges
 from xfr_plugin.attr._base.scoring import gaussian_blurred
 from xfr_plugin.attr.intervention.players import GROUPINGS, Players
+from xfr_plugin.base.one_thread import patched
 from xfr_plugin.errors import InputError
 from xfr_plugin.swaps.donors import as_images, composite_faces, population_face
 from xfr_plugin.swaps.exchange import region_changes
@@ -29,6 +30,9 @@ Operator = Literal["population", "mean", "blur", "partner", "black"]
 OPERATORS: tuple[Operator, ...] = ("population", "mean", "blur", "partner", "black")
 
 _SIGMA = 8.0
+
+_MADE = 64
+"""Faces of coalitions made at once, at least: by torch's threads, see `base.one_thread`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +71,9 @@ class Changes:
             for (rows, columns), added in zip(self.boxes, self.added, strict=True)
         ]
         for some in ranges(len(removed), limit):
-            faces = plain.repeat(some.stop - some.start, 1, 1, 1)
-            for face, (donor, region) in zip(faces, removed[some], strict=True):
-                rows, columns = self.boxes[region]
-                face[:, rows, columns] = put[region][donor]
-            yield faces
+            yield patched(
+                plain, [(*self.boxes[region], put[region][donor]) for donor, region in removed[some]]
+            )
 
 
 class Removal:
@@ -195,9 +197,9 @@ def coalition_faces(face: Tensor, changes: Tensor, kept: Tensor, limit: int) -> 
         limit: faces in a batch.
     """
     flat = changes.flatten(1)
-    for removed in (~kept).to(flat).split(limit):
+    for removed in (~kept).to(flat).split(max(limit, _MADE)):
         added = removed @ flat
-        yield (face + added.unflatten(1, face.shape)).clamp_(0, 1)
+        yield from (face + added.unflatten(1, face.shape)).clamp_(0, 1).split(limit)
 
 
 @cache
