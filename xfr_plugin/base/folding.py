@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any, cast
+
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from xfr_plugin.base.replicas import replica
 from xfr_plugin.base.tracing import PrivateTracer
 
 __all__ = ["batchnorm_folded"]
+
+_FOLLOWED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+    nn.Conv3d: nn.BatchNorm3d,
+    nn.Linear: nn.BatchNorm1d,
+}
 
 
 def batchnorm_folded(network: nn.Module) -> nn.Module:
     """Copy a network in evaluation mode, with each BatchNorm that follows a convolution folded into it.
 
-    The copy computes the same function up to rounding. Weights that nothing was folded into are shared.
+    The copy computes the same function up to rounding. Weights that nothing was folded into are shared. No gradient
+    reaches its parameters, so that a forward pass keeps nothing for theirs.
 
     Raises:
         Exception: whatever a network raises that cannot be traced: its control flow depends on data.
     """
     tracer = PrivateTracer()
     graph = tracer.trace(network)
-    traced = fx.GraphModule(tracer.root, graph)  # around modules of a replica, which may be changed
-    return _with_own_tensors(fuse(traced, inplace=True, no_trace=True))
+    root = tracer.root  # a replica, which may be changed
+    assert isinstance(root, nn.Module)
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    for node in list(graph.nodes):
+        source = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
+        if isinstance(source, fx.Node) and source.op == "call_module" and len(source.users) == 1:
+            merged = _merged(root.get_submodule(str(source.target)), root.get_submodule(str(node.target)))
+            if merged is not None and calls[source.target] == 1:
+                root.set_submodule(str(source.target), merged)
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)
+    return _with_own_tensors(fx.GraphModule(root, graph))
+
+
+def _merged(layer: Any, batchnorm: Any) -> nn.Module | None:
+    """A copy of a layer with the BatchNorm that follows it; None if they are no such two."""
+    if type(batchnorm) is not _FOLLOWED.get(type(layer)) or batchnorm.running_mean is None:
+        return None
+    if isinstance(layer, nn.Linear) and layer.out_features != batchnorm.num_features:
+        return None  # whose rows are places, not channels
+    fuse: Any = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+    fixed = batchnorm.running_mean, batchnorm.running_var, batchnorm.eps, batchnorm.weight, batchnorm.bias
+    merged: Any = replica(layer)
+    merged.weight, merged.bias = fuse(layer.weight, layer.bias, *fixed)
+    return cast(nn.Module, merged)
 
 
 def _with_own_tensors(network: nn.Module) -> nn.Module:
@@ -31,7 +66,7 @@ def _with_own_tensors(network: nn.Module) -> nn.Module:
         for name, values in module._parameters.items():
             if values is not None:
                 own = _colours_innermost(values.detach())
-                module._parameters[name] = nn.Parameter(own, values.requires_grad)
+                module._parameters[name] = nn.Parameter(own, requires_grad=False)
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = _colours_innermost(buffer)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
-from xfr_plugin.base.replicas import replica
+from xfr_plugin.base.replicas import parts_of, replica
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.exported import is_exported
 
@@ -81,15 +81,20 @@ def multipliers(network: nn.Module, given: tuple[Any, ...], reference: tuple[Any
 
 
 def _constant(network: nn.Module) -> nn.Module:
-    """A replica whose parameters are no signals, and whose modules change nothing in place.
+    """A network whose parameters are no signals, and whose modules change nothing in place; a replica, if need be.
 
     Raises:
         InputError: a network whose functions are not seen as they are called.
     """
+    parts = parts_of(network)
+    if any(is_exported(part) or isinstance(part, torch.jit.ScriptModule) for part in parts):
+        raise _refusal("exported and scripted networks, whose activations are not seen")
+    if not any(
+        getattr(part, "inplace", False) or any(map(_is_signal, part._parameters.values())) for part in parts
+    ):
+        return network
     network = replica(network)
     for module in network.modules():
-        if is_exported(module) or isinstance(module, torch.jit.ScriptModule):
-            raise _refusal("exported and scripted networks, whose activations are not seen")
         for name, value in module._parameters.items():
             if value is not None:
                 module._parameters[name] = nn.Parameter(value.detach(), requires_grad=False)
@@ -171,7 +176,8 @@ class _Rescaled(Function):
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> tuple[None, Tensor, None, None]:
         values, output, before, after = ctx.saved_tensors
-        return None, _shared(ctx.function, values, before, given, given * (output - after)), None, None
+        change = (output - after).mul_(given)
+        return None, _shared(ctx.function, values, before, given, change), None, None
 
 
 class _Pooled(_Rescaled):
@@ -191,10 +197,9 @@ def _shared(
 ) -> Tensor:
     """The change for each unit by which a value differs from the baseline; the gradient where it does not."""
     inwards = values - before
-    is_flat = inwards.abs() < _EPSILON
-    if not is_flat.any():
-        return change / inwards
-    return torch.where(is_flat, _gradient(function, values, given), change / inwards.masked_fill(is_flat, 1))
+    shared = change.div_(inwards)
+    is_flat = inwards.abs_() < _EPSILON
+    return torch.where(is_flat, _gradient(function, values, given), shared) if is_flat.any() else shared
 
 
 def _gradient(function: Callable[[Tensor], Tensor], values: Tensor, given: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.caveats import COARSE, LITTLE_BETTER, TOO_FEW
-from xfr_plugin.attr._base.layers import Tapped, Tokens, find_layer
+from xfr_plugin.attr._base.layers import Tapped, Tokens, find_layer, gives_same
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, PartnerHead, checked_count
 from xfr_plugin.attr._base.pair import Pair
@@ -36,7 +37,7 @@ from xfr_plugin.base.kept import kept
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError, UnknownNameError
-from xfr_plugin.recognition.folding import for_scores
+from xfr_plugin.recognition.folding import for_scores, safely_folded
 
 __all__ = ["Arguments", "GradCam", "GradCamPlusPlus", "ScoreCam"]
 
@@ -44,7 +45,16 @@ Arguments: TypeAlias = Literal["combined", "for", "against"]
 """The signed map; its similar part alone; or its dissimilar part alone, then ≤ 0 everywhere."""
 
 
-_FOUND: WeakKeyDictionary[nn.Module, dict[Any, tuple[str | None, Tokens | None]]] = WeakKeyDictionary()
+_FOUND: WeakKeyDictionary[nn.Module, dict[Any, _Found]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A layer below the head, by path; how its tokens lie; and the network to run: None for the replica itself."""
+
+    path: str | None
+    tokens: Tokens | None
+    fast: nn.Module | None
 
 
 class _Cam(CosineAttribution):
@@ -67,7 +77,7 @@ class _Cam(CosineAttribution):
         return self.batch_size
 
     def _function(self, pair: Pair) -> Callable[..., Tensor]:
-        """A replica: the layer gets a hook, and the user's own keeps none. Folding would change layers."""
+        """A replica: the layer gets a hook, and the user's own keeps none."""
         function = self.forward_func
         return (
             kept(function, "replica", lambda: replica(function))
@@ -83,7 +93,7 @@ class _Cam(CosineAttribution):
             if self.layer not in names:
                 raise UnknownNameError.of("layer", self.layer, names)
         images = images.detach()  # its gradient is not asked for: that of the layer is
-        layer, tokens = self._find(head, images[:1], arguments)
+        head, layer, tokens = self._find(head, images[:1], arguments)
         function = Tapped(head, layer, tokens)
         layer = function.layer
         similar, dissimilar = self._cams(function, layer, images, arguments)
@@ -94,22 +104,37 @@ class _Cam(CosineAttribution):
 
     def _find(
         self, head: CosineHead, image: Tensor, arguments: tuple[Any, ...]
-    ) -> tuple[nn.Module, Tokens | None]:
-        """The layer, and how its tokens lie; what was found for images of a size serves all of that size."""
+    ) -> tuple[CosineHead, nn.Module, Tokens | None]:
+        """The head to run, its layer, and how that one's tokens lie.
+
+        What was found for images of a size serves all of that size.
+        """
         # the layer is named as in the forward function, which sits below the head
         name = self.layer if self.layer is None else f"model.{self.layer}"
         first = [value[:1] if isinstance(value, Tensor) else value for value in arguments]
         if len(arguments) > 1 or not isinstance(head.model, nn.Module):
-            return find_layer(head, name, image, *first)
+            return head, *find_layer(head, name, image, *first)
         known = _FOUND.setdefault(head.model, {})  # a replica, which nobody changes
         key = (name, image.shape, image.dtype)
         if key not in known:
-            found, tokens = find_layer(head, name, image, *first)
-            known[key] = next((name for name, part in head.named_modules() if part is found), None), tokens
-        path, tokens = known[key]
-        return (
-            find_layer(head, name, image, *first)[0] if path is None else head.get_submodule(path)
-        ), tokens
+            known[key] = self._found(head, image, first, *find_layer(head, name, image, *first))
+        found = known[key]
+        if found.path is None:
+            return head, *find_layer(head, name, image, *first)
+        head = head if found.fast is None else PartnerHead.around(found.fast)
+        return head, head.get_submodule(found.path), found.tokens
+
+    def _found(
+        self, head: CosineHead, image: Tensor, first: list[Any], layer: nn.Module, tokens: Tokens | None
+    ) -> _Found:
+        path = next((name for name, part in head.named_modules() if part is layer), None)
+        folded = safely_folded(self.forward_func, image)
+        if path is None or folded is self.forward_func or not isinstance(folded, nn.Module):
+            return _Found(path, tokens, None)
+        own = replica(folded)
+        fast = PartnerHead.around(own)
+        same = gives_same((head, layer), (fast, dict(fast.named_modules()).get(path)), image, *first)
+        return _Found(path, tokens, own if same else None)
 
     @abstractmethod
     def _cams(
