@@ -21,6 +21,7 @@ from xfr_plugin.attr import (
     load_evidence,
     region_effects,
 )
+from xfr_plugin.attr._base.prepared import Prepared
 from xfr_plugin.attr.amortised.model import evidence_file, save_evidence
 from xfr_plugin.attr.amortised.network import RegionFeatures, region_features
 from xfr_plugin.base import weights
@@ -141,18 +142,18 @@ def test_a_region_that_does_not_show_has_no_effect(model: EvidenceModel, pair: I
 def test_errors_are_those_that_were_measured(
     face_recognizer: Recognizer, model: EvidenceModel, pair: Images
 ) -> None:
-    one = (pair[0][:1], pair[1][:1])
+    one = Prepared(pair[0][:1]), Prepared(pair[1][:1])
     plain = Amortised(face_recognizer, network=model, level="none")
-    _, errors = plain.attribute_with_errors(one)
+    errors = plain.explain_prepared(*one, errors=True).errors
     assert errors is not None
-    for own in errors:
+    for own in errors[0]:
         assert list(own.values()) == pytest.approx([0.01] * len(own))
         assert len(own) > 8
-    levelled = Amortised(face_recognizer, network=model).attribute_with_errors(one)[1]
+    levelled = Amortised(face_recognizer, network=model).explain_prepared(*one, errors=True).errors
     assert levelled is not None
-    assert all(0 < error < 0.02 for own in levelled for error in own.values())
+    assert all(0 < error < 0.02 for own in levelled[0] for error in own.values())
     by_template = Amortised(face_recognizer, network=model, regions="template")
-    assert by_template.attribute_with_errors(one)[1] is None
+    assert by_template.explain_prepared(*one, errors=True).errors is None
 
 
 def test_it_explains_by_modules_it_knows(

@@ -16,6 +16,7 @@ from skimage.transform import AffineTransform, warp
 from torch import Tensor, nn
 
 from xfr_plugin.attr import LeaveOneOut
+from xfr_plugin.attr._base.prepared import Prepared
 from xfr_plugin.attr.intervention.level import (
     Expected,
     Level,
@@ -206,9 +207,9 @@ def test_errors_are_told_of_named_regions_and_several_donors(
     options: dict[str, Any], has_errors: bool, pair: Images, network: nn.Module
 ) -> None:
     one = pair[0][:1], pair[1][:1]
-    _, errors = method(network, **options).attribute_with_errors(one)
-    assert (errors is not None) == has_errors
-    for side, image in zip(errors or (), one, strict=has_errors):
+    found = method(network, **options).explain_prepared(*map(Prepared, one), errors=True).errors
+    assert (found is not None) == has_errors
+    for side, image in zip(found[0] if found else (), one, strict=has_errors):
         areas = own_regions(image[0]).labels.areas()
         assert side.keys() == {name for name, area in areas.items() if area}
         assert all(np.isfinite(error) and error >= 0 for error in side.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -363,3 +365,55 @@ def test_the_shipped_recognizer_finds_its_decoder() -> None:
     assert maps.shape == face.shape
     torch.testing.assert_close(maps.sum(), torch.tensor(1.0))
     assert explainer.reconstruct(face).shape == face.shape
+
+
+def test_what_is_no_face_is_refused(
+    recognizer: Recognizer, decoder: Decoder, explainer: ReconstructionExplainer, pair: Images
+) -> None:
+    """Not mapped: maps of whole numbers would be rounded to nothing, and those of no embedding are none."""
+    for dtype in (torch.uint8, torch.int64, torch.bool):
+        for ask in (explainer.all_channels, lambda images: explainer.attribute(images, target=1)):
+            with pytest.raises(InputError, match="must be of floats"):
+                ask(pair[0].mul(255).to(dtype))
+    unit = recognizer.embed(pair[0])
+    for bad in (torch.zeros(6), unit * torch.nan, torch.cat((unit, unit[:1] * torch.inf))):
+        for ask in (explainer.explain_embedding, explainer.reconstruct, explainer.dwelling):
+            with pytest.raises(InputError, match="zero, not a number or infinite"):
+                ask(bad)
+    partners = ReconstructionExplainer(recognizer, decoder, ablation="partner")
+    with pytest.raises(InputError, match="zero, not a number"):
+        partners.attribute(pair[0], target=1, additional_forward_args=torch.zeros(6))
+    with pytest.raises(InputError, match="must be a tensor"):
+        explainer.reconstruct(unit.numpy())  # type: ignore[arg-type]  # as above
+
+
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "options", [{}, {"response": "gradient"}, {"source": "atlas"}, {"ablation": "partner"}]
+)
+def test_no_mode_of_the_caller_changes_a_map(
+    recognizer: Recognizer, decoder: Decoder, pair: Images, mode: str, options: dict[str, Any]
+) -> None:
+    explainer = ReconstructionExplainer(recognizer, decoder, **options)
+    arguments = {"target": [0, 3, 5], "additional_forward_args": recognizer.embed(pair[1])}
+    if "ablation" not in options:
+        del arguments["additional_forward_args"]
+    expected = explainer.attribute(pair[0], **arguments)
+    with MODES[mode]():
+        found = explainer.attribute(pair[0].clone(), **arguments)
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad
+
+
+def test_a_copy_answers_as_the_original(explainer: ReconstructionExplainer, pair: Images) -> None:
+    expected = explainer.attribute(pair[0], target=2)
+    for twin in (copy.deepcopy(explainer), pickle.loads(pickle.dumps(explainer))):
+        assert torch.equal(twin.attribute(pair[0], target=2), expected)
+    assert torch.equal(explainer.attribute(pair[0], target=2), expected)

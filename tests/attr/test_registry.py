@@ -32,6 +32,7 @@ from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.service import Deployment, ExplanationService, parse_request
+from xfr_plugin.service.costs import CostBook
 
 pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")  # made-up faces are poor
 
@@ -100,9 +101,8 @@ def test_it_is_listed(method: Method) -> None:
 
 def test_the_service_allows_and_prices_it(method: Method) -> None:
     assert NAME in Deployment().methods, "it is quick"
+    assert CostBook(0.01).estimate(NAME) == pytest.approx(0.01 * method.relative_cost)
     service = ExplanationService(Deployment(methods="all"))
-    forward = service.estimate_ms("minplus") / METHODS["minplus"].relative_cost
-    assert service.estimate_ms(NAME) == pytest.approx(forward * method.relative_cost)
     asked = {"probe": crops(2)[0], "reference": crops(2)[1], "method": NAME, "alignment": "aligned"}
     answer = service.answer(parse_request(asked), explain=True)
     assert answer.explanation is not None

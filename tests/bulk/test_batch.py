@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,13 +16,17 @@ import torch
 from helpers.bulk_faces import METHODS, explain_all, write_list
 from helpers.deadly_jobs import DeadlyJob, loaded
 from helpers.evaluation_faces import small_recognizer
+from PIL import Image
 
 import xfr_plugin
-from xfr_plugin import BatchResults
+from xfr_plugin import BatchResults, batch
 from xfr_plugin.bulk import Step
 from xfr_plugin.bulk.engines import LocalEngine
-from xfr_plugin.bulk.work import Task, Worker
+from xfr_plugin.bulk.store import ExplanationStore
+from xfr_plugin.bulk.work import PairJob, Task, Worker
 from xfr_plugin.errors import InputError, ResultError, UnknownNameError
+from xfr_plugin.recognition import Recognizer, calibrate
+from xfr_plugin.recognition.strength import LlrSupport
 
 PAIRS = 44
 
@@ -67,11 +72,17 @@ def test_explanations_are_those_of_single_calls(faces: Path, tmp_path: Path) -> 
         assert single.faithfulness is not None
         assert stored.faithfulness.statistic == pytest.approx(single.faithfulness.statistic, abs=1e-3)
         assert (stored.options, stored.notes) == (single.options, single.notes)
+        assert stored.calibration == single.calibration
+        assert [line.partition(" = ")[0] for line in stored.words()] == [
+            line.partition(" = ")[0] for line in single.words()
+        ]
         for ours, theirs in ((stored.probe, single.probe), (stored.reference, single.reference)):
             assert np.array_equal(ours.image, theirs.image)
             scale = np.abs(theirs.saliency).max()
             np.testing.assert_allclose(ours.saliency, theirs.saliency, atol=1e-5 * scale)
             assert [r.region for r in ours.regions] == [r.region for r in theirs.regions]
+            assert ours.region_map is not None
+            assert np.array_equal(ours.region_map.labels, theirs.region_map.labels)
 
 
 def test_the_columns_of_the_list_go_along(faces: Path, tmp_path: Path) -> None:
@@ -200,6 +211,15 @@ def test_wrong_arguments_are_errors_before_work_begins(faces: Path, tmp_path: Pa
         explain_all(faces, tmp_path / "run", options={"xssab": {"colour": 1}})
     with pytest.raises(InputError, match="cannot select"):
         explain_all(faces, tmp_path / "run", select="some")
+    with pytest.raises(InputError, match="cannot select"):
+        explain_all(faces, tmp_path / "run", pictures="all of them")
+    with pytest.raises(InputError, match="pictures are made of maps"):
+        explain_all(faces, tmp_path / "run", pictures="top 1", maps=False)
+    with pytest.raises(UnknownNameError, match="'fggb': known are xssab"):
+        explain_all(faces, tmp_path / "run", methods=["xssab"], options={"fggb": {"chunk_size": 1}})
+    with pytest.raises(InputError, match="whole number"):
+        explain_all(faces, tmp_path / "run", workers=1.5)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(ResultError, match="there is no run"):
         BatchResults(tmp_path / "nothing")
 
@@ -234,8 +254,6 @@ def test_a_killed_run_goes_on_without_loss_and_leaves_no_processes(faces: Path, 
 
 
 def explained(run: Path, method: str) -> list[int]:
-    from xfr_plugin.bulk.store import ExplanationStore
-
     return sorted(ExplanationStore(run / "explanations" / method).done)
 
 
@@ -269,3 +287,118 @@ def test_a_recognizer_that_cannot_be_sent_says_so(faces: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="cannot be sent to other processes"):
         explain_all(faces, tmp_path / "run", recognizer=recognizer, workers=2)
     assert torch.get_num_threads() > 0
+
+
+@pytest.mark.filterwarnings("ignore::xfr_plugin.FaceWarning")
+def test_a_calibrated_decision_says_the_same_alone_and_in_a_run(faces: Path, tmp_path: Path) -> None:
+    """Beyond the bounds of the calibration data, too, where a line would go on."""
+    recognizer = replace_calibration(small_recognizer())
+    results = explain_all(
+        faces, tmp_path / "run", methods=["xssab"], recognizer=recognizer, select="random 4"
+    )
+    rows = results.pairs().to_pylist()
+    at_bound = 0
+    for pair in results.explanations("xssab").column("pair").to_pylist():
+        photos = [faces / "faces" / rows[pair][side] for side in ("probe", "reference")]
+        single = xfr_plugin.verify(*photos, recognizer=recognizer, alignment="aligned")
+        stored = results.explanation(pair, "xssab").verification
+        assert stored.strength is not None
+        assert single.strength is not None
+        at_bound += stored.strength.at_bound
+        assert stored.strength.log10_lr == pytest.approx(single.strength.log10_lr, abs=1e-4)
+        assert stored.threshold_source == single.threshold_source
+        ratios = (stored.log_likelihood_ratio, rows[pair]["log_likelihood_ratio"])
+        assert ratios == pytest.approx((single.log_likelihood_ratio,) * 2, abs=1e-4)
+    assert at_bound, "none of these scores reaches a bound"
+
+
+def replace_calibration(recognizer: Recognizer) -> Recognizer:
+    support = LlrSupport(
+        lower_bound=-0.1, upper_bound=0.1, people=9, pairs=(9, 36), covariance=(1.0, 0.0, 0.1)
+    )
+    rng = np.random.default_rng(0)
+    measured = calibrate(rng.normal(0.6, 0.2, 500), rng.normal(0.0, 0.2, 500), "synthetic pairs", (0.1,))
+    calibration = measured.model_copy(update={"support": support})
+    return Recognizer(
+        recognizer.network, input_size=recognizer.input_size, calibration=calibration, name="calibrated"
+    )
+
+
+def test_a_folder_of_a_run_that_was_deleted_holds_nothing_of_it(faces: Path, tmp_path: Path) -> None:
+    """In one process, and by another path too: what is kept of files is of the files that are there."""
+    first = explain_all(faces, tmp_path / "run", methods=()).pairs().column("score").to_pylist()
+    shutil.rmtree(tmp_path / "run")
+    for photo in (faces / "faces").glob("*/0.png"):
+        Image.fromarray(np.asarray(Image.open(photo))[::-1]).save(photo)
+    again = explain_all(faces, tmp_path / "run", methods=()).pairs().column("score").to_pylist()
+    assert first != again
+    assert again == explain_all(faces, tmp_path / "other", methods=()).pairs().column("score").to_pylist()
+
+
+def test_photos_that_have_changed_are_not_mixed_in(faces: Path, tmp_path: Path) -> None:
+    explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    before = BatchResults(tmp_path / "run").pairs()
+    photo = faces / "faces" / "p00" / "0.png"
+    data = photo.read_bytes()
+    for change in (lambda: photo.write_bytes((photo.parent / "1.png").read_bytes()), photo.unlink):
+        change()
+        with pytest.raises(ResultError, match=r"another .*p00/0\.png, which has changed or gone"):
+            explain_all(faces, tmp_path / "run", methods=["xssab"])
+        assert BatchResults(tmp_path / "run").pairs().equals(before)
+    photo.write_bytes(data)
+    assert explain_all(faces, tmp_path / "run", methods=["xssab"]).manifest.explained == {"xssab": PAIRS}
+
+
+@pytest.mark.parametrize("part", ["pairs", "explanations/xssab", "faces"])
+def test_a_damaged_part_is_named(faces: Path, tmp_path: Path, part: str) -> None:
+    explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    (file,) = sorted((tmp_path / "run" / part).iterdir())[:1]
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ResultError, match=f"{part}/part-000000.*damaged|damaged.*{part}/part-000000"):
+        explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 2")
+
+
+def test_a_run_that_was_killed_before_it_decided_says_so(faces: Path, tmp_path: Path) -> None:
+    explain_all(faces, tmp_path / "run", methods=["xssab"], select="none")
+    shutil.rmtree(tmp_path / "run" / "pairs")
+    for ask in (BatchResults.pairs, BatchResults.failures):
+        with pytest.raises(ResultError, match=r"no pair of .* is decided yet"):
+            ask(BatchResults(tmp_path / "run"))
+
+
+def test_failures_of_all_methods_are_counted(faces: Path, tmp_path: Path) -> None:
+    explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    store = tmp_path / "run" / "explanations" / "xssab"
+    unexplained = sorted(set(range(PAIRS)) - ExplanationStore(store).done)[:2]
+    ExplanationStore(store).add(PairJob("xssab", tuple(unexplained), (), (), "").failed("made to fail"))
+    results = explain_all(faces, tmp_path / "run", methods=["input_x_gradient"], select="top 1")
+    assert results.manifest.failures == len(results.failures()) == 2
+    assert set(results.manifest.explained) == set(METHODS)
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.png", b"two\nlines.png", b"nothing \xff.png"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        with open(path, "wb") as file:
+            Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)).save(
+                file, "PNG"
+            )
+    (tmp_path / os.fsdecode(b"nothing \xff.png")).write_bytes(b"")
+    results = batch(
+        tmp_path, tmp_path / "run", methods=(), recognizer=small_recognizer(), workers=1, alignment="aligned"
+    )
+    names = {row[side] for row in results.pairs().to_pylist() for side in ("probe", "reference")}
+    assert names == {"caf\\udce9.png", "two\nlines.png", "nothing \\udcff.png"}
+    assert {failure["error"].count("\\udcff") for failure in results.failures()} == {1}
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    write_list(tmp_path)
+    os.mkfifo(tmp_path / "faces" / "pipe.png")
+    (tmp_path / "faces" / "folder.png").mkdir()
+    rows = "pipe.png,p00/0.png,0,x\nfolder.png,p00/0.png,0,x\n"
+    (tmp_path / "pairs.csv").write_text(f"probe,reference,genuine,camera\n{rows}p01/0.png,p00/0.png,0,x\n")
+    failures = explain_all(tmp_path, tmp_path / "run", methods=()).failures()
+    assert [failure["error"] for failure in failures] == [
+        f"probe {name}: {name} is no file" for name in ("pipe.png", "folder.png")
+    ]

@@ -99,3 +99,59 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
 def test_an_empty_truth_is_not_known(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("probe,reference,genuine\na,b,\nc,d,1\n")
     assert np.array_equal(read_pair_table(tmp_path / "pairs.csv").genuine, [-1, 1])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1", "utf-16"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_lists_of_other_programs_are_read(tmp_path: Path, encoding: str, ending: str) -> None:
+    text = ending.join(["probe,reference,genuine", "Zoë 1/a.png,b.png,1", ""])
+    (tmp_path / "pairs.csv").write_bytes(text.encode(encoding))
+    assert names_of(read_pair_table(tmp_path / "pairs.csv")) == [("Zoë 1/a.png", "b.png")]
+
+
+def test_two_columns_of_one_name_are_refused_in_every_kind_of_file(tmp_path: Path) -> None:
+    for twice in ("probe", "camera"):
+        (tmp_path / "pairs.csv").write_text(f"probe,reference,camera,{twice}\na,b,x,y\n")
+        with pytest.raises(InputError, match=f"2 columns '{twice}'"):
+            read_pair_table(tmp_path / "pairs.csv")
+    table = pa.table([["a"], ["b"], ["c"]], names=["probe", "reference", "reference"])
+    parquet.write_table(table, tmp_path / "pairs.parquet")
+    with pytest.raises(
+        InputError, match=r"2 columns 'reference'|Multiple matches for FieldRef.Name.reference"
+    ):
+        read_pair_table(tmp_path / "pairs.parquet")
+
+
+def test_a_truth_that_is_not_a_number_is_not_known(tmp_path: Path) -> None:
+    table = pa.table({"probe": ["a", "c"], "reference": ["b", "d"], "genuine": [float("nan"), 1.0]})
+    parquet.write_table(table, tmp_path / "pairs.parquet")
+    assert read_pair_table(tmp_path / "pairs.parquet").genuine.tolist() == [-1, 1]
+
+
+def test_photos_in_no_folder_of_a_person_are_nobodys(tmp_path: Path) -> None:
+    write_faces(tmp_path, photos=1)
+    (tmp_path / "stray.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"whose photo is stray\.png"):
+        read_pair_table(tmp_path, people=True)
+
+
+def test_pictures_of_the_run_are_no_photos(tmp_path: Path) -> None:
+    write_faces(tmp_path, photos=1)
+    run = tmp_path / "run" / "pictures"
+    run.mkdir(parents=True)
+    (run / "000000-xssab.png").write_bytes(b"")
+    assert len(read_pair_table(tmp_path, besides=tmp_path / "run").names) == len(PEOPLE)
+    assert len(read_pair_table(tmp_path, gallery=tmp_path, besides=tmp_path / "run").names) == 2 * len(PEOPLE)
+
+
+@pytest.mark.parametrize("source", ["n" * 5000, "a\0b.csv", "folder\n/pairs.csv"])
+def test_strange_paths_are_errors_of_ours(source: str) -> None:
+    for settings in ({}, {"gallery": source}):
+        with pytest.raises(InputError):
+            read_pair_table(source, **settings)
+
+
+@pytest.mark.parametrize("source", [[("a", "b")], pa.table({"probe": ["a"]}), None])
+def test_what_is_no_path_is_refused(source: object) -> None:
+    with pytest.raises(InputError, match="pairs are a path"):
+        read_pair_table(source)  # type: ignore[arg-type]  # that is the point

@@ -48,6 +48,14 @@ def test_chance_is_seeded_and_draws_of_what_is_left() -> None:
     assert np.array_equal(drawn, selected("matches and random 2", DECISIONS))
 
 
+@pytest.mark.parametrize(
+    "words", ["top 1.5", "random .5", "within", "top -1", "within -0.1", "", "all and", "1"]
+)
+def test_numbers_that_make_no_sense_are_errors(words: str) -> None:
+    with pytest.raises(InputError, match="cannot select"):
+        selected(words, DECISIONS)
+
+
 def test_other_words_are_errors() -> None:
     with pytest.raises(InputError, match="cannot select 'nearby': known are"):
         selected("nearby", DECISIONS)

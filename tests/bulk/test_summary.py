@@ -11,6 +11,7 @@ from helpers.bulk_faces import explain_all, write_list
 
 from xfr_plugin import BatchResults
 from xfr_plugin.bulk import RegionRow, Summary, summarise
+from xfr_plugin.bulk.page import region_figure
 from xfr_plugin.bulk.summary import _groups
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.explanation.explanation import net_shares
@@ -88,6 +89,47 @@ def test_the_page_shows_plots_and_pairs(summary: Summary, tmp_path: Path) -> Non
         assert (tmp_path / name.partition('"')[0]).is_file()
     assert (tmp_path / "regions.csv").read_text().count("\n") == len(summary.regions) + 1
     assert sum(summary.verdicts["xssab"].values()) == summary.results.manifest.pairs
+
+
+@pytest.mark.parametrize("name", ["all", "decision", "error", "score", "given_score", "region"])
+def test_a_column_of_any_name_groups_and_takes_no_other_s_place(tmp_path: Path, name: str) -> None:
+    write_list(tmp_path)
+    text = (tmp_path / "pairs.csv").read_text()
+    (tmp_path / "pairs.csv").write_text(text.replace("camera", name, 1))
+    results = explain_all(tmp_path, tmp_path / "run", methods=["xssab"], select="top 1")
+    found = summarise(results.folder, group=name)
+    kinds = list(dict.fromkeys(row.by for row in found.regions))
+    assert kinds[:3] == ["all", "decision", "error"]
+    assert {row.group for row in found.regions if row.by == kinds[3]} <= {"even", "odd"}
+    keys = [(row.by, row.group, row.region) for row in found.regions]
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_a_column_does_not_say_is_a_group_of_its_own() -> None:
+    table = pa.table(
+        {
+            "match": [True] * 4,
+            "genuine": pa.nulls(4, pa.bool_()),
+            "lens": ["", None, "None", "x"],
+            "stop": [float("nan"), None, 2.0, 2.0],
+        }
+    )
+    groups = {name: mask.tolist() for name, mask in list(_groups(table, "lens"))[-1][1]}
+    assert groups["(empty)"] == [True, True, False, False]
+    assert set(groups) == {"(empty)", "None", "x"}
+    assert {name for name, _ in list(_groups(table, "stop"))[-1][1]} == {"(empty)", "2.0"}
+
+
+def test_a_plot_shows_the_largest_groups_and_says_so() -> None:
+    def row(group: str, pairs: int) -> RegionRow:
+        return RegionRow(
+            method="m", by="door", group=group, region="nose", pairs=pairs, share=1.0, low=None, high=None
+        )
+
+    figure = region_figure([row(f"_{number}", number + 1) for number in range(9)])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"{n + 1} pairs: _{n}" for n in range(3, 9)]
+    assert "the 6 largest of 9 groups" in figure.axes[0].get_title()
 
 
 def test_columns_that_cannot_group(run: BatchResults) -> None:

@@ -9,6 +9,8 @@ import torch
 from helpers.architectures import KINDS
 from torch import nn
 
+from xfr_plugin.base.captum import Saliency
+from xfr_plugin.channels.all_channels import attribute_all_channels
 from xfr_plugin.channels.pullback import channel_gradients, pull_back
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
@@ -184,3 +186,24 @@ def test_many_threads_get_the_same_from_one_network(recognizer: Recognizer, pair
         found = list(pool.map(lambda _: safely_folded(recognizer, pair[0])(pair[0]), range(12)))
     for units in found:
         torch.testing.assert_close(units, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_inference_mode_changes_no_gradient(recognizer: Recognizer, pair: Images) -> None:
+    """Neither that of the caller, nor images that were made in it."""
+    expected = attribute_all_channels(recognizer.features, pair[0])
+    with torch.inference_mode():
+        made_there = pair[0].clone()
+        assert torch.equal(attribute_all_channels(recognizer.features, pair[0]), expected)
+        assert torch.equal(attribute_all_channels(recognizer.features, made_there), expected)
+        saliency = attribute_all_channels(Saliency(recognizer.features), made_there, abs=False)
+    assert expected.any()
+    torch.testing.assert_close(saliency, expected)
+
+
+def test_whole_numbers_cannot_be_differentiated(recognizer: Recognizer, pair: Images) -> None:
+    for images in (pair[0].mul(255).byte(), pair[0].long()):
+        with pytest.raises(InputError, match="must be of floats"):
+            pull_back(recognizer.features, images)
+    for chunk_size in (0, 1.5, True):
+        with pytest.raises(InputError, match="chunk_size must be"):
+            pull_back(recognizer.features, pair[0], chunk_size)  # type: ignore[arg-type]  # that is the point

@@ -213,3 +213,15 @@ def test_shipped_atlas_tells_left_from_right() -> None:
     maps = normalised_maps(decoder.atlas)
     half = maps.shape[2] // 2
     assert maps[left[0].channel, :, half:].sum() > 0.5 > maps[right[0].channel, :, half:].sum()
+
+
+def test_numbers_that_make_no_sense_are_errors(decoder: Decoder) -> None:
+    matrix = channel_regions(decoder)
+    for n in (0, -1, 1.5):
+        with pytest.raises(InputError, match="n must be"):
+            matrix.top("mouth", n)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(InputError, match="at least one group"):
+        matrix.merged()
+    for quantiles in ((0.5, 2.0), (-0.1,), (float("nan"),)):
+        with pytest.raises(InputError, match="quantiles lie between 0 and 1"):
+            matrix.spread(*quantiles)

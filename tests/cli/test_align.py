@@ -75,3 +75,13 @@ def test_folders_that_cannot_be_used(folder: Path, source: str, target: str) -> 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     assert "there are no photos" in align(tmp_path, "--out", tmp_path / "x").stderr
+
+
+def test_crops_among_the_photos_are_no_photos_of_the_next_call(folder: Path) -> None:
+    """Nor what a killed call, or another system, left there under hidden names."""
+    (folder / ".one.png.3f2a.png").write_bytes(b"half")
+    (folder / "._two.JPG").write_bytes(b"of another system")
+    out = folder / "faces"
+    first = align(folder, "--out", out)
+    assert align(folder, "--out", out).stdout == first.stdout
+    assert not (out / "faces").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,29 @@ def test_what_was_not_explained_cannot_be_summed_up(pairs: Path) -> None:
     done = runner.invoke(app, ["summary", str(out)])
     assert done.exit_code == 2
     assert "nothing is explained" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "said"),
+    [
+        ("gone.png,a.png,0,x\n", ("--methods", "none"), "no pair of .* could be decided"),
+        ("a.png,b.png,0,x\n", ("--methods", "bilrp"), "unknown method"),
+    ],
+)
+def test_a_run_in_which_nothing_worked_is_no_success(
+    pairs: Path, rows: str, words: tuple[str, ...], said: str
+) -> None:
+    pairs.write_text(f"probe,reference,genuine,door\n{rows}")
+    ended = CliRunner().invoke(
+        app, ["batch", str(pairs), "--out", str(pairs.parent / "run"), *words, "--workers", "1"]
+    )
+    assert ended.exit_code == 2
+    assert re.search(said, ended.stderr)
+
+
+def test_the_same_command_goes_on_where_the_run_lies_among_the_photos(pairs: Path) -> None:
+    words = ["batch", str(pairs.parent), "--out", str(pairs.parent / "run"), "--methods", "xssab"]
+    for _ in range(2):
+        done = CliRunner().invoke(app, [*words, "--pictures", "all", "--workers", "1"])
+        assert done.exit_code == 0, done.output
+        assert "3 pairs, 3 explained by xssab" in done.stdout

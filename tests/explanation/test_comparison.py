@@ -161,6 +161,7 @@ def test_saved_comparison_comes_back(comparison: Comparison, tmp_path: Path) -> 
     picture, document = comparison.save(tmp_path / "new")
     assert sorted(entry.name for entry in picture.parent.iterdir()) == ["comparison.json", "comparison.png"]
     loaded = Comparison.load(document)
+    assert loaded.explanations["xssab"].calibration == comparison.explanations["xssab"].calibration
     assert loaded.verification == comparison.verification
     assert (loaded.notes, loaded.version) == (comparison.notes, comparison.version)
     assert dict(loaded.timings) == dict(comparison.timings)

@@ -13,6 +13,7 @@ from PIL import Image
 
 import xfr_plugin
 from xfr_plugin.attr import Amortised, LeaveOneOut, ReconstructionSaliency, Xssab
+from xfr_plugin.attr._base.prepared import Prepared
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.pipeline import (
     Face,
@@ -104,12 +105,15 @@ def test_what_is_known_changes_no_map(
     attribution = cls(shipped, THRESHOLD[0])
     together = attribute_pairs(attribution, pairs_of(shipped, faces, attribution.layers), errors=True)
     for pair, found in zip(pairs_of(shipped, faces), together, strict=True):
-        maps, errors = attribution.attribute_with_errors((pair.images[:1], pair.images[1:]))
-        for side, values in zip(maps, found.sides, strict=True):
+        alone = attribution.explain_prepared(
+            Prepared(pair.images[:1]), Prepared(pair.images[1:]), errors=True
+        )
+        for side, values in zip((alone.probes, alone.references), found.sides, strict=True):
+            assert side is not None
             expected = side[0].sum(dim=0).numpy()
             np.testing.assert_allclose(values, expected, atol=2e-4 * np.abs(expected).max())
-        assert (errors is None) == (found.errors is None)
-        for known, own in zip(errors or (), found.errors or (), strict=True):
+        assert (alone.errors is None) == (found.errors is None)
+        for known, own in zip(alone.errors[0] if alone.errors else (), found.errors or (), strict=True):
             assert own == pytest.approx(known, abs=1e-4)
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 
 from xfr_plugin import Explanation, Verification
+from xfr_plugin.cli.output import print_decision
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness, FaithfulnessRow, Verdict, verdict_of
+from xfr_plugin.explanation.figures.explanation import decision_title
 from xfr_plugin.explanation.words import (
     COMPONENTS,
     check_in_words,
     component_name,
     components,
+    decision_in_words,
     headline,
     sentences,
     share_of_area,
@@ -56,6 +63,43 @@ def test_every_region_has_a_plain_name() -> None:
     assert set(template_regions().names) <= COMPONENTS.keys()
     assert component_name("left_brow") == "left eyebrow"
     assert component_name("third_eye") == "third eye"
+
+
+@pytest.mark.parametrize(
+    ("score", "side"),
+    [
+        (0.3, "at"), (np.nextafter(0.3, 1), "above"), (np.nextafter(0.3, 0), "below"), (0.30004, "above"),
+        (0.2996, "below"), (0.2999999, "below"), (0.3049, "above"), (-0.00001, "below"),
+    ],
+)  # fmt: skip
+def test_what_is_written_of_a_score_never_contradicts_the_decision(score: float, side: str) -> None:
+    """Score and threshold look equal only where they are, and the distance is 0 only then."""
+    made = decision(score)
+    explanation = cast(
+        Explanation,
+        SimpleNamespace(
+            verification=made, probe=SimpleNamespace(regions=()), reference=SimpleNamespace(regions=()),
+            faithfulness=None,
+        ),
+    )  # fmt: skip
+    first = headline(explanation).partition(";")[0]
+    assert f" is {side} the threshold" in first
+    assert f"{side} the threshold" in decision_in_words(made)
+    title, printed = decision_title(made), printed_decision(made)
+    for line in (first, decision_in_words(made), title, printed):
+        written = [re.search(rf"{name} ([−\-.\d]+)", line) for name in ("score", "threshold")]
+        assert (written[0][1] == written[1][1]) == (side == "at"), line
+    distance = re.search(r"is ([.\d]+) (above|below)", decision_in_words(made))
+    margin = float(re.search(r"margin (\S+)", printed)[1])
+    assert (margin == 0) == (distance is None) == (side == "at")
+    assert distance is None or float(distance[1]) == abs(margin) or abs(margin) > 1e-4
+    assert ("NO MATCH" in title) == ("NO MATCH" in printed) == (not made.match) == (side == "below")
+
+
+def printed_decision(made: Verification) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        print_decision(made)
+    return stream.getvalue()
 
 
 def test_only_what_exceeds_twice_its_error_is_named() -> None:

@@ -9,13 +9,27 @@ from __future__ import annotations
 import codecs
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from xfr_plugin.errors import InputError, OutputError, ResultError
 
-__all__ = ["atomic_path", "make_folder", "read_text", "reason", "shown", "write_text", "writing_to"]
+__all__ = [
+    "PHOTOS",
+    "atomic_path",
+    "check_targets",
+    "is_photo",
+    "make_folder",
+    "read_text",
+    "reason",
+    "shown",
+    "write_text",
+    "writing_to",
+]
+
+PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+"""How the names of photos in a folder end."""
 
 _LONGEST_SHOWN = 120
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -74,6 +88,23 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise ResultError(f"cannot write to {shown(folder)}: {reason(error)}") from error
 
 
+def check_targets(targets: Iterable[Path], sources: Iterable[str | os.PathLike[str]]) -> None:
+    """Make sure, before work begins, that what it will write can be there, and is nothing that it reads.
+
+    Raises:
+        OutputError: a target is one of the sources or a folder, or cannot be made.
+    """
+    read = [source for source in sources if os.path.exists(source)]
+    for target in targets:
+        if os.path.isdir(target):
+            raise OutputError(f"{shown(target)} is a folder, and should become a file: choose another name")
+        if os.path.exists(target) and any(os.path.samefile(target, source) for source in read):
+            raise OutputError(f"{shown(target)} would be written over what is read: choose another place")
+        there = next((above for above in target.absolute().parents if os.path.exists(above)), Path("/"))
+        if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+            raise OutputError(f"{shown(target)} cannot be written: {shown(there)} is no folder to write to")
+
+
 def make_folder(folder: Path, advice: str = "choose another folder") -> None:
     """Make a folder, and those above it, unless it is there.
 
@@ -107,6 +138,11 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
         return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def is_photo(name: str) -> bool:
+    """Whether a file of this name in a folder is taken for a photo; hidden ones are what programs left there."""
+    return name.lower().endswith(PHOTOS) and not name.startswith(".")
 
 
 def shown(path: str | os.PathLike[str]) -> str:

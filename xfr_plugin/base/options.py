@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import TypeVar
 
 from xfr_plugin.errors import InputError
@@ -29,10 +29,11 @@ def checked_at_least(name: str, value: Number, least: Number) -> Number:
     """Return an option's value if it is large enough.
 
     Raises:
-        InputError: it is no number, or below the least that makes sense.
+        InputError: it is no number, no whole one where the least is one, or below the least that makes sense.
     """
-    if not isinstance(value, Real):
-        raise InputError(f"{name} must be a number, got {value!r}")
+    kind, words = (Integral, "a whole number") if isinstance(least, int) else (Real, "a number")
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{name} must be {words}, got {value!r}")
     if not value >= least:
         raise InputError(f"{name} must be at least {least}, got {value}")
     return value

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["code_span", "markdown_text", "printable"]
+__all__ = ["code_span", "digits_apart", "markdown_text", "printable"]
 
 _JOINERS = "\u200c\u200d"
 """Invisible, and needed to write Persian and several Indic languages."""
 
+_MOST_DIGITS = 17
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&])")
 
 
@@ -34,3 +35,22 @@ def code_span(text: str) -> str:
     line = printable(text).replace("|", r"\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+def digits_apart(first: float, second: float, least: int) -> int:
+    """How many digits after the point to write of two numbers, so that they and their difference do not look equal
+    where they are not.
+
+    Args:
+        first, second: the numbers.
+        least: digits to write in any case.
+    """
+
+    def look_equal(digits: int) -> bool:
+        alike = f"{first:.{digits}f}" == f"{second:.{digits}f}"
+        return alike or not float(f"{first - second:.{digits}f}")
+
+    digits = least
+    while first != second and digits < _MOST_DIGITS and look_equal(digits):
+        digits += 1
+    return digits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import Method, chosen_method
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER, Alignment
+from xfr_plugin.base.files import shown
 from xfr_plugin.base.locks import locked
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.bulk.engines import Engine, opened
@@ -25,17 +27,22 @@ from xfr_plugin.bulk.progress import Clock, Progress
 from xfr_plugin.bulk.results import BatchResults
 from xfr_plugin.bulk.selection import Decisions, selected
 from xfr_plugin.bulk.store import (
+    KINDS,
     BatchManifest,
     ExplanationStore,
     FaceStore,
+    parts_of,
     read_manifest,
+    read_parts,
     read_rows,
     write_manifest,
     write_pairs,
 )
-from xfr_plugin.bulk.work import FaceJob, PairJob, Task, images_of
-from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
-from xfr_plugin.explanation.verification import choose_threshold
+from xfr_plugin.bulk.work import FaceJob, PairJob, Task, content, images_of
+from xfr_plugin.errors import InputError, ResultError
+from xfr_plugin.explanation.comparison import check_options
+from xfr_plugin.explanation.pipeline import SIDES, RecognizerSource, open_recognizer
+from xfr_plugin.explanation.verification import choose_threshold, likelihood_ratios
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.fingerprint import fingerprint, fingerprints_kept
 
@@ -100,19 +107,23 @@ def batch(
         UnknownNameError: a method, option or engine does not exist.
         InputError: pairs cannot be read, or an argument makes no sense.
         WeightsError: the recognizer's weights cannot be used.
-        ResultError: the folder holds another run.
+        ResultError: the folder holds another run, another one is at work in it, or a part of it is damaged.
     """
     table = (
         pairs
         if isinstance(pairs, PairTable)
-        else read_pair_table(pairs, gallery=gallery, photos=photos, people=people)
+        else read_pair_table(pairs, gallery=gallery, photos=photos, people=people, besides=out)
     )
     if workers is not None:
         checked_at_least("workers", workers, 1)
     given = options or {}
     model = open_recognizer(recognizer, device)
     chosen = choose_threshold(model, threshold, fmr)
+    if pictures.strip() != "none" and not maps:
+        raise InputError("pictures are made of maps: have the run keep them")
+    _check_words((select, pictures), table, chosen[0])
     entries = {entry.name: entry for entry in (chosen_method(name, model) for name in _named(methods))}
+    check_options(entries.values(), given)
     with fingerprints_kept():
         for entry in entries.values():
             entry.build(
@@ -130,20 +141,34 @@ def batch(
         maps=maps,
     )
     folder = Path(out)
-    with locked(folder):
+    with closing(opened(engine, task, workers)) as workforce, locked(folder):
         known = read_manifest(folder)
         manifest = manifest if known is None else manifest.continuing(known)
         write_manifest(folder, manifest)
-        with closing(opened(engine, task, workers)) as workforce:
-            run = _Run(folder, table, task, workforce, retry_failed, progress)
-            run.decide()
-            explained, failures = run.explain(run.select(select))
-        done = {"explained": {**manifest.explained, **explained}, "failures": failures}
-        write_manifest(folder, manifest.model_copy(update=done))
+        run = _Run(folder, table, task, workforce, retry_failed, progress)
+        run.decide()
+        run.explain(run.select(select))
+        write_manifest(folder, manifest.model_copy(update=_counts(BatchResults(folder))))
     results = BatchResults(folder)
     if pictures != "none":
         results.save_pictures(run.select(pictures), progress=progress)
     return results
+
+
+def _check_words(words: Sequence[str], table: PairTable, threshold: float) -> None:
+    """Refuse words that select nothing known, before work begins."""
+    undecided = Decisions(table.probes, np.full(len(table), np.nan), threshold, table.genuine)
+    for some in words:
+        selected(some, undecided)
+
+
+def _counts(results: BatchResults) -> dict[str, Any]:
+    """What is there of a run: explanations by method, and failures of all kinds."""
+    failed = Counter(failure["method"] for failure in results.failures())
+    explained = {
+        name: len(results.explanations(name, ["pair"])) - failed[name] for name in results.manifest.methods
+    }
+    return {"explained": explained, "failures": failed.total()}
 
 
 def _named(methods: Sequence[str] | None) -> Sequence[str | None]:
@@ -173,6 +198,7 @@ def _manifest(
         provenance=recognizer.provenance,
         threshold=threshold[0],
         threshold_source=threshold[1],
+        calibration=recognizer.calibration,
         alignment=alignment,
         check=check,
         maps=maps,
@@ -198,6 +224,7 @@ class _Run:
         """Find all faces, decide all pairs, and write that down."""
         self.faces = FaceStore(self.folder / _FACES)
         self.digests = self._digests()
+        self._check_photos()
         self._find_faces()
         table, model = self.table, self.task.recognizer
         if model.gives == "scores":
@@ -233,8 +260,8 @@ class _Run:
         """Numbers of the pairs that words ask for."""
         return selected(words, self.decisions)
 
-    def explain(self, numbers: NDArray[np.int64]) -> tuple[dict[str, int], int]:
-        """Explain pairs by all methods; explanations by method, and failures."""
+    def explain(self, numbers: NDArray[np.int64]) -> None:
+        """Explain pairs by all methods."""
         folder = self.folder / _EXPLANATIONS
         stores = {name: ExplanationStore(folder / name, self.retry_failed) for name in self.task.methods}
         jobs = [
@@ -250,8 +277,6 @@ class _Run:
             assert isinstance(job, PairJob)
             stores[job.method].add(rows)
             clock.passed(len(job))
-        failures = int(np.isnan(self.decisions.scores).sum()) + sum(store.failed for store in stores.values())
-        return {name: len(store.done) - store.failed for name, store in stores.items()}, failures
 
     def _digests(self) -> list[str]:
         """Checksum of each photo; of what cannot be read, one of its path."""
@@ -261,6 +286,21 @@ class _Run:
             found.append(_digest(path))
             clock.passed(1)
         return found
+
+    def _check_photos(self) -> None:
+        """Refuse photos that have changed: what is explained already would be of other faces."""
+        parts = parts_of(self.folder / _PAIRS)
+        if not parts:
+            return
+        before = read_parts(parts, [f"{side}_sha256" for side in SIDES])
+        for side, photos in zip(SIDES, (self.table.probes, self.table.references), strict=True):
+            for photo, digest in zip(photos, before.column(f"{side}_sha256").to_pylist(), strict=True):
+                had_face = digest in self.faces.places and digest not in self.faces.failed
+                if had_face and digest != self.digests[photo]:
+                    raise ResultError(
+                        f"the folder holds a run with another {shown(self.table.paths[photo])}, which has changed or "
+                        "gone since: choose another folder, or bring it back"
+                    )
 
     def _find_faces(self) -> None:
         paths = dict(zip(self.digests, map(str, self.table.paths), strict=True))
@@ -300,11 +340,9 @@ def _chunks(items: Sequence[Item], size: int) -> Iterable[Sequence[Item]]:
 
 
 def _digest(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
-    except (OSError, ValueError):
-        return hashlib.sha256(f"no file: {path}".encode("utf-8", "surrogateescape")).hexdigest()
+    photo = content(str(path))
+    known = f"no file: {path}".encode("utf-8", "surrogateescape") if isinstance(photo, str) else photo
+    return hashlib.sha256(known).hexdigest()
 
 
 def _scores(
@@ -327,10 +365,10 @@ def _pair_columns(
     recognizer: Recognizer,
 ) -> dict[str, Any]:
     pa = arrow()
-    names, photos = pa.array(table.names, pa.string()), pa.array(digests, pa.string())
+    names, photos = pa.array(map(_as_unicode, table.names), pa.string()), pa.array(digests, pa.string())
     missing, scores = np.isnan(decisions.scores), decisions.scores
     calibration = recognizer.calibration
-    llr = calibration.log_likelihood_ratio(scores) if calibration else np.full(len(scores), np.nan)  # type: ignore[arg-type]  # a line, of arrays too
+    llr = likelihood_ratios(calibration, scores) if calibration else np.full(len(scores), np.nan)
     columns = {
         "pair": pa.array(np.arange(len(table))),
         "probe": pa.DictionaryArray.from_arrays(pa.array(table.probes), names),
@@ -344,10 +382,17 @@ def _pair_columns(
         "log_likelihood_ratio": pa.array(llr, mask=missing | np.isnan(llr)),
         "error": pa.array(_pair_errors(table, reasons), pa.string()),
     }
-    if table.columns is not None:
-        for name in table.columns.column_names:
-            columns[f"given_{name}" if name in columns else name] = table.columns.column(name)
+    for name in [] if table.columns is None else table.columns.column_names:
+        own = name
+        while own in columns or own in KINDS:
+            own = f"given_{own}"
+        columns[own] = table.columns.column(name)
     return columns
+
+
+def _as_unicode(name: str) -> str:
+    """A name that Arrow can hold, with bytes that are no UTF-8 as Python escapes them."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _pair_errors(table: PairTable, reasons: Sequence[str | None]) -> list[str | None]:
@@ -357,7 +402,7 @@ def _pair_errors(table: PairTable, reasons: Sequence[str | None]) -> list[str | 
     for number in np.flatnonzero(bad[table.probes] | bad[table.references]):
         sides = {"probe": table.probes[number], "reference": table.references[number]}
         words = [
-            f"{side} {table.names[at]}: {reasons[at]}"
+            f"{side} {_as_unicode(table.names[at])}: {reasons[at]}"
             for side, at in sides.items()
             if reasons[at] is not None
         ]

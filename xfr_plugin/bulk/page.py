@@ -42,7 +42,9 @@ def draw_plots(summary: Summary, folder: Path) -> list[Path]:
 def region_figure(rows: Sequence[RegionRow]) -> Figure:
     """Regions by what they argue in each group, with intervals."""
     regions = list(dict.fromkeys(row.region for row in rows))
-    groups = list(dict.fromkeys(row.group for row in rows))[: len(COLOURS)]
+    sizes = {row.group: row.pairs for row in rows}
+    largest = sorted(sizes, key=lambda group: -sizes[group])[: len(COLOURS)]
+    groups = [group for group in sizes if group in largest]
     figure = Figure(figsize=(8, 1.5 + 0.34 * len(regions)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / len(groups)
@@ -60,13 +62,14 @@ def region_figure(rows: Sequence[RegionRow]) -> Figure:
             edgecolor="white",
             lw=0,
             error_kw={"lw": 0.8, "ecolor": "#555"},
-            label=f"{group} ({own[regions[0]].pairs} pairs)",
+            label=f"{sizes[group]} pairs: {group}",  # a name that begins with _ would not be shown
         )
     axes.set_yticks(range(len(regions)), [region.replace("_", " ") for region in regions])
     axes.invert_yaxis()
     axes.axvline(0, color="#555", lw=0.8)
     axes.set_xlabel("net evidence, % of all in the pair; right of 0 argues for a match")
-    axes.set_title(f"{rows[0].method}, by {rows[0].by}")
+    which = f", the {len(groups)} largest of {len(sizes)} groups" if len(groups) < len(sizes) else ""
+    axes.set_title(f"{rows[0].method}, by {rows[0].by}{which}")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xfr_plugin.base.files import reason, shown
+from xfr_plugin.base.files import is_photo, read_text, shown
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.lfw import read_pairs
 
@@ -20,9 +22,8 @@ __all__ = ["PairTable", "arrow", "read_pair_table"]
 
 Indices = NDArray[np.int64]
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _COLUMNS = ("probe", "reference", "genuine")
-_TRUTH = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0}
+_TRUTH = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": -1, "nan": -1}
 
 
 def arrow() -> Any:
@@ -75,6 +76,7 @@ def read_pair_table(
     gallery: str | os.PathLike[str] | None = None,
     photos: str | os.PathLike[str] | None = None,
     people: bool = False,
+    besides: str | os.PathLike[str] | None = None,
 ) -> PairTable:
     """Read pairs.
 
@@ -86,15 +88,19 @@ def read_pair_table(
         gallery: folder of photos, with each of which every probe is paired.
         photos: folder that names in a file start from; the file's own, if left out.
         people: folders are named by the person whose photos they hold, so that it is known which pairs are genuine.
+        besides: a folder whose pictures are no photos of a list, such as that of the run, where it lies within.
 
     Raises:
-        InputError: there is no such file or folder, or it holds no pairs; pyarrow is not installed.
+        InputError: there is no such file or folder, or it holds no pairs; a photo lies in no folder of a person;
+            pyarrow is not installed.
     """
-    path = Path(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"pairs are a path or what `read_pair_table` gave, not {type(source).__name__}")
+    path, left_out = Path(source), None if besides is None else os.path.realpath(besides)
     if gallery is not None:
-        table = _against(_probes(path, photos), Path(gallery))
-    elif path.is_dir():
-        table = _with_itself(path)
+        table = _against(_probes(path, photos, left_out), Path(gallery), left_out)
+    elif os.path.isdir(path):
+        table = _with_itself(path, left_out)
     else:
         table = _listed(path, photos)
     if not len(table):
@@ -102,16 +108,16 @@ def read_pair_table(
     return _with_people(table) if people else table
 
 
-def _with_itself(folder: Path) -> PairTable:
-    names = _images(folder)
+def _with_itself(folder: Path, left_out: str | None) -> PairTable:
+    names = _images(folder, left_out)
     probes, references = np.triu_indices(len(names), 1)
     return _unlabelled(names, [folder / name for name in names], probes, references)
 
 
-def _against(probes: tuple[list[str], list[Path]], gallery: Path) -> PairTable:
-    if not gallery.is_dir():
+def _against(probes: tuple[list[str], list[Path]], gallery: Path, left_out: str | None) -> PairTable:
+    if not os.path.isdir(gallery):
         raise InputError(f"the gallery is a folder of photos, and there is none at {shown(gallery)}")
-    others = _images(gallery)
+    others = _images(gallery, left_out)
     first, second = np.meshgrid(
         np.arange(len(probes[0])), len(probes[0]) + np.arange(len(others)), indexing="ij"
     )
@@ -119,16 +125,18 @@ def _against(probes: tuple[list[str], list[Path]], gallery: Path) -> PairTable:
     return _unlabelled([*probes[0], *others], paths, first.ravel(), second.ravel())
 
 
-def _probes(path: Path, photos: str | os.PathLike[str] | None) -> tuple[list[str], list[Path]]:
+def _probes(
+    path: Path, photos: str | os.PathLike[str] | None, left_out: str | None
+) -> tuple[list[str], list[Path]]:
     """Names and paths of the probes."""
-    if path.is_dir():
-        names, root = _images(path), path
+    if os.path.isdir(path):
+        names, root = _images(path, left_out), path
     else:
         root = Path(photos) if photos is not None else path.parent
         if path.suffix.lower() in _READERS:
             names = _texts(_read(path), "probe", path)
         else:
-            names = [line.strip() for line in _lines(path) if line.strip()]
+            names = [line.strip() for line in read_text(path, "list of probes").splitlines() if line.strip()]
         names = list(dict.fromkeys(names))
     return names, [root / name for name in names]
 
@@ -168,32 +176,30 @@ def _unlabelled(
 
 def _with_people(table: PairTable) -> PairTable:
     """The table, genuine where both photos lie in folders of one name."""
+    for name in table.names:
+        if not PurePath(name).parent.name:
+            raise InputError(f"whose photo is {shown(name)}? It lies in no folder that is named by a person")
     owners = np.unique([PurePath(name).parent.name for name in table.names], return_inverse=True)[1]
     same = (owners[table.probes] == owners[table.references]).astype(np.int8)
     return PairTable(table.names, table.paths, table.probes, table.references, same, table.columns)
 
 
-def _images(folder: Path) -> list[str]:
-    """Names of all photos below a folder, sorted."""
+def _images(folder: Path, left_out: str | None) -> list[str]:
+    """Names of all photos below a folder, sorted, but for those below another."""
     found = []
-    for place, _, files in os.walk(folder):
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(place, name)) != left_out]
         inside = Path(place).relative_to(folder)
-        found += [(inside / file).as_posix() for file in files if Path(file).suffix.lower() in IMAGES]
+        found += [(inside / file).as_posix() for file in files if is_photo(file)]
     return sorted(found)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"the list {shown(path)} cannot be read: {reason(error)}") from error
 
 
 def _csv(path: Path) -> Any:
     from pyarrow import csv, string
 
     texts = dict.fromkeys(_COLUMNS, string())
-    return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=texts))
+    data = io.BytesIO(read_text(path, "file of pairs").encode())
+    return csv.read_csv(data, convert_options=csv.ConvertOptions(column_types=texts))
 
 
 def _parquet(path: Path) -> Any:
@@ -224,13 +230,22 @@ def _read(path: Path) -> Any:
         raise InputError(f"pairs are read from a folder, {known} or LFW's .txt, not from {shown(path)}")
     package = arrow()
     try:
-        return read(path)
+        return _with_distinct_columns(read(path), path)
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"no file of pairs at {shown(path)}") from error
     except (OSError, ValueError, package.ArrowException) as error:
         raise InputError(
             f"the pairs in {shown(path)} cannot be read: {' '.join(str(error).split())}"
         ) from error
+
+
+def _with_distinct_columns(table: Any, path: Path) -> Any:
+    for name, times in Counter(table.column_names).items():
+        if times > 1:
+            raise InputError(f"{shown(path)} has {times} columns {name!r}: give each its own name")
+    return table
 
 
 def _texts(table: Any, name: str, path: Path) -> list[str]:
@@ -248,7 +263,7 @@ def _genuine(table: Any, path: Path) -> NDArray[np.int8]:
     values = []
     for number, value in enumerate(table.column("genuine").to_pylist()):
         word = "" if value is None else str(value).strip().lower()
-        if word and word not in _TRUTH:
+        if word not in _TRUTH:
             raise InputError(f"{shown(path)}, pair {number}: genuine must be 1, 0 or empty, got {value!r}")
-        values.append(_TRUTH.get(word, -1))
+        values.append(_TRUTH[word])
     return np.array(values, dtype=np.int8)

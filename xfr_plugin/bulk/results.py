@@ -12,12 +12,21 @@ import numpy as np
 
 from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.bulk.progress import Clock, Progress
-from xfr_plugin.bulk.store import BatchManifest, FaceStore, explanation_schema, read_manifest, read_rows
+from xfr_plugin.bulk.store import (
+    BatchManifest,
+    FaceStore,
+    explanation_schema,
+    parts_of,
+    read_manifest,
+    read_parts,
+    read_rows,
+)
+from xfr_plugin.bulk.work import region_map
 from xfr_plugin.errors import ResultError
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.pipeline import SIDES
-from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.explanation.verification import decision
 
 __all__ = ["BatchResults"]
 
@@ -45,18 +54,28 @@ class BatchResults:
         arrow()
 
     def pairs(self, columns: Sequence[str] | None = None) -> Any:
-        """All pairs and their decisions, a pyarrow table; a row a pair, in order."""
-        return _table(self.folder / "pairs", columns)
+        """All pairs and their decisions, a pyarrow table; a row a pair, in order.
+
+        Raises:
+            ResultError: the run ended before they were decided.
+        """
+        parts = parts_of(self.folder / "pairs")
+        if not parts:
+            raise ResultError(
+                f"no pair of {self.folder} is decided yet: the same call of `batch` goes on with the run"
+            )
+        return read_parts(parts, columns)
 
     def explanations(self, method: str, columns: Sequence[str] | None = None) -> Any:
         """All explanations by a method, a pyarrow table in the order of the pairs; failures have an `error`."""
         if method not in self.manifest.methods:
             known = ", ".join(self.manifest.methods) or "none"
             raise ResultError(f"the run has no explanations by {method!r}: it has {known}")
-        table = _table(self.folder / "explanations" / method, columns)
-        if table is None:
+        parts = parts_of(self.folder / "explanations" / method)
+        if not parts:
             table = explanation_schema().empty_table()
             return table if columns is None else table.select(list(columns))
+        table = read_parts(parts, columns)
         return table.sort_by("pair") if "pair" in table.column_names else table
 
     def failures(self) -> list[dict[str, Any]]:
@@ -83,9 +102,9 @@ class BatchResults:
             raise ResultError(f"pair {pair} has no explanation by {method}: {why}")
         if row["probe_map"] is None:
             raise ResultError("the run kept no maps: there are only the numbers by region")
-        decision = self.pairs().slice(pair, 1).to_pylist()[0]
-        faces = [self._face(decision[f"{side}_sha256"]) for side in SIDES]
-        return _explanation(row, decision, faces, method, self.manifest)
+        decided = self.pairs().slice(pair, 1).to_pylist()[0]
+        faces = [self._face(decided[f"{side}_sha256"]) for side in SIDES]
+        return _explanation(row, decided["score"], faces, method, self.manifest)
 
     def save_pictures(self, pairs: Iterable[int], progress: Progress | None = None) -> list[Path]:
         """Write picture and document of these pairs by every method that has explained them, below `pictures`."""
@@ -104,10 +123,8 @@ class BatchResults:
         """The row of an explanation; of the parts, only those that may hold it are read."""
         from pyarrow import dataset
 
-        folder = self.folder / "explanations" / method
-        if not folder.is_dir():
-            return None
-        found = dataset.dataset(_parts(folder)).to_table(filter=dataset.field("pair") == pair).to_pylist()
+        parts = parts_of(self.folder / "explanations" / method)
+        found = read_parts(parts, only=dataset.field("pair") == pair).to_pylist() if parts else []
         return found[0] if found else None
 
     @cached_property
@@ -119,21 +136,9 @@ class BatchResults:
         return dict(row)
 
 
-def _table(folder: Path, columns: Sequence[str] | None) -> Any:
-    """All parts of a folder as one table; None if there are none."""
-    from pyarrow import dataset
-
-    parts = _parts(folder)
-    return dataset.dataset(parts).to_table(columns=columns) if parts else None
-
-
-def _parts(folder: Path) -> list[str]:
-    return sorted(map(str, folder.glob("part-*.parquet")))
-
-
 def _explanation(
     row: Mapping[str, Any],
-    decision: Mapping[str, Any],
+    score: float,
     faces: Sequence[Mapping[str, Any]],
     method: str,
     manifest: BatchManifest,
@@ -141,13 +146,12 @@ def _explanation(
     probe, reference = (_face_explanation(side, row, face) for side, face in zip(SIDES, faces, strict=True))
     checked = row["faithfulness"]
     return Explanation(
-        verification=Verification(
-            score=decision["score"],
-            threshold=manifest.threshold,
-            threshold_source=manifest.threshold_source,
-            log_likelihood_ratio=decision["log_likelihood_ratio"],
-            recognizer=manifest.recognizer,
-            provenance=manifest.provenance,
+        verification=decision(
+            score,
+            (manifest.threshold, manifest.threshold_source),
+            manifest.recognizer,
+            manifest.provenance,
+            manifest.calibration,
         ),
         probe=probe,
         reference=reference,
@@ -157,6 +161,7 @@ def _explanation(
         notes=tuple(row["notes"]),
         version=manifest.version,
         faithfulness=None if checked is None else Faithfulness.model_validate_json(checked),
+        calibration=manifest.calibration,
     )
 
 
@@ -167,4 +172,5 @@ def _face_explanation(side: str, row: Mapping[str, Any], face: Mapping[str, Any]
         image=np.frombuffer(face["image"], dtype=np.uint8).reshape(height, width, 3),
         saliency=np.frombuffer(row[f"{side}_map"], dtype="<f4").reshape(height, width),
         regions=tuple(RegionEvidence(**{k: v for k, v in found.items() if k != "face"}) for found in regions),
+        region_map=region_map(face, (height, width)),
     )

@@ -21,7 +21,7 @@ GRAMMAR = (
 )
 """What can be asked for."""
 
-_NUMBERED = re.compile(r"(top|random|within) +([0-9]*\.?[0-9]+)")
+_NUMBERED = re.compile(r"(?:(top|random) +([0-9]+)|(within) +([0-9]*\.?[0-9]+))")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +73,10 @@ def _narrowed(term: str, decisions: Decisions, kept: Mask, seed: int) -> Mask:
     numbered = _NUMBERED.fullmatch(term)
     if numbered is None:
         raise InputError(f"cannot select {term!r}: known are {GRAMMAR}")
-    kind, number = numbered[1], float(numbered[2])
-    if kind == "within":
-        return kept & _within(decisions, number)
-    return _best(decisions, kept, int(number)) if kind == "top" else _drawn(kept, int(number), seed)
+    kind, count, _, distance = numbered.groups()
+    if distance is not None:
+        return kept & _within(decisions, float(distance))
+    return _best(decisions, kept, int(count)) if kind == "top" else _drawn(kept, int(count), seed)
 
 
 def _plain(term: str, decisions: Decisions) -> Mask | None:

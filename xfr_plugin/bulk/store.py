@@ -19,22 +19,28 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from xfr_plugin.base.documents import Document
-from xfr_plugin.base.files import atomic_path, write_text
+from xfr_plugin.base.files import atomic_path, reason, write_text
 from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.errors import ResultError, first_fault
-from xfr_plugin.recognition import Provenance
+from xfr_plugin.recognition import Calibration, Provenance
 
 __all__ = [
+    "KINDS",
     "BatchManifest",
     "ExplanationStore",
     "FaceStore",
     "explanation_schema",
     "face_schema",
+    "parts_of",
     "read_manifest",
+    "read_parts",
     "read_rows",
     "write_manifest",
     "write_pairs",
 ]
+
+KINDS = ("all", "decision", "error")
+"""What every summary groups by; a column of the list that is called so is kept under another name."""
 
 _MANIFEST = "manifest.json"
 _PAIR_ROWS = 100_000
@@ -52,6 +58,7 @@ class BatchManifest(Document):
         provenance: where it comes from.
         threshold: at which pairs are decided.
         threshold_source: where it comes from, in words.
+        calibration: of the recognizer, if it has one.
         alignment: how photos were treated.
         check: whether explanations were checked.
         maps: whether maps are kept.
@@ -70,6 +77,7 @@ class BatchManifest(Document):
     provenance: Provenance
     threshold: float
     threshold_source: str
+    calibration: Calibration | None = None
     alignment: str
     check: bool
     maps: bool
@@ -90,14 +98,22 @@ class BatchManifest(Document):
         for name in sorted(fixed):
             before, now = getattr(old, name), getattr(self, name)
             if before != now:
-                raise ResultError(
-                    f"the folder holds a run with {name}={before}, not {now}: choose another folder"
-                )
+                what = _LONG.get(name, f"{name}={before}, not {now}")
+                raise ResultError(f"the folder holds a run with {what}: choose another folder")
         for name in old.methods.keys() & self.methods.keys():
             if old.methods[name] != self.methods[name]:
                 raise ResultError(f"the folder holds {name} with other options: choose another folder")
         words = tuple(dict.fromkeys((*old.select, *self.select)))
         return self.model_copy(update={"methods": old.methods | self.methods, "select": words})
+
+
+_LONG = {
+    "pairs_sha256": "other pairs (names, their order or what is genuine)",
+    "recognizer_sha256": "a recognizer of the same name that computes something else",
+    "provenance": "a recognizer of another provenance",
+    "calibration": "a recognizer of another calibration",
+}
+"""What is said of differences whose values say nothing."""
 
 
 def read_manifest(folder: Path) -> BatchManifest | None:
@@ -181,12 +197,21 @@ def read_rows(folder: str, places: Sequence[tuple[int, int]]) -> Any:
     return rows.combine_chunks()  # pickled, slices would take all of their part along
 
 
-@lru_cache(maxsize=_OPEN_PARTS)
 def _opened(folder: str, number: int) -> Any:
-    package = arrow()
     path = _face_part(Path(folder), number)
     try:
-        return package.ipc.open_file(package.memory_map(str(path))).read_all()
+        known = os.stat(path)
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {reason(error)}") from error
+    return _mapped(str(path), known.st_ino, known.st_mtime_ns)
+
+
+@lru_cache(maxsize=_OPEN_PARTS)
+def _mapped(path: str, inode: int, changed: int) -> Any:
+    """A part, kept as long as it is the same file: a path may lead to another one later."""
+    package = arrow()
+    try:
+        return package.ipc.open_file(package.memory_map(path)).read_all()
     except (OSError, package.ArrowException) as error:
         raise ResultError(f"{path} is damaged: delete it to have its faces found again") from error
 
@@ -202,7 +227,6 @@ class ExplanationStore:
     def __init__(self, folder: Path, retry_failed: bool = False) -> None:
         self.folder = folder
         self.done: set[int] = set()
-        self.failed = 0
         numbers = _numbers(folder)
         self.parts = max(numbers, default=-1) + 1
         for number in numbers:
@@ -211,29 +235,47 @@ class ExplanationStore:
     def add(self, table: Any) -> None:
         """Write a part."""
         self._write(self.parts, table)
-        self._count(table)
+        self.done.update(table.column("pair").to_pylist())
         self.parts += 1
 
     def _note(self, number: int, retry_failed: bool) -> None:
-        from pyarrow import compute, parquet
+        from pyarrow import compute
 
-        path = _part(self.folder, number, "parquet")
-        table = parquet.read_table(path, columns=["pair", "error"])
+        path = str(_part(self.folder, number, "parquet"))
+        table = read_parts([path], ["pair", "error"])
         if retry_failed and table.column("error").null_count < len(table):
-            whole = parquet.read_table(path)
+            whole = read_parts([path])
             table = whole.filter(compute.is_null(whole.column("error")))
             self._write(number, table)
-        self._count(table)
-
-    def _count(self, table: Any) -> None:
         self.done.update(table.column("pair").to_pylist())
-        self.failed += len(table) - table.column("error").null_count
 
     def _write(self, number: int, table: Any) -> None:
         from pyarrow import parquet
 
         with atomic_path(_part(self.folder, number, "parquet")) as temporary:
             parquet.write_table(table, temporary, compression="zstd")
+
+
+def parts_of(folder: Path) -> list[str]:
+    """Paths of the parts of pairs or explanations in a folder, in order."""
+    return sorted(map(str, folder.glob("part-*.parquet")))
+
+
+def read_parts(paths: Sequence[str], columns: Sequence[str] | None = None, only: Any = None) -> Any:
+    """Parts of pairs or explanations as one table: all columns or some, all rows or those of an expression.
+
+    Raises:
+        ResultError: one is damaged.
+    """
+    from pyarrow import dataset
+
+    try:
+        return dataset.dataset(list(paths)).to_table(columns=columns, filter=only)
+    except (OSError, arrow().ArrowException) as error:
+        words = " ".join(str(error).split())
+        raise ResultError(
+            f"a part of the run is damaged: delete it and run the same command again ({words})"
+        ) from error
 
 
 def write_pairs(folder: Path, columns: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import write_text
 from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.bulk.results import BatchResults
+from xfr_plugin.bulk.store import KINDS
 from xfr_plugin.errors import InputError, UnknownNameError
 
 __all__ = ["RegionRow", "Summary", "TellingPair", "summarise"]
@@ -23,6 +24,7 @@ _DRAWS = 1000
 _CHUNK = 50
 _FEWEST_PROBES = 5
 _MOST_GROUPS = 50
+_EMPTY = "(empty)"
 
 
 class RegionRow(Document):
@@ -30,8 +32,8 @@ class RegionRow(Document):
 
     Attributes:
         method: that explained them.
-        by: what the group is of: `all`, `decision`, `error`, or the name of a column.
-        group: which one.
+        by: what the group is of: `all`, `decision`, `error`, or the name of a column of `BatchResults.pairs`.
+        group: which one; `(empty)` where the column says nothing.
         region: name.
         pairs: in the group.
         share: mean net evidence, in percent of all evidence in the pair's two faces; positive argues for a match.
@@ -114,7 +116,7 @@ def summarise(
 
     Args:
         folder: of the run.
-        group: a column of the list of pairs, by whose values the pairs are grouped too.
+        group: a column of the list of pairs, or of `BatchResults.pairs`, by whose values the pairs are grouped too.
         count: telling pairs of each kind.
         seed: of the intervals' draws.
 
@@ -230,14 +232,26 @@ def _groups(pairs: Any, column: str | None) -> Iterator[tuple[str, list[tuple[st
     if (errors != "").any():
         yield "error", [(name, mask) for name, mask in _masks(errors) if name]
     if column is not None:
-        if column not in pairs.column_names:
-            raise UnknownNameError.of("column", column, pairs.column_names)
-        masks = _masks(np.array([str(value) for value in pairs.column(column).to_pylist()]))
+        own = _column(pairs.column_names, column)
+        masks = _masks(np.array(list(map(_group, pairs.column(own).to_pylist())), dtype=np.str_))
         if len(masks) > _MOST_GROUPS:
             raise InputError(
                 f"the column {column!r} has {len(masks)} values: at most {_MOST_GROUPS} can be told apart"
             )
-        yield column, masks
+        yield own, masks
+
+
+def _column(names: Sequence[str], wanted: str) -> str:
+    """What a column of the list is called among those of the pairs: some have names of ours, see `store.KINDS`."""
+    known = [name for name in names if name not in KINDS]
+    for name in (f"given_{wanted}", wanted):
+        if name in known:
+            return name
+    raise UnknownNameError.of("column", wanted, known)
+
+
+def _group(value: Any) -> str:
+    return _EMPTY if value is None or value == "" or value != value else str(value)
 
 
 def _masks(words: NDArray[np.str_]) -> list[tuple[str, NDArray[np.bool_]]]:

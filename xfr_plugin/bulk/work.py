@@ -20,7 +20,7 @@ from torch import Tensor
 from xfr_plugin.attr import get_method
 from xfr_plugin.attr.intervention.attribution import RegionIntervention
 from xfr_plugin.attr.registry import Method
-from xfr_plugin.base.files import reason
+from xfr_plugin.base.files import reason, shown
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.bulk.store import explanation_schema, face_schema, read_rows
@@ -45,10 +45,23 @@ from xfr_plugin.recognition.backends import PAYS
 if TYPE_CHECKING:
     from xfr_plugin.attr._base.pair import PairAttribution
 
-__all__ = ["FaceJob", "Job", "PairJob", "Task", "Worker", "aligned_face", "images_of", "region_map"]
+__all__ = [
+    "FaceJob",
+    "Job",
+    "PairJob",
+    "Task",
+    "Worker",
+    "aligned_face",
+    "content",
+    "images_of",
+    "region_map",
+]
 
 _BATCH = 8
 """Pairs whose methods allow it are explained in the same passes, so many at a time."""
+
+_LARGEST = 2**29
+"""Bytes of a photo's file, at most."""
 
 _KEPT = 2**28
 """Bytes that a worker keeps of what leaving out regions does to faces."""
@@ -91,7 +104,7 @@ class FaceJob:
 
     def load(self) -> LoadedPhotos:
         """Read the photos."""
-        return LoadedPhotos(self.digests, tuple(_content(path) for path in self.paths))
+        return LoadedPhotos(self.digests, tuple(map(content, self.paths)))
 
     def failed(self, why: str) -> Any:
         """The table of a job that could not be done."""
@@ -364,12 +377,17 @@ def _explanation_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     return arrow().Table.from_pylist(list(rows), schema=explanation_schema())
 
 
-def _content(path: str) -> bytes | str:
+def content(path: str) -> bytes | str:
+    """What a photo holds, or why it cannot be read."""
+    name = shown(os.path.basename(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        return f"{name} is no file"  # a pipe would be waited for
     try:
         with open(path, "rb") as file:
-            return file.read()
+            data = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
-        return f"{os.path.basename(path)} cannot be read: {reason(error)}"
+        return f"{name} cannot be read: {reason(error)}"
+    return data if len(data) <= _LARGEST else f"{name} has more than {_LARGEST >> 20} MiB, which no photo has"
 
 
 def _why(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.errors import InputError
 
 __all__ = ["Pullback", "channel_gradients", "one_hot_cotangents", "pass_memory", "pull_back"]
@@ -26,8 +27,9 @@ def pull_back(
 ) -> tuple[Tensor, Pullback]:
     """Evaluate a function once and return its value with its vector-Jacobian products.
 
-    Works under `torch.no_grad()` and leaves no trace on the inputs. Functions whose gradients cannot be vectorised
-    (backward passes of the user's own that look at values) are differentiated one cotangent at a time.
+    Works under `torch.no_grad()` and in inference mode, and leaves no trace on the inputs. Functions whose gradients
+    cannot be vectorised (backward passes of the user's own that look at values) are differentiated one cotangent at a
+    time.
 
     Args:
         function: maps M×… to M×D, example by example.
@@ -38,11 +40,13 @@ def pull_back(
         The function's value M×D, detached, and the pull-back.
 
     Raises:
-        InputError: `chunk_size` is not positive.
+        InputError: `chunk_size` is not positive, or the inputs are whole numbers.
     """
-    if chunk_size is not None and chunk_size < 1:
-        raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
-    with torch.enable_grad():
+    if chunk_size is not None:
+        checked_at_least("chunk_size", chunk_size, 1)
+    if not inputs.is_floating_point():
+        raise InputError(f"what is differentiated must be of floats, not {inputs.dtype}")
+    with torch.inference_mode(False), torch.enable_grad():  # a caller's own inference mode knows no gradients
         leaf = inputs.detach().clone().requires_grad_()
         value = function(leaf)
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.statistics import ratio
 from xfr_plugin.channels.decoded import Response, decoded_changes
 from xfr_plugin.errors import InputError, UnknownNameError
@@ -108,8 +109,10 @@ class ChannelRegions:
         """Quantiles (each 0…1) of the shares over people, Q×D×R: how much a channel differs from face to face.
 
         Raises:
-            InputError: there are not at least two people.
+            InputError: there are not at least two people, or a quantile is none.
         """
+        if not all(0 <= quantile <= 1 for quantile in quantiles):
+            raise InputError(f"quantiles lie between 0 and 1, got {quantiles}")
         result: NDArray[np.float64] = np.quantile(self._people(), quantiles, axis=0)
         return result
 
@@ -127,7 +130,10 @@ class ChannelRegions:
 
         Raises:
             UnknownNameError: no such region.
+            InputError: no groups.
         """
+        if not groups:
+            raise InputError('name at least one group: merged(eyes=("left_eye", "right_eye"))')
         columns = [[self._column(name) for name in names] for names in groups.values()]
 
         def joined(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -148,8 +154,10 @@ class ChannelRegions:
 
         Raises:
             UnknownNameError: no such region.
+            InputError: n is not at least 1.
         """
         column = self._column(region)
+        checked_at_least("n", n, 1)
         order = np.argsort(-self.shares[:, column], kind="stable")[:n]
         ends = None if self.people is None else self.intervals()
         return [

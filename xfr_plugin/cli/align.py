@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xfr_plugin.base.files import atomic_path, make_folder
+from xfr_plugin.base.files import PHOTOS, atomic_path, is_photo, make_folder, writing_to
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.output import print_lines
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_PHOTOS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _SUMMARY = "align.csv"
 
 
@@ -37,9 +36,9 @@ def align_command(
     face: Annotated[int, typer.Option(help="Which face of a photo: 0 is the largest.")] = 0,
 ) -> None:
     """Find the face of each photo and write it as an aligned crop, with one row of a summary for each file."""
-    photos = list(_photos(folder))
+    photos = list(_photos(folder, out))
     if not photos:
-        raise InputError(f"there are no photos ({', '.join(_PHOTOS)}) in {folder}")
+        raise InputError(f"there are no photos ({', '.join(PHOTOS)}) in {folder}")
     if folder.resolve() == out.resolve():
         raise InputError("--out must be another folder: crops have the names of their photos")
     make_folder(out)
@@ -61,12 +60,13 @@ def align_command(
         raise FaceError(f"no photo of {folder} could be aligned: see the reasons above")
 
 
-def _photos(folder: Path) -> Iterator[Path]:
+def _photos(folder: Path, out: Path) -> Iterator[Path]:
+    """All photos below a folder, but for the crops of an earlier call."""
     if not os.path.isdir(folder):
         raise InputError(f"there is no folder {folder}")
     for place, folders, files in os.walk(folder):
-        folders.sort()
-        yield from (Path(place, file) for file in sorted(files) if file.lower().endswith(_PHOTOS))
+        folders[:] = sorted(name for name in folders if Path(place, name).resolve() != out.resolve())
+        yield from (Path(place, file) for file in sorted(files) if is_photo(file))
 
 
 def _align(photo: Path, target: Path, size: tuple[int, int], face: int) -> tuple[bool, str]:
@@ -85,5 +85,5 @@ def _align(photo: Path, target: Path, size: tuple[int, int], face: int) -> tuple
 def _write(aligned: AlignedFace, target: Path) -> None:
     from PIL import Image
 
-    with atomic_path(target) as temporary:
+    with writing_to(target.parent), atomic_path(target) as temporary:
         Image.fromarray(aligned.image).save(temporary, quality=95)  # of the formats that lose something

@@ -36,7 +36,7 @@ _SHOWN_FAILURES = 5
 @app.command(
     "batch",
     epilog='Example: `xfr batch pairs.csv --out run --select "near threshold" --check`. The same command goes on '
-    f"where a killed one stopped. {EXIT_CODES}",
+    f"where a killed one stopped. {EXIT_CODES} 2 too, if no pair worked.",
 )
 def batch_command(
     pairs: Annotated[
@@ -116,10 +116,15 @@ def batch_command(
     manifest = results.manifest
     done = ", ".join(f"{count} explained by {name}" for name, count in manifest.explained.items())
     print_lines(f"{manifest.pairs} pairs{', ' if done else ''}{done}: {out}")
-    for failure in results.failures()[:_SHOWN_FAILURES]:
+    failures = results.failures()
+    for failure in failures[:_SHOWN_FAILURES]:
         print_lines(f"failed: pair {failure['pair']}: {failure['error']}")
-    if manifest.failures > _SHOWN_FAILURES:
-        print_lines(f"… {manifest.failures} failures in all: rows with an `error`")
+    if len(failures) > _SHOWN_FAILURES:
+        print_lines(f"… {len(failures)} failures in all: rows with an `error`")
+    if sum(failure["method"] is None for failure in failures) == manifest.pairs:
+        raise InputError(f"no pair of {pairs} could be decided: see the reasons above")
+    if any(failure["method"] for failure in failures) and not any(manifest.explained.values()):
+        raise InputError(f"no pair of {pairs} could be explained: see the reasons above")
 
 
 @app.command("summary", epilog=f"Example: `xfr summary run --group camera`. {EXIT_CODES}")

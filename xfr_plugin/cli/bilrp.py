@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.base.files import check_targets
 from xfr_plugin.cli.options import (
     DEFAULT_OUT,
     AlignmentOption,
@@ -19,7 +20,7 @@ from xfr_plugin.cli.options import (
     RecognizerOption,
     ThresholdOption,
 )
-from xfr_plugin.cli.output import print_lines, terminal
+from xfr_plugin.cli.output import print_decision, print_lines, terminal
 
 app = typer.Typer()
 
@@ -39,6 +40,7 @@ def bilrp_command(
     device: DeviceOption = "cpu",
 ) -> None:
     """Show which regions of two faces matched, by BiLRP or Shapley values: lines between the faces, and a table."""
+    check_targets((out / "bilrp.png", out / "bilrp.csv"), (a, b, recognizer))
     from xfr_plugin.explanation.figures.matches import matches_table, write_matches
     from xfr_plugin.explanation.matches import match_regions
     from xfr_plugin.recognition import load_recognizer
@@ -54,8 +56,6 @@ def bilrp_command(
         alignment=alignment,
     )
     picture, table = write_matches(matches, out)
-    decision = matches.verification
-    verdict = "MATCH" if decision.match else "NO MATCH"
-    print_lines(f"{verdict}  score {decision.score:.4f}, threshold {decision.threshold:.4f}")
+    print_decision(matches.verification)
     terminal().print(matches_table(matches))
     print_lines(f"picture: {picture}", f"table:   {table}")

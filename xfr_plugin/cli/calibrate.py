@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from xfr_plugin.base.files import check_targets
 from xfr_plugin.cli.options import ArchitectureOption, DeviceOption, JsonOption, RecognizerOption
 from xfr_plugin.cli.output import print_document, print_lines, working
 
@@ -44,7 +45,9 @@ def calibrate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Measure thresholds by false match rate, and what a score is worth as evidence; write a card."""
+    check_targets((out,), (pairs, recognizer))
     from xfr_plugin.evaluation.measured_card import (
+        check_card_name,
         measure_card,
         measure_region_shares,
         score_pairs,
@@ -52,6 +55,7 @@ def calibrate_command(
     )
     from xfr_plugin.recognition import load_recognizer
 
+    check_card_name(out)
     with working("calibrating"):
         model = load_recognizer(recognizer, architecture=architecture, device=device)
         scores = score_pairs(model, faces, pairs)

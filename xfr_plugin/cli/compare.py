@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.base.files import check_targets
 from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.options import (
     DEFAULT_OUT,
@@ -61,6 +62,7 @@ def compare_command(
     as_json: JsonOption = False,
 ) -> None:
     """Explain one pair by many methods, side by side: a grid picture and a table."""
+    check_targets((out / "comparison.png", out / "comparison.json"), (a, b, recognizer))
     from xfr_plugin import compare, load_recognizer
     from xfr_plugin.cli.tables import comparison_table
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from skimage import data
 from skimage.transform import swirl
 
+from xfr_plugin.base.files import make_folder, writing_to
 from xfr_plugin.errors import FaceError
 from xfr_plugin.explanation.api import explain
 from xfr_plugin.explanation.explanation import Explanation
@@ -36,8 +37,9 @@ def run_demo(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
     Returns:
         For each pair, its name with what is said of it, and the path of the picture in `folder`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    return _explain_astronaut(folder, recognizer) + _explain_nobody(folder, recognizer)
+    make_folder(folder)
+    with writing_to(folder):
+        return _explain_astronaut(folder, recognizer) + _explain_nobody(folder, recognizer)
 
 
 def _explain_astronaut(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.base.files import check_targets
 from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.options import (
     DEFAULT_OUT,
@@ -70,6 +71,10 @@ def explain_command(
     token_file: TokenOption = None,
 ) -> None:
     """Show which regions of two faces argue for a match, and which against."""
+    written = (
+        ("answer.json", "probe.png", "reference.png") if server else ("explanation.png", "explanation.json")
+    )
+    check_targets((out / name for name in written), (a, b, recognizer))
     if server is not None:
         from xfr_plugin.cli.remote import ask, print_answer, refuse_local_options, save_answer
 

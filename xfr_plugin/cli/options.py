@@ -111,7 +111,7 @@ def names(text: str) -> list[str] | Literal["all"]:
 
 
 def read_options(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Read name=value pairs; values are JSON where they can be, text otherwise.
+    """Read name=value pairs; values are JSON where they can be, or Python's True, False and None; text otherwise.
 
     Raises:
         InputError: one is no such pair.
@@ -124,8 +124,11 @@ def read_options(pairs: Sequence[str] | None) -> dict[str, Any]:
         try:
             options[name] = json.loads(value)
         except json.JSONDecodeError:
-            options[name] = value
+            options[name] = _PYTHON.get(value, value)
     return options
+
+
+_PYTHON = {"True": True, "False": False, "None": None}
 
 
 def options_by_method(pairs: Sequence[str] | None) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from xfr_plugin.base.text import printable
+from xfr_plugin.base.text import digits_apart, printable
 
 if TYPE_CHECKING:
     from xfr_plugin.explanation.verification import Verification
@@ -54,9 +54,10 @@ def print_decision(decision: Verification | Decision) -> None:
     """Print verdict, score and threshold."""
     verdict = Text("MATCH", "bold blue") if decision.match else Text("NO MATCH", "bold red")
     sign = "≥" if decision.match else "<"
+    digits = digits_apart(decision.score, decision.threshold, 4)
     words = (
-        f"  score {decision.score:.4f} {sign} threshold {decision.threshold:.4f} "
-        f"({decision.threshold_source}), margin {decision.margin:+.4f}"
+        f"  score {decision.score:.{digits}f} {sign} threshold {decision.threshold:.{digits}f} "
+        f"({decision.threshold_source}), margin {decision.margin:+.{digits}f}"
     )
     print_lines(Text.assemble(verdict, printable(words)))
 

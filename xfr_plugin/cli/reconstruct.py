@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
-from xfr_plugin.base.files import atomic_path, writing_to
+from xfr_plugin.base.files import atomic_path, check_targets, writing_to
 from xfr_plugin.cli.options import (
     DEFAULT_OUT,
     AlignmentOption,
@@ -48,6 +48,8 @@ def reconstruct_command(
 
     The decoded face itself is written only with --reconstruction: a decoder turns face templates into likenesses.
     """
+    picture = out / "reconstruction.png"
+    check_targets((picture,), (face, recognizer, decoder or ""))
     import torch
 
     from xfr_plugin.explanation.figures.channels import FaceChannels, face_figure
@@ -71,7 +73,6 @@ def reconstruct_command(
         reconstruction=likeness,
         title=f"{face.name}: strongest channels of {model.name}",
     )
-    picture = out / "reconstruction.png"
     with writing_to(out), atomic_path(picture) as temporary:
         face_figure(drawn).savefig(temporary, dpi=DPI)
     if reconstruction:

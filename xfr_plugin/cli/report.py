@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.base.files import check_targets
 from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.options import (
     AlignmentOption,
@@ -25,6 +26,7 @@ from xfr_plugin.cli.options import (
     ThresholdOption,
 )
 from xfr_plugin.cli.output import print_decision, print_lines, working
+from xfr_plugin.errors import InputError
 
 app = typer.Typer()
 
@@ -64,6 +66,9 @@ def report_command(
     ] = False,
 ) -> None:
     """Write a report on a pair: decision, reasons, check, other methods, checksums, and how it was made."""
+    if pdf and out.suffix == ".pdf":
+        raise InputError(f"--out is the page, and the PDF goes beside it: {out.with_suffix('.html')}")
+    check_targets((out, out.with_name(f"{out.stem}.pdf")) if pdf else (out,), (a, b, recognizer))
     from xfr_plugin import load_recognizer
     from xfr_plugin.explanation.report import build_report
 

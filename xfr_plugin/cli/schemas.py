@@ -23,7 +23,6 @@ def schemas_command(
     """Write the JSON schemas of the service's requests, answers and errors."""
     from xfr_plugin.service import json_schemas
 
-    out.mkdir(parents=True, exist_ok=True)
     for name, schema in json_schemas().items():
         write_text(out / f"{name}.json", json.dumps(schema, indent=1) + "\n")
     print_lines(str(out))

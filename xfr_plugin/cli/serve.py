@@ -39,10 +39,14 @@ def serve_command(
     host: Annotated[str, typer.Option(help="Where to listen for requests.")] = "127.0.0.1",
     port: Annotated[
         int,
-        typer.Option(help="HTTP port; with TorchServe the next but one is for metrics. 0: any free ones."),
+        typer.Option(
+            min=0,
+            max=65535,
+            help="HTTP port; with TorchServe the next but one is for metrics. 0: any free ones.",
+        ),
     ] = 8080,
     grpc_port: Annotated[
-        int, typer.Option(help="gRPC port of TorchServe; the next is for its management.")
+        int, typer.Option(min=0, max=65534, help="gRPC port of TorchServe; the next is for its management.")
     ] = 7070,
     run_dir: Annotated[Path, typer.Option(help="Folder for tokens and logs, closed to others.")] = Path(
         "xfr-run"

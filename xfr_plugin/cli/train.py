@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.base.files import check_targets
 from xfr_plugin.cli.options import DeviceOption, RecognizerOption, SeedOption
 from xfr_plugin.cli.output import print_lines, terminal
 
@@ -183,6 +184,7 @@ def evidence(
     given: dict[str, Any] = {"run": run, "recognizer": recognizer, "faces": faces}
     given |= {"device": device, "seed": seed, "threads": threads}
     settings = load_config(EvidenceConfig, config, given)
+    check_targets([publish] if publish else [], [settings.recognizer])
     _print_figures("people who were held out", train_evidence(settings, publish).card.figures)
     print_lines(f"bank of effects: {settings.run}")
 

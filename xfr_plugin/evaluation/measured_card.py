@@ -27,7 +27,15 @@ from xfr_plugin.recognition.loading import MeasuredCard
 from xfr_plugin.recognition.metrics import logistic_map
 from xfr_plugin.recognition.strength import LlrSupport, evidence_bounds
 
-__all__ = ["RATES", "LabelledScores", "measure_card", "measure_region_shares", "score_pairs", "write_card"]
+__all__ = [
+    "RATES",
+    "LabelledScores",
+    "check_card_name",
+    "measure_card",
+    "measure_region_shares",
+    "score_pairs",
+    "write_card",
+]
 
 RATES: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """False match rates that thresholds are found for, as far as the pairs can show them."""
@@ -149,11 +157,16 @@ def write_card(card: MeasuredCard, path: Path) -> None:
         InputError: the card's name does not end with `.json`.
         OutputError: it cannot be written.
     """
-    if path.suffix != ".json":
-        raise InputError(f"a card is a .json file, not {shown(path)}")
+    check_card_name(path)
     if os.path.isfile(card.source):
         card = card.model_copy(update={"source": os.path.relpath(card.source, path.parent)})
     write_text(path, card.model_dump_json(indent=1) + "\n")
+
+
+def check_card_name(path: Path) -> None:
+    """Refuse a card's name that does not end with `.json`."""
+    if path.suffix != ".json":
+        raise InputError(f"a card is a .json file, not {shown(path)}")
 
 
 def _support(scores: LabelledScores, calibration: Calibration) -> LlrSupport | None:

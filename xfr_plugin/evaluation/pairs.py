@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 from xfr_plugin.base.documents import Document
+from xfr_plugin.base.files import read_text, shown
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.occluders.covered import Cover, CoveredPair
 from xfr_plugin.evaluation.occluders.photographed import PhotographedPair, open_photograph
@@ -104,8 +107,8 @@ def read_pair_list(path: Path) -> PairList:
     Raises:
         InputError: missing, or none of these.
     """
-    if not path.is_file():
-        raise InputError(f"no file of pairs at {path}")
+    if not os.path.isfile(path):
+        raise InputError(f"no file of pairs at {shown(path)}")
     if path.suffix == ".json":
         plantings = tuple(read_plantings(path))
         clean = [PairEntry.of(p).model_copy(update={"planting": None}) for p in plantings if not p.control]
@@ -215,8 +218,10 @@ def _people_of(pairs: Sequence[PairEntry]) -> tuple[str, ...]:
 
 
 def _read_csv(path: Path) -> tuple[PairEntry, ...]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, "file of pairs"), newline="")))
+    except csv.Error as error:
+        raise InputError(f"the pairs in {shown(path)} cannot be read: {error}") from error
     return tuple(_csv_pair(row, number, path) for number, row in enumerate(rows, start=2))
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "Comparison",
     "MethodChoice",
     "MethodResult",
+    "check_options",
     "chosen_methods",
     "compare",
     "map_correlations",
@@ -241,7 +242,7 @@ def compare(
     """
     checked_smoothing(smoothing)
     chosen, given = chosen_methods(methods), dict(options or {})
-    _check_options(chosen, given)
+    check_options(chosen, given)
     timings: dict[str, float] = {}
     with timed(timings, "load"):
         model = open_recognizer(recognizer, device)
@@ -304,11 +305,16 @@ def rank_agreement(explanations: Iterable[Explanation], regions: RegionMap, smoo
     )
 
 
-def _check_options(methods: tuple[Method, ...], options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse misspelt options before anything is computed."""
+def check_options(methods: Iterable[Method], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse options of methods that are not asked for, and misspelt ones, before anything is computed.
+
+    Raises:
+        UnknownNameError: there is one.
+    """
+    asked = [method.name for method in methods]
     for name, given in options.items():
-        if name not in {method.name for method in methods}:
-            raise UnknownNameError.of("method among the compared, with options,", name, METHODS)
+        if name not in asked:
+            raise UnknownNameError.of("method among those asked for, with options,", name, asked)
         for option in given:
             if option not in get_method(name).options():
                 raise UnknownNameError.of(f"option of {name}", option, get_method(name).options())

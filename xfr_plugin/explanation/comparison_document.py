@@ -27,6 +27,7 @@ from xfr_plugin.explanation.document import (
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
 from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.recognition.calibration import Calibration
 
 __all__ = ["ComparisonDocument", "read_comparison", "to_comparison_document", "write_comparison"]
 
@@ -78,6 +79,7 @@ class ComparisonDocument(Document):
     verification: Verification
     timings: dict[str, float]
     notes: tuple[str, ...]
+    calibration: Calibration | None = None
     probe_png: Base64
     reference_png: Base64
     agreement: AgreementDocument
@@ -108,6 +110,7 @@ def to_comparison_document(comparison: Comparison) -> ComparisonDocument:
         verification=comparison.verification,
         timings=dict(comparison.timings),
         notes=comparison.notes,
+        calibration=next((e.calibration for e in comparison.explanations.values()), None),
         probe_png=encode_image(comparison.faces[0]),
         reference_png=encode_image(comparison.faces[1]),
         agreement=AgreementDocument(
@@ -197,5 +200,6 @@ def _result(
             notes=answer.notes,
             version=document.version,
             faithfulness=answer.faithfulness,
+            calibration=document.calibration,
         )
     return MethodResult(result.method, explanation, result.seconds, result.peak_memory, result.error)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -195,6 +196,9 @@ def open_pair(
         FaceWarning: see `quality`; of crops that were not called aligned, too.
     """
     timings = {} if timings is None else timings
+    numbers = [face for face in faces if isinstance(face, Integral)] if isinstance(faces, Sequence) else []
+    if len(numbers) != 2 or len(faces) != 2:
+        raise InputError(f"faces are two numbers, which face of each photo, got {faces!r}")
     with timed(timings, "faces"):
         aligned = []
         for side, photo, face in zip(SIDES, photos, faces, strict=True):

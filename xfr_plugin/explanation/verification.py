@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
 from xfr_plugin.errors import InputError
@@ -13,7 +15,7 @@ from xfr_plugin.recognition.calibration import Calibration
 from xfr_plugin.recognition.contract import check_threshold
 from xfr_plugin.recognition.strength import Strength
 
-__all__ = ["Verification", "choose_threshold", "decide"]
+__all__ = ["Verification", "choose_threshold", "decide", "decision", "likelihood_ratios"]
 
 
 class Verification(BaseModel):
@@ -109,19 +111,34 @@ def decide(recognizer: Recognizer, score: float, threshold: float, source: str) 
         raise InputError(f"{recognizer.name} returned a score that is not a number: check its weights")
     if recognizer.gives != "scores":
         score = min(max(score, -1.0), 1.0)  # rounding can exceed the cosine's range
-    strength = recognizer.calibration.strength(score) if recognizer.calibration else None
-    return Verification(
-        score=score,
-        threshold=threshold,
-        threshold_source=source,
-        log_likelihood_ratio=_natural(recognizer.calibration, score, strength),
-        strength=strength,
-        recognizer=recognizer.name,
-        provenance=recognizer.provenance,
+    return decision(
+        score, (threshold, source), recognizer.name, recognizer.provenance, recognizer.calibration
     )
 
 
-def _natural(calibration: Calibration | None, score: float, strength: Strength | None) -> float | None:
-    if strength is not None:
-        return strength.log10_lr * math.log(10)
-    return None if calibration is None else calibration.log_likelihood_ratio(score)
+def decision(
+    score: float,
+    threshold: tuple[float, str],
+    recognizer: str,
+    provenance: Provenance,
+    calibration: Calibration | None,
+) -> Verification:
+    """The decision on a score, where all that is known of the recognizer is what it was called and calibrated to."""
+    return Verification(
+        score=score,
+        threshold=threshold[0],
+        threshold_source=threshold[1],
+        log_likelihood_ratio=float(likelihood_ratios(calibration, np.array(score))) if calibration else None,
+        strength=calibration.strength(score) if calibration else None,
+        recognizer=recognizer,
+        provenance=provenance,
+    )
+
+
+def likelihood_ratios(calibration: Calibration, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Natural-log likelihood ratios of scores, of any shape: bounded where the bounds are known."""
+    ratios = calibration.llr_slope * scores + calibration.llr_intercept
+    if calibration.support is None:
+        return np.asarray(ratios)
+    lower, upper = calibration.support.lower_bound, calibration.support.upper_bound
+    return np.clip(ratios, lower * math.log(10), upper * math.log(10))

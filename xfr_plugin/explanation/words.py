@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xfr_plugin.base.text import digits_apart
 from xfr_plugin.explanation.explanation import Explanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness, FaithfulnessRow
 from xfr_plugin.explanation.verification import Verification
@@ -33,6 +34,7 @@ __all__ = [
     "sentences",
     "share_of_area",
     "strength_in_words",
+    "written",
 ]
 
 COMPONENTS = {
@@ -157,7 +159,6 @@ def headline(explanation: Explanation) -> str:
         for a, b in zip(*sides, strict=True)
     ]
     decision = explanation.verification
-    where = "above" if decision.margin >= 0 else "below"
     reasons = _reasons([part for part in mean if part.region not in split]) + _strongest_apart(mean)
     if split:
         most = sorted(split, key=lambda region: -split[region])[:3]
@@ -166,8 +167,9 @@ def headline(explanation: Explanation) -> str:
         )
     if _apart(mean):
         reasons += "; but most of the evidence is not of the face"
-    score = f"The score {_cosine(decision.score)} is {where} the threshold {_cosine(decision.threshold)}"
-    return " ".join(filter(None, (first, f"{score}; {reasons}.")))
+    score, threshold, _ = written(decision, 2)
+    said = f"The score {score} is {_side(decision)} the threshold {threshold}"
+    return " ".join(filter(None, (first, f"{said}; {reasons}.")))
 
 
 def _strongest_apart(listed: Sequence[Component]) -> str:
@@ -231,12 +233,24 @@ def sentences(
 def decision_in_words(decision: Verification) -> str:
     """The decision, the threshold, and what the threshold promises."""
     verdict = "Match" if decision.match else "No match"
-    side = "above" if decision.margin >= 0 else "below"
-    score, threshold = (f"{value:.3f}".replace("-", "−") for value in (decision.score, decision.threshold))
+    score, threshold, margin = written(decision, 3)
+    distance = f"{margin.lstrip('+−')} " if decision.margin else ""
     return (
-        f"{verdict}: the score {score} is {abs(decision.margin):.3f} {side} the threshold {threshold} "
+        f"{verdict}: the score {score} is {distance}{_side(decision)} the threshold {threshold} "
         f"({decision.threshold_source})."
     )
+
+
+def written(decision: Verification, digits: int) -> tuple[str, str, str]:
+    """Score, threshold and margin, with so many digits after the point, or more if they would look equal."""
+    digits = digits_apart(decision.score, decision.threshold, digits)
+    score, threshold = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (decision.score, decision.threshold))
+    margin = f"{decision.margin:+.{digits}f}"
+    return score.replace("-", "−"), threshold.replace("-", "−"), margin.replace("-", "−")
+
+
+def _side(decision: Verification) -> str:
+    return "above" if decision.margin > 0 else "below" if decision.margin < 0 else "at"
 
 
 def strength_in_words(strength: Strength) -> str:
@@ -380,7 +394,3 @@ def _times(log10: float) -> str:
 def _signed(value: float, digits: int = 2) -> str:
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text if float(text.replace("−", "-")) else text[1:]
-
-
-def _cosine(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.base.files import reason, shown
+from xfr_plugin.base.files import is_photo, reason, shown
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.lfw import read_mesh_regions
 from xfr_plugin.faces.photo import read_face
@@ -32,7 +32,6 @@ RegionSource: TypeAlias = Literal["auto", "mesh", "template"]
 
 
 _PARITY = {"dev": 0, "test": 1, "all": None}
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def in_split(person: str, split: Split) -> bool:
@@ -93,9 +92,7 @@ class FaceFolder:
         """Files of each person: all images in the folder of that name."""
         return {
             person: sorted(
-                f"{person}/{file.name}"
-                for file in _entries(self.folder / person)
-                if file.suffix.lower() in _IMAGES
+                f"{person}/{file.name}" for file in _entries(self.folder / person) if is_photo(file.name)
             )
             for person in people
             if in_split(person, split)

@@ -126,10 +126,6 @@ class ExplanationService:
         """Length of an embedding."""
         return self._models.embedding_dim
 
-    def estimate_ms(self, method: str) -> float:
-        """Milliseconds that a method is expected to take for a pair."""
-        return 1000 * self._models.costs.estimate(get_method(method).name)
-
     def answer(self, request: Request, explain: bool = False) -> Answer:
         """Answer one request.
 

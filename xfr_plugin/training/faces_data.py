@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from xfr_plugin.base.files import is_photo
 from xfr_plugin.errors import InputError, PhotoFormatError
 from xfr_plugin.faces.alignment import fit_aligned
 from xfr_plugin.faces.lfw import read_people
@@ -21,8 +22,6 @@ from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["FaceSet", "all_files", "embed_faces", "find_faces", "read_faces", "read_pixels", "split_people"]
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def find_faces(folder: Path, people: Path | None = None) -> dict[str, list[str]]
     names = set(read_people(chosen)) if chosen else None
     found: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES:
+        if is_photo(path.name):
             relative = path.relative_to(folder)
             person = relative.parts[0] if len(relative.parts) > 1 else relative.stem
             if names is None or person in names:

@@ -98,9 +98,12 @@ class Method:
         """
         if not self.fits(recognizer.gives):
             raise InputError(self._misfit(recognizer))
-        for option in options:
-            if option not in self.options():
-                raise UnknownNameError.of(f"option of {self.name}", option, self.options())
+        known = self.options()
+        for option, value in options.items():
+            if option not in known:
+                raise UnknownNameError.of(f"option of {self.name}", option, known)
+            if isinstance(known[option], bool) and not isinstance(value, bool):  # any text would be true
+                raise InputError(f"{option} of {self.name} must be true or false, got {value!r}")
         import torch  # the list of methods does without
 
         try:

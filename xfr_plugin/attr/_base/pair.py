@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.attr._base.prepared import Explained, Prepared, StandardErrors
+from xfr_plugin.attr._base.prepared import Explained, Prepared
 from xfr_plugin.base.captum import (
     Attribution,
     _format_additional_forward_args,
@@ -158,23 +158,6 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
         if references.images is not None:  # the score is symmetric
             return Explained(None, self.attribute(references.images, None, probes.units))
         raise InputError(f"{self.get_name()} needs an image: there are only embeddings")
-
-    def attribute_with_errors(
-        self, pair: tuple[Tensor, Tensor]
-    ) -> tuple[tuple[Tensor, Tensor], StandardErrors | None]:
-        """Maps of one pair, and how sure its regions' evidence is; see `explain_prepared`.
-
-        Args:
-            pair: probe and reference, each 1×C×H×W.
-
-        Returns:
-            The maps of `attribute`, and standard errors of the evidence of each face's own named regions; None where
-            the method has none.
-        """
-        found = self.explain_prepared(*map(Prepared, pair), errors=True)
-        assert found.probes is not None  # both are images
-        assert found.references is not None
-        return (found.probes, found.references), found.errors[0] if found.errors else None
 
     @abstractmethod
     def _attribute_pair(self, pair: Pair) -> Tensor:

@@ -262,6 +262,8 @@ class ReconstructionExplainer(Attribution):  # type: ignore[misc]  # Captum is n
         partner = None
         if self.ablation == "partner" and further:
             partner, further = further[0], further[1:]
+        if not isinstance(faces, Tensor):
+            raise InputError(f"faces N×3×H×W or embeddings N×D must be a tensor, not {type(faces).__name__}")
         with torch.no_grad():
             units = self._units(self.forward_func(faces, *further) if faces.ndim == 4 else faces)
         return units, None if partner is None else self._partners(partner, units)
@@ -273,6 +275,8 @@ class ReconstructionExplainer(Attribution):  # type: ignore[misc]  # Captum is n
             raise InputError(
                 f"decoder {self.decoder.card.name!r} decodes embeddings N×{dim}, got shape {tuple(embeddings.shape)}"
             )
+        if not bool(rows.isfinite().all() and rows.any(dim=1).all()):
+            raise InputError("an embedding is zero, not a number or infinite, and so is of no face")
         return functional.normalize(rows.detach().to(self.decoder.mean_embedding), dim=1)
 
     def _partners(self, partner: object, units: Tensor) -> Tensor:
@@ -345,6 +349,8 @@ def _one_input(inputs: Tensor | tuple[Tensor, ...]) -> Tensor:
     images = inputs if isinstance(inputs, tuple) else (inputs,)
     if len(images) != 1 or not isinstance(images[0], Tensor) or images[0].ndim != 4 or not len(images[0]):
         raise InputError("inputs must be faces N×C×H×W, as one tensor or a tuple of one")
+    if not images[0].is_floating_point():
+        raise InputError(f"faces must be of floats, as their maps are, not {images[0].dtype}: divide by 255")
     return images[0]
 
 

@@ -32,6 +32,7 @@ from xfr_plugin.explanation.words import (
     poor_in_words,
     share_of_area,
     strength_in_words,
+    written,
 )
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.recognition.strength import ScoreHistogram
@@ -102,7 +103,8 @@ def full_colour_scale(maps: Sequence[NDArray[np.float64]]) -> float:
 def decision_title(decision: Verification) -> str:
     """The decision in one line."""
     verdict, sign = ("MATCH", "≥") if decision.match else ("NO MATCH", "<")
-    return _minus(f"{verdict}: score {decision.score:.3f} {sign} threshold {decision.threshold:.3f}")
+    score, threshold, _ = written(decision, 3)
+    return f"{verdict}: score {score} {sign} threshold {threshold}"
 
 
 def explanation_picture(explanation: Explanation) -> Image.Image:
@@ -375,8 +377,9 @@ def _draw_score(canvas: Canvas, explanation: Explanation, place: tuple[int, int]
     ]
     canvas.polygon(mark, FOR_COLOUR if decision.match else AGAINST_COLOUR, "black")
     within = (left, left + width)
-    _beside(canvas, (x, top + 42), _minus(f"threshold {decision.threshold:.3f}"), x <= x_score, within)
-    _beside(canvas, (x_score, top + 64), _minus(f"score {decision.score:.3f}"), x > x_score, within, True)
+    score, threshold, _ = written(decision, 3)
+    _beside(canvas, (x, top + 42), f"threshold {threshold}", x <= x_score, within)
+    _beside(canvas, (x_score, top + 64), f"score {score}", x > x_score, within, True)
     words = "cosine of the embeddings"
     if known is not None:
         words += "; curves: how the scores of the calibration data lie"
