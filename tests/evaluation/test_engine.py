@@ -43,7 +43,8 @@ from xfr_plugin.evaluation import (
     known_protocols,
 )
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
-from xfr_plugin.evaluation.engine import Step
+from xfr_plugin.evaluation.clock import Step
+from xfr_plugin.evaluation.report.heading import what_was_run
 from xfr_plugin.evaluation.store import EmbeddingCache, MapCache, Shard, locked
 
 
@@ -256,13 +257,21 @@ def test_failures_are_recorded_and_the_run_goes_on(
 
 
 def test_more_pairs_extend_a_run(faces: Path, tmp_path: Path) -> None:
-    few = judge(faces, tmp_path, protocols=[Energy()], limit=4)
-    more = judge(faces, tmp_path, protocols=[Energy()], limit=8)
-    again = judge(faces, tmp_path, protocols=[Energy()], limit=4, only_report=True)
+    """Plantings, too, which are not in the order of a smaller plan."""
+    options = {"protocols": [Energy(), "planted"]}
+    few = judge(faces, tmp_path, limit=4, plan=PlantedPlan(count=6), **options)
+    more = judge(faces, tmp_path, limit=8, plan=PlantedPlan(count=12), methods=["xssab"], **options)
+    again = judge(faces, tmp_path, limit=4, plan=PlantedPlan(count=6), only_report=True, **options)
     assert len(few.manifest.pairs) == 4
     assert len(more.manifest.pairs) == 8
+    assert few.manifest.plantings != more.manifest.plantings[: len(few.manifest.plantings)]
+    assert set(few.manifest.plantings) < set(more.manifest.plantings)
     assert without_cost(again) == without_cost(few)
     assert sum(entry.genuine for entry in few.manifest.pairs) == 2
+    both = judge(faces, tmp_path, limit=8, plan=PlantedPlan(count=12), only_report=True, **options)
+    done, wanted = (len(run.manifest.entries) for run in (few, both))
+    assert f"`input_x_gradient` ({done} of {wanted} judgements)" in what_was_run(both)
+    assert "not to be compared" not in what_was_run(few)
 
 
 def test_shards_drop_what_is_torn_and_refuse_what_is_damaged(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -10,14 +11,17 @@ from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence
 from xfr_plugin.evaluation.report.aims import AIMS, aims_table
 from xfr_plugin.evaluation.report.cells import Lookup
-from xfr_plugin.evaluation.report.judges import JUDGES, Judged, judges_table, worst_share
+from xfr_plugin.evaluation.report.judged import Judged, worst_share
+from xfr_plugin.evaluation.report.judges import JUDGES
 from xfr_plugin.evaluation.report.judges_figure import judges_figure
+from xfr_plugin.evaluation.report.judges_page import judges_table
 from xfr_plugin.evaluation.summary import SummaryRow, clustered_ratio
 
 OCCLUDER, NATURAL, CONTROL, DELETION = (
     next(judge for judge in JUDGES if judge.heading == name)
     for name in ("drawn over", "natural, genuine", "control", "deletion")
 )
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 class Run:
@@ -156,3 +160,26 @@ def test_a_share_of_the_ceiling_is_of_the_same_pairs() -> None:
     assert found is not None
     assert found == (2, pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5))
     assert clustered_ratio({"c": 1.0}, wholes, {"c": "c"}) is None
+
+
+@pytest.mark.parametrize(("low", "is_asked"), [(0.1, True), (-0.05, False)])
+def test_nothing_is_a_share_of_a_ceiling_that_may_be_nothing(low: float, is_asked: bool) -> None:
+    aim = next(aim for aim in AIMS if aim.kind == "of ceiling")
+    run, found = judged({("ceiling", "natural, genuine"): low + 0.1})
+    found.lookup.rows = {(*aim.where, None, "ceiling"): run.rows[0]}
+    run.share_of = lambda *_: run.rows[0]  # type: ignore[attr-defined]  # as of records
+    row = aim.row(run, found.lookup, "lrp")  # type: ignore[arg-type]  # has what is looked at
+    assert (row is not None) == is_asked
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("judged/*/judges.md")), ids=lambda page: page.parent.name)
+def test_the_page_of_results_shows_what_the_runs_said(page: Path) -> None:
+    shown = (DOCS / "results.md").read_text(encoding="utf-8")
+    blocks = page.read_text(encoding="utf-8").split("\n\n")
+    assert next(block for block in blocks if block.startswith("| method")) in shown
+    assert f"({page.relative_to(DOCS).as_posix()})" in shown
+
+
+def test_the_page_of_results_says_what_each_judge_asks() -> None:
+    shown = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert [judge.heading for judge in JUDGES if f"- **{judge.heading}**: {judge.asks}" not in shown] == []

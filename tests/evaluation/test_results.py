@@ -18,7 +18,7 @@ from xfr_plugin.cli.progress import duration
 from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import MapProtocol, PlantedPlan, Results, read_pair_list, write_plantings
-from xfr_plugin.evaluation.pairs import balanced
+from xfr_plugin.evaluation.choice import balanced
 from xfr_plugin.evaluation.report.curves import cost_figure, curve_figure
 from xfr_plugin.evaluation.report.tables import markdown
 from xfr_plugin.evaluation.results import Failure
@@ -132,7 +132,7 @@ def test_files_of_results(results: Results, tmp_path: Path) -> None:
     assert {"planted_regions.png", "curves_deletion.png", "cost_quality.png", "agreement.png"} <= written
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(results.records) == len(results.array())
+    assert len(rows) == len(results.records)
     first = results.records[0]
     assert (rows[0]["pair"], float(rows[0]["value"])) == (first.pair, first.value)
     assert all(path.stat().st_size > 5000 for path in tmp_path.glob("*.png"))

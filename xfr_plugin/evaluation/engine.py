@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.memory import measured_peak
 from xfr_plugin.errors import InputError, in_one_line
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
+from xfr_plugin.evaluation.clock import Clock, Progress
 from xfr_plugin.evaluation.pairs import PairEntry, load_pair
 from xfr_plugin.evaluation.processes import Worked, steps_in_processes
 from xfr_plugin.evaluation.protocol import (
@@ -32,31 +33,12 @@ from xfr_plugin.evaluation.store import EmbeddingCache, Line, MapCache, Shard, r
 from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.recognition.backends import PAYS
 
-__all__ = ["COST", "Engine", "Progress", "Step"]
+__all__ = ["COST", "Engine"]
 
 COST = "cost"
 """Name under which time and memory are recorded, of every map that is made."""
 
 _MEMORY_PAIRS = 2
-
-
-class Step(NamedTuple):
-    """What has been done of a run: one method on one pair.
-
-    Attributes:
-        method: its name.
-        done: steps done, those of earlier runs included.
-        total: steps in all.
-        remaining: estimated seconds for the rest; None as long as nothing is known.
-    """
-
-    method: str
-    done: int
-    total: int
-    remaining: float | None
-
-
-Progress: TypeAlias = Callable[[Step], None]
 
 
 @dataclass
@@ -112,7 +94,7 @@ class Engine:
     def run(self, *kinds: Sequence[PairEntry], workers: int = 1) -> None:
         """Do what is not done yet, in this process or in several. Kinds of pairs take turns."""
         order = _merged(*kinds)
-        clock = _Clock(self.methods, order)
+        clock = Clock(self.methods, len(order))
         steps = (
             steps_in_processes(self, order, workers)
             if workers > 1
@@ -271,27 +253,6 @@ class Engine:
         if not (np.isfinite(found[0]).all() and (sides == "probe" or np.isfinite(found[1]).all())):
             raise InputError("its maps hold values that are not finite")
         return found
-
-
-class _Clock:
-    """Counts steps and estimates the time left, from the mean time of each method in this run."""
-
-    def __init__(self, methods: Sequence[Method], order: Sequence[PairEntry]) -> None:
-        self.left = {method.name: len(order) for method in methods}
-        self.total = len(order) * len(methods)
-        self.seconds: dict[str, list[float]] = {method.name: [] for method in methods}
-
-    def passed(self, method: str, seconds: float | None) -> None:
-        self.left[method] -= 1
-        if seconds is not None:
-            self.seconds[method].append(seconds)
-
-    def step(self, method: str) -> Step:
-        known = [name for name, seconds in self.seconds.items() if seconds]
-        remaining = None
-        if len(known) == len(self.seconds) or not any(self.left.values()):
-            remaining = sum(self.left[name] * float(np.mean(self.seconds[name][-20:])) for name in known)
-        return Step(method, self.total - sum(self.left.values()), self.total, remaining)
 
 
 def _merged(*kinds: Sequence[PairEntry]) -> list[PairEntry]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -18,7 +16,9 @@ from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.evaluation.after import agreement, average_maps_judged
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES, ConfiguredMethod
-from xfr_plugin.evaluation.engine import Engine, Progress
+from xfr_plugin.evaluation.choice import PairChoice
+from xfr_plugin.evaluation.clock import Progress
+from xfr_plugin.evaluation.engine import Engine
 from xfr_plugin.evaluation.manifest import (
     RunManifest,
     describe_recognizer,
@@ -28,7 +28,7 @@ from xfr_plugin.evaluation.manifest import (
     write_manifest,
 )
 from xfr_plugin.evaluation.natural.references import natural_references
-from xfr_plugin.evaluation.pairs import PairEntry, PairList, balanced, person_of, photographed, read_pair_list
+from xfr_plugin.evaluation.pairs import PairEntry, PairList, read_pair_list
 from xfr_plugin.evaluation.plan import PlantedPlan
 from xfr_plugin.evaluation.protocol import Protocol, Setting
 from xfr_plugin.evaluation.protocols import PROTOCOLS
@@ -40,7 +40,7 @@ from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.comparison import MethodChoice, chosen_methods
 from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
 from xfr_plugin.explanation.verification import choose_threshold
-from xfr_plugin.faces.folder import FaceFolder, RegionSource, Split, in_split
+from xfr_plugin.faces.folder import FaceFolder, RegionSource, Split
 from xfr_plugin.recognition import Recognizer
 
 __all__ = ["ProtocolChoice", "evaluate", "known_protocols"]
@@ -130,35 +130,27 @@ def evaluate(
         chosen = tuple(method for method in chosen if _fits(method, model))
     folder = FaceFolder(Path(faces), model.input_size, regions, _example(listed))
     photos = _photographs(photographs, folder)
+    if photos is None and protocols != "all" and any(p.photographed for p in judges.values()):
+        raise InputError("to draw on photographs as they were taken, name their folder (--photographs)")
+    if plan is None:
+        plan = PlantedPlan(seed=seed).model_copy(update={} if limit is None else {"count": limit})
+    choice = PairChoice(listed, folder, photos, plan, limit, split, seed)
+    entries = choice.of(judges.values())
+    if not entries.all:
+        raise InputError(
+            "there is nothing to judge: the file names no pairs, or the split holds none of them"
+        )
     setting = Setting(
         model,
         choose_threshold(model, threshold)[0],
         seed,
         faces=folder,
-        people=tuple(listed.people or folder.everyone()),
+        people=choice.people,
         photographs=photos.folder if photos else None,
         cache=Path(out) / "truth",
     )
-    wanted = plan or PlantedPlan(seed=seed)
-    if plan is None and limit is not None:
-        wanted = wanted.model_copy(update={"count": limit})
-    planted = any(p.planted for p in judges.values())
-    unplanted = any(not (p.planted or p.covered or p.photographed) for p in judges.values())
-    plantings = _plantings(listed, folder, wanted, limit, split) if planted else []
-    plain_pairs = balanced(listed.pairs, split, limit) if unplanted else []
-    covered = _covered(listed, folder, limit, split, seed) if any(p.covered for p in judges.values()) else []
-    drawn_on: list[PairEntry] = []
-    if any(p.photographed for p in judges.values()):
-        if photos is None and protocols != "all":
-            raise InputError("to draw on photographs as they were taken, name their folder (--photographs)")
-        drawn_on = photographed(folder, photos, setting.people, split, seed)[:limit] if photos else []
-    everything = (*plain_pairs, *plantings, *covered, *drawn_on)
-    if not everything:
-        raise InputError(
-            "there is nothing to judge: the file names no pairs, or the split holds none of them"
-        )
     if not only_report:
-        warn_of_scenes(folder, (file for entry in everything for file in entry.files))
+        warn_of_scenes(folder, (file for entry in entries.all for file in entry.files))
     manifest = RunManifest(
         versions=versions(),
         recognizer=describe_recognizer(model),
@@ -167,12 +159,9 @@ def evaluate(
         regions="mesh" if folder.meshes else "template",
         methods={method.name: plain({**method.options(), **_given(method)}) for method in chosen},
         protocols={name: plain(protocol.settings()) for name, protocol in judges.items()},
-        pairs=tuple(plain_pairs),
-        plantings=tuple(plantings),
-        covered=tuple(covered),
-        photographs=tuple(drawn_on),
-        faces=folder.digests(file for entry in everything for file in entry.files)
-        | {f"photographs/{file}": digest for file, digest in _digests(photos, drawn_on).items()},
+        **entries._asdict(),
+        faces=folder.digests(file for entry in entries.all for file in entry.files)
+        | {f"photographs/{file}": digest for file, digest in _digests(photos, entries.photographs).items()},
     )
     place = Path(out)
     if only_report:
@@ -184,7 +173,7 @@ def evaluate(
         engine = Engine(setting, folder, chosen, judges, place, keep_maps, progress)
         if retry_failed:
             engine.retry_failures()
-        engine.run(plain_pairs, plantings, covered, drawn_on, workers=checked_at_least("workers", workers, 1))
+        engine.run(*entries, workers=checked_at_least("workers", workers, 1))
     return _collected(manifest, judges, chosen, folder, place, keep_maps)
 
 
@@ -266,36 +255,3 @@ def _photographs(given: str | os.PathLike[str] | None, faces: FaceFolder) -> Fac
 
 def _digests(photos: FaceFolder | None, entries: Sequence[PairEntry]) -> dict[str, str]:
     return photos.digests(entry.probe for entry in entries) if photos else {}
-
-
-def _covered(
-    listed: PairList, folder: FaceFolder, limit: int | None, split: Split, seed: int
-) -> list[PairEntry]:
-    """Pairs whose probe wears something: those that are given, or LFW's, whose faces are there."""
-    known = listed.covered
-    if not known:
-        with resources.as_file(resources.files("xfr_plugin.evaluation.occluders") / "lfw.csv") as path:
-            known = read_pair_list(path).covered
-    kept = [
-        entry
-        for entry in known
-        if in_split(person_of(entry.probe), split)
-        and all((folder.folder / file).is_file() for file in entry.files)
-    ]
-    drawn = sorted(kept, key=lambda entry: hashlib.sha256(f"{seed}/{entry.name}".encode()).digest())
-    return drawn[:limit]
-
-
-def _plantings(
-    listed: PairList, folder: FaceFolder, plan: PlantedPlan, limit: int | None, split: Split
-) -> list[PairEntry]:
-    """Plantings that are given, or drawn from the people."""
-    if listed.plantings:
-        kept = [
-            p
-            for p in dict.fromkeys(listed.plantings)
-            if all(in_split(person_of(file), split) for file in (p.probe, p.reference, p.donor))
-        ]
-        return [PairEntry.of(planting) for planting in kept[:limit]]
-    people = folder.photos_of(listed.people, split)
-    return [PairEntry.of(planting) for planting in plan.draw(people, folder.regions)]

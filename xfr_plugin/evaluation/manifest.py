@@ -156,13 +156,13 @@ def _compare(what: str, before: object, now: object) -> None:
 
 
 def _extended(what: str, before: tuple[PairEntry, ...], now: tuple[PairEntry, ...]) -> tuple[PairEntry, ...]:
-    """The longer of two lists, of which one begins with the other."""
-    shared = min(len(before), len(now))
-    if before[:shared] != now[:shared]:
+    """The longer of two lists, of which one holds all of the other."""
+    more = max(before, now, key=len)
+    if not {*before, *now} <= {*more}:
         raise InputError(
             f"this folder holds another run, of other {what}: use another --out, or delete the folder"
         )
-    return max(before, now, key=len)
+    return more
 
 
 def _short(value: object) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xfr_plugin.base.documents import Document
@@ -17,7 +15,7 @@ from xfr_plugin.evaluation.occluders.covered import Cover, CoveredPair
 from xfr_plugin.evaluation.occluders.photographed import PhotographedPair, open_photograph
 from xfr_plugin.evaluation.protocol import EvaluationPair
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
-from xfr_plugin.faces.folder import FaceFolder, Split, as_pixels, in_split
+from xfr_plugin.faces.folder import FaceFolder, as_pixels
 from xfr_plugin.faces.lfw import read_pairs, read_people
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.regions import REGION_NAMES
@@ -27,10 +25,8 @@ from xfr_plugin.swaps.planting import Planting, read_plantings
 __all__ = [
     "PairEntry",
     "PairList",
-    "balanced",
     "load_pair",
     "person_of",
-    "photographed",
     "read_pair_list",
 ]
 
@@ -131,32 +127,6 @@ def read_pair_list(path: Path) -> PairList:
 def person_of(file: str) -> str:
     """The person of a face: the name of its folder."""
     return Path(file).parent.as_posix()
-
-
-def balanced(pairs: Iterable[PairEntry], split: Split, limit: int | None) -> list[PairEntry]:
-    """Pairs of one half of the people, genuine and impostor by turns, each pair once, at most `limit`."""
-    kept = [p for p in dict.fromkeys(pairs) if all(in_split(person_of(file), split) for file in p.files)]
-    kinds = ([p for p in kept if p.genuine], [p for p in kept if not p.genuine])
-    turns = [pair for turn in zip_longest(*kinds) for pair in turn if pair is not None]
-    return turns[:limit]
-
-
-def photographed(
-    faces: FaceFolder, photographs: FaceFolder, people: Iterable[str], split: Split, seed: int
-) -> list[PairEntry]:
-    """A photograph of each person beside an aligned face of theirs from another one, both drawn, in drawn order."""
-
-    def place(text: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{text}".encode()).digest()
-
-    entries = []
-    for person, files in photographs.photos_of(people, split).items():
-        photo = min(files, key=place, default="")
-        others = [f for f in faces.photos_of([person])[person] if Path(f).stem != Path(photo).stem]
-        if photo and others:
-            reference = min(others, key=place)
-            entries.append(PairEntry(probe=photo, reference=reference, genuine=True, photographed=True))
-    return sorted(entries, key=lambda entry: place(entry.name))
 
 
 def load_pair(folder: FaceFolder, entry: PairEntry, photographs: Path | None = None) -> EvaluationPair:

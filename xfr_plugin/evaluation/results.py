@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xfr_plugin._moved import renamed_arguments
 from xfr_plugin.evaluation.chance_baselines import beside
@@ -79,12 +78,6 @@ class Results:
         """Methods with results, chance baselines last."""
         names = dict.fromkeys(record.method for record in self.records)
         return sorted(names, key=lambda name: beside(name) is not None)
-
-    def array(self) -> NDArray[np.void]:
-        """All records as a structured array; `at` is NaN where there is none."""
-        types = [(name, "O") for name in Record._fields[:5]] + [("at", "f8"), ("value", "f8")]
-        rows = [(*r[:5], np.nan if r.at is None else r.at, r.value) for r in self.records]
-        return np.array(rows, dtype=types)
 
     def summary(self) -> list[SummaryRow]:
         """Means over pairs with 95 % bootstrap intervals, by protocol, slice, variant, metric, place and method.

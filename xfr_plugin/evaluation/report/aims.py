@@ -11,7 +11,8 @@ from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import MOST_OF_CONTROLS
 from xfr_plugin.evaluation.report.cells import Lookup
-from xfr_plugin.evaluation.report.judges import Judge, Judged
+from xfr_plugin.evaluation.report.judged import Judged
+from xfr_plugin.evaluation.report.judges import Judge
 from xfr_plugin.evaluation.results import Results
 from xfr_plugin.evaluation.summary import SummaryRow
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
@@ -44,9 +45,11 @@ class Aim:
         return f"≥ {self.at:.2f}" + (" of the ceiling" if self.kind == "of ceiling" else "")
 
     def row(self, results: Results, lookup: Lookup, name: str) -> SummaryRow | None:
-        """What a method reaches."""
+        """What a method reaches; None too where the ceiling is not known to lie above 0."""
         if self.kind == "of ceiling":
-            return results.share_of("ceiling", self.where, name)
+            ceiling = lookup.row(*self.where, "ceiling")
+            known = ceiling is not None and ceiling.low > 0
+            return results.share_of("ceiling", self.where, name) if known else None
         return lookup.row(*self.where, name)
 
     def is_reached(self, value: float) -> bool:
@@ -126,8 +129,9 @@ def aims_table(results: Results, lookup: Lookup) -> list[str]:
     ]
     text = (
         f"What {code_span(name)} reaches, with 95 % intervals, of n pairs; *reached* goes by the mean, and is not "
-        "known where the mean falls short and the interval does not. Shares of the ceiling are "
-        "means over means on the same pairs. *Furthest*: the method that comes furthest, and its mean."
+        "known where the mean falls short and the interval does not. Shares of the ceiling are means over means on "
+        "the same pairs, and left out where the ceiling's interval reaches 0. *Furthest*: the method that comes "
+        "furthest, and its mean."
     )
     return ["## Aims", text, "\n".join(lines)]
 

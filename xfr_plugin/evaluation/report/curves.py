@@ -15,7 +15,7 @@ from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.cells import Lookup
-from xfr_plugin.evaluation.report.judges import Judged
+from xfr_plugin.evaluation.report.judged import Judged
 from xfr_plugin.evaluation.report.style import (
     MARKERS,
     SHOWN,

@@ -11,6 +11,7 @@ from typing import Any
 
 from xfr_plugin.base.files import atomic_path, write_text
 from xfr_plugin.errors import ResultError
+from xfr_plugin.evaluation.report.judges_page import judges_page
 from xfr_plugin.evaluation.report.plots import draw_plots
 from xfr_plugin.evaluation.report.tables import markdown
 from xfr_plugin.evaluation.results import Failure, Record, Results
@@ -22,7 +23,8 @@ __all__ = ["write_results"]
 def write_results(results: Results, folder: Path) -> list[Path]:
     """Write `results.md`, plots, `results.csv`, `summary.csv`, `pairs.csv` and `failures.csv`.
 
-    Each is written whole or not at all; `results.parquet` too, where pyarrow is installed (extra `evaluate`).
+    Each is written whole or not at all; `judges.md` too, if there are several judges, and `results.parquet`, where
+    pyarrow is installed (extra `evaluate`).
 
     Returns:
         The paths, the Markdown first.
@@ -32,8 +34,13 @@ def write_results(results: Results, folder: Path) -> list[Path]:
     """
     try:
         plots = draw_plots(results, folder)
-        document = folder / "results.md"
-        write_text(document, markdown(results, [path.name for path in plots]))
+        names = [path.name for path in plots]
+        page = judges_page(results, names)
+        pages = {"results.md": markdown(results, names, page is not None)}
+        if page is not None:
+            pages["judges.md"] = page
+        for name, text in pages.items():
+            write_text(folder / name, text)
         tables = [
             _write_csv(folder / "results.csv", Record._fields, results.records),
             _write_csv(folder / "summary.csv", SummaryRow._fields, results.summary()),
@@ -43,7 +50,7 @@ def write_results(results: Results, folder: Path) -> list[Path]:
         parquet = _write_parquet(folder / "results.parquet", results.records)
     except OSError as error:
         raise ResultError(f"cannot write results to {folder}: {error}") from error
-    return [document, *plots, *tables, *parquet]
+    return [*(folder / name for name in pages), *plots, *tables, *parquet]
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:

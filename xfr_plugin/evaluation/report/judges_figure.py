@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.cells import Lookup
-from xfr_plugin.evaluation.report.judges import Judged
+from xfr_plugin.evaluation.report.judged import Judged
 from xfr_plugin.evaluation.report.style import method_title
 from xfr_plugin.evaluation.results import Results
 from xfr_plugin.explanation.figures.lettering import ink_on

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
-from xfr_plugin.evaluation.report.aims import aims_table
 from xfr_plugin.evaluation.report.cells import Column, Lookup, best_mean, cell, label
-from xfr_plugin.evaluation.report.judges import judges_table
+from xfr_plugin.evaluation.report.heading import what_was_run
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.summary import SummaryRow
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
@@ -18,39 +17,30 @@ from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 __all__ = ["markdown"]
 
 
-def markdown(results: Results, plots: Sequence[str]) -> str:
-    """All tables, with what was run, and what failed."""
+def markdown(results: Results, plots: Sequence[str], has_judges: bool = False) -> str:
+    """A table for each judge, with what was run, and what failed.
+
+    Args:
+        results: of a run.
+        plots: names of pictures.
+        has_judges: there is a page of all judges, too.
+    """
     lookup = Lookup(results)
-    blocks = [_heading(results), *judges_table(results, lookup), *aims_table(results, lookup)]
+    blocks = [
+        "# Evaluation",
+        what_was_run(results),
+        "All judges in one table: [judges.md](judges.md)." if has_judges else "",
+    ]
     if "planted" in results.protocols:
         blocks += _planted(results, lookup)
     for name, protocol in results.protocols.items():
         if name != "planted":
             blocks += _generic(results, lookup, name, protocol.title, protocol.higher_is_better)
     blocks += [_costs(results, lookup), _failures(results)]
-    blocks += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots]
-    return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def _heading(results: Results) -> str:
-    run = results.manifest
-    pairs = [name for name in (entry.name for entry in run.pairs) if name in results.facts]
-    planted = [name for name in (entry.name for entry in run.plantings) if name in results.facts]
-    genuine = sum(bool(results.facts[name]["genuine"]) for name in pairs)
-    covered = [name for name in (entry.name for entry in run.covered) if name in results.facts]
-    photos = [name for name in (entry.name for entry in run.photographs) if name in results.facts]
-    worn = f", {len(covered)} pairs with something worn" if covered else ""
-    worn += f", {len(photos)} photographs to draw on" if photos else ""
-    lines = [
-        "# Evaluation",
-        "",
-        f"{code_span(str(run.recognizer['name']))}, threshold {run.threshold:.4g}; seed {run.seed}; "
-        f"regions from the {run.regions}; xfr-plugin {run.versions['xfr-plugin']}, torch {run.versions['torch']}. "
-        f"{len(pairs)} pairs ({genuine} genuine), {len(planted)} planted pairs{worn}. Means over pairs with 95 % "
-        "bootstrap intervals, in which pairs of one probe's person are drawn together. Best in bold, chance last; "
-        "intervals of neighbours that overlap mean that their order is not known.",
+    blocks += [
+        f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots if name != "judges.png"
     ]
-    return "\n".join(lines)
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _planted(results: Results, lookup: Lookup) -> list[str]:
