@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from xfr_plugin.base.deadlines import until
+from xfr_plugin.base.priority import at_low_priority
 from xfr_plugin.errors import DeadlineError
 from xfr_plugin.service.errors import ServiceError, as_service_error
 
@@ -73,8 +74,8 @@ class Batch(Generic[T]):
 
         All of them together take `patience` seconds of CPU time, about: who comes when these have passed has a
         quarter of them. What is quick stays quick on a machine that others use too, and is not told to come again.
-        Who needs longer is told to come again, or goes on until its deadline, if `may_be_slow` says so of the places
-        of all of these.
+        Who needs longer is told to come again, or goes on until its deadline, behind what is quick elsewhere,
+        if `may_be_slow` says so of the places of all of these.
         """
         values = self.in_time().values
         end = time.thread_time() + patience
@@ -90,8 +91,12 @@ class Batch(Generic[T]):
             if not isinstance(value, ServiceError) and _is_busy(reply)
         }
         if slow and may_be_slow(slow):
-            for place, value in slow.items():
-                found[place] = _tried(stage, value, self.clocks[place].end, float("inf"))
+
+            def at_leisure() -> None:
+                for place, value in slow.items():
+                    found[place] = _tried(stage, value, self.clocks[place].end, float("inf"))
+
+            at_low_priority(at_leisure)
         return Batch(self.clocks, found)
 
     def together(
