@@ -252,3 +252,19 @@ def test_the_layer_is_looked_for_once(
     passes.clear()
     cam.attribute(pair)
     assert passes["images"] > 2 * images
+
+
+def test_batchnorm_is_folded_in_unless_the_layer_is_one(
+    recognizer: Recognizer, pair: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded, unfolded = GradCam(recognizer), GradCam(recognizer, layer="network.bn2")
+    expected = folded.attribute(pair)
+    unfolded.attribute(pair)
+
+    def refuse(*_: object) -> Tensor:
+        raise NotImplementedError
+
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", refuse)
+    torch.testing.assert_close(folded.attribute(pair), expected)
+    with pytest.raises(NotImplementedError):
+        unfolded.attribute(pair)

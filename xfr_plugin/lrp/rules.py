@@ -17,7 +17,16 @@ from torch.autograd import Function
 from zennit.core import Hook, RemovableHandle, RemovableHandleList, Stabilizer
 from zennit.layer import Sum
 
-__all__ = ["AffineRule", "PReLURule", "PassedOn", "SignedPlus", "SumPlus", "Unchanged", "WinnerTakesAll"]
+__all__ = [
+    "AffineRule",
+    "FlatRule",
+    "PReLURule",
+    "PassedOn",
+    "SignedPlus",
+    "SumPlus",
+    "Unchanged",
+    "WinnerTakesAll",
+]
 
 
 class _Ruled(Function):
@@ -231,6 +240,30 @@ def _parameters(
         yield
     finally:
         module._parameters.update(kept)
+
+
+class FlatRule(_StoringHook):
+    """Zennit's `Flat` (Lapuschkin et al., Nature Communications 2019): all inputs of an output get equal parts.
+
+    Where every output sees every colour, one map serves all outputs and all colours.
+    """
+
+    def backward(self, module: Any, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Relevance of the inputs from that of the outputs."""
+        relevance, x = grad_output[0], self.stored_tensors["input"]
+        is_shared = isinstance(module, nn.Conv2d) and module.groups == 1
+        ones = torch.ones_like(x[:, :1] if is_shared else x).requires_grad_()
+        with torch.enable_grad():
+            if is_shared:
+                counts = module._conv_forward(ones, torch.ones_like(module.weight[:1, :1]), None)
+                relevance = relevance.sum(1, keepdim=True)
+            else:
+                with _parameters(module, torch.ones_like, ("bias",)):
+                    counts = module.forward(ones)
+        colours = x.shape[1] if is_shared else 1
+        shares = relevance / self._stable(counts.detach() * colours)
+        (found,) = torch.autograd.grad(counts, ones, shares, create_graph=relevance.requires_grad)
+        return (found.expand_as(x).contiguous(),)
 
 
 class SumPlus(_StoringHook):
