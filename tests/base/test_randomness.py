@@ -52,7 +52,7 @@ def test_a_generator_that_is_given_is_used() -> None:
 
 @pytest.mark.parametrize("name", list_recognizers())
 def test_what_is_loaded_draws_nothing_that_others_would_have_drawn(name: str) -> None:
-    """Networks are born with random weights; a seed gives a caller the same numbers whether they are loaded or not."""
+    """Networks are born with random weights; a seed gives the same numbers whether one is loaded or not."""
     torch.manual_seed(7)
     before = torch.get_rng_state()
     with contextlib.suppress(WeightsError, InputError):  # neither is everywhere

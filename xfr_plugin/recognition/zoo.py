@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import shown
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import (
     check_sha256,
@@ -99,7 +100,7 @@ def zoo_card(name: str) -> RecognizerCard:
     return _zoo()[name]
 
 
-@torch.inference_mode(False)  # or the weights would be of no use for gradients
+@own_modes()  # or the weights would be of no use for gradients
 def load_recognizer(
     source: str | os.PathLike[str],
     *,
