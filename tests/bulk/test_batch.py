@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.bulk_faces import METHODS, explain_all, write_list
-from helpers.deadly_jobs import DeadlyJob, loaded
+from helpers.deadly_jobs import DeadlyJob, EndlessJob, loaded
 from helpers.evaluation_faces import small_recognizer
 from PIL import Image
 
@@ -279,6 +279,26 @@ def test_a_job_that_kills_its_worker_fails_and_no_other(monkeypatch: pytest.Monk
     engine.close()
     assert found.pop(3).startswith("the worker process died of it")
     assert found == {number: number for number in range(9) if number != 3}
+
+
+@pytest.mark.slow
+def test_who_interrupts_a_run_does_not_wait_for_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xfr_plugin.bulk import engines
+
+    engine = LocalEngine(Task(small_recognizer(), (0.2, "given"), {}), workers=2)
+    monkeypatch.setattr(engines, "_work", loaded)
+    jobs = [EndlessJob(number, number > 0) for number in range(9)]
+    results = engine.results(jobs)  # type: ignore[arg-type]  # as jobs are
+    assert next(results)[1] == 0
+    children = _children(os.getpid())
+    began = time.monotonic()
+    engine.close()
+    assert time.monotonic() - began < 30
+    assert not any("spawn_main" in _command(child) for child in children if _alive(child))
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def test_a_recognizer_that_cannot_be_sent_says_so(faces: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
+from xfr_plugin.bulk import RegionRow
+from xfr_plugin.cli.tables import summary_tables
 from xfr_plugin.cli.xfr import app
 
 
@@ -76,3 +80,27 @@ def test_the_same_command_goes_on_where_the_run_lies_among_the_photos(pairs: Pat
         done = CliRunner().invoke(app, [*words, "--pictures", "all", "--workers", "1"])
         assert done.exit_code == 0, done.output
         assert "3 pairs, 3 explained by xssab" in done.stdout
+
+
+def test_a_summary_can_be_read_in_80_columns() -> None:
+    def row(by: str, group: str, region: str) -> RegionRow:
+        return RegionRow(
+            method="leave_one_out", by=by, group=group, region=region, pairs=12_345,
+            share=-0.04, low=-12.3, high=-0.01,
+        )  # fmt: skip
+
+    groups = [
+        ("all", "all"),
+        ("decision", "match"),
+        ("decision", "no match"),
+        *(("door", f"d{n}") for n in range(7)),
+    ]
+    rows = [row(by, group, region) for by, group in groups for region in ("right_brow", "background")]
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(*summary_tables(rows))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in stream.getvalue().replace(" … ", " ")
+    for name in ("right eyebrow", "background"):
+        told = [line for line in lines if f" {name} " in line]
+        assert sum(line.count("+0.0 (-12.3 … 0.0)") for line in told) == len(groups)

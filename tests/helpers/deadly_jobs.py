@@ -1,11 +1,12 @@
-"""Jobs that kill the process that does them, in a module that other processes find."""
+"""Jobs that kill the process that does them, or take for ever, in a module that other processes find."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 
-__all__ = ["DeadlyJob", "loaded"]
+__all__ = ["DeadlyJob", "EndlessJob", "loaded"]
 
 
 class DeadlyJob:
@@ -30,6 +31,15 @@ class DeadlyJob:
 
     def failed(self, why: str) -> str:
         return why
+
+
+class EndlessJob(DeadlyJob):
+    """A job that takes for ever, if it is such a one."""
+
+    def load(self) -> int:
+        if self.deadly:
+            time.sleep(3600)
+        return self.number
 
 
 def loaded(job: DeadlyJob) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from xfr_plugin.errors import InputError
 
-__all__ = ["cores", "pickled", "started_processes"]
+__all__ = ["cores", "end_processes", "pickled", "started_processes"]
 
 
 def cores() -> int:
@@ -47,6 +47,16 @@ def started_processes(count: int, start: Callable[..., object], *arguments: Any)
     """
     spawn = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(count, mp_context=spawn, initializer=_begin, initargs=(start, arguments))
+
+
+def end_processes(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool: what they are doing is lost, and nobody waits for it."""
+    running = list((pool._processes or {}).values())  # there is no other way to them before Python 3.14
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.join()
 
 
 def _begin(start: Callable[..., object], arguments: tuple[Any, ...]) -> None:

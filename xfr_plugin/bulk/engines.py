@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
-from xfr_plugin.base.processes import cores, pickled, started_processes
+from xfr_plugin.base.processes import cores, end_processes, pickled, started_processes
 from xfr_plugin.bulk.work import Job, Task, Worker
 from xfr_plugin.errors import InputError, UnknownNameError
 
@@ -74,9 +74,9 @@ class LocalEngine:
         self._deaths: dict[Job, int] = {}
 
     def close(self) -> None:
-        """End the processes; what is not begun is not done."""
+        """End the processes; what is not done yet is not done."""
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            end_processes(self._pool)
             self._pool = None
 
     def results(self, jobs: Sequence[Job]) -> Iterator[Done]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from xfr_plugin.base.files import atomic_path, write_text
 from xfr_plugin.errors import ResultError
 from xfr_plugin.explanation.figures.lettering import COLOURS, HATCHES, as_written
+from xfr_plugin.explanation.words import component_name
 
 if TYPE_CHECKING:
     from xfr_plugin.bulk.summary import RegionRow, Summary, TellingPair
@@ -64,7 +65,7 @@ def region_figure(rows: Sequence[RegionRow]) -> Figure:
             error_kw={"lw": 0.8, "ecolor": "#555"},
             label=f"{sizes[group]} pairs: {group}",  # a name that begins with _ would not be shown
         )
-    axes.set_yticks(range(len(regions)), [region.replace("_", " ") for region in regions])
+    axes.set_yticks(range(len(regions)), list(map(component_name, regions)))
     axes.invert_yaxis()
     axes.axvline(0, color="#555", lw=0.8)
     axes.set_xlabel("net evidence, % of all in the pair; right of 0 argues for a match")

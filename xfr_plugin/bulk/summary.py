@@ -17,6 +17,7 @@ from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.bulk.results import BatchResults
 from xfr_plugin.bulk.store import KINDS
 from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.explanation.words import component_name
 
 __all__ = ["RegionRow", "Summary", "TellingPair", "summarise"]
 
@@ -203,7 +204,7 @@ class _Shares:
     def _pair(self, method: str, at: int, kind: str) -> TellingPair:
         row = self.pairs.slice(at, 1).to_pylist()[0]
         place = int(np.abs(self.values[at]).argmax())
-        region, share = self.names[place].replace("_", " "), self.values[at, place]
+        region, share = component_name(self.names[place]), self.values[at, place]
         return TellingPair(
             pair=row["pair"],
             probe=row["probe"],

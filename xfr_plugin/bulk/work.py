@@ -21,6 +21,7 @@ from xfr_plugin.attr import get_method
 from xfr_plugin.attr.intervention.attribution import RegionIntervention
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.files import reason, shown
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.bulk.store import explanation_schema, face_schema, read_rows
@@ -173,7 +174,7 @@ class Worker:
         if self.task.threads is not None:
             torch.set_num_threads(self.task.threads)
 
-    @torch.inference_mode(False)
+    @own_modes()
     def __call__(self, job: LoadedPhotos | LoadedPairs) -> Any:
         """The rows of a job, a pyarrow table."""
         return self._find(job) if isinstance(job, LoadedPhotos) else self._explain(job)

@@ -148,10 +148,10 @@ def summary_command(
         rows = {"regions": summary.regions, "telling": summary.telling}
         print_document(json.dumps({k: [row.model_dump() for row in v] for k, v in rows.items()}, indent=1))
         return
-    from xfr_plugin.cli.tables import summary_table
+    from xfr_plugin.cli.tables import summary_tables
 
     for method in dict.fromkeys(row.method for row in summary.regions):
-        terminal().print(summary_table([row for row in summary.regions if row.method == method]))
+        terminal().print(*summary_tables([row for row in summary.regions if row.method == method]))
     print_lines(*map(str, written))
 
 

@@ -67,8 +67,8 @@ def command_ended() -> Iterator[None]:
         except BaseException as error:
             raise _failed(error) from error
         finally:
-            for warning in caught:
-                _say(f"xfr: warning: {warning.message}")
+            for message in dict.fromkeys(str(warning.message) for warning in caught):
+                _say(f"xfr: warning: {message}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,12 @@ __all__ = [
     "method_card",
     "methods_table",
     "region_table",
-    "summary_table",
+    "summary_tables",
 ]
+
+
+_ABREAST = 3
+"""Groups beside each other, so that 80 columns are enough."""
 
 
 def methods_table(methods: Iterable[Method]) -> Table:
@@ -74,24 +78,32 @@ def region_table(explanation: Explanation) -> Table:
     return table
 
 
-def summary_table(rows: Sequence[RegionRow]) -> Table:
-    """Mean net evidence of each region in each group of pairs, with its interval."""
-    groups = list(dict.fromkeys((row.by, row.group, row.pairs) for row in rows))
-    table = Table("region", title=f"net evidence, % of all in the pair ({rows[0].method})")
-    for by, group, pairs in groups:
-        kind = "" if group in ("all", "match", "no match") else f"{by} "
-        table.add_column(f"{kind}{group}\n{pairs} pairs", justify="right")
+def summary_tables(rows: Sequence[RegionRow]) -> Iterator[Table]:
+    """Mean net evidence of each region in groups of pairs by one method, with intervals; three groups a table."""
+    for by in dict.fromkeys(row.by for row in rows):
+        groups = list(dict.fromkeys((row.group, row.pairs) for row in rows if row.by == by))
+        for start in range(0, len(groups), _ABREAST):
+            yield _summary_table([row for row in rows if row.by == by], by, groups[start : start + _ABREAST])
+
+
+def _summary_table(rows: Sequence[RegionRow], by: str, groups: Sequence[tuple[str, int]]) -> Table:
+    title = f"net evidence, % of all in the pair ({rows[0].method}{'' if by == 'all' else f', by {by}'})"
+    table = Table(Column("region", overflow="fold"), title=title)
+    for group, pairs in groups:
+        table.add_column(f"{group}\n{pairs} pairs", justify="right", overflow="fold")
     for region in dict.fromkeys(row.region for row in rows):
-        own = {(row.by, row.group): row for row in rows if row.region == region}
-        cells = (own[by, group] for by, group, _ in groups)
-        table.add_row(region.replace("_", " "), *map(_with_interval, cells))
+        own = {row.group: row for row in rows if row.region == region}
+        table.add_row(component_name(region), *(_with_interval(own[group]) for group, _ in groups))
     return table
 
 
 def _with_interval(row: RegionRow) -> str:
-    if row.low is None or row.high is None:
-        return f"{row.share:+.1f}"
-    return f"{row.share:+.1f} ({row.low:+.1f} … {row.high:+.1f})"
+    interval = (
+        ""
+        if row.low is None or row.high is None
+        else f" ({round(row.low, 1) + 0:.1f} … {round(row.high, 1) + 0:.1f})"
+    )
+    return f"{round(row.share, 1) + 0:+.1f}{interval}"
 
 
 def faithfulness_table(found: Faithfulness) -> Table:

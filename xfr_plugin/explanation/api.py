@@ -11,6 +11,7 @@ import torch
 from xfr_plugin.attr import get_method
 from xfr_plugin.attr.registry import AUTO, chosen_method
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.explanation.pipeline import (
     RecognizerSource,
@@ -29,7 +30,7 @@ from xfr_plugin.recognition.fingerprint import fingerprints_kept
 __all__ = ["DEFAULT_RECOGNIZER", "RecognizerSource", "explain", "verify"]
 
 
-@torch.inference_mode(False)
+@own_modes()
 def verify(
     photo_a: PhotoSource,
     photo_b: PhotoSource,
@@ -69,7 +70,7 @@ def verify(
     return pair.verification
 
 
-@torch.inference_mode(False)
+@own_modes()
 def explain(
     photo_a: PhotoSource,
     photo_b: PhotoSource,

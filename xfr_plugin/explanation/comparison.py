@@ -18,6 +18,7 @@ from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import METHODS, Method, get_method
 from xfr_plugin.base.equality import ArraysCompared
 from xfr_plugin.base.memory import measured_peak
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.base.statistics import SMOOTHING, checked_smoothing, map_correlations
 from xfr_plugin.channels.pullback import pull_back
 from xfr_plugin.errors import InputError, UnknownNameError, in_one_line
@@ -202,7 +203,7 @@ class Comparison(ArraysCompared):
         return read_comparison(Path(path))
 
 
-@torch.inference_mode(False)
+@own_modes()
 def compare(
     photo_a: PhotoSource,
     photo_b: PhotoSource,

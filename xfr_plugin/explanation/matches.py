@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xfr_plugin.base.equality import ArraysCompared
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.explanation.pipeline import FacePair, RecognizerSource, open_pair, open_recognizer
 from xfr_plugin.explanation.verification import Verification, choose_threshold
@@ -86,7 +87,7 @@ class RegionMatches(ArraysCompared):
         return matches_frame(self)
 
 
-@torch.inference_mode(False)
+@own_modes()
 def match_regions(
     photo_a: PhotoSource,
     photo_b: PhotoSource,

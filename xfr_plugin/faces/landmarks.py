@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.faces.alignment import Landmarks
@@ -108,7 +109,8 @@ def _load(path: str | os.PathLike[str]) -> Aligner:
     width = card.get("width")
     if not isinstance(width, int) or not 4 <= width <= 64:
         raise WeightsError(f"{name} names an impossible width ({width!r}): get the file again")
-    network = AlignerNetwork(width)
+    with seeded(0):  # networks are born with random weights
+        network = AlignerNetwork(width)
     load_halved_into(network, state, name)
     return Aligner(network, card)
 

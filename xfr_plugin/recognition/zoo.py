@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from xfr_plugin.base.devices import check_device
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import shown
+from xfr_plugin.base.modes import own_modes
+from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import (
     check_sha256,
     load_state_dict_into,
@@ -98,7 +100,7 @@ def zoo_card(name: str) -> RecognizerCard:
     return _zoo()[name]
 
 
-@torch.inference_mode(False)  # or the weights would be of no use for gradients
+@own_modes()  # or the weights would be of no use for gradients
 def load_recognizer(
     source: str | os.PathLike[str],
     *,
@@ -262,7 +264,8 @@ def _card_for(path: Path, architecture: str) -> RecognizerCard:
 
 
 def _build(card: RecognizerCard, state: dict[str, Tensor], path: Path, threshold: float | None) -> Recognizer:
-    network = build_network(card.architecture)
+    with seeded(0):  # networks are born with random weights
+        network = build_network(card.architecture)
     load_state_dict_into(network, state, path.name)
     digest = card.weights.sha256 if card.weights else sha256_of(path)
     return Recognizer(

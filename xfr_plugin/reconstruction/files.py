@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xfr_plugin.base.devices import check_device
+from xfr_plugin.base.randomness import seeded
 from xfr_plugin.base.weights import (
     load_state_dict_into,
     parse_card,
@@ -66,7 +67,8 @@ def load_decoder(
     if _CARD_KEY not in metadata:
         raise WeightsError(f"{path.name} holds no decoder: train one with `xfr train decoder`")
     card = parse_card(DecoderCard, metadata[_CARD_KEY], path.name)
-    network = card.build_network()
+    with seeded(0):  # networks are born with random weights
+        network = card.build_network()
     own = {name.removeprefix(_NETWORK): v.float() for name, v in state.items() if name.startswith(_NETWORK)}
     load_state_dict_into(network, own, path.name)
     extras = _extras(state, card, path)

@@ -20,6 +20,7 @@ from torch import Tensor
 from xfr_plugin.attr.registry import AUTO, METHODS, chosen_method, preferred_methods
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
 from xfr_plugin.base.files import atomic_path, write_text, writing_to
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.errors import ExplanationError, InputError
 from xfr_plugin.explanation.comparison import QUICK_METHODS, Comparison, compare
 from xfr_plugin.explanation.explanation import Explanation
@@ -121,7 +122,7 @@ class Report:
         return [page, page.with_suffix(".pdf")]
 
 
-@torch.inference_mode(False)
+@own_modes()
 def build_report(
     photo_a: PhotoSource,
     photo_b: PhotoSource,
