@@ -319,7 +319,7 @@ def test_command_writes_picture_and_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert result.exit_code == 0, result.output
     assert "regions that matched" in result.stdout
     relevance = [float(row["relevance"]) for row in read_rows(Path("result/bilrp.csv"))]
-    score = float(result.stdout.split("score ")[1].split(",")[0])
+    score = float(result.stdout.split("score ")[1].split()[0])
     assert sum(relevance) == pytest.approx(score, abs=1e-4)
     for bad in (["--composite", "gamma"], ["--alignment", "some"]):
         result = CliRunner().invoke(app, [*arguments, *bad])
