@@ -26,6 +26,7 @@ from xfr_plugin.explanation.words import (
     sentences,
     share_of_area,
     strength_in_words,
+    tension_in_words,
 )
 from xfr_plugin.faces import template_regions
 from xfr_plugin.recognition import Provenance
@@ -241,3 +242,30 @@ def test_ratios_are_bounded_and_have_the_words_of_their_band() -> None:
     assert found.low < found.log10_lr < found.high
     assert not found.at_bound
     assert found.high - found.log10_lr == pytest.approx(1.959964 * 0.5**0.5 / 2.302585, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "score", "source", "words"),
+    [
+        (0.2, 0.29, "at most 1 false match in 1,000", "keeps false matches rare"),
+        (4.0, 0.29, "given", "The threshold is high"),
+        (-1.5, 0.31, "given", "The threshold is low"),
+        (-1.5, 0.29, "given", ""),
+        (4.0, 0.31, "given", ""),
+        (0.0, 0.29, "given", ""),
+    ],
+)
+def test_a_decision_against_what_the_score_speaks_for_is_explained(
+    ratio: float, score: float, source: str, words: str
+) -> None:
+    """By the threshold that made it, and in no words that the ratio contradicts."""
+    strength = Strength(
+        log10_lr=ratio, low=ratio, high=ratio, lower_bound=-1.5, upper_bound=4.0, at_bound=False, dataset="d",
+        people=9,
+    )  # fmt: skip
+    made = decision(score, strength).model_copy(update={"threshold_source": source})
+    said = tension_in_words(made)
+    assert words in said
+    assert bool(said) == bool(words)
+    assert "a little" not in said
+    assert (said in " ".join(sentences(made, (None, None), (), ()))) or not said

@@ -254,7 +254,7 @@ def ratio_shares(explanation: Explanation) -> tuple[dict[str, float], dict[str, 
     """Each region's share of the log10 likelihood ratio beyond that of the threshold; probe's and reference's.
 
     Only where the evidence of each face adds up to the margin, so that there is something to share, and the ratio is
-    calibrated and bounded. None elsewhere.
+    calibrated, bounded, and not at the same bound as that of the threshold. None elsewhere.
     """
     decision, known = explanation.verification, explanation.calibration
     at_threshold = known.strength(decision.threshold) if known else None
@@ -265,7 +265,10 @@ def ratio_shares(explanation: Explanation) -> tuple[dict[str, float], dict[str, 
     ]
     if any(abs(sum(side.values()) - decision.margin) > _ADDS_UP for side in sides):
         return None
-    unit = (decision.strength.log10_lr - at_threshold.log10_lr) / decision.margin
+    beyond = decision.strength.log10_lr - at_threshold.log10_lr
+    if not beyond:
+        return None
+    unit = beyond / decision.margin
     probe, reference = ({name: unit * value for name, value in side.items()} for side in sides)
     return probe, reference
 

@@ -20,7 +20,6 @@ from xfr_plugin.recognition.strength import Strength
 __all__ = [
     "APART",
     "COMPONENTS",
-    "STRICT",
     "Component",
     "check_in_words",
     "component_name",
@@ -34,6 +33,7 @@ __all__ = [
     "sentences",
     "share_of_area",
     "strength_in_words",
+    "tension_in_words",
     "written",
 ]
 
@@ -78,12 +78,6 @@ _BANDS = (
     (1_000_000.0, "very strong support"),
 )
 """Verbal equivalents of likelihood ratios below these: ENFSI's guideline for evaluative reporting (2015)."""
-
-
-STRICT = (
-    "The threshold keeps false matches rare, and so refuses pairs whose score speaks a little for one person."
-)
-"""Why there is no match although the score speaks for one."""
 
 
 @dataclass(frozen=True)
@@ -214,9 +208,7 @@ def sentences(
     """
     lines = [_doubt(check), f"{decision_in_words(decision)}"]
     if decision.strength is not None:
-        lines.append(strength_in_words(decision.strength))
-        if not decision.match and decision.strength.log10_lr > 0:
-            lines.append(STRICT)
+        lines += [strength_in_words(decision.strength), tension_in_words(decision)]
     for name, table in zip(("probe", "reference"), tables, strict=True):
         lines += face_in_words(name, components(table)) if table else []
     lines.append(check_in_words(check))
@@ -266,6 +258,18 @@ def strength_in_words(strength: Strength) -> str:
         f"bounded to {_signed(strength.lower_bound)} … {_signed(strength.upper_bound)} by what "
         f"{strength.people:,} people of {strength.dataset} can show): {_band(value)}{_whom(value, same)}."
     )
+
+
+def tension_in_words(decision: Verification) -> str:
+    """Why the decision is not what the score speaks for, where it is not; nothing elsewhere."""
+    ratio = decision.strength.log10_lr if decision.strength else 0.0
+    if not ratio or decision.match == (ratio > 0):
+        return ""
+    if decision.match:
+        return "The threshold is low: it lets pairs match whose score speaks for two people."
+    if decision.threshold_source == "given":
+        return "The threshold is high: it refuses pairs whose score speaks for one person."
+    return "The threshold keeps false matches rare: it refuses pairs whose score speaks too little for one person."
 
 
 def check_in_words(check: Faithfulness | None, *, tried: bool = True) -> str:

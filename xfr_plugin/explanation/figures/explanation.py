@@ -22,7 +22,6 @@ from xfr_plugin.explanation.figures.canvas import Canvas, Point, hatched, line_h
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.explanation.words import (
     APART,
-    STRICT,
     Component,
     check_in_words,
     components,
@@ -32,6 +31,7 @@ from xfr_plugin.explanation.words import (
     poor_in_words,
     share_of_area,
     strength_in_words,
+    tension_in_words,
     written,
 )
 from xfr_plugin.faces.regions import RegionMap
@@ -440,7 +440,11 @@ def _notes(explanation: Explanation) -> list[str]:
     cautions = [note for note in explanation.notes if not note.startswith(own)]
     poor = poor_in_words(decision, cautions)
     return [
-        *([strength_in_words(decision.strength) + _strict(decision)] if decision.strength else []),
+        *(
+            [f"{strength_in_words(decision.strength)} {tension_in_words(decision)}".strip()]
+            if decision.strength
+            else []
+        ),
         check_in_words(explanation.faithfulness, tried=False),
         *(f"⚠ {caution}" for caution in (*cautions, *_turned(explanation))),
         *([poor] if poor else []),
@@ -450,11 +454,6 @@ def _notes(explanation: Explanation) -> list[str]:
 def _turned(explanation: Explanation) -> list[str]:
     sides = (("probe", explanation.probe), ("reference", explanation.reference))
     return [line for name, face in sides for line in hardly_seen(name, components(face.regions))]
-
-
-def _strict(decision: Verification) -> str:
-    refused = not decision.match and decision.strength is not None and decision.strength.log10_lr > 0
-    return f" {STRICT}" if refused else ""
 
 
 def _small_print(explanation: Explanation) -> str:
