@@ -269,9 +269,7 @@ def tension_in_words(decision: Verification) -> str:
         return "The threshold is low: it lets pairs match whose score speaks for two people."
     if decision.threshold_source == "given":
         return "The threshold is high: it refuses pairs whose score speaks for one person."
-    return (
-        "The threshold keeps false matches rare, and so refuses pairs whose score speaks for one person, but not enough."
-    )
+    return "The threshold keeps false matches rare: it refuses pairs whose score speaks too little for one person."
 
 
 def check_in_words(check: Faithfulness | None, *, tried: bool = True) -> str:
