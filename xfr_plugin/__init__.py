@@ -6,9 +6,6 @@ is used are in `xfr_plugin.attr`.
 
 import lazy_loader as lazy
 
-from xfr_plugin import _moved
 from xfr_plugin._version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
-
-_moved.install()

@@ -252,25 +252,6 @@ def test_the_command(faces: Path, tmp_path: Path) -> None:
     assert "'--split': 'left' is not one of" in wrong.stderr
 
 
-@pytest.mark.filterwarnings("always:--:FutureWarning")
-def test_old_options_of_the_command_are_understood_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, object] = {}
-
-    def asking(*_arguments: object, **options: object) -> None:
-        asked.update(options)
-        raise InputError("asked")
-
-    monkeypatch.setattr("xfr_plugin.evaluation.evaluate", asking)
-    arguments = ["evaluate", "--faces", "f", "--pairs", "p", "--half", "report", "--no-floors"]
-    result = RUNNER.invoke(app, arguments)
-    assert "warning: --half is now --split" in result.stderr
-    assert "warning: --floors is now --chance" in result.stderr
-    assert (asked["split"], asked["chance"]) == ("test", False)
-    shown = RUNNER.invoke(app, ["evaluate", "--help"]).output
-    assert "--chance" in shown
-    assert "--floors" not in shown
-
-
 def test_durations_in_words() -> None:
     assert [duration(s) for s in (40.2, 700, 3 * 3600 + 300)] == ["40 s", "12 min", "3 h 05 min"]
     assert small_recognizer().threshold == 0.2

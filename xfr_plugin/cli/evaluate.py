@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -26,9 +25,6 @@ from xfr_plugin.errors import InputError
 app = typer.Typer()
 
 Split: TypeAlias = Literal["dev", "test", "all"]
-
-_SPLITS: dict[str, Split] = {"select": "dev", "report": "test", "dev": "dev", "test": "test", "all": "all"}
-"""By their old names, and by those of now."""
 
 _STOPPED = "stopped; nothing is lost: the same command goes on from here, --only-report shows what is there"
 
@@ -68,10 +64,6 @@ def evaluate_command(
     split: Annotated[
         Split, typer.Option(help="People, by a hash of their names: `dev` to choose on, `test` to report on.")
     ] = "all",
-    half: Annotated[
-        Literal["select", "report", "dev", "test", "all"] | None,
-        typer.Option(help="Old name of --split.", hidden=True),
-    ] = None,
     strengths: Annotated[
         str, typer.Option(help="Weaker strengths to plant too, with commas; empty for none.")
     ] = "0.5",
@@ -88,7 +80,6 @@ def evaluate_command(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     chance: Annotated[bool, typer.Option(help="Judge chance baselines too.")] = True,
-    floors: Annotated[bool | None, typer.Option(help="Old name of --chance.", hidden=True)] = None,
     keep_maps: Annotated[
         bool, typer.Option(help="Keep maps on disk, for agreement, average maps and later protocols.")
     ] = True,
@@ -103,10 +94,6 @@ def evaluate_command(
     from xfr_plugin.evaluation.plan import PlantedPlan
     from xfr_plugin.recognition import load_recognizer
 
-    if half is not None:
-        warnings.warn("--half is now --split", FutureWarning, stacklevel=1)
-    if floors is not None:
-        warnings.warn("--floors is now --chance, and --no-floors --no-chance", FutureWarning, stacklevel=1)
     plan = PlantedPlan(
         count=limit or PlantedPlan().count,
         pairs=region_pairs,
@@ -126,11 +113,11 @@ def evaluate_command(
             threshold=threshold,
             plan=plan,
             limit=limit,
-            split=_SPLITS[half] if half else split,
+            split=split,
             regions=regions,
             photographs=photographs,
             seed=seed,
-            chance=chance if floors is None else floors,
+            chance=chance,
             keep_maps=keep_maps,
             retry_failed=retry_failed,
             only_report=only_report,

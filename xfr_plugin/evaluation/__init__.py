@@ -1,6 +1,5 @@
 """Protocols that tell which explanation can be believed, and the tables that compare them."""
 
-from xfr_plugin import _moved
 from xfr_plugin.base.statistics import Interval, bootstrap_mean
 from xfr_plugin.evaluation.judging import evaluate, known_protocols
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
@@ -69,5 +68,3 @@ __all__ = [
     "read_plantings",
     "write_plantings",
 ]
-
-__getattr__ = _moved.getattr_of("evaluation")

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-from xfr_plugin._moved import renamed_arguments
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.errors import InputError, UnknownNameError
@@ -56,7 +55,6 @@ def known_protocols() -> dict[str, Callable[[], Protocol]]:
     return {"planted": PlantedEvidence, **PROTOCOLS}
 
 
-@renamed_arguments({"half": "split", "floors": "chance"}, values={"select": "dev", "report": "test"})
 def evaluate(
     faces: str | os.PathLike[str],
     pairs: str | os.PathLike[str] | PairList,

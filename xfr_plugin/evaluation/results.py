@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xfr_plugin._moved import renamed_arguments
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.manifest import RunManifest
@@ -88,7 +87,6 @@ class Results:
             self._cache["rows"] = self._summarised()
         return self._cache["rows"]
 
-    @renamed_arguments({"part": "kind"})
     def leads(self, method: str, protocol: str, kind: str, metric: str) -> list[SummaryRow]:
         """By how much a method's values exceed those of every other method on the same pairs, with intervals.
 

@@ -29,7 +29,6 @@ __all__ = [
     "Explanation",
     "FaceExplanation",
     "RegionEvidence",
-    "error_shares",
     "net_shares",
     "ratio_shares",
     "region_evidence",
@@ -241,13 +240,6 @@ def net_shares(face: FaceExplanation) -> NDArray[np.float64]:
     total = _all_evidence(face)
     net = np.array([region.evidence for region in face.regions])
     return 100 * net / total if total > 0 else np.zeros_like(net)
-
-
-def error_shares(face: FaceExplanation) -> NDArray[np.float64]:
-    """Standard errors of the net shares, in the same percent; NaN where the method has none."""
-    total = _all_evidence(face)
-    errors = np.array([np.nan if region.error is None else region.error for region in face.regions])
-    return 100 * errors / total if total > 0 else np.full_like(errors, np.nan)
 
 
 def ratio_shares(explanation: Explanation) -> tuple[dict[str, float], dict[str, float]] | None:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from xfr_plugin._moved import renamed_method
 from xfr_plugin.faces.alignment import ARCFACE_TEMPLATE
 
 __all__ = [
@@ -94,8 +93,6 @@ class AlignerNetwork(nn.Module):
         placed = from_crop(points, frames)
         eye_distances = (placed[:, 1] - placed[:, 0]).detach().norm(dim=1)
         return Located(placed + eye_distances[:, None, None] * self.label_offset, logits)
-
-    look = renamed_method("look", "locate")
 
     def fine_frames(self, points: Tensor, frames: Tensor) -> Tensor:
         """Frames of the fine step, in which `points` (B×5×2) lie on the mean shape.

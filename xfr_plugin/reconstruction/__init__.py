@@ -1,6 +1,5 @@
 """Reconstruction: from an embedding back to a face, and which part of the face each channel speaks about."""
 
-from xfr_plugin import _moved
 from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.reconstruction.atlas import ablated, channel_atlas, channel_differences, normalised_maps
 from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard
@@ -23,5 +22,3 @@ __all__ = [
     "normalised_maps",
     "save_decoder",
 ]
-
-__getattr__ = _moved.getattr_of("reconstruction")

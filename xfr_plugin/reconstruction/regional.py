@@ -23,7 +23,6 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from xfr_plugin._moved import renamed_method
 from xfr_plugin.errors import InputError
 
 __all__ = ["MOMENTS", "RegionalEvidence", "Spread"]
@@ -83,8 +82,6 @@ class RegionalEvidence(nn.Module):
         product = torch.einsum("nd,rde,ne->nr", probe, forms, reference)
         own = [torch.einsum("nd,rde,ne->nr", x, forms, x) for x in (probe, reference)]
         return product, own[0] + own[1]
-
-    parts = renamed_method("parts", "terms")
 
     def evidence(
         self,

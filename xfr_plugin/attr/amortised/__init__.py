@@ -1,8 +1,5 @@
 """Amortised evidence: its attribution, its network, and its model files."""
 
-from xfr_plugin import _moved
 from xfr_plugin.attr.amortised.attribution import Amortised
 
 __all__ = ["Amortised"]
-
-__getattr__ = _moved.getattr_of("attr.amortised")
