@@ -41,7 +41,8 @@ def batchnorm_folded(network: nn.Module) -> nn.Module:
         if isinstance(source, fx.Node) and source.op == "call_module" and len(source.users) == 1:
             merged = _merged(root.get_submodule(str(source.target)), root.get_submodule(str(node.target)))
             if merged is not None and calls[source.target] == 1:
-                root.set_submodule(str(source.target), merged)
+                holder, _, name = str(source.target).rpartition(".")
+                setattr(root.get_submodule(holder), name, merged)
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)
     return _with_own_tensors(fx.GraphModule(root, graph))
