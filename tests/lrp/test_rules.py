@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 from zennit.core import Hook
 from zennit.layer import Sum
-from zennit.rules import Flat, ZPlus
+from zennit.rules import ZPlus
 
 from xfr_plugin.lrp import AffineRule, FaceCanonizer, PReLURule, SignedPlus, SumPlus
 from xfr_plugin.lrp.layers import Gated
-from xfr_plugin.lrp.rules import FlatRule
 
 EPS = 1e-6  # Zennit's stabilizer
 
@@ -59,23 +58,6 @@ def test_signed_plus_against_loops(bias: bool) -> None:
         torch.testing.assert_close(free.sum(1), start.sum(1), rtol=1e-4, atol=1e-4)
 
 
-def test_signed_plus_of_convolutions_by_every_contribution() -> None:
-    torch.manual_seed(4)
-    conv = nn.Conv2d(3, 4, 3, stride=2, padding=1).double()
-    x, start = torch.randn(2, 3, 7, 6).double(), torch.randn(2, 4, 4, 3).double()
-    found = relevance_of(conv, SignedPlus(), x, start)
-    weights = conv.weight.detach().flatten(1).T
-    patches = nn.functional.unfold(x, 3, padding=1, stride=2)
-    contributions = patches[:, :, None] * weights[None, :, :, None]
-    outputs = conv(x).detach().flatten(2)
-    agreeing = contributions * (contributions * outputs[:, None] > 0)
-    bias = conv.bias.detach()[None, :, None]
-    totals = agreeing.sum(1) + bias * (bias * outputs > 0)
-    shares = agreeing / (totals + EPS * outputs.sign())[:, None] * start.flatten(2)[:, None]
-    expected = nn.functional.fold(shares.sum(2), (7, 6), 3, padding=1, stride=2)
-    torch.testing.assert_close(found, expected)
-
-
 def test_signed_plus_is_z_plus_where_outputs_are_positive() -> None:
     torch.manual_seed(1)
     conv = nn.Conv2d(3, 4, 3, padding=1).double()
@@ -83,26 +65,6 @@ def test_signed_plus_is_z_plus_where_outputs_are_positive() -> None:
     start = torch.rand(2, 4, 5, 6).double() * (conv(x) > 0)
     torch.testing.assert_close(
         relevance_of(conv, SignedPlus(), x, start), relevance_of(conv, ZPlus(), x, start)
-    )
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, groups=2), nn.Linear(6, 5)],
-    ids=("conv", "groups", "linear"),
-)
-def test_the_flat_rule_is_zennits(layer: nn.Module) -> None:
-    torch.manual_seed(3)
-    layer = layer.double()
-    channels = layer.weight.shape[1] * getattr(layer, "groups", 1)
-    x = (
-        torch.randn(2, channels).double()
-        if isinstance(layer, nn.Linear)
-        else torch.randn(2, channels, 7, 6).double()
-    )
-    start = torch.randn_like(layer(x))
-    torch.testing.assert_close(
-        relevance_of(layer, FlatRule(), x, start), relevance_of(layer, Flat(), x, start)
     )
 
 

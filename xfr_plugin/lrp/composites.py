@@ -11,7 +11,7 @@ from zennit.canonizers import Canonizer
 from zennit.composites import LayerMapComposite, SpecialFirstLayerMapComposite, register_composite
 from zennit.core import Hook
 from zennit.layer import Sum
-from zennit.rules import Epsilon, Gamma, Norm, Pass, ZBox
+from zennit.rules import Epsilon, Flat, Gamma, Norm, Pass, ZBox
 from zennit.types import Activation, AvgPool, BatchNorm, Convolution, Linear, MaxPool
 
 from xfr_plugin.lrp.attention import AttentionCanonizer
@@ -19,7 +19,6 @@ from xfr_plugin.lrp.canonizers import FaceCanonizer, is_embedding_layer
 from xfr_plugin.lrp.layers import Cosine, Elementwise, Gated, L2Normalize, Pooled, Shifted
 from xfr_plugin.lrp.rules import (
     AffineRule,
-    FlatRule,
     PassedOn,
     PReLURule,
     SignedPlus,
@@ -100,7 +99,7 @@ class EpsilonPlusFlatFace(_FaceComposite):
             ((EmbeddingLayer, nn.Linear), Epsilon(epsilon=epsilon, zero_params=zero_params)),
             (Convolution, SignedPlus(stabilizer, zero_params)),
         ]
-        first = [*(first_map or []), (Linear, FlatRule(stabilizer))]
+        first = [*(first_map or []), (Linear, Flat(stabilizer=stabilizer, zero_params=zero_params))]
         super().__init__(layers, first, canonizers)
 
 

@@ -6,9 +6,10 @@ linear in the relevance, and differentiable with respect to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, reduce
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -17,16 +18,7 @@ from torch.autograd import Function
 from zennit.core import Hook, RemovableHandle, RemovableHandleList, Stabilizer
 from zennit.layer import Sum
 
-__all__ = [
-    "AffineRule",
-    "FlatRule",
-    "PReLURule",
-    "PassedOn",
-    "SignedPlus",
-    "SumPlus",
-    "Unchanged",
-    "WinnerTakesAll",
-]
+__all__ = ["AffineRule", "PReLURule", "PassedOn", "SignedPlus", "SumPlus", "Unchanged", "WinnerTakesAll"]
 
 
 class _Ruled(Function):
@@ -51,9 +43,6 @@ class _StoringHook(Hook):  # type: ignore[misc]  # Zennit is untyped
     Zennit's own way is to exchange the gradient once it was computed, a pass more, between copies of the input.
     """
 
-    differentiates = False
-    """Whether the rule asks for the gradient of what the module computed."""
-
     def __init__(self, stabilizer: Any = 1e-6) -> None:
         super().__init__()
         self.stabilizer = stabilizer
@@ -66,18 +55,24 @@ class _StoringHook(Hook):  # type: ignore[misc]  # Zennit is untyped
 
     def _cut(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self._given = inputs[0]
-        own = inputs[0].detach().requires_grad_(self.differentiates)
+        own = inputs[0].detach()
         return (own.clone() if getattr(module, "inplace", False) else own), *inputs[1:]
 
     def _attach(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         self.stored_tensors.clear()
-        self.stored_tensors.update(input=inputs[0], output=output.detach(), graph=output)
+        self.stored_tensors.update(input=inputs[0], output=output.detach())
         found: Tensor = _Ruled.apply(self._given, [output.detach()], self, module)
         self._given = None
         return found
 
     def copy(self) -> Any:
         return type(self)(self.stabilizer)
+
+    def _stable_of(self, denominator: Tensor, sign: int) -> Tensor:
+        """As `_stable`, of a denominator that has this sign where it is not 0."""
+        if isinstance(self.stabilizer, (int, float)):
+            return denominator + sign * self.stabilizer
+        return self._stable(denominator)
 
     def _stable(self, denominator: Tensor) -> Tensor:
         if isinstance(self.stabilizer, (int, float)):
@@ -103,8 +98,6 @@ class SignedPlus(_StoringHook):
         zero_params: `["bias"]` leaves the bias out of the denominator: then it absorbs nothing.
     """
 
-    differentiates = True
-
     def __init__(self, stabilizer: Any = 1e-6, zero_params: Sequence[str] | str | None = None) -> None:
         super().__init__(stabilizer)
         self.zero_params = zero_params
@@ -115,11 +108,18 @@ class SignedPlus(_StoringHook):
 
     def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Relevance of the inputs from that of the outputs."""
-        relevance = grad_output[0]
-        signs, is_left_out = self._signs(relevance), "bias" in self._zeros() and module.bias is not None
-        if len(signs) * len(self._parts()) > 1 and not is_left_out:
-            return (self._by_magnitudes(module, relevance),)
-        return (self._by_parts(module, relevance, signs),)
+        relevance, parts = grad_output[0], self._parts()
+        shares = [self._share(module, sign) for sign in self._signs(relevance)]
+        gradients = torch.autograd.grad(
+            [share.total for share in shares],
+            list(parts.values()),
+            [share.scale * relevance for share in shares],
+            retain_graph=True,
+            create_graph=relevance.requires_grad,
+        )
+        first, *others = zip(parts.values(), gradients, strict=True)
+        found = first[0].detach() * first[1]
+        return (reduce(lambda sum, other: torch.addcmul(sum, other[0].detach(), other[1]), others, found),)
 
     def _signs(self, relevance: Tensor) -> list[int]:
         """Signs of the outputs that have relevance: before a ReLU no negative one has any.
@@ -128,96 +128,47 @@ class SignedPlus(_StoringHook):
         """
         if relevance.requires_grad:
             return [1, -1]
-        above = _where_positive(relevance, self.stored_tensors["output"])
-        return [1] if torch.equal(above, relevance) else [1, -1]
+        of_negative = self.stored_tensors["output"].clamp(max=0) * relevance
+        is_met = bool(of_negative.amin() < 0) or bool(of_negative.amax() > 0)  # `torch.aminmax` is slower
+        return [1, -1] if is_met else [1]
 
     def _parts(self) -> dict[int, Tensor]:
         """The positive and the negative part of the input, as far as they are there, by sign."""
-        if "parts" not in self.stored_tensors:
-            x = self.stored_tensors["input"].detach()  # another object, which wants a gradient of its own
-            has_negative = float(x.amin()) < 0
-            parts = {sign: _part(x, sign) for sign in (1, -1)} if has_negative else {1: x}
-            self.stored_tensors["parts"] = {sign: part.requires_grad_() for sign, part in parts.items()}
-        found: dict[int, Tensor] = self.stored_tensors["parts"]
+        found: dict[int, Tensor] | None = self.stored_tensors.get("parts")
+        if found is None:
+            x = self.stored_tensors["input"].detach()
+            low = float(x.amin())
+            signs = [1] if low >= 0 else [1, -1] if float(x.amax()) > 0 else [-1]
+            parts = {sign: _part(x, sign) if len(signs) > 1 else x.detach() for sign in signs}
+            found = self.stored_tensors["parts"] = {
+                sign: part.requires_grad_() for sign, part in parts.items()
+            }
         return found
 
-    def _by_parts(self, module: nn.Module, relevance: Tensor, signs: list[int]) -> Tensor:
-        """The rule as it is written, for each sign of the outputs and of the inputs."""
-        parts, z = self._parts(), self.stored_tensors["output"]
-        totals, denominators = zip(*(self._total(module, sign) for sign in signs), strict=True)
-        shares = [
-            _where_positive(relevance, z if sign > 0 else -z) / denominator
-            for sign, denominator in zip(signs, denominators, strict=True)
-        ]
-        gradients = torch.autograd.grad(
-            totals, list(parts.values()), shares, retain_graph=True, create_graph=relevance.requires_grad
-        )
-        products = [
-            part.detach() * gradient for part, gradient in zip(parts.values(), gradients, strict=True)
-        ]
-        return reduce(torch.add, products)
-
-    def _total(self, module: nn.Module, sign: int) -> tuple[Tensor, Tensor]:
-        """What the contributions of one sign add up to, and what divides it; kept for further passes."""
-        name = f"total {sign}"
+    def _share(self, module: nn.Module, sign: int) -> _Share:
+        """What the contributions of one sign add up to; kept for further passes."""
+        name = f"share {sign}"
         if name not in self.stored_tensors:
-            totals = [
-                self._with(module, partial(_part, sign=sign * side), part, with_bias=side == 1)
-                for side, part in self._parts().items()
-            ]
+            totals = []
+            for side, part in self._parts().items():
+                with torch.enable_grad(), _parameters(module, sign * side, side == 1, self.zero_params):
+                    totals.append(module.forward(part))
             with torch.enable_grad():
                 total = reduce(torch.add, totals)
-            self.stored_tensors[name] = total, self._stable(total.detach())
-        found: tuple[Tensor, Tensor] = self.stored_tensors[name]
-        return found
-
-    def _by_magnitudes(self, module: nn.Module, relevance: Tensor) -> Tensor:
-        """The rule for inputs and outputs of either sign, in one pass forward and two back.
-
-        What agrees with the sign of z_j = Σ_i x_i w_ij + b_j are (sign(z_j) z_j + Σ_i |x_i| |w_ij| + |b_j|) / 2, and
-        so are the parts: x_i w_ij sign(z_j) and |x_i| |w_ij|, half of each. Split into positive and negative parts,
-        inputs and weights take four passes each way.
-        """
-        magnitudes, total, scale = self._magnitudes(module)
-        x, z = self.stored_tensors["input"], self.stored_tensors["output"]
-        scaled = scale * relevance
-        plain, absolute = torch.autograd.grad(
-            [self.stored_tensors["graph"], total],
-            [x, magnitudes],
-            [scaled * z.sign(), scaled],
-            retain_graph=True,
-            create_graph=relevance.requires_grad,
-        )
-        return torch.addcmul(plain * x.detach(), absolute, magnitudes.detach())
-
-    def _magnitudes(self, module: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of the inputs, what those of contributions add up to, and half of 1 / what divides; kept as well."""
-        if "magnitudes" not in self.stored_tensors:
-            magnitudes = self.stored_tensors["input"].detach().abs().requires_grad_()
-            total = self._with(module, Tensor.abs, magnitudes)
-            z = self.stored_tensors["output"]
-            agreeing = (total.detach() + z.abs()).mul_(0.5)
-            half = z.sign().mul_(0.5).div_(self._stable(agreeing.copysign_(z)))
-            self.stored_tensors["magnitudes"] = magnitudes, total, half
-        found: tuple[Tensor, Tensor, Tensor] = self.stored_tensors["magnitudes"]
-        return found
-
-    def _with(
-        self, module: nn.Module, change: Callable[[Tensor], Tensor], given: Tensor, with_bias: bool = True
-    ) -> Tensor:
-        """What a module gives with changed parameters."""
-        zeros = (*self._zeros(), *(() if with_bias else ("bias",)))
-        with torch.enable_grad(), _parameters(module, change, zeros):
-            found: Tensor = module.forward(given)
-        return found
-
-    def _zeros(self) -> Sequence[str]:
-        names = self.zero_params
-        return [names] if isinstance(names, str) else list(names or ())
+            scale = self._stable_of(total.detach(), sign).reciprocal()
+            self.stored_tensors[name] = _Share(
+                total, _where_positive(scale, sign * self.stored_tensors["output"])
+            )
+        share: _Share = self.stored_tensors[name]
+        return share
 
 
-def _part(values: Tensor, sign: int) -> Tensor:
-    return values.clamp(min=0) if sign > 0 else values.clamp(max=0)
+@dataclass
+class _Share:
+    """What contributions of one sign add up to, a linear function of the input's parts, and what divides it."""
+
+    total: Tensor
+    scale: Tensor
 
 
 def _where_positive(values: Tensor, place: Tensor) -> Tensor:
@@ -226,44 +177,26 @@ def _where_positive(values: Tensor, place: Tensor) -> Tensor:
     return found
 
 
+def _part(tensor: Tensor, sign: int) -> Tensor:
+    return tensor.clamp(min=0) if sign > 0 else tensor.clamp(max=0)
+
+
 @contextmanager
 def _parameters(
-    module: nn.Module, change: Callable[[Tensor], Tensor], zeros: Sequence[str]
+    module: nn.Module, sign: int, with_bias: bool, zero_params: Sequence[str] | str | None
 ) -> Iterator[None]:
-    """Put changed parameters in the place of a module's own."""
+    """Put the positive or negative part of the parameters in their place."""
+    zeros = [zero_params] if isinstance(zero_params, str) else list(zero_params or ())
+    zeros += [] if with_bias else ["bias"]
     kept = dict(module._parameters)
     try:
         for name, value in kept.items():
             if value is not None:
-                part = torch.zeros_like(value) if name in zeros else change(value.detach())
+                part = torch.zeros_like(value) if name in zeros else _part(value.detach(), sign)
                 module._parameters[name] = part  # type: ignore[assignment]  # a tensor does for a forward pass
         yield
     finally:
         module._parameters.update(kept)
-
-
-class FlatRule(_StoringHook):
-    """Zennit's `Flat` (Lapuschkin et al., Nature Communications 2019): all inputs of an output get equal parts.
-
-    Where every output sees every colour, one map serves all outputs and all colours.
-    """
-
-    def backward(self, module: Any, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
-        """Relevance of the inputs from that of the outputs."""
-        relevance, x = grad_output[0], self.stored_tensors["input"]
-        is_shared = isinstance(module, nn.Conv2d) and module.groups == 1
-        ones = torch.ones_like(x[:, :1] if is_shared else x).requires_grad_()
-        with torch.enable_grad():
-            if is_shared:
-                counts = module._conv_forward(ones, torch.ones_like(module.weight[:1, :1]), None)
-                relevance = relevance.sum(1, keepdim=True)
-            else:
-                with _parameters(module, torch.ones_like, ("bias",)):
-                    counts = module.forward(ones)
-        colours = x.shape[1] if is_shared else 1
-        shares = relevance / self._stable(counts.detach() * colours)
-        (found,) = torch.autograd.grad(counts, ones, shares, create_graph=relevance.requires_grad)
-        return (found.expand_as(x).contiguous(),)
 
 
 class SumPlus(_StoringHook):
