@@ -1,6 +1,7 @@
 """Speed of evidence by intervention, on this machine, in one run.
 
     python benchmarks/intervention_speed.py --recognizer xfr_compact128 --threads 2
+    python benchmarks/intervention_speed.py --threads 2 --in-a-row --runs 15  # the default only, call after call
     python benchmarks/intervention_speed.py --threads 1 --processor  # the default only, where others use the machine
 
 - the default, both faces of a pair, crops in memory, regions found, and what it consists of, one after the other in
@@ -46,19 +47,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--processor", action="store_true", help="processor time of the default, no clock")
+    parser.add_argument(
+        "--in-a-row", action="store_true", help="the default alone, without its parts between"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     recognizer = load_recognizer(options.recognizer)
     faces = composite_faces(12, recognizer.input_size)[-2:]
     clock = time.process_time if options.processor else time.perf_counter
-    report: dict[str, object] = {**of_the_default(recognizer, faces, options.runs, clock)}
-    if not options.processor:
+    report: dict[str, object] = {**of_the_default(recognizer, faces, options.runs, clock, options.in_a_row)}
+    if not (options.processor or options.in_a_row):
         report |= measured(recognizer, faces, options.runs)
     print(json.dumps(report, indent=1))
 
 
 def of_the_default(
-    recognizer: Recognizer, faces: Tensor, runs: int, clock: Callable[[], float]
+    recognizer: Recognizer, faces: Tensor, runs: int, clock: Callable[[], float], alone: bool = False
 ) -> dict[str, tuple[float, float]]:
     """Median and least seconds of the default, and of its parts."""
     pair = (faces[:1], faces[1:])
@@ -73,6 +77,8 @@ def of_the_default(
         "leave_one_out, donors=4": lambda: four.attribute(pair),
         "leave_one_out, donors=2": lambda: two.attribute(pair),
     }
+    if alone:
+        calls = {name: call for name, call in calls.items() if call is calls["leave_one_out, donors=4"]}
     spent: dict[str, list[float]] = {name: [] for name in calls}
     for run in range(runs + 2):
         for name, call in calls.items():
