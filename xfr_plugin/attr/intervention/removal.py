@@ -198,8 +198,8 @@ def coalition_faces(face: Tensor, changes: Tensor, kept: Tensor, limit: int) -> 
     """
     flat = changes.flatten(1)
     for removed in (~kept).to(flat).split(max(limit, _MADE)):
-        added = removed @ flat
-        yield from (face + added.unflatten(1, face.shape)).clamp_(0, 1).split(limit)
+        faces = torch.addmm(face.flatten(), removed, flat).clamp_(0, 1)
+        yield from faces.unflatten(1, face.shape).split(limit)
 
 
 @cache
