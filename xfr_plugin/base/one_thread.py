@@ -1,8 +1,8 @@
 """Arithmetic between the passes of another runtime, on one thread.
 
 When a parallel step of torch is done, its threads go on waiting for the next one, for milliseconds, on the cores that
-the threads of onnxruntime or OpenVINO want: a pass of eight faces between two such steps takes 1.6 times as long on
-two cores. So what is done between passes is done by NumPy, where images are on the CPU and want no gradient.
+the threads of onnxruntime or OpenVINO want, and a pass between two such steps takes longer (docs/intervention.md,
+speed). So what is done between passes is done by NumPy, where images are on the CPU and want no gradient.
 """
 
 from __future__ import annotations
