@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
@@ -287,15 +288,11 @@ def attack(
         return "closed"
 
 
-def hostile(server: Server, asked: Sequence[Question], count: int) -> str:
-    """Honest clients alone, and then beside hostile ones; a line of the table."""
-    before = [worker.pid for worker in worker_processes(server)]
-    honest(server, asked, lambda spent: spent < 10.0)  # until it is warm
-    alone, _ = honest(server, asked, lambda spent: spent < 20.0)
+def enemies(server: Server, count: int) -> Counter[str]:
+    """What came back to four hostile clients."""
     bodies = list(hostile_bodies().items())
     outcomes: Counter[str] = Counter()
-    over, lock, peaks = threading.Event(), threading.Lock(), [sum(memory(server))]
-    start_memory = peaks[0]
+    lock = threading.Lock()
 
     def enemy(number: int) -> None:
         chance = random.Random(number)
@@ -306,20 +303,48 @@ def hostile(server: Server, asked: Sequence[Question], count: int) -> str:
             with lock:
                 outcomes[outcome] += 1
 
+    with telling("hostile", outcomes, lock), ThreadPoolExecutor(4) as pool:
+        list(pool.map(enemy, range(4)))
+    return outcomes
+
+
+@contextmanager
+def in_a_process(work: Callable[[], Counter[str]]) -> Iterator[Callable[[], Counter[str]]]:
+    """What waits for the work, which begins at once in a copy of this process."""
+    context = get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: writer.send(work()), daemon=True)
+    process.start()
+    writer.close()
+    try:
+        yield reader.recv
+    finally:
+        process.kill()
+        process.join()
+
+
+def hostile(server: Server, asked: Sequence[Question], count: int) -> str:
+    """Honest clients alone, and then beside hostile ones; a line of the table.
+
+    The hostile ones are a process of their own, as an honest client's threads would wait for theirs.
+    """
+    before = [worker.pid for worker in worker_processes(server)]
+    honest(server, asked, lambda spent: spent < 10.0)  # until it is warm
+    alone, _ = honest(server, asked, lambda spent: spent < 20.0)
+    over, peaks = threading.Event(), [sum(memory(server))]
+    start_memory = peaks[0]
+
     def watch() -> None:
         while not over.wait(0.25):
             peaks.append(sum(memory(server)))
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    with telling("hostile", outcomes, lock), ThreadPoolExecutor(5) as pool:
-        beside = pool.submit(honest, server, asked, lambda spent: not over.is_set())
-        try:
-            list(pool.map(enemy, range(4)))
-        finally:
-            over.set()
-        meanwhile, busy = beside.result()
-    watching.join()
+    with in_a_process(lambda: enemies(server, count)) as attacked, ThreadPoolExecutor(2) as pool:
+        waited = pool.submit(attacked)
+        waited.add_done_callback(lambda _: over.set())
+        watched = pool.submit(watch)
+        meanwhile, busy = honest(server, asked, lambda spent: not over.is_set())
+        outcomes = waited.result()
+        watched.result()
     ended = len(set(before) - {worker.pid for worker in worker_processes(server)})
     told = ", ".join(f"{number} × {kind}" for kind, number in sorted(outcomes.items()))
     return (
