@@ -170,7 +170,9 @@ def open_inputs(models: Models, task: Task) -> Opened:
         raise ServiceError(
             "unusable", "this recognizer compares images and has no embeddings: send two images"
         )
-    aligned, stored, gallery = {}, {}, None
+    aligned: dict[Side, AlignedFace] = {}
+    stored: dict[Side, Face] = {}
+    gallery = None
     images = sum(face.image is not None for face in _given(request).values())
     for name, given in _given(request).items():
         if given.image is not None:
