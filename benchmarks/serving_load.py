@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import io
 import itertools
 import json
 import os
@@ -32,6 +33,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 import torch
+from PIL import Image
 
 from xfr_plugin.service import Answer, Deployment, ExplanationService, Request, parse_request
 from xfr_plugin.service.client import read_token
@@ -41,6 +43,7 @@ from xfr_plugin.torchserve.process import free_ports
 BOUNDARY = "xfr-benchmark"
 CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "decision": ("predictions", {}),
+    "photographs": ("predictions", {"alignment": "detect"}),
     "explained": ("explanations", {"returns": "regions,words"}),
     "reconstruction": ("explanations", {"returns": "regions,words", "method": "reconstruction"}),
     "amortised": ("explanations", {"returns": "regions,words", "method": "amortised"}),
@@ -49,11 +52,11 @@ CLASSES: dict[str, tuple[str, dict[str, str]]] = {
     "fggb": ("explanations", {"returns": "regions,words", "method": "fggb"}),
     "leave_one_out": ("explanations", {"returns": "regions,words", "method": "leave_one_out"}),
 }
-"""What is asked: endpoint and options; `explained` by the deployment's own method."""
+"""What is asked: endpoint and options; `explained` by the deployment's own method, `photographs` are not aligned."""
 
 COUNTS = {
-    "decision": 2500, "explained": 300, "reconstruction": 600, "amortised": 600, "with pictures": 300, "xssab": 300,
-    "fggb": 24, "leave_one_out": 300,
+    "decision": 2500, "photographs": 600, "explained": 300, "reconstruction": 600, "amortised": 600,
+    "with pictures": 300, "xssab": 300, "fggb": 24, "leave_one_out": 300,
 }  # fmt: skip
 """Requests for each number of clients, in all rounds; 10,000 decisions in all."""
 
@@ -109,12 +112,20 @@ class Question:
     score: float
 
 
-def questions(data: Path, count: int, service: ExplanationService) -> list[Question]:
-    """Pairs of different people's aligned faces, of scores that differ from each other by more than 0.0005."""
-    people = sorted((data / "faces" / "lfw112").iterdir())[:: max(1, 5748 // (2 * count))]
-    files = [sorted(person.glob("*.jpg"))[0].read_bytes() for person in people]
+def questions(
+    data: Path, count: int, service: ExplanationService, photographs: bool = False
+) -> list[Question]:
+    """Pairs of different people's aligned faces, of scores that differ from each other by more than 0.0005.
+
+    Or of photographs of a megapixel: LFW's, enlarged.
+    """
+    folder = data / "faces" / ("lfw250" if photographs else "lfw112")
+    everybody = sorted(folder.iterdir())
+    people = everybody[:: max(1, len(everybody) // (2 * count))]
+    files = [_photograph(sorted(person.glob("*.jpg"))[0], 4 if photographs else 1) for person in people]
     pairs = list(zip(files[::2], files[1::2], strict=False))
-    asked = [parse_request({"probe": a, "reference": b}) for a, b in pairs]
+    options = {"alignment": "detect"} if photographs else {}
+    asked = [parse_request({"probe": a, "reference": b, **options}) for a, b in pairs]
     found: list[Question] = []
     taken: list[float] = []
     for (probe, reference), request in zip(pairs, asked, strict=True):
@@ -123,6 +134,15 @@ def questions(data: Path, count: int, service: ExplanationService) -> list[Quest
             taken.append(score)
             found.append(Question(f"q{len(found)}", probe, reference, score))
     return found
+
+
+def _photograph(path: Path, scale: int) -> bytes:
+    if scale == 1:
+        return path.read_bytes()
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        image.resize((image.width * scale, image.height * scale)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def form(question: Question, options: dict[str, str]) -> bytes:
@@ -144,6 +164,7 @@ class Run:
 
     seconds: float
     latencies: np.ndarray
+    busy: int
     batch: float
     cpu: tuple[float, ...]
 
@@ -157,7 +178,10 @@ class Run:
 
 
 def ask_server(server: Server, kind: str, asked: Sequence[Question], clients: int) -> Run:
-    """`clients` threads with a connection each; raises for any answer that is not its request's."""
+    """`clients` threads with a connection each; raises for any answer that is not its request's.
+
+    Who is told that the server is busy asks again after a tenth of a second, which his time counts.
+    """
     endpoint, options = CLASSES[kind]
     path = f"/{endpoint}/xfr"
     headers = {
@@ -167,7 +191,12 @@ def ask_server(server: Server, kind: str, asked: Sequence[Question], clients: in
     bodies = {question.name: form(question, options) for question in asked}
     waiting = iter(asked)
     lock = threading.Lock()
-    latencies, sizes = [], []
+    latencies, sizes, refused = [], [], []
+
+    def ask(connection: http.client.HTTPConnection, question: Question) -> tuple[int, bytes]:
+        connection.request("POST", path, bodies[question.name], headers)
+        response = connection.getresponse()
+        return response.status, response.read()
 
     def client() -> None:
         connection = http.client.HTTPConnection(str(urlsplit(server.url).netloc), timeout=300)
@@ -177,13 +206,15 @@ def ask_server(server: Server, kind: str, asked: Sequence[Question], clients: in
             if question is None:
                 break
             start = time.perf_counter()
-            connection.request("POST", path, bodies[question.name], headers)
-            response = connection.getresponse()
-            data = response.read()
+            status, data = ask(connection, question)
+            while status == 503:
+                refused.append(question.name)
+                time.sleep(0.1)
+                status, data = ask(connection, question)
             spent = time.perf_counter() - start
             document = json.loads(data)
-            if response.status != 200 or document["id"] != question.name:
-                raise RuntimeError(f"wrong answer: {response.status} {data[:200]!r}")
+            if status != 200 or document["id"] != question.name:
+                raise RuntimeError(f"wrong answer: {status} {data[:200]!r}")
             if abs(document["decision"]["score"] - question.score) > 1e-4:
                 raise RuntimeError("an answer of another pair")
             latencies.append(spent)
@@ -195,7 +226,7 @@ def ask_server(server: Server, kind: str, asked: Sequence[Question], clients: in
         for done in [pool.submit(client) for _ in range(clients)]:
             done.result()
     spent = tuple(b - a for a, b in zip(before, cpu_seconds(server), strict=True))
-    return Run(time.perf_counter() - start, np.array(latencies), float(np.mean(sizes)), spent)
+    return Run(time.perf_counter() - start, np.array(latencies), len(refused), float(np.mean(sizes)), spent)
 
 
 def ask_in_process(
@@ -223,7 +254,7 @@ def ask_in_process(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, batches))
     spent = time.process_time() - before
-    return Run(time.perf_counter() - start, np.array(latencies), size, (spent,))
+    return Run(time.perf_counter() - start, np.array(latencies), 0, size, (spent,))
 
 
 def cpu_seconds(server: Server) -> tuple[float, float, float]:
@@ -302,12 +333,14 @@ def measure(
         p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
         rate = len(latencies) / sum(run.seconds for run in runs)
         batch = float(np.mean([run.batch for run in runs]))
+        busy = sum(run.busy for run in runs)
         front, workers = memory(server)
         cpu = " + ".join(f"{value:.1f}" for value in np.mean([run.cpu_ms() for run in runs], axis=0))
         spread = f"{np.median(ratios):4.0%} ({min(ratios):.0%}–{max(ratios):.0%})"
         print(
             f"| {engine} | {kind} | {clients} | {len(latencies)} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {rate:.1f} | "
-            f"{np.mean(rates):.1f} | {spread} | {cpu} / {np.mean(own):.1f} | {batch:.1f} | {front} + {workers} |",
+            f"{np.mean(rates):.1f} | {spread} | {cpu} / {np.mean(own):.1f} | {batch:.1f} | {busy} | "
+            f"{front} + {workers} |",
             flush=True,
         )
 
@@ -367,15 +400,16 @@ def main() -> None:
     deployment = Deployment(methods="all", threads=options.threads)
     service = ExplanationService(deployment)
     asked = questions(options.data, options.pairs, service)
+    photographs = questions(options.data, 20, service, True) if "photographs" in options.kinds else []
     print(
         f"{len(asked)} pairs of distinct scores; {workers!r}, {options.set}; {psutil.cpu_count()} CPUs, "
         f"load {os.getloadavg()[0]:.1f} before"
     )
     print(
         "| shell | asked for | clients | requests | p50 ms | p95 | p99 | server /s | in-process /s "
-        "| ratio (range) | CPU ms front + workers + clients / in-process | batch | MiB front + workers |"
+        "| ratio (range) | CPU ms front + workers + clients / in-process | batch | told busy | MiB front + workers |"
     )
-    print("|" + "---|" * 13, flush=True)
+    print("|" + "---|" * 14, flush=True)
     properties = dict(entry.split("=", 1) for entry in options.set)
     for engine in options.engine:
         with (
@@ -385,7 +419,9 @@ def main() -> None:
             # a server at work is warm: until then Java compiles itself, which takes as long as what it does
             ask_server(server, "decision", list(itertools.islice(itertools.cycle(asked), _WARMING)), 16)
             for kind in options.kinds:
-                measure(engine, server, service, kind, asked, options)
+                measure(
+                    engine, server, service, kind, photographs if kind == "photographs" else asked, options
+                )
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import asyncio
 import base64
+import io
 import json
 import re
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any, ClassVar
 
 import pytest
 from helpers.serving_faces import crops
+from PIL import Image
+from skimage.data import astronaut
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 
@@ -22,9 +26,11 @@ from helpers.shells import TOKEN, within
 
 from xfr_plugin import asgi
 from xfr_plugin.asgi import Batcher, LocalLane, Post, Tokens, make_app
-from xfr_plugin.asgi.batching import Done, LaneDiedError
+from xfr_plugin.asgi.batching import Done, LaneDiedError, answer_posts
 from xfr_plugin.asgi.forms import fields_of
 from xfr_plugin.asgi.tokens import write_token
+from xfr_plugin.base.deadlines import check_deadline
+from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.service import Answer, Deployment, ExplanationService, Limits, ServiceError, reply_from_json
 from xfr_plugin.service.deployment import Workers
 from xfr_plugin.service.limits import MESSAGE_OVERHEAD
@@ -361,6 +367,31 @@ def test_what_is_slow_comes_again_alone_and_one_lane_stays_free() -> None:
     found = asyncio.run(_all(Batcher(lanes, Workers(batch_size=4), Limits()), bodies))
     assert found == [(200, body) for body in bodies]
     assert Slow.most == 2
+
+
+@pytest.mark.parametrize("may_be_slow", [False, True])
+def test_what_is_slow_has_a_low_priority_where_it_may_be(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch, may_be_slow: bool
+) -> None:
+    found: list[str] = []
+    search = CascadeDetector.__call__
+
+    def slow(self: CascadeDetector, photo: Any) -> Any:
+        time.sleep(0.01)
+        end = time.thread_time() + 0.15
+        while time.thread_time() < end:
+            pass
+        check_deadline()
+        found.append(threading.current_thread().name)
+        return search(self, photo)
+
+    monkeypatch.setattr(CascadeDetector, "__call__", slow)
+    buffer = io.BytesIO()
+    Image.fromarray(astronaut()).save(buffer, "JPEG")
+    photo = base64.b64encode(buffer.getvalue()).decode()
+    body = json.dumps({"probe": photo, "reference": [0.1] * 128}).encode()
+    done = answer_posts(service, [Post(body, may_be_slow=may_be_slow)])
+    assert (done.answers[0][0], found) == ((200, ["xfr-slow"]) if may_be_slow else (503, []))
 
 
 def test_a_worker_that_does_not_answer_is_late() -> None:

@@ -230,6 +230,34 @@ def test_processes_give_the_same_numbers(faces: Path, tmp_path: Path) -> None:
     assert_equal_numbers(together, explain_all(faces, tmp_path / "other"))
 
 
+def test_processes_share_what_leaving_regions_out_does_to_a_face(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second process embeds no changed face that a first one has; nothing is left of it when all is explained."""
+    results = explain_all(faces, tmp_path / "run", methods=["leave_one_out"])
+    assert not (tmp_path / "run" / "effects").exists()
+    places = tuple((0, row) for row in range(3))
+    job = PairJob("leave_one_out", (0, 1), ((0, 1), (1, 2)), places, str(tmp_path / "run" / "faces")).load()
+    passes: list[int] = []
+    model = small_recognizer()
+    embed = type(model.network).forward
+    monkeypatch.setattr(
+        type(model.network), "forward", lambda self, x: (passes.append(len(x)), embed(self, x))[1]
+    )
+    (tmp_path / "shared").mkdir()
+    task = Task(model, (0.3, "here"), {"leave_one_out": {}}, effects=str(tmp_path / "shared"))
+    first = Worker(task)(job).to_pylist()
+    assert sum(passes) > 10
+    passes.clear()
+    second = Worker(task)(job).to_pylist()
+    assert sum(passes) == 0
+    evidence = [
+        [[region["evidence"] for region in row["regions"]] for row in rows] for rows in (first, second)
+    ]
+    np.testing.assert_allclose(*evidence, rtol=1e-9, atol=1e-12)
+    assert results.failures() == []
+
+
 def test_a_killed_run_goes_on_without_loss_and_leaves_no_processes(faces: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "helpers.bulk_faces", str(faces), str(run), "2"]

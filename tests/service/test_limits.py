@@ -7,10 +7,12 @@ import io
 import json
 import re
 import struct
+import threading
 import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ import pytest
 import torch
 from helpers.serving_faces import crops
 from PIL import Image
+from skimage.data import astronaut
 
 from xfr_plugin.base.deadlines import check_deadline, until
 from xfr_plugin.errors import DeadlineError
+from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.service import (
     Answer,
     Deployment,
@@ -38,6 +42,7 @@ from xfr_plugin.service.errors import as_service_error
 from xfr_plugin.service.json_bounds import check_json
 from xfr_plugin.service.serving import respond
 from xfr_plugin.service.sizes import answer_size
+from xfr_plugin.service.stages import Models
 from xfr_plugin.service.wire import Response
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
@@ -387,6 +392,44 @@ def test_large_images_are_not_decoded_beside_others() -> None:
     assert isinstance(answer, Answer)
     (alone,) = service.answer_all([large], [False], may_be_slow=lambda _: True)
     assert isinstance(alone, Answer)
+
+
+def test_photographs_are_not_searched_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two take longer than others wait: beside others they are not begun, and elsewhere they are searched once."""
+    service = ExplanationService()
+    searched: list[str] = []
+    search = CascadeDetector.__call__
+
+    def noted(self: CascadeDetector, photo: Any) -> Any:
+        if len(photo) > 112:  # crops are looked at, too: whether they are aligned
+            searched.append(threading.current_thread().name)
+        return search(self, photo)
+
+    monkeypatch.setattr(CascadeDetector, "__call__", noted)
+    photo = saved(Image.fromarray(astronaut()), "PNG")
+    two = parse_request({"probe": photo, "reference": photo})
+    quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
+    monkeypatch.setattr(service, "_models", with_search_of(service, 0.06))
+    told, answer = service.answer_all([two, quick], [False, False], may_be_slow=lambda _: False)
+    assert isinstance(told, ErrorBody)
+    assert told.code == "busy"
+    assert isinstance(answer, Answer)
+    assert searched == []
+    (alone,) = service.answer_all([two], [False], may_be_slow=lambda _: True)
+    assert isinstance(alone, Answer)
+    assert searched == ["xfr-slow"] * 2
+
+
+def with_search_of(service: ExplanationService, seconds: float) -> Models:
+    """A service's models, on a machine that takes so long to find a face."""
+    models = service._models
+    return replace(models, faces=replace(models.faces, search_seconds=seconds))
+
+
+def test_how_long_a_search_takes_is_measured() -> None:
+    assert 0.001 < ExplanationService()._models.faces.search_seconds < 1
+    without = ExplanationService(Deployment(detector=False))
+    assert without._models.faces.search_seconds == 0
 
 
 def test_time_in_a_queue_counts() -> None:

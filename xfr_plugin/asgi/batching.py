@@ -100,8 +100,8 @@ def answer_posts(service: ExplanationService, posts: Sequence[Post]) -> Done:
     read = [place for place, found in enumerate(fields) if not isinstance(found, ServiceError)]
     waited = [time.monotonic() - posts[place].since for place in read]
     items = [found for found in fields if not isinstance(found, ServiceError)]
-    in_hurry = None if all(post.may_be_slow for post in posts) else lambda: False
-    answered = iter(respond(service, items, [headers[place] for place in read], waited, in_hurry))
+    slow = all(post.may_be_slow for post in posts)
+    answered = iter(respond(service, items, [headers[place] for place in read], waited, lambda: slow))
     responses = [_refusal(found) if isinstance(found, ServiceError) else next(answered) for found in fields]
     answers = [(response.status, response.body.encode()) for response in responses]
     return Done(answers, list(counts(responses)), times(responses))

@@ -32,17 +32,19 @@ def until(moment: float, cpu_moment: float = _FAR) -> Iterator[None]:
         _ends.reset(token)
 
 
-def check_deadline(ahead: float = 0.0) -> None:
+def check_deadline(ahead: float = 0.0, later: float = 0.0) -> None:
     """Go on, if there is time left.
 
     Args:
         ahead: seconds of CPU time that the next step takes at least, where it cannot be interrupted.
+        later: seconds of CPU time that the steps after it take, about. Where CPU time is bounded, what would not be
+            ended is not begun.
 
     Raises:
         DeadlineError: the moment of a block around this call has passed, or will have.
     """
     end, cpu_end = _ends.get()
-    if time.perf_counter() + ahead > end or (cpu_end < _FAR and time.thread_time() + ahead > cpu_end):
+    if time.perf_counter() + ahead > end or (cpu_end < _FAR and time.thread_time() + ahead + later > cpu_end):
         raise DeadlineError(
             "the deadline passed before the answer was ready: allow more time, or ask for less"
         )

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xfr_plugin.base.files import atomic_path, reason, shown
-from xfr_plugin.errors import ChecksumError, InputError, LayoutError, WeightsError, first_fault
+from xfr_plugin.errors import ChecksumError, InputError, LayoutError, OutputError, WeightsError, first_fault
 
 __all__ = [
     "METADATA_KEY",
@@ -87,13 +87,18 @@ def write_weights(
 
     Raises:
         InputError: the suffix is not `.safetensors`.
+        OutputError: it cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"weights are written as .safetensors, not {path.suffix or 'without a suffix'}")
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    told = {METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+        try:
+            save_file(tensors, temporary, metadata=told)
+        except (OSError, SafetensorError) as error:  # no space is left
+            raise OutputError(f"{shown(path)} cannot be written: {reason(error)}") from error
 
 
 def shipped_documents(key: str) -> dict[Path, Any]:

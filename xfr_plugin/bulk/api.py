@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import Method, chosen_method
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER, Alignment
-from xfr_plugin.base.files import shown
+from xfr_plugin.base.files import make_folder, shown
 from xfr_plugin.base.locks import locked
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.bulk.engines import Engine, opened
@@ -54,7 +55,7 @@ _COMPARED_AT_ONCE = 32
 
 Item = TypeVar("Item")
 
-_FACES, _PAIRS, _EXPLANATIONS = "faces", "pairs", "explanations"
+_FACES, _PAIRS, _EXPLANATIONS, _EFFECTS = "faces", "pairs", "explanations", "effects"
 
 
 def batch(
@@ -132,6 +133,7 @@ def batch(
         manifest = _manifest(
             table, model, chosen, alignment, check, maps, _all_options(entries, given), select
         )
+    folder = Path(out)
     task = Task(
         recognizer=model,
         threshold=chosen,
@@ -139,8 +141,8 @@ def batch(
         alignment=alignment,
         check=check,
         maps=maps,
+        effects=str((folder / _EFFECTS).absolute()),
     )
-    folder = Path(out)
     with closing(opened(engine, task, workers)) as workforce, locked(folder):
         known = read_manifest(folder)
         manifest = manifest if known is None else manifest.continuing(known)
@@ -273,10 +275,12 @@ class _Run:
         ]
         total, todo = len(numbers) * len(stores), sum(map(len, jobs))
         clock = Clock("explaining", total - todo, total, self.progress)
+        make_folder(self.folder / _EFFECTS)
         for job, rows in self.engine.results(jobs):
             assert isinstance(job, PairJob)
             stores[job.method].add(rows)
             clock.passed(len(job))
+        shutil.rmtree(self.folder / _EFFECTS, ignore_errors=True)
 
     def _digests(self) -> list[str]:
         """Checksum of each photo; of what cannot be read, one of its path."""

@@ -4,6 +4,7 @@ OUT/manifest.json                        what the run is made of
 OUT/faces/part-000000.arrow              found faces, each once: crop, embedding, regions; or why there is none
 OUT/pairs/part-000000.parquet            every pair and its decision
 OUT/explanations/METHOD/part-000000.parquet   explained pairs: everything that an explanation holds but its crops
+OUT/effects/METHOD/                      while pairs are explained: what leaving out regions does to each face
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -65,7 +66,7 @@ _LARGEST = 2**29
 """Bytes of a photo's file, at most."""
 
 _KEPT = 2**28
-"""Bytes that a worker keeps of what leaving out regions does to faces."""
+"""Bytes of memory in which a worker keeps what leaving out regions does to faces."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Task:
         alignment: see `faces.Alignment`.
         check: also check each explanation.
         maps: keep the maps.
+        effects: folder, if it is there, in which workers share what leaving out regions does to faces.
         batch_size: pairs in the same passes.
         threads: of torch, in each worker; None leaves them as they are.
     """
@@ -89,6 +91,7 @@ class Task:
     alignment: Alignment = "auto"
     check: bool = False
     maps: bool = True
+    effects: str | None = None
     batch_size: int = _BATCH
     threads: int | None = None
 
@@ -237,7 +240,7 @@ class Worker:
             try:
                 built = get_method(name).build(self.task.recognizer, self.task.threshold[0], **options)
                 if isinstance(built, RegionIntervention):
-                    built.keep_effects(_KEPT)
+                    built.keep_effects(_KEPT, self._shared(name))
                 self._built[name] = built
             except Exception as error:  # it will fail on every pair: once is enough
                 self._built[name] = _why(error)
@@ -245,6 +248,10 @@ class Worker:
         if isinstance(made, str):
             raise XfrError(made)
         return made
+
+    def _shared(self, method: str) -> Path | None:
+        folder = self.task.effects
+        return Path(folder) / method if folder is not None and os.path.isdir(folder) else None
 
     def _pairs(self, job: LoadedPairs, layers: Sequence[str]) -> list[FacePair]:
         recognizer = self.task.recognizer

@@ -50,7 +50,7 @@ def package_command(
     embeddings: Annotated[
         bool, typer.Option("--allow-embeddings", help="Return embeddings of images, if asked: for enrolment.")
     ] = False,
-    workers: Annotated[int, typer.Option(help="Processes; one for each core is best.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes; one more than cores is best.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Requests that a worker takes at once, at most.")] = 4,
     batch_delay: Annotated[int, typer.Option(help="Milliseconds that it waits for more of them.")] = 1,
     vendor: Annotated[

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +31,9 @@ __all__ = ["Client", "ClientError", "Face", "read_token"]
 Face: TypeAlias = bytes | Sequence[float]
 """A face: the bytes of an image file, or an embedding."""
 
-_AGAIN = (429, 500, 502, 503, 507)
+_BROKEN = (500, 502, 507)
+_BUSY = (429, 503)
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 
 
 class ClientError(XfrError):
@@ -39,16 +43,17 @@ class ClientError(XfrError):
 class Client:
     """Asks a server of the service. Safe to use from several threads.
 
-    Questions change nothing, so one is asked again, once, when a connection breaks, the server is too busy (429, 502,
-    503), or a worker died with it (500, 507); not when it has answered, nor after a timeout. Every question has
-    an id, and an answer of another id is refused.
+    Questions change nothing, so one is asked again: once, when a connection breaks or a worker died with it (500,
+    502, 507), and ever less often while the server is busy (429, 503), which TorchServe is with photographs that are
+    slow beside others; not when it has answered, nor after a timeout. Every question has an id, and an answer of
+    another id is refused.
 
     Args:
         url: of the server, without a path.
         token: for inference, see `read_token`.
         model: name of the archive.
-        timeout: seconds for an answer.
-        retries: how often to ask again, at most.
+        timeout: seconds for an answer, and for which a busy server is asked again.
+        retries: how often to ask again after what broke, at most.
         connections: kept open at most; for as many threads.
 
     Raises:
@@ -78,11 +83,12 @@ class Client:
             connect=retries,
             other=retries,
             status=retries,
-            status_forcelist=_AGAIN,
+            status_forcelist=_BROKEN,
             allowed_methods=None,
             backoff_factor=0.2,
             raise_on_status=False,
         )
+        self._timeout = timeout
         limits = urllib3.Timeout(connect=min(timeout, 10.0), read=timeout)
         self._pool = urllib3.PoolManager(retries=again, timeout=limits, maxsize=connections)
 
@@ -129,11 +135,12 @@ class Client:
 
     def _ask(self, endpoint: str, document: dict[str, Any]) -> Answer:
         document = {"id": secrets.token_hex(8), **document}
-        url = f"{self.url}/{endpoint}/{self.model}"
+        url, body = f"{self.url}/{endpoint}/{self.model}", json.dumps(document).encode()
+        end, wait = time.monotonic() + self._timeout, _SHORTEST_WAIT
         try:
-            response = self._pool.request(
-                "POST", url, body=json.dumps(document).encode(), headers=self._headers
-            )
+            while (response := self._post(url, body)).status in _BUSY and time.monotonic() + wait < end:
+                time.sleep(wait * random.uniform(0.5, 1.0))  # not all at once
+                wait = min(2 * wait, _LONGEST_WAIT)
         except urllib3.exceptions.TimeoutError as error:
             raise ClientError(f"{self.url} did not answer in time") from error
         except urllib3.exceptions.HTTPError as error:
@@ -148,6 +155,9 @@ class Client:
         if isinstance(reply, ErrorBody):
             raise ServiceError(reply.code, reply.message, reply.problems)
         return reply
+
+    def _post(self, url: str, body: bytes) -> urllib3.BaseHTTPResponse:
+        return self._pool.request("POST", url, body=body, headers=self._headers)
 
 
 def read_token(path: Path, kind: str = "inference") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +33,19 @@ _BMP_RUNS = (b"\1\0\0\0", b"\2\0\0\0")
 
 @dataclass(frozen=True)
 class FaceSettings:
-    """How images become aligned faces: size (height, width), detector, and limits."""
+    """How images become aligned faces.
+
+    Attributes:
+        size: of the crops, height and width.
+        detector: finds faces in photographs; None if all images are aligned crops.
+        limits: of the deployment.
+        search_seconds: of CPU time that it takes at least to find a face.
+    """
 
     size: tuple[int, int]
     detector: Detector | None
     limits: Limits
+    search_seconds: float = 0.0
 
 
 def check_image(data: bytes, limits: Limits) -> None:
@@ -64,8 +73,16 @@ def check_image(data: bytes, limits: Limits) -> None:
         raise ServiceError("too_large", f"the image has more than {limits.pixels:,} pixels: make it smaller")
 
 
-def check_size(data: bytes, limits: Limits) -> SizeCheck:
-    """What refuses an image by its width and height, before its pixels are decoded."""
+def check_size(
+    data: bytes, limits: Limits, later: Callable[[int, int], float] = lambda width, height: 0.0
+) -> SizeCheck:
+    """What refuses an image by its width and height, before its pixels are decoded.
+
+    Args:
+        data: the encoded image.
+        limits: of the deployment.
+        later: seconds of CPU time that come after decoding, see `check_deadline`, by width and height.
+    """
     is_jpeg = data.startswith(b"\xff\xd8")
     scans = data.count(b"\xff\xda") if is_jpeg else 1
     rate = _JPEG_PIXELS_A_SECOND if is_jpeg else _PIXELS_A_SECOND
@@ -79,20 +96,36 @@ def check_size(data: bytes, limits: Limits) -> SizeCheck:
             raise PhotoTooLargeError(
                 f"an image of {scans} scans may have {limits.scan_pixels // scans:,} pixels: save it plainly"
             )
-        check_deadline(width * height * (1 / rate + (scans - 1) / _SCANNED_A_SECOND))
+        seconds = width * height * (1 / rate + (scans - 1) / _SCANNED_A_SECOND)
+        check_deadline(seconds, later(width, height))
 
     return check
 
 
-def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face: int) -> AlignedFace:
+def decode_face(
+    data: bytes, settings: FaceSettings, alignment: Alignment, face: int, of_images: int = 1
+) -> AlignedFace:
     """Decode an image and align its face.
+
+    Args:
+        data: the encoded image.
+        settings: of the deployment.
+        alignment: see `faces.prepare_face`.
+        face: likewise.
+        of_images: how many the request has, this one included, that are still to be decoded: a face that is looked
+            for in one will be looked for in all.
 
     Raises:
         ServiceError: `too_large`, `not_an_image`.
         FaceError: no face, see `faces.prepare_face`.
         DeadlineError: see `base.deadlines`.
     """
-    photo = decode_photo(data, settings.limits)
+
+    def search(width: int, height: int) -> float:
+        passes = alignment == "aligned" or (alignment == "auto" and (height, width) == settings.size)
+        return 0.0 if passes else of_images * settings.search_seconds
+
+    photo = _decoded(data, settings.limits, search)
     with ignoring(FaceWarning):  # the same words are in the face's notes
         return prepare_face(
             photo,
@@ -106,15 +139,19 @@ def decode_face(data: bytes, settings: FaceSettings, alignment: Alignment, face:
 
 def decode_photo(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     """Decode an image, upright RGB, H×W×3; raises as `decode_face` does."""
+    return _decoded(data, limits, lambda width, height: 0.0)
+
+
+def _decoded(data: bytes, limits: Limits, later: Callable[[int, int], float]) -> NDArray[np.uint8]:
     check_image(data, limits)
-    photo = _photo(data, limits)
+    photo = _photo(data, limits, check_size(data, limits, later))
     check_deadline()
     return photo
 
 
-def _photo(data: bytes, limits: Limits) -> NDArray[np.uint8]:
+def _photo(data: bytes, limits: Limits, check: SizeCheck) -> NDArray[np.uint8]:
     try:
-        return load_photo(data, limits.pixels, check=check_size(data, limits))
+        return load_photo(data, limits.pixels, check=check)
     except XfrError:
         raise
     except (ValueError, OSError, EOFError, SyntaxError, MemoryError) as error:

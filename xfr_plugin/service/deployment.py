@@ -22,13 +22,14 @@ class Workers(Document):
     """How a server runs the models; times as TorchServe's `model-config.yaml` has them.
 
     Attributes:
-        workers: processes, each with a copy of the models; one for each core is best.
+        workers: processes, each with a copy of the models; best is one more than cores, as one is kept free of slow
+            requests.
         batch_size: requests that a worker takes at once, at most.
         batch_delay_ms: how long it waits for more of them.
         response_timeout_s: after which a worker that has not answered is replaced.
     """
 
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=3, ge=1)
     batch_size: int = Field(default=4, ge=1)
     batch_delay_ms: int = Field(default=1, ge=1)
     response_timeout_s: int = Field(default=120, ge=1)

@@ -170,12 +170,16 @@ def open_inputs(models: Models, task: Task) -> Opened:
         raise ServiceError(
             "unusable", "this recognizer compares images and has no embeddings: send two images"
         )
-    aligned, stored, gallery = {}, {}, None
+    aligned: dict[Side, AlignedFace] = {}
+    stored: dict[Side, Face] = {}
+    gallery = None
+    images = sum(face.image is not None for face in _given(request).values())
     for name, given in _given(request).items():
         if given.image is not None:
             alignment = request.alignment if models.deployment.detector else "aligned"
             with clock.timed("faces"):
-                aligned[name] = decode_face(given.image, models.faces, alignment, given.face)
+                left = images - len(aligned)
+                aligned[name] = decode_face(given.image, models.faces, alignment, given.face, left)
         elif given.embedding is not None:
             with clock.timed("decode"):
                 stored[name] = Face(torch.from_numpy(decode_embedding(given.embedding, dim)))

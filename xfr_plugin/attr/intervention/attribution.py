@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -89,15 +90,16 @@ class RegionIntervention(RegionalAttribution):
         self.level = checked_choice("level", level, "threshold", "score", "none")
         self._latest: Latest | None = None
 
-    def keep_effects(self, limit: int) -> None:
+    def keep_effects(self, limit: int, folder: Path | None = None) -> None:
         """From now on keep what was computed of the latest faces, for other pairs of them.
 
         For many pairs of few faces, in one thread; neither the recognizer nor the options may change meanwhile.
 
         Args:
-            limit: bytes. A face takes 8·K·R·D, with D numbers in an embedding: 60 KB of `xfr_compact128`.
+            limit: bytes of memory. A face takes 8·K·R·D, with D numbers in an embedding: 60 KB of `xfr_compact128`.
+            folder: where it is kept of all faces, for other processes of the same recognizer and options.
         """
-        self._latest = Latest(limit)
+        self._latest = Latest(limit, folder)
 
     @property
     def names_regions(self) -> bool:
@@ -136,7 +138,7 @@ class RegionIntervention(RegionalAttribution):
         def row_of(comparer: Comparer, image: Tensor) -> Tensor:
             if self.scores_only or pair.forward_args:
                 return comparer.rows(image[None])[0]
-            return latest.get(b"row" + _digest(image), lambda: comparer.rows(image[None])[0])
+            return latest.get(b"row" + _digest(image), lambda: comparer.rows(image[None])[0]).to(image.device)
 
         def effects_of(comparer: Comparer, own: Side) -> Tensor:
             """Effects K×R×D on the embedding, computed once for a face of several pairs: a gallery's probe."""
@@ -147,7 +149,7 @@ class RegionIntervention(RegionalAttribution):
                     own, None, removal, comparer.limit, lambda faces: comparer.rows(faces).double(), whole
                 )
 
-            return latest.get(_digest(own.image, own.regions.masks), computed)
+            return latest.get(_digest(own.image, own.regions.masks), computed).to(own.row.device)
 
         def answered(comparer: Comparer, own: Side, other: Side | None, partner: Tensor) -> RegionalAnswer:
             score = comparer.scores_against(own.row[None], partner)[0].double()
