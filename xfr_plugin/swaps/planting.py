@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, RegionsOf
-from xfr_plugin.swaps.blending import Blending
+from xfr_plugin.swaps.blending import Blending, blend_region
 from xfr_plugin.swaps.regions import EXCHANGED_REGIONS, turn_of
+from xfr_plugin.swaps.whole import whole_changes
 
 __all__ = [
     "COVERED",
@@ -36,6 +38,7 @@ __all__ = [
     "fits",
     "named_regions",
     "plan_plantings",
+    "plant",
     "read_plantings",
     "write_plantings",
 ]
@@ -101,9 +104,7 @@ def named_regions(region: str) -> tuple[str, ...]:
     names = region.split("+")
     for name in names:
         if name not in EXCHANGED_REGIONS:
-            raise InputError(
-                f"cannot plant {name!r}: regions are {', '.join(EXCHANGED_REGIONS)}, joined by +"
-            )
+            raise InputError(f"cannot plant {name!r}: regions are {', '.join(EXCHANGED_REGIONS)}, joined by +")
     return tuple(named for name in names for named in EXCHANGED_REGIONS[name])
 
 
@@ -166,6 +167,26 @@ def plan_plantings(
                 )
             )
     return drawn
+
+
+def plant(
+    probe: NDArray[np.float32],
+    donor: NDArray[np.float32],
+    planting: Planting,
+    regions: RegionMap,
+    theirs: RegionMap,
+) -> NDArray[np.float32]:
+    """Plant a region of the donor into the probe, both H×W×3 in [0, 1], with the regions of the probe and its own.
+
+    Raises:
+        InputError: the region is empty on the probe.
+    """
+    names = named_regions(planting.region)
+    mask = regions.mask(*names)
+    if planting.blending != "whole" or not mask.any():
+        return blend_region(probe, donor, mask, planting.blending, planting.strength)
+    changes = whole_changes(probe, donor, regions, theirs, names)
+    return np.clip(probe + planting.strength * changes, 0, 1).astype(np.float32)
 
 
 def fits(probe: RegionMap, donor: RegionMap, region: str) -> bool:
