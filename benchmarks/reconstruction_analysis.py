@@ -35,12 +35,12 @@ from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders, normalised_maps
 from xfr_plugin.reconstruction.measures import reconstruct
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.swaps.regions import COARSE_REGIONS
 from xfr_plugin.training.faces_data import FaceSet, embed_faces, read_faces
 from xfr_plugin.training.publish import present_pairs
 
 Array = NDArray[np.float64]
-REGIONS = tuple(EXCHANGED_REGIONS)
+REGIONS = tuple(COARSE_REGIONS)
 RECOGNIZERS = ("xfr_compact128", "mobilefacenet_ms1m")
 GROUPS = ("true accepts", "false rejects", "false accepts", "true rejects")
 RESAMPLES = 1000
@@ -270,7 +270,7 @@ def kept_table(photos: Tensor, images: Tensor) -> str:
     warm = [(x[:, 0] - x[:, 2]).double().numpy() for x in (photos, images)]
     fine = [gaussian_filter(x, (0, 1.5, 1.5)) for x in light]
     fine = [x - x.mean(axis=0) for x in fine]
-    for name, named in EXCHANGED_REGIONS.items():
+    for name, named in COARSE_REGIONS.items():
         mask = labels.mask(*named)
         brightness = correlation_cell(*(x[:, mask].mean(axis=1) for x in light), weights)
         warmth = correlation_cell(*(x[:, mask].mean(axis=1) for x in warm), weights)
@@ -444,7 +444,7 @@ def properties(maps: Tensor) -> tuple[float, float, float]:
 def region_shares(maps: Tensor) -> tuple[Array, Array]:
     """Share of each map in each region K×R, and the regions' area shares."""
     labels = template_regions((maps.shape[1], maps.shape[2]))
-    masks = np.stack([labels.mask(*names) for names in EXCHANGED_REGIONS.values()]).astype(np.float64)
+    masks = np.stack([labels.mask(*names) for names in COARSE_REGIONS.values()]).astype(np.float64)
     flat = maps.flatten(1).numpy()
     return flat @ masks.reshape(len(masks), -1).T, masks.mean(axis=(1, 2))
 
@@ -745,7 +745,7 @@ def map_figure(model: Model, maps: dict[str, Tensor]) -> Figure:
     panels = figure.subplots(len(rows), len(REGIONS))
     figure.subplots_adjust(left=0.14, right=0.995, top=0.95, bottom=0.01, wspace=0.05, hspace=0.18)
     labels = template_regions((channels.shape[1], channels.shape[2]))
-    outlines = [labels.mask(*names) for names in EXCHANGED_REGIONS.values()]
+    outlines = [labels.mask(*names) for names in COARSE_REGIONS.values()]
     for number, (name, values, titles) in enumerate(rows):
         for r, axes in enumerate(panels[number]):
             density = values[r].numpy() * values[r].numel()

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from xfr_plugin.evaluation.natural.strangers import pose_matched
-from xfr_plugin.evaluation.natural.truth import PLAYERS, coalition_embeddings, player_masks, shapley_matrix
+from xfr_plugin.evaluation.natural.truth import coalition_embeddings, player_masks, shapley_matrix
 from xfr_plugin.evaluation.pairs import PairEntry, load_pair, read_pair_list
 from xfr_plugin.evaluation.plan import PlantedPlan
 from xfr_plugin.evaluation.protocol import Setting
@@ -30,9 +30,9 @@ from xfr_plugin.evaluation.summary import RESAMPLES
 from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, effect_of
+from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, PLANTED_REGIONS, effect_of
 
-NAMES = list(PLAYERS)
+NAMES = list(PLANTED_REGIONS)
 Values = NDArray[np.float64]
 
 

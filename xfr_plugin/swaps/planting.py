@@ -23,7 +23,7 @@ from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, RegionsOf
 from xfr_plugin.swaps.blending import Blending, blend_region
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS, turn_of
+from xfr_plugin.swaps.regions import COARSE_REGIONS, turn_of
 from xfr_plugin.swaps.whole import whole_changes
 
 __all__ = [
@@ -46,7 +46,7 @@ __all__ = [
 Game: TypeAlias = Literal["dissimilar", "similar"]
 
 PLANTED_REGIONS: dict[str, tuple[str, ...]] = {
-    name: named for name, named in EXCHANGED_REGIONS.items() if name != "outside"
+    name: named for name, named in COARSE_REGIONS.items() if name != "outside"
 }
 """What is planted, as named regions of a `RegionMap`. Two of them together are written `eyes+nose`. `outside` (hair,
 background) can be planted too, but is not, unless it is asked for."""
@@ -103,9 +103,9 @@ def named_regions(region: str) -> tuple[str, ...]:
     """
     names = region.split("+")
     for name in names:
-        if name not in EXCHANGED_REGIONS:
-            raise InputError(f"cannot plant {name!r}: regions are {', '.join(EXCHANGED_REGIONS)}, joined by +")
-    return tuple(named for name in names for named in EXCHANGED_REGIONS[name])
+        if name not in COARSE_REGIONS:
+            raise InputError(f"cannot plant {name!r}: regions are {', '.join(COARSE_REGIONS)}, joined by +")
+    return tuple(named for name in names for named in COARSE_REGIONS[name])
 
 
 def plan_plantings(
@@ -205,7 +205,7 @@ def _usable(
 
 
 def _shows(regions: RegionMap, region: str) -> bool:
-    masks = (regions.mask(*EXCHANGED_REGIONS[name]) for name in region.split("+"))
+    masks = (regions.mask(*COARSE_REGIONS[name]) for name in region.split("+"))
     return all(mask.mean() >= SMALLEST for mask in masks)
 
 
