@@ -27,13 +27,13 @@ from scipy.stats import fisher_exact
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.channels import decoded_changes
+from xfr_plugin.channels import decoded_changes, normalised_maps
 from xfr_plugin.explanation.figures.explanation import display_map, full_colour_scale, overlay
 from xfr_plugin.faces.lfw import LfwPair, image_path, read_pairs, read_people
 from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders, normalised_maps
+from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders
 from xfr_plugin.reconstruction.measures import reconstruct
 from xfr_plugin.swaps.regions import COARSE_REGIONS
 from xfr_plugin.training.faces_data import FaceSet, embed_faces, read_faces

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from xfr_plugin.channels import channel_atlas
 from xfr_plugin.recognition import Recognizer
-from xfr_plugin.reconstruction import Decoder, DecoderCard, RegionalEvidence, channel_atlas, fingerprint
+from xfr_plugin.recognition.fingerprint import fingerprint
+from xfr_plugin.reconstruction import Decoder, DecoderCard, RegionalEvidence
 
 
 def make_decoder(recognizer: Recognizer, output_size: tuple[int, int] = (12, 10)) -> Decoder:
