@@ -11,9 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each of the processes that share the 
 import numpy as np
 import pytest
 import torch
-from helpers.small_net import SmallNet
+from helpers.small_net import SmallNet, give_statistics
 from numpy.typing import NDArray
-from torch import nn
 
 from xfr_plugin.recognition import Recognizer
 
@@ -44,13 +43,7 @@ def recognizer() -> Recognizer:
     """A small float64 recognizer with non-square input, non-trivial BatchNorm and threshold 0.2."""
     torch.manual_seed(0)
     network = SmallNet()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2.0)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
+    give_statistics(network)
     return Recognizer(network, input_size=(24, 20), threshold=0.2, name="small").double()
 
 
