@@ -487,7 +487,7 @@ def outcome(model: Model, data: Data) -> NDArray[np.int64]:
 
 
 def decisions(data: Data, models: list[Model], pictures: Path | None) -> str:
-    """Density of regional evidence by outcome, at threshold and at score level."""
+    """Density of regional evidence by outcome, at score level."""
     text = ""
     for model in models:
         group = outcome(model, data)
@@ -496,32 +496,17 @@ def decisions(data: Data, models: list[Model], pictures: Path | None) -> str:
         for number, name in enumerate(GROUPS):
             members = group == number
             header.append(f"{name}, n = {members.sum()}, mean score {scores[members].mean():.3f}")
-        for own_level in (False, True):
-            density = model.evidence(data.first, data.second, own_level)
-            columns = [
-                cells(density[group == g], pair_weights(data, np.flatnonzero(group == g)))
-                for g in range(len(GROUPS))
-            ]
-            rows = [[name, *(column[r] for column in columns)] for r, name in enumerate(REGIONS)]
-            level = "score" if own_level else "threshold"
-            text += f'{model.recognizer.name}, `level="{level}"`:\n\n{table(header, rows)}\n'
-            text += strongest(density, group, own_level)
+        density = model.evidence(data.first, data.second, own_level=True)
+        columns = [
+            cells(density[group == g], pair_weights(data, np.flatnonzero(group == g)))
+            for g in range(len(GROUPS))
+        ]
+        rows = [[name, *(column[r] for column in columns)] for r, name in enumerate(REGIONS)]
+        text += f"{model.recognizer.name}:\n\n{table(header, rows)}\n"
     if pictures:
         save(error_figure(data, models[0]), pictures, "analysis_errors")
         save(evidence_figure(data, models), pictures, "analysis_evidence")
     return text
-
-
-def strongest(density: Array, group: NDArray[np.int64], own_level: bool) -> str:
-    """In how many pairs of each group a region is the densest for a match, and against."""
-    text = ""
-    for number, name in enumerate(GROUPS):
-        members = density[group == number]
-        for sign, word in ((1, "for"), (-1, "against")):
-            counts = np.bincount((sign * members).argmax(axis=1), minlength=len(REGIONS))
-            listed = ", ".join(f"{REGIONS[r]} {counts[r]}" for r in np.argsort(-counts) if counts[r])
-            text += f"- {name}, densest {word} a match: {listed}\n"
-    return text + "\n" if own_level else ""
 
 
 def sources(data: Data, models: list[Model]) -> str:
