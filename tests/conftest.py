@@ -14,6 +14,7 @@ import torch
 from helpers.small_net import SmallNet, give_statistics
 from numpy.typing import NDArray
 
+from xfr_plugin.faces import load_photo
 from xfr_plugin.recognition import Recognizer
 
 XFR_DATA = Path(os.environ.get("XFR_DATA", "../shared/data"))
@@ -36,6 +37,15 @@ def xfr_data() -> Path:
 @pytest.fixture(scope="session")
 def faces_root() -> Path:
     return XFR_DATA / "faces"
+
+
+@pytest.fixture
+def real_pair(faces_root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two aligned photographs of one person, 1×3×112×112 float32 in [0, 1] each; for tests marked `real_data`."""
+    folder = faces_root / "lfw112" / "Abel_Pacheco"
+    photos = np.stack([load_photo(folder / f"Abel_Pacheco_000{number}.jpg") for number in (1, 4)])
+    probe, reference = torch.from_numpy(photos.transpose(0, 3, 1, 2)).float()[:, None] / 255
+    return probe, reference
 
 
 @pytest.fixture
