@@ -62,13 +62,6 @@ class ProbeEnergy(Energy):
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faces")
-    write_faces(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def finished(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     out = tmp_path_factory.mktemp("run")
     return out, judge(faces, out)
