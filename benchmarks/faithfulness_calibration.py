@@ -29,11 +29,13 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from xfr_plugin.attr import get_method
-from xfr_plugin.evaluation import MIN_SCORE_CHANGE, build_pairs, plan_plantings
+from xfr_plugin.evaluation import MIN_SCORE_CHANGE, PairEntry, PlantedPair, plan_plantings
 from xfr_plugin.evaluation.occluders.frame import landmarks_of
 from xfr_plugin.evaluation.occluders.kinds import OCCLUDERS, occlude
+from xfr_plugin.evaluation.pairs import load_pair
 from xfr_plugin.explanation.faithfulness import CONTRADICTED, SUPPORTED, PairEffects, pair_effects
 from xfr_plugin.faces import fit_aligned, load_photo
+from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.faces.lfw import LfwPair, read_mesh_regions, read_pairs
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
@@ -130,19 +132,24 @@ def planted_cases(
     options: argparse.Namespace, recognizer: Recognizer, root: Path, done: set[str]
 ) -> Iterator[Case]:
     """Maps that point at the planted region, in both faces."""
-    regions_of = read_mesh_regions(root, recognizer.input_size)
+    folder = FaceFolder(root, recognizer.input_size)
     people = held_out_people(root, options.people)
-    plantings = plan_plantings(people, options.planted, seed=options.seed, regions_of=regions_of)
-    pairs = build_pairs(recognizer, root / "lfw112", plantings, regions_of)
+    plantings = plan_plantings(people, options.planted, seed=options.seed, regions_of=folder.regions)
     for index, planting in enumerate(plantings):
-        change = effect_of(planting.game, float(pairs.planted[index] - pairs.clean[index]))
-        if change <= MIN_SCORE_CHANGE or f"planted {index}" in done:
+        if f"planted {index}" in done:
+            continue
+        pair = load_pair(folder, PairEntry.of(planting))
+        assert isinstance(pair, PlantedPair)
+        before, after, partner = recognizer.embed(
+            torch.stack([pair.before, pair.probe, pair.reference]).float() / 255
+        )
+        if effect_of(planting.game, float((after - before) @ partner)) <= MIN_SCORE_CHANGE:
             continue
         sign = 1.0 if planting.game == "similar" else -1.0
         names = named_regions(planting.region)
-        sides = (pairs.probe_regions[index], pairs.reference_regions[index])
+        sides = (pair.probe_regions, pair.reference_regions)
         first, second = (sign * labels.mask(*names).astype(np.float32) for labels in sides)
-        images = torch.stack([pairs.probes[index], pairs.references[index]]).float() / 255
+        images = torch.stack([pair.probe, pair.reference]).float() / 255
         yield f"planted {index}", images, {f"oracle, {planting.game}": [(first, second)]}
 
 

@@ -27,20 +27,20 @@ from scipy.stats import fisher_exact
 from torch import Tensor
 from torch.nn import functional
 
-from xfr_plugin.channels import decoded_changes
+from xfr_plugin.channels import decoded_changes, normalised_maps
 from xfr_plugin.explanation.figures.explanation import display_map, full_colour_scale, overlay
 from xfr_plugin.faces.lfw import LfwPair, image_path, read_pairs, read_people
 from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders, normalised_maps
+from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders
 from xfr_plugin.reconstruction.measures import reconstruct
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.swaps.regions import COARSE_REGIONS
 from xfr_plugin.training.faces_data import FaceSet, embed_faces, read_faces
 from xfr_plugin.training.publish import present_pairs
 
 Array = NDArray[np.float64]
-REGIONS = tuple(EXCHANGED_REGIONS)
+REGIONS = tuple(COARSE_REGIONS)
 RECOGNIZERS = ("xfr_compact128", "mobilefacenet_ms1m")
 GROUPS = ("true accepts", "false rejects", "false accepts", "true rejects")
 RESAMPLES = 1000
@@ -270,7 +270,7 @@ def kept_table(photos: Tensor, images: Tensor) -> str:
     warm = [(x[:, 0] - x[:, 2]).double().numpy() for x in (photos, images)]
     fine = [gaussian_filter(x, (0, 1.5, 1.5)) for x in light]
     fine = [x - x.mean(axis=0) for x in fine]
-    for name, named in EXCHANGED_REGIONS.items():
+    for name, named in COARSE_REGIONS.items():
         mask = labels.mask(*named)
         brightness = correlation_cell(*(x[:, mask].mean(axis=1) for x in light), weights)
         warmth = correlation_cell(*(x[:, mask].mean(axis=1) for x in warm), weights)
@@ -444,7 +444,7 @@ def properties(maps: Tensor) -> tuple[float, float, float]:
 def region_shares(maps: Tensor) -> tuple[Array, Array]:
     """Share of each map in each region K×R, and the regions' area shares."""
     labels = template_regions((maps.shape[1], maps.shape[2]))
-    masks = np.stack([labels.mask(*names) for names in EXCHANGED_REGIONS.values()]).astype(np.float64)
+    masks = np.stack([labels.mask(*names) for names in COARSE_REGIONS.values()]).astype(np.float64)
     flat = maps.flatten(1).numpy()
     return flat @ masks.reshape(len(masks), -1).T, masks.mean(axis=(1, 2))
 
@@ -487,7 +487,7 @@ def outcome(model: Model, data: Data) -> NDArray[np.int64]:
 
 
 def decisions(data: Data, models: list[Model], pictures: Path | None) -> str:
-    """Density of regional evidence by outcome, at threshold and at score level."""
+    """Density of regional evidence by outcome, at score level."""
     text = ""
     for model in models:
         group = outcome(model, data)
@@ -496,32 +496,17 @@ def decisions(data: Data, models: list[Model], pictures: Path | None) -> str:
         for number, name in enumerate(GROUPS):
             members = group == number
             header.append(f"{name}, n = {members.sum()}, mean score {scores[members].mean():.3f}")
-        for own_level in (False, True):
-            density = model.evidence(data.first, data.second, own_level)
-            columns = [
-                cells(density[group == g], pair_weights(data, np.flatnonzero(group == g)))
-                for g in range(len(GROUPS))
-            ]
-            rows = [[name, *(column[r] for column in columns)] for r, name in enumerate(REGIONS)]
-            level = "score" if own_level else "threshold"
-            text += f'{model.recognizer.name}, `level="{level}"`:\n\n{table(header, rows)}\n'
-            text += strongest(density, group, own_level)
+        density = model.evidence(data.first, data.second, own_level=True)
+        columns = [
+            cells(density[group == g], pair_weights(data, np.flatnonzero(group == g)))
+            for g in range(len(GROUPS))
+        ]
+        rows = [[name, *(column[r] for column in columns)] for r, name in enumerate(REGIONS)]
+        text += f"{model.recognizer.name}:\n\n{table(header, rows)}\n"
     if pictures:
         save(error_figure(data, models[0]), pictures, "analysis_errors")
         save(evidence_figure(data, models), pictures, "analysis_evidence")
     return text
-
-
-def strongest(density: Array, group: NDArray[np.int64], own_level: bool) -> str:
-    """In how many pairs of each group a region is the densest for a match, and against."""
-    text = ""
-    for number, name in enumerate(GROUPS):
-        members = density[group == number]
-        for sign, word in ((1, "for"), (-1, "against")):
-            counts = np.bincount((sign * members).argmax(axis=1), minlength=len(REGIONS))
-            listed = ", ".join(f"{REGIONS[r]} {counts[r]}" for r in np.argsort(-counts) if counts[r])
-            text += f"- {name}, densest {word} a match: {listed}\n"
-    return text + "\n" if own_level else ""
 
 
 def sources(data: Data, models: list[Model]) -> str:
@@ -745,7 +730,7 @@ def map_figure(model: Model, maps: dict[str, Tensor]) -> Figure:
     panels = figure.subplots(len(rows), len(REGIONS))
     figure.subplots_adjust(left=0.14, right=0.995, top=0.95, bottom=0.01, wspace=0.05, hspace=0.18)
     labels = template_regions((channels.shape[1], channels.shape[2]))
-    outlines = [labels.mask(*names) for names in EXCHANGED_REGIONS.values()]
+    outlines = [labels.mask(*names) for names in COARSE_REGIONS.values()]
     for number, (name, values, titles) in enumerate(rows):
         for r, axes in enumerate(panels[number]):
             density = values[r].numpy() * values[r].numel()

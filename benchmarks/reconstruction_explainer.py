@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from skimage import data
 
 from xfr_plugin.attr import ReconstructionExplainer
-from xfr_plugin.channels import ChannelRegions, channel_regions, decoded_changes, dwelling
+from xfr_plugin.channels import ChannelRegions, channel_regions, decoded_changes, dwelling, normalised_maps
 from xfr_plugin.explanation.figures.channels import (
     FaceChannels,
     atlas_figure,
@@ -33,7 +33,6 @@ from xfr_plugin.faces import prepare_face
 from xfr_plugin.faces.lfw import read_people
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.reconstruction import normalised_maps
 from xfr_plugin.training.faces_data import embed_faces, read_faces
 
 

@@ -20,19 +20,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xfr_plugin.base.statistics import bootstrap_mean
 from xfr_plugin.evaluation.natural.strangers import pose_matched
-from xfr_plugin.evaluation.natural.truth import PLAYERS, coalition_embeddings, player_masks, shapley_matrix
+from xfr_plugin.evaluation.natural.truth import coalition_embeddings, player_masks, shapley_matrix
 from xfr_plugin.evaluation.pairs import PairEntry, load_pair, read_pair_list
 from xfr_plugin.evaluation.plan import PlantedPlan
 from xfr_plugin.evaluation.protocol import Setting
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedPair
+from xfr_plugin.evaluation.summary import RESAMPLES
 from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, effect_of
+from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, PLANTED_REGIONS, effect_of
 
-NAMES = list(PLAYERS)
+NAMES = list(PLANTED_REGIONS)
 Values = NDArray[np.float64]
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         kind = "two regions" if "+" in planting.region else "one region"
         for key, value in changes(pair, setting, options.strangers).items():
             found.setdefault(f"{kind}, {key}", []).append(value)
-    report = {key: [len(values), *vars(bootstrap_mean(values)).values()] for key, values in found.items()}
+    report = {key: interval(np.array(values)) for key, values in found.items()}
     options.out.write_text(json.dumps(report, indent=1), encoding="utf-8")
     for key, (number, mean, low, high) in report.items():
         print(f"{key}: {mean:.2f} ({low:.2f}–{high:.2f}), n = {number}")
@@ -94,6 +94,13 @@ def shares(values: Values, areas: NDArray[np.int_], planted: list[int]) -> dict[
     rest = float(np.abs(np.delete(values, planted)).sum())
     density = np.where(areas > 0, values[: len(areas)] / np.maximum(areas, 1), -np.inf)
     return {"inside": here / (abs(here) + rest), "top-1": float(int(density.argmax()) in planted)}
+
+
+def interval(values: Values) -> tuple[int, float, float, float]:
+    """How many, their mean, and its interval over resampled plantings."""
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    return len(values), float(values.mean()), float(low), float(high)
 
 
 if __name__ == "__main__":

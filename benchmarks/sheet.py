@@ -33,8 +33,7 @@ from xfr_plugin.faces.lfw import read_mesh_regions, read_pairs
 from xfr_plugin.faces.regions import RegionsOf
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.swaps.planted_pairs import plant
-from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, plan_plantings
+from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE, plan_plantings, plant
 from xfr_plugin.swaps.regions import turn_of
 
 Photo = NDArray[np.uint8]

@@ -11,10 +11,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each of the processes that share the 
 import numpy as np
 import pytest
 import torch
-from helpers.small_net import SmallNet
+from helpers.small_net import SmallNet, give_statistics
 from numpy.typing import NDArray
-from torch import nn
 
+from xfr_plugin.faces import load_photo
 from xfr_plugin.recognition import Recognizer
 
 XFR_DATA = Path(os.environ.get("XFR_DATA", "../shared/data"))
@@ -40,17 +40,20 @@ def faces_root() -> Path:
 
 
 @pytest.fixture
+def real_pair(faces_root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two aligned photographs of one person, 1×3×112×112 float32 in [0, 1] each; for tests marked `real_data`."""
+    folder = faces_root / "lfw112" / "Abel_Pacheco"
+    photos = np.stack([load_photo(folder / f"Abel_Pacheco_000{number}.jpg") for number in (1, 4)])
+    probe, reference = torch.from_numpy(photos.transpose(0, 3, 1, 2)).float()[:, None] / 255
+    return probe, reference
+
+
+@pytest.fixture
 def recognizer() -> Recognizer:
     """A small float64 recognizer with non-square input, non-trivial BatchNorm and threshold 0.2."""
     torch.manual_seed(0)
     network = SmallNet()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2.0)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
+    give_statistics(network)
     return Recognizer(network, input_size=(24, 20), threshold=0.2, name="small").double()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import captum.attr
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from captum._utils.models.linear_model import SkLearnLinearModel
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -441,16 +439,10 @@ REAL: list[tuple[type[PairAttribution], dict[str, Any]]] = [
 @pytest.mark.real_data
 @pytest.mark.parametrize(("cls", "options"), REAL, ids=[cls.__name__ for cls, _ in REAL])
 def test_options_on_real_weights(
-    faces_root: Path, cls: type[PairAttribution], options: dict[str, Any]
+    real_pair: Images, cls: type[PairAttribution], options: dict[str, Any]
 ) -> None:
     recognizer = load_recognizer("mobilefacenet_ms1m")
-    faces = [
-        np.asarray(Image.open(faces_root / "lfw112" / "Abel_Pacheco" / f"Abel_Pacheco_000{i}.jpg"))
-        for i in (1, 4)
-    ]
-    pair = tuple(torch.tensor(face).permute(2, 0, 1)[None].float() / 255 for face in faces)
-    maps = cls(recognizer, **options).attribute(pair)
-    for side in maps:
+    for side in cls(recognizer, **options).attribute(real_pair):
         assert side.shape == (1, 3, 112, 112)
         assert side.dtype == torch.float32
         assert bool(torch.isfinite(side).all())

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import captum.attr
-import numpy as np
 import pytest
 import torch
 from captum.attr import DeepLift, IntegratedGradients, LayerGradCam, Saliency
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -224,13 +221,9 @@ def test_bad_references_are_refused(
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["IntegratedGradients", "DeepLift", "FeatureAblation"])
-def test_one_line_on_real_weights(faces_root: Path, name: str) -> None:
+def test_one_line_on_real_weights(real_pair: tuple[Tensor, Tensor], name: str) -> None:
     recognizer = load_recognizer("mobilefacenet_ms1m")
-    faces = [
-        np.asarray(Image.open(faces_root / "lfw112" / "Abel_Pacheco" / f"Abel_Pacheco_000{i}.jpg"))
-        for i in (1, 4)
-    ]
-    probe, reference = (torch.tensor(face).permute(2, 0, 1)[None].float() / 255 for face in faces)
+    probe, reference = real_pair
     keywords: dict[str, Any] = {"IntegratedGradients": {"n_steps": 4}}.get(name, {})
     if name == "FeatureAblation":
         keywords = {"feature_mask": torch.arange(112 * 112).reshape(1, 1, 112, 112) // 3136}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -106,19 +103,14 @@ def test_unknown_options_are_refused(recognizer: Recognizer, options: dict[str, 
 
 
 @pytest.mark.real_data
-def test_the_steps_move_the_score_of_a_real_pair(faces_root: Path) -> None:
+def test_the_steps_move_the_score_of_a_real_pair(real_pair: Images) -> None:
     recognizer = load_recognizer("mobilefacenet_ms1m")
-    faces = [
-        np.asarray(Image.open(faces_root / "lfw112" / "Abel_Pacheco" / f"Abel_Pacheco_000{i}.jpg"))
-        for i in (1, 4)
-    ]
-    pair = tuple(torch.tensor(face).permute(2, 0, 1)[None].float() / 255 for face in faces)
     for options in (
         {"steps": 2},
         {"steps": 2, "clip": True, "arguments": "for", "blur": None, "batch_size": 1},
         {"steps": 2, "step_size": 0.01, "arguments": "against", "blur": (5, 2)},
     ):
-        for side in Fame(recognizer, **options).attribute(pair):
+        for side in Fame(recognizer, **options).attribute(real_pair):
             assert side.shape == (1, 3, 112, 112)
             assert bool(torch.isfinite(side).all())
             assert side.abs().sum() > 0

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from helpers.counting import counted
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -223,15 +220,10 @@ REAL: list[tuple[type[PairAttribution], dict[str, Any]]] = [
 @pytest.mark.real_data
 @pytest.mark.parametrize(("cls", "options"), REAL)
 def test_options_on_real_weights(
-    faces_root: Path, cls: type[PairAttribution], options: dict[str, Any]
+    real_pair: Images, cls: type[PairAttribution], options: dict[str, Any]
 ) -> None:
     recognizer = load_recognizer("mobilefacenet_ms1m")
-    faces = [
-        np.asarray(Image.open(faces_root / "lfw112" / "Abel_Pacheco" / f"Abel_Pacheco_000{i}.jpg"))
-        for i in (1, 4)
-    ]
-    pair = tuple(torch.tensor(face).permute(2, 0, 1)[None].float() / 255 for face in faces)
-    for side in cls(recognizer, **options).attribute(pair):
+    for side in cls(recognizer, **options).attribute(real_pair):
         assert side.shape == (1, 3, 112, 112)
         assert bool(torch.isfinite(side).all())
         assert side.abs().sum() > 0

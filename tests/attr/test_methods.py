@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -174,18 +171,11 @@ def test_identical_faces_have_no_dissimilar_fggb_channels_below_their_share(reco
     torch.testing.assert_close(maps[0], maps[1])
 
 
-def load_faces(root: Path, *names: str) -> list[torch.Tensor]:
-    images = [np.asarray(Image.open(root / "lfw112" / name)) / 255 for name in names]
-    return [torch.from_numpy(image).permute(2, 0, 1)[None] for image in images]
-
-
 @pytest.mark.real_data
-def test_real_recognizer_equals_the_reference_on_a_few_channels(faces_root: Path) -> None:
+def test_real_recognizer_equals_the_reference_on_a_few_channels(real_pair: Images) -> None:
     """Float64, real weights and faces: gradients of folded and vectorised passes are exact."""
     recognizer = load_recognizer("mobilefacenet_ms1m").double()
-    probe, reference = load_faces(
-        faces_root, "Abel_Pacheco/Abel_Pacheco_0001.jpg", "Abel_Pacheco/Abel_Pacheco_0004.jpg"
-    )
+    probe, reference = (side.double() for side in real_pair)
 
     def few(images: torch.Tensor) -> torch.Tensor:
         return recognizer.features(images)[:, :6]

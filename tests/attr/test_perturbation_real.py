@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from xfr_plugin.attr import METHODS, CorrRise, PerturbationPairAttribution
-from xfr_plugin.faces import load_photo
-from xfr_plugin.faces.lfw import image_path
 from xfr_plugin.recognition import Recognizer, load_recognizer
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -41,14 +37,6 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture(scope="module")
 def real_recognizer() -> Recognizer:
     return load_recognizer("xfr_compact128")
-
-
-@pytest.fixture(scope="module")
-def real_pair(faces_root: Path) -> tuple[Tensor, Tensor]:
-    names = [image_path("Abel_Pacheco", number) for number in (1, 4)]
-    photos = np.stack([load_photo(faces_root / "lfw112" / name) for name in names])
-    probe, reference = torch.from_numpy(photos.transpose(0, 3, 1, 2) / 255).float()[:, None]
-    return probe, reference
 
 
 @pytest.mark.real_data

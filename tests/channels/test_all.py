@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from captum.attr import (
@@ -19,7 +17,6 @@ from captum.attr import (
     Occlusion,
     Saliency,
 )
-from PIL import Image
 from torch import Tensor
 
 from xfr_plugin.channels.all_channels import attribute_all_channels, iterate_channels
@@ -164,10 +161,9 @@ def test_bad_arguments_are_refused(
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["xfr_compact128", "mobilefacenet_ms1m"])
-def test_real_weights(faces_root: Path, name: str) -> None:
+def test_real_weights(real_pair: tuple[Tensor, Tensor], name: str) -> None:
     recognizer = load_recognizer(name).double()  # in float32 rounding switches single rectifiers
-    face = np.asarray(Image.open(faces_root / "lfw112" / "Abel_Pacheco" / "Abel_Pacheco_0001.jpg"))
-    image = torch.tensor(face).permute(2, 0, 1)[None].double() / 255
+    image = real_pair[0].double()
     channels = range(5, 8)
     for method, options in (
         (Saliency(recognizer), {"abs": False}),

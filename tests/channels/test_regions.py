@@ -15,6 +15,7 @@ from xfr_plugin.channels import (
     channel_regions,
     decoded_changes,
     dwelling,
+    normalised_maps,
     region_shares,
     sized_maps,
 )
@@ -22,7 +23,7 @@ from xfr_plugin.channels.dwelling import channel_weights
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.faces.regions import REGION_NAMES, RegionMap, template_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
-from xfr_plugin.reconstruction import Decoder, find_decoder, normalised_maps
+from xfr_plugin.reconstruction import Decoder, find_decoder
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_region_picture_orders_channels_and_pales_what_may_be_chance(
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == [str(channel) for channel in order]
     low, high = matrix.intervals()
-    pale = ((low <= 1) & (high >= 1))[order].T
+    pale = ((low <= 1) & (high >= 1))[order].T[matrix.areas > 0]  # the template has no ears
     np.testing.assert_array_equal(axes.get_images()[0].get_alpha() < 1, pale)
     assert "5 people" in texts(figure)
     assert "No people were given" in texts(region_figure(channel_regions(decoder)))

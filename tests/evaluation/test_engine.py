@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +27,6 @@ from helpers.evaluation_faces import (
 
 from xfr_plugin.attr import METHODS as REGISTRY
 from xfr_plugin.attr import Xssab
-from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.errors import InputError, ResultError, UnknownNameError
 from xfr_plugin.evaluation import (
     EvaluationPair,
@@ -61,13 +59,6 @@ class Energy(MapProtocol):
 
 class ProbeEnergy(Energy):
     sides: Literal["both", "probe"] = "probe"
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faces")
-    write_faces(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -166,23 +157,6 @@ def test_a_finished_run_computes_nothing_again(
     before = lines(finished[0])
     assert without_cost(judge(faces, finished[0])) == without_cost(finished[1])
     assert lines(finished[0]) == before
-
-
-def test_a_run_of_an_earlier_version_goes_on(
-    faces: Path, finished: tuple[Path, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Chance baselines were called floors: what is recorded by these names is found, and nothing is done twice."""
-    out = Path(shutil.copytree(finished[0], tmp_path / "earlier"))
-    manifest = out / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"chance_', '"floor_'))
-    for path in sorted(out.rglob("chance_*")):
-        path.rename(path.with_name(path.name.replace("chance_", "floor_")))
-    monkeypatch.setattr(PairAttribution, "attribute", None)
-    before = lines(out)
-    for only_report in (True, False):
-        assert without_cost(judge(faces, out, only_report=only_report)) == without_cost(finished[1])
-    assert lines(out) == before
-    assert CHANCE_BASELINES.keys() <= json.loads(manifest.read_text())["methods"].keys()
 
 
 def test_methods_and_protocols_may_be_added_from_kept_maps(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.evaluation_faces import PEOPLE, judge, small_recognizer, write_faces
+from helpers.evaluation_faces import PEOPLE, judge, small_recognizer
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation.natural.agreement import Regional, agreements
@@ -28,13 +28,6 @@ from xfr_plugin.faces.folder import FaceFolder
 from xfr_plugin.faces.regions import template_regions
 
 SIZE = (24, 20)
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faces")
-    write_faces(folder)
-    return folder
 
 
 def test_shapley_values_are_those_of_the_definition() -> None:

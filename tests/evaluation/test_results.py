@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.evaluation_faces import PEOPLE, judge, pair_list, small_recognizer, write_faces
+from helpers.evaluation_faces import PEOPLE, judge, pair_list, small_recognizer
 from typer.testing import CliRunner
 
 from xfr_plugin.base.text import code_span, markdown_text
@@ -29,13 +29,6 @@ from xfr_plugin.recognition import Recognizer, RecognizerCard, build_network, sa
 from xfr_plugin.swaps.planting import fits
 
 RUNNER = CliRunner()
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faces")
-    write_faces(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.evaluation import (
-    bootstrap_mean,
-    build_pairs,
+    PairEntry,
     energy_ratio,
     most_salient_region,
     pixel_auc,
     plan_plantings,
     points_inside,
 )
+from xfr_plugin.evaluation.pairs import load_pair
 from xfr_plugin.evaluation.protocol import Setting
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence, PlantedPair
-from xfr_plugin.faces.lfw import image_path, read_mesh_regions, read_people
+from xfr_plugin.faces.folder import FaceFolder
+from xfr_plugin.faces.lfw import image_path, read_people
 from xfr_plugin.recognition import Recognizer, load_recognizer
-from xfr_plugin.swaps.planted_pairs import PlantedPairs
-from xfr_plugin.swaps.planting import named_regions
+from xfr_plugin.swaps.planting import Planting, named_regions
 
 
 def test_auc_is_the_probability_of_ranking_right() -> None:
@@ -56,15 +57,6 @@ def test_a_map_of_the_truth_has_full_marks_and_a_constant_none() -> None:
         most_salient_region(exact, {"none": ~face})
 
 
-def test_bootstrap_interval_holds_the_mean_and_narrows() -> None:
-    values = np.random.default_rng(0).normal(3, 1, 400)
-    few, many = bootstrap_mean(values[:50]), bootstrap_mean(values)
-    assert few.low < few.mean < few.high
-    assert many.high - many.low < few.high - few.low
-    assert many.high - many.low == pytest.approx(2 * 1.96 / 20, rel=0.15)
-    assert bootstrap_mean(values) == many
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> tuple[Path, dict[str, list[str]]]:
     rng = np.random.default_rng(0)
@@ -77,19 +69,14 @@ def folder(tmp_path: Path) -> tuple[Path, dict[str, list[str]]]:
 
 
 @pytest.fixture
-def planted(recognizer: Recognizer, folder: tuple[Path, dict[str, list[str]]]) -> PlantedPairs:
+def planted(folder: tuple[Path, dict[str, list[str]]]) -> list[PlantedPair]:
     plantings = plan_plantings(folder[1], 7, seed=0, regions=("eyes", "nose", "mouth"))
-    return build_pairs(recognizer.float(), folder[0], plantings)
+    return pairs_of(FaceFolder(folder[0], (24, 20)), plantings)
 
 
-def test_pairs_are_scored_before_and_after(planted: PlantedPairs, recognizer: Recognizer) -> None:
-    probes, references = (
-        recognizer.embed(images.float() / 255) for images in (planted.probes, planted.references)
-    )
-    scores = (probes * references).sum(dim=1)
-    np.testing.assert_allclose(planted.planted, scores.numpy(), atol=1e-6)
-    assert np.abs(planted.planted - planted.clean).max() > 0
-    assert len(planted) == 14
+def pairs_of(folder: FaceFolder, plantings: list[Planting]) -> list[PlantedPair]:
+    pairs = [load_pair(folder, PairEntry.of(planting)) for planting in plantings]
+    return [pair for pair in pairs if isinstance(pair, PlantedPair)]
 
 
 def test_slices_tell_what_a_planting_did() -> None:
@@ -102,33 +89,22 @@ def test_slices_tell_what_a_planting_did() -> None:
         assert game in left
 
 
-def judged(planted: PlantedPairs, recognizer: Recognizer, maps: np.ndarray) -> dict[str, dict[str, float]]:
+def judged(
+    planted: list[PlantedPair], recognizer: Recognizer, maps: np.ndarray
+) -> dict[str, dict[str, float]]:
     """Means of the protocol's metrics over the pairs of each game, for maps N×H×W of the probes."""
     protocol, setting, found = PlantedEvidence(blur=0), Setting(recognizer, 0.2), {}
-    for index, planting in enumerate(planted.plantings):
-        pair = PlantedPair(
-            str(index),
-            planted.probes[index],
-            planted.references[index],
-            planting.game == "dissimilar",
-            planted.probe_regions[index],
-            planted.reference_regions[index],
-            planting,
-            planted.probes[index],
-        )
-        for measured in protocol.judge(pair, (maps[index], maps[index]), setting):
-            found.setdefault(planting.game, {}).setdefault(measured.metric, []).append(measured.value)
+    for pair, values in zip(planted, maps, strict=True):
+        for measured in protocol.judge(pair, (values, values), setting):
+            found.setdefault(pair.planting.game, {}).setdefault(measured.metric, []).append(measured.value)
     return {game: {name: float(np.mean(values)) for name, values in of.items()} for game, of in found.items()}
 
 
 def test_a_map_that_knows_the_truth_wins_and_chance_does_not(
-    planted: PlantedPairs, recognizer: Recognizer
+    planted: list[PlantedPair], recognizer: Recognizer
 ) -> None:
-    signs = [1 if p.game == "similar" else -1 for p in planted.plantings]
-    truths = [
-        labels.mask(*named_regions(p.region))
-        for p, labels in zip(planted.plantings, planted.probe_regions, strict=True)
-    ]
+    truths = [pair.probe_regions.mask(*named_regions(pair.planting.region)) for pair in planted]
+    signs = [1 if pair.planting.game == "similar" else -1 for pair in planted]
     exact = np.stack([sign * truth for sign, truth in zip(signs, truths, strict=True)]).astype(np.float32)
     noise = np.random.default_rng(0).standard_normal(exact.shape).astype(np.float32)
     for game in ("dissimilar", "similar"):
@@ -146,9 +122,13 @@ def test_plantings_move_real_scores_the_right_way(faces_root: Path) -> None:
         name: [f for i in range(count) if (faces_root / "lfw112" / (f := image_path(name, i + 1))).is_file()]
         for name, count in counts.items()
     }
-    regions_of = read_mesh_regions(faces_root)
-    plantings = plan_plantings(people, 24, seed=0, regions=["nose"], regions_of=regions_of)
-    pairs = build_pairs(load_recognizer("xfr_compact128"), faces_root / "lfw112", plantings, regions_of)
-    change = pairs.planted - pairs.clean
+    folder, recognizer = FaceFolder(faces_root, (112, 112)), load_recognizer("xfr_compact128")
+    plantings = plan_plantings(people, 24, seed=0, regions=["nose"], regions_of=folder.regions)
+    pairs = pairs_of(folder, plantings)
+    before, after, partners = (
+        recognizer.embed(torch.stack(faces).float() / 255)
+        for faces in zip(*((pair.before, pair.probe, pair.reference) for pair in pairs), strict=True)
+    )
+    change = ((after - before) * partners).sum(dim=1)
     assert change[:24].mean() < -0.08
     assert change[24:].mean() > 0.02

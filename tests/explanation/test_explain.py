@@ -171,25 +171,6 @@ def test_saved_explanation_comes_back_bit_for_bit(explanation: Explanation, tmp_
         assert image.size[0] > 1000
 
 
-def test_documents_with_the_region_names_of_before_are_read(explanation: Explanation, tmp_path: Path) -> None:
-    """What lies around the face was one region, `outside`."""
-    _, document = explanation.save(tmp_path)
-    stored = json.loads(document.read_text())
-    for side in ("probe", "reference"):
-        rows = {row["region"]: row for row in stored[side]["regions"]}
-        around = [rows.pop(name) for name in ("background", "hair", "right_ear", "left_ear")]
-        sums = {
-            key: sum(row[key] for row in around) for key in ("pixels", "evidence", "similar", "dissimilar")
-        }
-        stored[side]["regions"] = [around[0] | {"region": "outside"} | sums, *rows.values()]
-        del stored[side]["labels_png"]  # which documents of then did not have
-    document.write_text(json.dumps(stored))
-    loaded = Explanation.load(document)
-    assert [row.region for row in loaded.probe.regions][:2] == ["outside", "forehead"]
-    loaded.save(tmp_path / "again")
-    assert Explanation.load(tmp_path / "again" / "explanation.json").probe.regions == loaded.probe.regions
-
-
 def test_damaged_documents_are_refused(explanation: Explanation, tmp_path: Path) -> None:
     _, document = explanation.save(tmp_path)
     good = json.loads(document.read_text())

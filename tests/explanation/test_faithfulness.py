@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,33 +236,6 @@ def test_explanations_carry_their_check(
     _, document = checked.save(tmp_path)
     assert Explanation.load(document).faithfulness == checked.faithfulness
     assert Faithfulness.model_validate_json(checked.faithfulness.model_dump_json()) == checked.faithfulness
-
-
-def test_older_documents_still_load(checked: Explanation, tmp_path: Path) -> None:
-    _, document = checked.save(tmp_path)
-    content = json.loads(document.read_text())
-    del content["faithfulness"]
-    for side in ("probe", "reference"):
-        for region in content[side]["regions"]:
-            del region["error"]
-    document.write_text(json.dumps(content))
-    loaded = Explanation.load(document)
-    assert loaded.faithfulness is None
-    assert loaded.probe.regions == checked.probe.regions
-
-
-def test_checks_of_an_older_rule_keep_their_verdict(checked: Explanation, tmp_path: Path) -> None:
-    _, document = checked.save(tmp_path)
-    content = json.loads(document.read_text())
-    row = {"face": "probe", "claim": "similar", "change": "hidden", "share": 0.15, "effect": -0.1, "z": 2.0}
-    content["faithfulness"] = {
-        "verdict": "supported", "statistic": 2.0, "rows": [row], "rule": "an older one", "seed": 0, "forwards": 104,
-    }  # fmt: skip
-    document.write_text(json.dumps(content))
-    found = Explanation.load(document).faithfulness
-    assert found is not None
-    assert (found.verdict, found.statistic, found.rule, found.rows) == ("supported", 2.0, "an older one", ())
-    assert "Check: supported" in " ".join(Explanation.load(document).words())
 
 
 def test_pictures_and_tables_say_the_word(checked: Explanation) -> None:

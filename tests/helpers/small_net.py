@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["SmallNet"]
+__all__ = ["SmallNet", "give_statistics"]
 
 
 class SmallNet(nn.Module):
@@ -26,3 +26,14 @@ class SmallNet(nn.Module):
         x = self.relu2(self.bn2(self.conv2(x)))
         embedding: torch.Tensor = self.fc(x.flatten(1))
         return embedding
+
+
+@torch.no_grad()
+def give_statistics(network: nn.Module) -> None:
+    """Give every BatchNorm of a network statistics, weights and biases that are not those of a new one."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2.0)
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0, 0.2)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from helpers.small_net import give_statistics
+from xfr_plugin.channels import channel_atlas
 from xfr_plugin.recognition import Recognizer
-from xfr_plugin.reconstruction import Decoder, DecoderCard, RegionalEvidence, channel_atlas, fingerprint
+from xfr_plugin.recognition.fingerprint import fingerprint
+from xfr_plugin.reconstruction import Decoder, DecoderCard, RegionalEvidence
 
 
 def make_decoder(recognizer: Recognizer, output_size: tuple[int, int] = (12, 10)) -> Decoder:
@@ -22,13 +25,7 @@ def make_decoder(recognizer: Recognizer, output_size: tuple[int, int] = (12, 10)
         widths=(6, 5, 4),
     )
     network = card.build_network()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2.0)
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
+    give_statistics(network)
     mean = 0.1 * torch.randn(6)
     flat = torch.full((6, *output_size), 1 / (output_size[0] * output_size[1]))
     regional = random_regional(6, output_size)

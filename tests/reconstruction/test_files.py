@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from xfr_plugin.base.weights import read_metadata, write_weights
 from xfr_plugin.errors import InputError, LayoutError, WeightsError
 from xfr_plugin.recognition import Recognizer
-from xfr_plugin.reconstruction import Decoder, DecoderCard, fingerprint, load_decoder, save_decoder
+from xfr_plugin.recognition.fingerprint import fingerprint
+from xfr_plugin.reconstruction import Decoder, DecoderCard, load_decoder, save_decoder
 
 
 def make_recognizer(seed: int = 0, **options: Any) -> Recognizer:

@@ -18,7 +18,7 @@ from xfr_plugin.faces import template_regions
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.reconstruction import RegionalEvidence, load_decoder, save_decoder
 from xfr_plugin.reconstruction.regional import Spread
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.swaps.regions import COARSE_REGIONS
 from xfr_plugin.training.regional_fit import fit_regional
 
 
@@ -76,7 +76,7 @@ class RegionReader(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         labels = template_regions((56, 56))
-        masks = np.stack([labels.mask(*names) for names in EXCHANGED_REGIONS.values()]).astype(np.float64)
+        masks = np.stack([labels.mask(*names) for names in COARSE_REGIONS.values()]).astype(np.float64)
         self.register_buffer("masks", torch.from_numpy(masks / masks.sum(axis=(1, 2), keepdims=True)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def test_the_fit_finds_which_channels_are_whose(fitted: tuple[Recognizer, Region
 
 def test_the_decoder_says_where_a_region_is_shown(fitted: tuple[Recognizer, RegionalEvidence]) -> None:
     labels = template_regions((56, 56))
-    masks = [torch.from_numpy(labels.mask(*names)) for names in EXCHANGED_REGIONS.values()]
+    masks = [torch.from_numpy(labels.mask(*names)) for names in COARSE_REGIONS.values()]
     density = torch.tensor([[values[mask].mean() for mask in masks] for values in fitted[1].maps])
     assert density.argmax(dim=1).tolist() == list(range(8))
 

@@ -11,17 +11,17 @@ from xfr_plugin.faces import template_regions
 from xfr_plugin.swaps.blending import Blending, blend, blend_region
 from xfr_plugin.swaps.donors import synthetic_faces
 from xfr_plugin.swaps.masks import grown
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS, REGIONS
+from xfr_plugin.swaps.regions import COARSE_REGIONS
 
 KINDS: tuple[Blending, ...] = ("feather", "poisson")
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("region", COARSE_REGIONS)
 def test_many_faces_are_planted_as_one_is(region: str, device: str) -> None:
     """But for steps of 1/255, to which many are rounded; regions at the crop's edge too."""
     faces = synthetic_faces(4, (112, 112), 3)
-    mask = template_regions((112, 112)).mask(*EXCHANGED_REGIONS[region])
+    mask = template_regions((112, 112)).mask(*COARSE_REGIONS[region])
     masks = grown(torch.from_numpy(mask).expand(2, 1, -1, -1))
     given = (x.to(device) for x in (faces[:2], faces[2:], masks, torch.tensor([False, True])))
     found = blend(*given).cpu()

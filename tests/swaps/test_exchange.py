@@ -13,7 +13,7 @@ from torch import Tensor
 from xfr_plugin.faces import template_regions
 from xfr_plugin.swaps.exchange import exchange_regions, exchange_together, region_changes, template_masks
 from xfr_plugin.swaps.masks import FeatheredMasks
-from xfr_plugin.swaps.regions import REGIONS
+from xfr_plugin.swaps.regions import COARSE_REGIONS
 
 TYPES = {torch.float64: 1e-6, torch.float32: 2e-6, torch.float16: 2e-3}
 
@@ -98,14 +98,14 @@ def test_nothing_exchanged_is_the_face_itself(pair: tuple[Tensor, Tensor]) -> No
 def test_masks_of_the_template_cover_the_crop_and_seams_surround_the_regions() -> None:
     soft = template_masks((112, 112))
     assert (soft.weights.sum(dim=0) > 0.9).all()
-    torch.testing.assert_close(soft.seams.sum(dim=(1, 2)), torch.ones(len(REGIONS)))
-    nose = soft.weights[REGIONS.index("nose")].numpy()
+    torch.testing.assert_close(soft.seams.sum(dim=(1, 2)), torch.ones(len(COARSE_REGIONS)))
+    nose = soft.weights[list(COARSE_REGIONS).index("nose")].numpy()
     assert nose[template_regions().mask("nose")].min() > 0.8
     assert nose[template_regions().mask("chin", "right_brow", "left_brow")].max() < 0.2
 
 
 def test_exchanging_moves_one_region_and_matches_its_colour() -> None:
-    soft, mouth = template_masks((112, 112)), REGIONS.index("mouth")
+    soft, mouth = template_masks((112, 112)), list(COARSE_REGIONS).index("mouth")
     faces = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)) / 2 + 0.2
     unchanged = faces[:, None].expand(-1, 8, -1, -1, -1)
     np.testing.assert_allclose(exchange_regions(faces, faces, soft), unchanged, atol=1e-6)

@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from xfr_plugin.faces.regions import RegionMap, template_regions
-from xfr_plugin.swaps.planted_pairs import plant
-from xfr_plugin.swaps.planting import Planting
+from xfr_plugin.swaps.planting import Planting, plant
 from xfr_plugin.swaps.whole import FEATURES, whole_feature
 
 OWN = template_regions()

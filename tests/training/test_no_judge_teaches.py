@@ -5,9 +5,7 @@ from __future__ import annotations
 import grimp
 import pytest
 
-DRAWS = tuple(
-    f"xfr_plugin.swaps.{name}" for name in ("planting", "planted_pairs", "blending", "seamless", "whole")
-)
+DRAWS = tuple(f"xfr_plugin.swaps.{name}" for name in ("planting", "blending", "seamless", "whole"))
 """What plants for a judge, and blends what it plants; occluders and all else are in `evaluation`."""
 
 EXCEPTIONS = {

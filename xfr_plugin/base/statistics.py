@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, blurred maps, and rank correlations."""
+"""Blurred maps, rank correlations, ratios."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xfr_plugin.base.documents import Document
 from xfr_plugin.errors import InputError
 
 __all__ = [
-    "RESAMPLES",
     "SMOOTHING",
-    "Interval",
-    "bootstrap_mean",
     "checked_smoothing",
     "map_correlations",
     "rank_correlations",
@@ -22,28 +18,8 @@ __all__ = [
     "smoothed",
 ]
 
-RESAMPLES = 2000
-"""Draws behind an interval."""
-
 SMOOTHING = 0.04
 """σ of the blur before maps are correlated, as a share of the face's height: 4.5 pixels of 112."""
-
-
-class Interval(Document):
-    """A mean with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Interval:
-    """Mean and percentile interval over resampled maps; the same seed gives the same interval."""
-    array = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = array[rng.integers(len(array), size=(RESAMPLES, len(array)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(mean=float(array.mean()), low=float(low), high=float(high))
 
 
 def rank_correlations(samples: Sequence[ArrayLike]) -> NDArray[np.float64]:

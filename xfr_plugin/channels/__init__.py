@@ -1,6 +1,6 @@
 """Channel maps: where on the face each channel of an embedding lives."""
 
-from xfr_plugin.channels.decoded import decoded_changes, sized_maps
+from xfr_plugin.channels.decoded import channel_atlas, decoded_changes, normalised_maps, sized_maps
 from xfr_plugin.channels.dwelling import Dwelling, dwelling
 from xfr_plugin.channels.regions import ChannelInRegion, ChannelRegions, channel_regions, region_shares
 
@@ -8,9 +8,11 @@ __all__ = [
     "ChannelInRegion",
     "ChannelRegions",
     "Dwelling",
+    "channel_atlas",
     "channel_regions",
     "decoded_changes",
     "dwelling",
+    "normalised_maps",
     "region_shares",
     "sized_maps",
 ]

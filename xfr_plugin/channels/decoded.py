@@ -16,10 +16,9 @@ from torch import Tensor
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.errors import InputError
-from xfr_plugin.reconstruction.atlas import normalised_maps
 from xfr_plugin.reconstruction.network import to_input_size
 
-__all__ = ["MapNorm", "Response", "decoded_changes", "sized_maps"]
+__all__ = ["MapNorm", "Response", "channel_atlas", "decoded_changes", "normalised_maps", "sized_maps"]
 
 Response: TypeAlias = Literal["ablation", "gradient"]
 """How a channel is tried: replaced, or varied infinitely little (Jacobian of the decoder, in forward mode)."""
@@ -85,6 +84,35 @@ def sized_maps(maps: Tensor, size: tuple[int, int], norm: MapNorm = "l1") -> Ten
     leading, shape = maps.shape[:-2], maps.shape[-2:]
     resized = to_input_size(maps.reshape(-1, 1, *shape), size).view(*leading, *size)
     return resized if norm == "none" else normalised_maps(resized, 1 if norm == "l1" else 2)
+
+
+def normalised_maps(maps: Tensor, order: int = 1) -> Tensor:
+    """Divide each map of …×h×w by its L1 (`order` 1) or L2 (2) norm; a map of zeros stays so.
+
+    Raises:
+        InputError: another order.
+    """
+    if order not in (1, 2):
+        raise InputError(f"maps are normalised by their L1 or L2 norm, not order {order}")
+    norms = maps.flatten(-2).norm(p=order, dim=-1)[..., None, None]
+    scaled: Tensor = maps / norms.clamp_min(torch.finfo(maps.dtype).tiny)
+    return scaled
+
+
+def channel_atlas(decode: Decode, embeddings: Tensor, batch_size: int = 64) -> Tensor:
+    """Mean over embeddings (N×D) of the L1-normalised maps of all channels, set to zero, D×h×w; each sums to one.
+
+    Raises:
+        InputError: there are no embeddings.
+    """
+    if not len(embeddings):
+        raise InputError("an atlas needs at least one embedding")
+    every = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
+    total = torch.zeros(())
+    for embedding in embeddings:
+        (maps,) = decoded_changes(decode, embedding[None], every, batch_size=batch_size)
+        total = total + normalised_maps(maps).double()
+    return normalised_maps(total / len(embeddings)).float()
 
 
 Change: TypeAlias = Callable[[Tensor, Tensor], Tensor]

@@ -1,6 +1,5 @@
 """Protocols that tell which explanation can be believed, and the tables that compare them."""
 
-from xfr_plugin.base.statistics import Interval, bootstrap_mean
 from xfr_plugin.evaluation.judging import evaluate, known_protocols
 from xfr_plugin.evaluation.localisation import energy_ratio, most_salient_region, pixel_auc, points_inside
 from xfr_plugin.evaluation.pairs import PairEntry, PairList, read_pair_list
@@ -18,7 +17,6 @@ from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvi
 from xfr_plugin.evaluation.results import Failure, Record, Results
 from xfr_plugin.evaluation.summary import SummaryRow
 from xfr_plugin.swaps.blending import Blending, blend_region
-from xfr_plugin.swaps.planted_pairs import PlantedPairs, build_pairs
 from xfr_plugin.swaps.planting import (
     MIN_SCORE_CHANGE,
     PLANTED_REGIONS,
@@ -37,7 +35,6 @@ __all__ = [
     "EvaluationPair",
     "Failure",
     "Game",
-    "Interval",
     "MapProtocol",
     "Measurement",
     "MethodProtocol",
@@ -46,7 +43,6 @@ __all__ = [
     "PairMaps",
     "PlantedEvidence",
     "PlantedPair",
-    "PlantedPairs",
     "PlantedPlan",
     "Planting",
     "Protocol",
@@ -55,8 +51,6 @@ __all__ = [
     "Setting",
     "SummaryRow",
     "blend_region",
-    "bootstrap_mean",
-    "build_pairs",
     "energy_ratio",
     "evaluate",
     "known_protocols",

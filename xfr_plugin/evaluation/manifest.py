@@ -9,14 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError
 
 from xfr_plugin._version import __version__
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.evaluation.pairs import PairEntry
-from xfr_plugin.evaluation.store import OLD_NAMES
 from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["RunManifest", "describe_recognizer", "read_manifest", "versions", "write_manifest"]
@@ -64,13 +63,6 @@ class RunManifest(Document):
     def entries(self) -> tuple[PairEntry, ...]:
         """Pairs of all kinds."""
         return (*self.pairs, *self.plantings, *self.covered, *self.photographs)
-
-    @field_validator("methods")
-    @classmethod
-    def _by_their_names(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Of a document of an earlier version too."""
-        now = {old: name for name, old in OLD_NAMES.items()}
-        return {now.get(name, name): options for name, options in methods.items()}
 
     def joined(self, old: RunManifest) -> RunManifest:
         """This run as a continuation of an older one in the same folder.

@@ -19,8 +19,7 @@ from xfr_plugin.faces.folder import FaceFolder, as_pixels
 from xfr_plugin.faces.lfw import read_pairs, read_people
 from xfr_plugin.faces.outlines import find_regions
 from xfr_plugin.faces.regions import REGION_NAMES
-from xfr_plugin.swaps.planted_pairs import plant
-from xfr_plugin.swaps.planting import Planting, read_plantings
+from xfr_plugin.swaps.planting import Planting, plant, read_plantings
 
 __all__ = [
     "PairEntry",

@@ -19,13 +19,10 @@ from xfr_plugin.base.locks import locked
 from xfr_plugin.errors import ResultError
 from xfr_plugin.evaluation.protocol import PairMaps
 
-__all__ = ["OLD_NAMES", "EmbeddingCache", "Line", "MapCache", "Shard", "locked", "records_path"]
+__all__ = ["EmbeddingCache", "Line", "MapCache", "Shard", "locked", "records_path"]
 
 Line: TypeAlias = dict[str, Any]
 """One line of a shard: a JSON object with the `pair` that it is about."""
-
-OLD_NAMES = {"chance_random": "floor_random", "chance_centre": "floor_centre"}
-"""Name of a method → how earlier versions called it: what runs of theirs left stays where it is."""
 
 _SAVE_EVERY = 64
 
@@ -84,7 +81,7 @@ class Shard:
 
 def records_path(folder: Path, protocol: str, method: str) -> Path:
     """File of the records of a protocol on a method, in the folder of a run."""
-    return _placed(folder / "records" / protocol, method, ".jsonl")
+    return folder / "records" / protocol / f"{method}.jsonl"
 
 
 class MapCache:
@@ -117,7 +114,7 @@ class MapCache:
 
     def _path(self, method: str, pair: str) -> Path:
         assert self.folder is not None
-        return _placed(self.folder, method) / f"{hashlib.sha256(pair.encode()).hexdigest()[:24]}.npz"
+        return self.folder / method / f"{hashlib.sha256(pair.encode()).hexdigest()[:24]}.npz"
 
 
 class EmbeddingCache:
@@ -156,12 +153,6 @@ class EmbeddingCache:
                     file, files=np.array(list(self.known)), embeddings=np.stack(list(self.known.values()))
                 )
             self.unsaved = 0
-
-
-def _placed(folder: Path, method: str, suffix: str = "") -> Path:
-    """Where something of a method lies: by its old name where that is there."""
-    old = folder / f"{OLD_NAMES.get(method, method)}{suffix}"
-    return old if old.exists() else folder / f"{method}{suffix}"
 
 
 def _parsed(text: bytes, path: Path, number: int) -> Line:

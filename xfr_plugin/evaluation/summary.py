@@ -7,9 +7,12 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from xfr_plugin.base.statistics import RESAMPLES, ratio
+from xfr_plugin.base.statistics import ratio
 
-__all__ = ["SummaryRow", "clustered_means", "clustered_ratio", "medians"]
+__all__ = ["RESAMPLES", "SummaryRow", "clustered_means", "clustered_ratio", "medians"]
+
+RESAMPLES = 2000
+"""Draws behind an interval."""
 
 
 class SummaryRow(NamedTuple):

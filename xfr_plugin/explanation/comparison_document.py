@@ -39,7 +39,7 @@ class SideDocument(Document):
 
     saliency: MapDocument
     regions: tuple[RegionEvidence, ...]
-    labels_png: Base64 | None = None
+    labels_png: Base64
 
 
 class AnswerDocument(Document):

@@ -71,7 +71,7 @@ class FaceDocument(Document):
     image_png: Base64
     saliency: MapDocument
     regions: tuple[RegionEvidence, ...]
-    labels_png: Base64 | None = None
+    labels_png: Base64
 
 
 class ExplanationDocument(Document):
@@ -186,15 +186,13 @@ def decode_map(document: MapDocument) -> NDArray[np.float32]:
     return values.reshape(document.height, document.width).astype(np.float32)
 
 
-def encode_regions(regions: RegionMap | None) -> str | None:
+def encode_regions(regions: RegionMap) -> str:
     """Where regions lie, as a grey base64 PNG of their numbers."""
-    return None if regions is None else encode_image(regions.labels)
+    return encode_image(regions.labels)
 
 
-def decode_regions(text: str | None, evidence: Sequence[RegionEvidence]) -> RegionMap | None:
+def decode_regions(text: str, evidence: Sequence[RegionEvidence]) -> RegionMap:
     """The regions again; their names are those of the evidence."""
-    if text is None:
-        return None
     return RegionMap(decode_image(text)[..., 0], tuple(region.region for region in evidence))
 
 

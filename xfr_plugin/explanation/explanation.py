@@ -67,13 +67,13 @@ class FaceExplanation(ArraysCompared):
         image: aligned face, H×W×3, 0…255.
         saliency: signed map, H×W: positive pixels argue for a match, negative ones against.
         regions: evidence by named region, in the order of the region map.
-        region_map: where the regions lie; None in documents of older versions.
+        region_map: where the regions lie.
     """
 
     image: NDArray[np.uint8]
     saliency: NDArray[np.float32]
     regions: tuple[RegionEvidence, ...]
-    region_map: RegionMap | None = None
+    region_map: RegionMap
 
     def __post_init__(self) -> None:
         if self.image.shape != (*self.saliency.shape, 3):

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -100,7 +100,7 @@ class Faithfulness(Document):
     Attributes:
         verdict: `supported`, `weak` or `contradicted`.
         statistic: the number that decides, z of the rule; None where the maps say nothing that can be tested.
-        rows: the sets of the probe, then of the reference. Of documents that an older rule made they are not read.
+        rows: the sets of the probe, then of the reference.
         rule: from rows to verdict, in words.
         forwards: images that were embedded.
     """
@@ -110,14 +110,6 @@ class Faithfulness(Document):
     rows: tuple[FaithfulnessRow, ...]
     rule: str
     forwards: int
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_older_rules(cls, data: Any) -> Any:
-        """The verdict of an older rule, whose rows were others, and which drew regions by a seed."""
-        if not isinstance(data, dict) or "seed" not in data:
-            return data
-        return {name: value for name, value in data.items() if name != "seed"} | {"rows": ()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,5 @@
 """Reconstruction: from an embedding back to a face, and which part of the face each channel speaks about."""
 
-from xfr_plugin.recognition.fingerprint import fingerprint
-from xfr_plugin.reconstruction.atlas import ablated, channel_atlas, channel_differences, normalised_maps
 from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard
 from xfr_plugin.reconstruction.files import find_decoder, list_decoders, load_decoder, save_decoder
 from xfr_plugin.reconstruction.network import DecoderNetwork
@@ -12,13 +10,8 @@ __all__ = [
     "DecoderCard",
     "DecoderNetwork",
     "RegionalEvidence",
-    "ablated",
-    "channel_atlas",
-    "channel_differences",
     "find_decoder",
-    "fingerprint",
     "list_decoders",
     "load_decoder",
-    "normalised_maps",
     "save_decoder",
 ]

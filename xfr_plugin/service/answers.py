@@ -10,6 +10,7 @@ from xfr_plugin.base.documents import Document
 from xfr_plugin.explanation.document import Base64, MapDocument
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
+from xfr_plugin.explanation.quality import CautionCode
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.recognition.strength import Strength
 from xfr_plugin.service.errors import ErrorBody
@@ -31,16 +32,7 @@ __all__ = [
     "reply_from_json",
 ]
 
-WarningCode: TypeAlias = Literal[
-    "several_faces",
-    "tiny_face",
-    "low_quality",
-    "occluded",
-    "taken_as_aligned",
-    "near_threshold",
-    "out_of_calibration",
-    "method_replaced",
-]
+WarningCode: TypeAlias = Literal[CautionCode, "method_replaced"]
 """What may make an answer less reliable."""
 
 

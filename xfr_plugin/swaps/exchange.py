@@ -15,7 +15,7 @@ from torch import Tensor
 from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition.recognizer import Recognizer
 from xfr_plugin.swaps.masks import FeatheredMasks
-from xfr_plugin.swaps.regions import REGIONS, regions_of
+from xfr_plugin.swaps.regions import COARSE_REGIONS, regions_of
 
 __all__ = [
     "exchange_regions",
@@ -94,7 +94,7 @@ def exchanged_embeddings(
         For a chunk of n pairs: unit embeddings of the faces n×D, of the donors n×D, and of the blends n×R×D.
     """
     masks = template_masks(recognizer.input_size)
-    count = max(1, batch_size // len(REGIONS))
+    count = max(1, batch_size // len(COARSE_REGIONS))
     for chunk, others in zip(faces.split(count), donors.split(count), strict=True):
         face, donor = (x.to(recognizer.device).to(recognizer.dtype) / 255 for x in (chunk, others))
         blends = exchange_regions(face, donor, masks).flatten(0, 1)

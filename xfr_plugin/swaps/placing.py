@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xfr_plugin.faces.regions import OUTSIDE
 from xfr_plugin.swaps.masks import Box
 from xfr_plugin.swaps.regions import FaceRegions
 
 __all__ = ["moved", "moves"]
 
-_UNMOVED = ("background", "hair", "outside")
 _STRETCH = 1.6
 """By how much a region is stretched or shrunk at most: what is beyond is a badly found outline."""
 
@@ -72,7 +72,7 @@ def _moves(donor: FaceRegions, own: FaceRegions) -> Tensor:
     scale = (theirs[:, 1] / wanted[:, 1]).clamp(1 / _STRETCH, _STRETCH)
     shift = theirs[:, 0] - scale * wanted[:, 0]
     both = torch.from_numpy(donor.present & own.present)
-    moved = torch.tensor([name not in _UNMOVED for name in own.names]) & both
+    moved = torch.tensor([name not in OUTSIDE for name in own.names]) & both
     scale = torch.where(moved[:, None], scale, torch.ones(()).double())
     shift = torch.where(moved[:, None], shift, torch.zeros(()).double())
     return torch.stack((scale, shift), dim=2)

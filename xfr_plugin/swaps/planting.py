@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, RegionsOf
-from xfr_plugin.swaps.blending import Blending
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS, turn_of
+from xfr_plugin.swaps.blending import Blending, blend_region
+from xfr_plugin.swaps.regions import COARSE_REGIONS, turn_of
+from xfr_plugin.swaps.whole import whole_changes
 
 __all__ = [
     "COVERED",
@@ -36,6 +38,7 @@ __all__ = [
     "fits",
     "named_regions",
     "plan_plantings",
+    "plant",
     "read_plantings",
     "write_plantings",
 ]
@@ -43,7 +46,7 @@ __all__ = [
 Game: TypeAlias = Literal["dissimilar", "similar"]
 
 PLANTED_REGIONS: dict[str, tuple[str, ...]] = {
-    name: named for name, named in EXCHANGED_REGIONS.items() if name != "outside"
+    name: named for name, named in COARSE_REGIONS.items() if name != "outside"
 }
 """What is planted, as named regions of a `RegionMap`. Two of them together are written `eyes+nose`. `outside` (hair,
 background) can be planted too, but is not, unless it is asked for."""
@@ -100,11 +103,9 @@ def named_regions(region: str) -> tuple[str, ...]:
     """
     names = region.split("+")
     for name in names:
-        if name not in EXCHANGED_REGIONS:
-            raise InputError(
-                f"cannot plant {name!r}: regions are {', '.join(EXCHANGED_REGIONS)}, joined by +"
-            )
-    return tuple(named for name in names for named in EXCHANGED_REGIONS[name])
+        if name not in COARSE_REGIONS:
+            raise InputError(f"cannot plant {name!r}: regions are {', '.join(COARSE_REGIONS)}, joined by +")
+    return tuple(named for name in names for named in COARSE_REGIONS[name])
 
 
 def plan_plantings(
@@ -168,6 +169,26 @@ def plan_plantings(
     return drawn
 
 
+def plant(
+    probe: NDArray[np.float32],
+    donor: NDArray[np.float32],
+    planting: Planting,
+    regions: RegionMap,
+    theirs: RegionMap,
+) -> NDArray[np.float32]:
+    """Plant a region of the donor into the probe, both H×W×3 in [0, 1], with the regions of the probe and its own.
+
+    Raises:
+        InputError: the region is empty on the probe.
+    """
+    names = named_regions(planting.region)
+    mask = regions.mask(*names)
+    if planting.blending != "whole" or not mask.any():
+        return blend_region(probe, donor, mask, planting.blending, planting.strength)
+    changes = whole_changes(probe, donor, regions, theirs, names)
+    return np.clip(probe + planting.strength * changes, 0, 1).astype(np.float32)
+
+
 def fits(probe: RegionMap, donor: RegionMap, region: str) -> bool:
     """Whether a donor fits a probe: it shows the region, its face covers nearly all of it, it is turned alike."""
     mask = probe.mask(*named_regions(region))
@@ -184,7 +205,7 @@ def _usable(
 
 
 def _shows(regions: RegionMap, region: str) -> bool:
-    masks = (regions.mask(*EXCHANGED_REGIONS[name]) for name in region.split("+"))
+    masks = (regions.mask(*COARSE_REGIONS[name]) for name in region.split("+"))
     return all(mask.mean() >= SMALLEST for mask in masks)
 
 

@@ -18,9 +18,7 @@ from xfr_plugin.swaps.masks import core_depths, grown
 
 __all__ = [
     "COARSE_REGIONS",
-    "EXCHANGED_REGIONS",
     "FINE_REGIONS",
-    "REGIONS",
     "FaceRegions",
     "Grouping",
     "face_regions",
@@ -49,11 +47,6 @@ COARSE_REGIONS: dict[str, tuple[str, ...]] = {
 
 FINE_REGIONS: dict[str, tuple[str, ...]] = {name: (name,) for name in REGION_NAMES}
 """Each named region is a player of its own."""
-
-EXCHANGED_REGIONS = COARSE_REGIONS
-"""The players of the methods that were taught with them."""
-
-REGIONS = tuple(EXCHANGED_REGIONS)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.channels.decoded import channel_atlas
 from xfr_plugin.recognition.fingerprint import fingerprint
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Provenance
 from xfr_plugin.recognition.zoo import load_recognizer
-from xfr_plugin.reconstruction.atlas import channel_atlas
 from xfr_plugin.reconstruction.decoder import Decoder, DecoderCard
 from xfr_plugin.reconstruction.files import save_decoder
 from xfr_plugin.reconstruction.network import DecoderNetwork, to_input_size

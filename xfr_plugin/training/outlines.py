@@ -20,7 +20,7 @@ from xfr_plugin.faces.outlines import load_outline_finder, save_outline_finder
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.swaps.blending import blend
 from xfr_plugin.swaps.masks import grown
-from xfr_plugin.swaps.regions import EXCHANGED_REGIONS
+from xfr_plugin.swaps.regions import COARSE_REGIONS
 from xfr_plugin.training.aligner import disturbed, random_textures
 from xfr_plugin.training.augment import uniform
 from xfr_plugin.training.config import EngineConfig
@@ -272,7 +272,7 @@ def planted(faces: OutlineSet, indices: Tensor, share: float, generator: torch.G
     images = faces.images[indices.to(device)].float() / 255
     for asked in (share, share / 2):
         donors = torch.randint(len(faces), (count,), generator=generator).to(device)
-        region = torch.randint(len(EXCHANGED_REGIONS), (count,), generator=generator).to(device)
+        region = torch.randint(len(COARSE_REGIONS), (count,), generator=generator).to(device)
         wanted = (torch.rand(count, generator=generator) < asked).to(device)
         # bent, so that seams do not tell where the outlines are
         index = wobbled(faces.regions[indices.to(device)], torch.full((count,), _SEAMS), generator)

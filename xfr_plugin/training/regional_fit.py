@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xfr_plugin.channels.decoded import normalised_maps
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import folded_recognizer
 from xfr_plugin.recognition.recognizer import Recognizer
-from xfr_plugin.reconstruction.atlas import normalised_maps
 from xfr_plugin.reconstruction.regional import RegionalEvidence
 from xfr_plugin.swaps.exchange import exchanged_embeddings
 

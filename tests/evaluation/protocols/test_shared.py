@@ -52,7 +52,7 @@ def test_rank_correlation_is_that_of_compare() -> None:
     )
     image = np.zeros((*SIZE, 3), np.uint8)
     explanations = [
-        Explanation(verification, FaceExplanation(image, side, ()), FaceExplanation(image, side, ()), "m")
+        Explanation(verification, *(FaceExplanation(image, side, (), face) for _ in range(2)), "m")
         for side in maps
     ]
     for smoothing in (0.0, 0.04):

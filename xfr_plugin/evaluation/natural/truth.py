@@ -19,11 +19,10 @@ from torch import Tensor
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.swaps.exchange import exchange_together, region_changes
 from xfr_plugin.swaps.masks import FeatheredMasks, grown
+from xfr_plugin.swaps.planting import PLANTED_REGIONS
 
 __all__ = [
     "OPERATORS",
-    "PLAYERS",
-    "REST",
     "Operator",
     "coalition_embeddings",
     "coalitions",
@@ -37,26 +36,16 @@ face's own, blurred beyond recognition, those of a mean face, or nothing."""
 
 OPERATORS: tuple[Operator, ...] = ("strangers", "blur", "mean", "black")
 
-PLAYERS: dict[str, tuple[str, ...]] = {
-    "eyes": ("right_eye", "left_eye"),
-    "brows": ("right_brow", "left_brow"),
-    "nose": ("nose",),
-    "mouth": ("mouth",),
-    "forehead": ("forehead",),
-    "cheeks": ("right_cheek", "left_cheek"),
-    "chin": ("chin",),
-}
-"""Player → its named regions; all others together are the last one, `REST`."""
-
-REST = "around the face"
-
 _BLUR = 8 / 112
 _CHUNK = 64
 
 
 def player_masks(regions: RegionMap) -> NDArray[np.bool_]:
-    """Masks of the players, the rest last, R×H×W; they divide the crop. A player that is not seen has none."""
-    named = np.stack([regions.mask(*names) for names in PLAYERS.values()])
+    """Masks of the players, which are the planted regions and last the rest, R×H×W; they divide the crop.
+
+    A player that is not seen has none.
+    """
+    named = np.stack([regions.mask(*names) for names in PLANTED_REGIONS.values()])
     return np.concatenate([named, ~named.any(axis=0, keepdims=True)])
 
 

@@ -60,7 +60,7 @@ class PatchReplacement(MethodProtocol):
         steps: P goes from 0 to 100 percent in so many steps.
         orders: random orders to compare with.
         donors: aligned 8-bit faces, 3×H×W each, of people who are in no pair; if there are none, synthetic faces of
-            people who do not exist (`reconstruction.population.synthetic_faces`).
+            people who do not exist (`swaps.donors.synthetic_faces`).
 
     Raises:
         InputError: an option out of range.

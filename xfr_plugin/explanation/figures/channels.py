@@ -136,7 +136,10 @@ def region_figure(matrix: ChannelRegions, title: str = "Channels by region") -> 
 
     Channels are ordered by the region in which they stand out most, then by how much (`ordered_channels`). Where
     people were given, cells whose simultaneous interval includes 1 are pale: they cannot be told from the average.
+    Regions without an area are left out.
     """
+    seen = [name for name, area in zip(matrix.regions, matrix.areas, strict=True) if area > 0]
+    matrix = matrix.merged(**{name: (name,) for name in seen})
     order = ordered_channels(matrix)
     ratios = np.log2(np.maximum(matrix.lift[order].T, 1e-6))
     opacity = np.ones_like(ratios)
@@ -192,16 +195,23 @@ def _draw_face(section: SubFigure, face: FaceChannels) -> None:
 
 
 def _draw_dwelling(axes: Axes, dwelling: Dwelling) -> None:
-    """Shares of the regions as bars, with what the average person has as a mark."""
-    places = np.arange(len(dwelling.regions))
-    axes.barh(places, dwelling.shares[0], color="#762A83", height=0.6, label="this face")
+    """Shares of the regions that are there as bars, with what the average person has as a mark."""
+    seen = np.flatnonzero(dwelling.expected > 0)
+    shares, ratios, expected = dwelling.shares[0, seen], dwelling.ratio[0, seen], dwelling.expected[seen]
+    places = np.arange(len(seen))
+    axes.barh(places, shares, color="#762A83", height=0.6, label="this face")
     reference = "average person" if dwelling.people is not None else "average channel of the atlas"
-    axes.plot(dwelling.expected, places, "|", ms=11, mew=2, color="black", ls="none", label=reference)
-    for place, (share, ratio) in enumerate(zip(dwelling.shares[0], dwelling.ratio[0], strict=True)):
-        reach = max(share, dwelling.expected[place])
-        axes.text(reach + 0.012, place, f"{share:.1%}  (×{ratio:.2f})", va="center", fontsize=7)
-    axes.set(yticks=places, yticklabels=[name.replace("_", " ") for name in dwelling.regions])
-    axes.set_xlim(0, 1.3 * float(max(dwelling.shares[0].max(), dwelling.expected.max())))
+    axes.plot(expected, places, "|", ms=11, mew=2, color="black", ls="none", label=reference)
+    for place, (share, ratio) in enumerate(zip(shares, ratios, strict=True)):
+        axes.text(
+            max(share, expected[place]) + 0.012,
+            place,
+            f"{share:.1%}  (×{ratio:.2f})",
+            va="center",
+            fontsize=7,
+        )
+    axes.set(yticks=places, yticklabels=[dwelling.regions[i].replace("_", " ") for i in seen])
+    axes.set_xlim(0, 1.3 * float(max(shares.max(), expected.max())))
     axes.invert_yaxis()
     axes.tick_params(labelsize=8)
     axes.set_title("where the embedding dwells: part of its squared length", fontsize=10)

@@ -155,10 +155,9 @@ def explained_face(face: FaceExplanation, scale: float, width: int, numbers: boo
         )
     )
     mixed = overlay(image, values.astype(np.float64), scale)
-    if face.region_map is not None:
-        edges = _outlines(face.region_map, width, height)
-        mixed[np.roll(edges, (1, 1), (0, 1))] *= 0.5  # a rim that is seen on white, too
-        mixed[edges] = 1.0
+    edges = _outlines(face.region_map, width, height)
+    mixed[np.roll(edges, (1, 1), (0, 1))] *= 0.5  # a rim that is seen on white, too
+    mixed[edges] = 1.0
     canvas = Canvas(width, height)
     canvas.paste(Image.fromarray((np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)), (0, 0))
     for part, place in _places(face, width / face.image.shape[1]) if numbers else ():
@@ -487,7 +486,7 @@ def _outlines(regions: RegionMap, width: int, height: int) -> NDArray[np.bool_]:
 
 def _places(face: FaceExplanation, unit: float) -> list[tuple[Component, Point]]:
     """Components of the face worth a number on the map, and where it goes: the middle of the region."""
-    if face.region_map is None or not face.saliency.any():
+    if not face.saliency.any():
         return []
     found = []
     for part in components(face.regions):
