@@ -39,6 +39,7 @@ WarningCode: TypeAlias = Literal[
     "taken_as_aligned",
     "near_threshold",
     "out_of_calibration",
+    "same_picture",
     "method_replaced",
 ]
 """What may make an answer less reliable."""
