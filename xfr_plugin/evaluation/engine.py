@@ -140,10 +140,12 @@ class Engine:
 
     def _loaded(self, entry: PairEntry) -> EvaluationPair | None:
         """The pair, its facts noted; None if it cannot be had, which is noted too."""
-        pair, is_known = None, entry.name in self.facts.lines
+        is_known, found = entry.name in self.facts.lines, dict[str, Any]()
+        pair: EvaluationPair | None = None
         try:
             pair = load_pair(self.faces, entry, self.setting.photographs)
-            found = {} if is_known else {"facts": self._facts_of(entry, pair)}
+            if not is_known:
+                found = {"facts": self._facts_of(entry, pair)}
         except OutputError:
             raise
         except Exception as error:  # one bad face must not end a night's run
