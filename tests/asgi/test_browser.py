@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from helpers.browsing import THERE, WHY_NOT, Page
 from helpers.serving_faces import crops, encoded
+from PIL import Image
 from skimage import data
+
+from xfr_plugin.explanation.verification import Verification
+from xfr_plugin.explanation.words import written
+from xfr_plugin.service import Limits
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -72,7 +77,7 @@ def test_uploads_faces_to_pick_from_and_errors(page: Page, tmp_path: Path) -> No
     (tmp_path / "text.jpg").write_bytes(b"<script>alert(1)</script>")
     page.upload("probe", tmp_path / "two.jpg")
     page.until(lambda: len(page.browser.find_elements(By.CSS_SELECTOR, "#probe .faces img")) == 2)
-    assert "2 faces, choose one" in page.text("#probe .note")
+    assert "2 faces found, choose one" in page.text("#probe .note")
     for name, words in (("none.png", "no face was found"), ("text.jpg", "no JPEG")):
         page.upload("reference", tmp_path / name)
         page.until(lambda words=words: words in page.text("#error"))
@@ -119,12 +124,12 @@ def test_one_against_a_folder(page: Page, tmp_path: Path) -> None:
     page.at("#folder").send_keys(str(folder))
     page.until(lambda: page.text("#search-status").startswith("3 of 4 photographs compared"))
     rows = page.browser.find_elements(By.CSS_SELECTOR, "#candidates li")
-    assert rows[0].text.startswith("0.png: 1.000, match")
+    assert rows[0].text.startswith("0.png: 1.000, match, the same picture")
     assert "broken.jpg" in page.at("#skipped ul").get_attribute("textContent")
     page.at("#ask-why").click()
     page.until(lambda: page.at("#why").is_displayed() or page.at("#error").is_displayed())
-    assert re.match(r"Why 0\.png and not [12]\.png", page.text("#why h3"))
-    assert float(page.text("#why p").split()[-1][:-1]) > 0
+    assert re.match(r"Why 0\.png (and not|before) [12]\.png", page.text("#why h3"))
+    assert re.match(r"The first leads by 0\.\d+\. (The first alone|Both) reach", page.text("#why p"))
     assert "Most for the first: " in page.text("#why ul")
     rows[0].find_element(By.TAG_NAME, "button").click()
     page.explained()
@@ -143,6 +148,83 @@ def test_nothing_is_wider_than_the_window(page: Page, width: int) -> None:
     inner = page.browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
     assert inner[0] == width >= inner[1]
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_files_of_one_name_in_many_folders_are_told_apart_and_hidden_ones_left_out(
+    page: Page, tmp_path: Path
+) -> None:
+    for place, crop in enumerate(crops(2)):
+        (tmp_path / f"person {place}").mkdir()
+        (tmp_path / f"person {place}" / "1.png").write_bytes(crop)
+        (tmp_path / f"person {place}" / "._1.png").write_bytes(b"of another system")
+    page.upload("probe", tmp_path / "person 0" / "1.png")
+    page.until(lambda: page.browser.find_elements(By.CSS_SELECTOR, "#probe .faces img"))
+    page.at("#folder").send_keys(str(tmp_path))
+    page.until(lambda: page.text("#search-status").startswith("2 of 2 photographs compared"))
+    rows = [row.text for row in page.browser.find_elements(By.CSS_SELECTOR, "#candidates li")]
+    assert [row.partition(":")[0] for row in rows] == ["person 0/1.png", "person 1/1.png"]
+    assert [" ".join(row.split()[-3:-1]) == "same picture" for row in rows] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold"),
+    [(0.35004, 0.35), (0.35, 0.35), (-0.0001, 0.352), (-0.4, 0.352), (87.25, 80.0), (-120.0, -119.5)],
+)
+def test_scores_are_written_as_everywhere_and_lie_on_the_scale(
+    page: Page, score: float, threshold: float
+) -> None:
+    """Of any recognizer: cosines, percent, distances below zero."""
+    decision = Verification.model_construct(score=score, threshold=threshold)
+    page.browser.execute_script(
+        "answer = {decision: arguments[0]}; $('result').hidden = false; showDecision();",
+        {"score": score, "threshold": threshold, "match": score >= threshold},
+    )
+    assert [page.text("#score-text"), page.text("#threshold-text")] == list(written(decision, 3)[:2])
+    assert all(0 <= float(page.at(f"#{name}").get_attribute("style").split()[1][:-2]) <= 100
+               for name in ("score", "threshold"))  # fmt: skip
+    low, high = (float(page.text(f"#{name}").replace("−", "-")) for name in ("low", "high"))
+    assert low < min(score, threshold) <= max(score, threshold) < high or high == 1
+
+
+def test_colours_are_for_what_is_more_than_its_error(page: Page) -> None:
+    page.sample("people")
+    page.explain()
+    page.explained()
+    found = 0
+    for cell in page.browser.find_elements(By.CSS_SELECTOR, "#regions td:nth-child(even)"):
+        if shown := re.match(r"(\D?[\d.]+) ± ([\d.]+) %", cell.text):
+            share, error = (float(text.replace("−", "-")) for text in shown.groups())
+            is_coloured = bool(cell.get_attribute("class"))
+            found += 1
+            assert not is_coloured or abs(share) >= 2 * error - 1.5  # of rounded numbers
+    assert found > 10
+
+
+def test_two_kinds_of_work_at_once_end_when_both_have(page: Page) -> None:
+    page.sample("people")
+    page.explain()
+    page.explained()
+    page.at("#ask-matches").click()
+    page.at("#ask-methods").click()
+    page.until(lambda: page.at("#matches").is_displayed() or not page.at("#busy").is_displayed())
+    page.until(lambda: not page.at("#busy").is_displayed())
+    assert page.at("#matches").is_displayed()
+    assert len(page.browser.find_elements(By.CSS_SELECTOR, "#methods article")) >= 3
+    assert page.at("#explain").is_enabled()
+
+
+def test_a_photograph_as_a_phone_makes_it_is_taken(page: Page, tmp_path: Path) -> None:
+    """More bytes and pixels than a service takes of strangers."""
+    limits = Limits()
+    photo = np.asarray(Image.fromarray(data.astronaut()).resize((5200, 5200), Image.Resampling.BICUBIC))
+    grain = np.random.default_rng(0).integers(0, 12, photo.shape, dtype=np.uint8)
+    file = tmp_path / "Füße auf dem Straßenfest.jpg"
+    Image.fromarray(np.minimum(photo, 243) + grain).save(file, quality=95)
+    assert file.stat().st_size > limits.image_bytes
+    assert photo.shape[0] * photo.shape[1] > limits.pixels
+    page.upload("probe", file)
+    page.until(lambda: "looking" not in page.text("#probe .note"))
+    assert page.text("#probe .note") == f"{file.name}: one face found"
 
 
 def test_without_the_token_the_page_says_so(page: Page, address: str) -> None:

@@ -33,6 +33,7 @@ pytest.importorskip("fastapi", reason="FastAPI is not installed")
 
 from xfr_plugin.asgi.run import listening_at, read_store
 from xfr_plugin.attr.amortised.model import evidence_file
+from xfr_plugin.cli.codes import EXIT_BAD_INPUT
 from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import load_recognizer
@@ -263,6 +264,21 @@ def test_a_function_beside_which_the_server_starts_is_served(tmp_path: Path) -> 
     finally:
         running.process.terminate()
         running.process.wait()
+
+
+def test_a_store_that_is_not_there_is_no_reason_to_serve_another(tmp_path: Path) -> None:
+    """With the defaults another recognizer might answer than the one that was packaged."""
+    words = ["serve", "--engine", "fastapi", "--port", "0", "--run-dir", str(tmp_path / "run")]
+    ended = CliRunner().invoke(app, [*words, "--model-store", str(tmp_path / "typo")])
+    assert ended.exit_code == EXIT_BAD_INPUT
+    assert "typo holds no model-config.yaml" in ended.stderr
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
+    with listening_at("127.0.0.1", 0) as taken, pytest.raises(InputError) as caught:
+        listening_at("127.0.0.1", taken.getsockname()[1])
+    assert "choose another --port" in str(caught.value)
+    assert "while" not in str(caught.value)
 
 
 def test_a_store_is_read(tmp_path: Path) -> None:

@@ -95,3 +95,23 @@ def test_targets_by_links_and_of_other_names(tmp_path: Path) -> None:
     check_targets(
         [tmp_path / "new" / "deep" / "file.png"], [tmp_path / "photo.png", "xfr_compact128", "a\0b"]
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("recognizer", "--publish"),
+        ("aligner", "--out"),
+        ("outlines", "--publish"),
+        ("regions", "--decoder", "any", "--out"),
+        ("evidence", "--publish"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_trainings_say_before_hours_of_work_where_they_cannot_write(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").touch()
+    ended = run("train", *words, tmp_path / "file" / "net.safetensors")
+    assert ended.exit_code == EXIT_BAD_INPUT
+    assert "cannot be written" in ended.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from helpers.evaluation_faces import (
 
 from xfr_plugin.attr import METHODS as REGISTRY
 from xfr_plugin.attr import Xssab
-from xfr_plugin.errors import InputError, ResultError, UnknownNameError
+from xfr_plugin.errors import InputError, OutputError, ResultError, UnknownNameError
 from xfr_plugin.evaluation import (
     EvaluationPair,
     MapProtocol,
@@ -228,6 +230,56 @@ def test_failures_are_recorded_and_the_run_goes_on(
     healed = judge(faces, tmp_path, retry_failed=True, **options)
     assert not healed.failures
     assert sum(r.protocol == "test_energy" for r in healed.records) == 6 * 4
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+@pytest.mark.parametrize(
+    "where", ["pairs.jsonl", "test_energy/xssab.jsonl", "cost/xssab.jsonl", "embeddings"]
+)
+def test_a_full_disk_is_no_fault_of_a_method_and_the_run_goes_on(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    options = {"methods": METHODS, "protocols": [Energy()], "limit": 4}
+    full = tmp_path / "records" / where
+    if where == "embeddings":
+        monkeypatch.setattr("xfr_plugin.evaluation.store._SAVE_EVERY", 1)
+        monkeypatch.setattr(np, "savez", _no_room)
+    else:
+        full.parent.mkdir(parents=True)
+        full.symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="cannot be written: No space left"):
+        judge(faces, tmp_path, **options)
+    monkeypatch.undo()
+    full.unlink(missing_ok=True)
+    results = judge(faces, tmp_path, **options)
+    assert not results.failures
+    assert without_cost(results) == without_cost(judge(faces, tmp_path / "anew", **options))
+
+
+def _no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_line_that_was_cut_short_is_taken_back(tmp_path: Path) -> None:
+    """Or the next one would be written behind it, and neither could be read."""
+    shard, soft = Shard(tmp_path / "a.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    shard.append({"pair": "a"})
+    before, ignored = shard.path.read_bytes(), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 9, soft[1]))
+        with pytest.raises(OutputError, match="cannot be written"):
+            shard.append({"pair": "b" * 20})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert shard.path.read_bytes() == before
+    shard.append({"pair": "c"})
+    assert list(Shard(shard.path).lines) == ["a", "c"]
+
+
+def test_a_report_of_no_run_says_so(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=r"there is no evaluation in .*nothing: run it first"):
+        judge(faces, tmp_path / "nothing", protocols=[Energy()], limit=2, only_report=True)
 
 
 def test_more_pairs_extend_a_run(faces: Path, tmp_path: Path) -> None:

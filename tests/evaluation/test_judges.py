@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from xfr_plugin.evaluation.protocols import PROTOCOLS
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvidence
 from xfr_plugin.evaluation.report.aims import AIMS, aims_table
-from xfr_plugin.evaluation.report.cells import Lookup
+from xfr_plugin.evaluation.report.cells import Lookup, cell
 from xfr_plugin.evaluation.report.judged import Judged, worst_share
 from xfr_plugin.evaluation.report.judges import JUDGES
 from xfr_plugin.evaluation.report.judges_figure import judges_figure
 from xfr_plugin.evaluation.report.judges_page import judges_table
-from xfr_plugin.evaluation.summary import SummaryRow, clustered_ratio
+from xfr_plugin.evaluation.summary import SummaryRow, clustered_means, clustered_ratio, medians
 
 OCCLUDER, NATURAL, CONTROL, DELETION = (
     next(judge for judge in JUDGES if judge.heading == name)
@@ -170,6 +171,47 @@ def test_nothing_is_a_share_of_a_ceiling_that_may_be_nothing(low: float, is_aske
     run.share_of = lambda *_: run.rows[0]  # type: ignore[attr-defined]  # as of records
     row = aim.row(run, found.lookup, "lrp")  # type: ignore[arg-type]  # has what is looked at
     assert (row is not None) == is_asked
+
+
+@pytest.mark.parametrize(("low", "is_ranked"), [(0.1, True), (-0.05, False), (-0.3, False)])
+def test_a_ceiling_that_may_be_chance_ranks_nobody(low: float, is_ranked: bool) -> None:
+    """-0.1 of the mean: a ceiling of exactly chance; below it, better methods would seem worse."""
+    _, found = judged({("xssab", "natural, genuine"): 0.1, ("ceiling", "natural, genuine"): low + 0.1})
+    share = found.share(NATURAL, "xssab")
+    assert (share is not None) == is_ranked
+
+
+def test_pairs_of_one_person_have_no_interval_and_nothing_is_said_by_it() -> None:
+    groups = {
+        ("", "", "auc", None, "lrp"): {"a": 0.4, "b": 0.5},
+        ("", "", "auc", None, "ebp"): {"a": 0.4, "c": 0.5},
+    }
+    one, two = clustered_means("planted", groups, {"a": "Ann", "b": "Ann", "c": "Cid"})
+    assert [row.has_interval for row in (one, two)] == [False, True]
+    assert cell(one, None) == "0.450 (no interval)"
+    assert [aim.verdict(one._replace(mean=aim.at)) for aim in AIMS[:1]] == ["not known"]
+    alone = clustered_ratio({"a": 0.4}, {"a": 0.8}, {"a": "Ann"})
+    assert alone is not None
+    assert np.isnan(alone[2:]).all()
+    assert not medians("cost", {("", "", "seconds", None, "lrp"): {"a": 1.0}})[0].has_interval
+
+
+def test_no_interval_is_no_lead_and_has_no_numbers_on_the_page() -> None:
+    run, _ = judged(
+        {
+            ("leave_one_out", "drawn over"): 0.9,
+            ("lrp", "drawn over"): 0.1,
+            ("leave_one_out", "natural, genuine"): 0.9,
+            ("lrp", "natural, genuine"): 0.1,
+        }
+    )
+    run.rows = [row._replace(low=np.nan, high=np.nan) for row in run.rows]
+    run.share_of = lambda *_: None  # type: ignore[attr-defined]  # as without records
+    lookup = Lookup(run)  # type: ignore[arg-type]  # has what is looked at
+    page = "\n".join([*judges_table(run, lookup), *aims_table(run, lookup)])  # type: ignore[arg-type]  # as above
+    assert "nan" not in page
+    assert "published methods" not in page
+    assert judges_figure(run) is not None  # type: ignore[arg-type]  # has what is looked at
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("judged/*/judges.md")), ids=lambda page: page.parent.name)

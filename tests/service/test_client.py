@@ -7,10 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from xfr_plugin.errors import InputError
 from xfr_plugin.service import Answer, Deployment, ExplanationService, ServiceError, parse_request
 from xfr_plugin.service.client import Client, ClientError
 
@@ -135,3 +138,41 @@ def test_a_refusal_without_words() -> None:
         pytest.raises(ClientError, match="larger than the server takes"),
     ):
         client.verify(ROW, ROW)
+
+
+@pytest.mark.parametrize(
+    "face",
+    [
+        Path("a.jpg"),
+        "a.jpg",
+        np.zeros((2, 2, 3)),
+        7,
+        None,
+        ["a"],
+    ],
+    ids=["path", "name", "picture", "number", "nothing", "text"],
+)
+@pytest.mark.parametrize("ask", ["verify", "explain", "search"])
+def test_what_is_no_face_is_said_before_anything_is_sent(ask: str, face: Any) -> None:
+    client = Client("http://127.0.0.1:9")
+    other = [ROW] if ask == "search" else ROW
+    with pytest.raises(InputError, match="a face is the bytes of an image file"):
+        getattr(client, ask)(face, other)
+
+
+def test_options_and_galleries_that_are_nothing_for_json_are_named() -> None:
+    client = Client("http://127.0.0.1:9")
+    with pytest.raises(InputError, match="what JSON can"):
+        client.verify(ROW, ROW, threshold=np.float32(0.3))
+    with pytest.raises(InputError, match="a gallery holds embeddings"):
+        client.search(ROW, ROW)  # type: ignore[arg-type]  # an embedding is no gallery
+    with pytest.raises(ClientError, match="refused"):
+        client.verify(memoryview(b"bytes"), np.ones(3))  # type: ignore[arg-type]  # as good as bytes and a list
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": 0}, {"timeout": float("nan")}, {"retries": -1}, {"connections": 0}]
+)
+def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="timeout"):
+        Client("http://127.0.0.1:9", **wrong)

@@ -387,6 +387,30 @@ def test_warnings(service: ExplanationService) -> None:
     assert {w.face for w in answer.warnings if w.code == "low_quality"} == {"probe"}
 
 
+def test_one_picture_twice_says_nothing_of_a_person(service: ExplanationService) -> None:
+    """A copy, saved anew, too; but not another photograph."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(crops()[0])).save(buffer, "JPEG", quality=75)
+    for other, is_copy in ((crops()[0], True), (buffer.getvalue(), True), (crops()[1], False)):
+        answer = ask(service, True, probe=crops()[0], reference=other)
+        assert ("same_picture" in {warned.code for warned in answer.warnings}) == is_copy
+        assert answer.explanation is not None
+        assert ("are one picture" in " ".join(answer.explanation.words or ())) == is_copy
+
+
+@pytest.mark.parametrize("thrifty", [True, False])
+def test_where_time_is_not_dear_a_service_says_what_explain_says(thrifty: bool) -> None:
+    service = ExplanationService(Deployment(thrifty=thrifty))
+    answer = ask(service, **pair(0, 1, returns=["regions"]))
+    local = explain(*crops()[:2], recognizer=service.recognizer, alignment="aligned")
+    assert answer.explanation is not None
+    assert answer.explanation.probe is not None
+    same = answer.explanation.options == local.options
+    theirs = [row.evidence for row in answer.explanation.probe.regions or ()]
+    assert same != thrifty
+    assert (theirs == pytest.approx([row.evidence for row in local.probe.regions], abs=1e-6)) != thrifty
+
+
 def test_self_test_passes_and_fails(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [answer.decision.match for answer in self_test(service, (112, 112))] == [True, False]
     monkeypatch.setattr(backends, "runtimes", lambda: ())  # or what was exported would go on deciding

@@ -103,7 +103,7 @@ def test_kserve_v2(service: ExplanationService) -> None:
     body = {
         "id": "q",
         "inputs": [tensor("probe", [text(0), text(2)]), tensor("reference", [text(1), text(3)])],
-        "parameters": {"threshold": 0.3, "returns": "regions"},
+        "parameters": {"threshold": 0.3, "returns": "regions, words,"},
     }
     response = one(service, {"body": json.dumps(body).encode()}, explain="True")
     assert response.status == 200

@@ -108,8 +108,13 @@ class _Asking:
         return Response(data, status, media_type="application/json")
 
 
-async def read_body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, most: int, what: str = "the body") -> bytes:
     """The body, within limit and time; what is beyond the limit is thrown away, so that the answer is read.
+
+    Args:
+        request: whose body it is.
+        most: bytes.
+        what: it is, for the message.
 
     Raises:
         ServiceError: `too_large` or `too_slow`, or `malformed` where the caller is gone.
@@ -124,7 +129,7 @@ async def read_body(request: Request, most: int) -> bytes:
             elif size > 4 * most:
                 break
         if size > most:
-            raise ServiceError("too_large", f"the body has more than {most:,} bytes")
+            raise ServiceError("too_large", f"{what} has more than {most:,} bytes: make it smaller")
         return b"".join(parts)
 
     try:

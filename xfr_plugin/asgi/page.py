@@ -95,19 +95,19 @@ def make_page(service: ExplanationService, token: str) -> FastAPI:
     for path, answer in {**gets, "/web/start": lambda: started}.items():
         app.add_api_route(path, answer, methods=["GET"])
     limits, quick, slow = service.deployment.limits, _in_turn(service, 2), _in_turn(service, 1)
-    app.add_api_route("/web/faces", quick(_faces, limits.image_bytes), methods=["POST"])
+    app.add_api_route("/web/faces", quick(_faces, limits.image_bytes, "the photograph"), methods=["POST"])
     for name, work in (("matches", _matches), ("report", _report)):
         app.add_api_route(f"/web/{name}", slow(work, limits.json_bytes + MESSAGE_OVERHEAD), methods=["POST"])
     return app
 
 
-def _in_turn(service: ExplanationService, at_once: int) -> Callable[[Work, int], Endpoint]:
+def _in_turn(service: ExplanationService, at_once: int) -> Callable[..., Endpoint]:
     """Makes endpoints of work on bodies of so many bytes; so much of it is done at once, within the deadline."""
     turn = asyncio.Semaphore(at_once)
 
-    def endpoint(work: Work, most: int) -> Endpoint:
+    def endpoint(work: Work, most: int, what: str = "the body") -> Endpoint:
         async def answer(request: Request) -> Response:
-            body = await read_body(request, most)
+            body = await read_body(request, most, what)
             async with turn:
                 return await asyncio.to_thread(_done, service, work, body)
 

@@ -160,7 +160,10 @@ def listening_at(host: str, port: int) -> socket.socket:
     try:
         listening = socket.create_server((host, port), backlog=1024, family=_family(host))
     except OSError as error:
-        raise InputError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
+        cause = (error.strerror or str(error)).partition(" (while")[0]  # Python adds the address
+        raise InputError(
+            f"cannot listen at {host}:{port}: {cause}; choose another --port or --host"
+        ) from error
     # connections inherit it; else the body of an answer waits 40 ms for its head to be acknowledged
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

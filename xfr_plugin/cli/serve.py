@@ -51,7 +51,7 @@ def serve_command(
     run_dir: Annotated[Path, typer.Option(help="Folder for tokens and logs, closed to others.")] = Path(
         "xfr-run"
     ),
-    timeout: Annotated[float, typer.Option(help="Seconds to wait until TorchServe is healthy.")] = 300,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait until TorchServe is healthy.")] = 300,
     rotate: Annotated[
         bool,
         typer.Option("--rotate-token", help="Give the server that runs in --run-dir a new token, and end."),
@@ -91,9 +91,17 @@ def _serve_by_fastapi(model_store: Path, host: str, port: int, run_dir: Path) ->
             raise
         raise InputError(f"{error.name} is not installed: pip install 'xfr-plugin[web]'") from error
 
+    is_packaged = (model_store / "model-config.yaml").is_file()
+    if not is_packaged and model_store != DEFAULT_STORE:
+        raise InputError(
+            f"{model_store} holds no model-config.yaml: `xfr package --out` writes one; without --model-store the "
+            "defaults are served"
+        )
+
     def said(url: str, key_file: Path) -> None:
         print_lines(
             f"ready:  {url}",
+            f"serves: {model_store if is_packaged else f'the defaults, as there is no {model_store}'}",
             f"token:  {key_file}",
             f"try it: {_curl(url, 'xfr', key_file)}",
             "stop:   Ctrl-C",

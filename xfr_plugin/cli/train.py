@@ -69,6 +69,7 @@ def recognizer(
     given: dict[str, Any] = {"run": run or (None if config else Path("runs/recognizer")), "faces": faces}
     given |= {"teacher": teacher, "device": device, "seed": seed, "epochs": epochs, "threads": threads}
     settings = load_config(RecognizerConfig, config, given)
+    check_targets([publish] if publish else [], [settings.teacher])
     _report(train_recognizer(settings), settings.run)
     if publish:
         from xfr_plugin.training.publish import publish_recognizer
@@ -96,6 +97,7 @@ def aligner(
 
     given: dict[str, Any] = {"run": run, "data": data, "out": out, "device": device, "seed": seed}
     settings = load_config(AlignerConfig, config, {**given, "epochs": epochs, "threads": threads})
+    check_targets([settings.out] if settings.out else [], [])
     _report(train_aligner(settings), settings.run)
 
 
@@ -121,6 +123,7 @@ def outlines(
 
     given: dict[str, Any] = {"run": run, "data": data, "out": publish, "device": device, "seed": seed}
     settings = load_config(OutlinesConfig, config, {**given, "epochs": epochs, "threads": threads})
+    check_targets([settings.out] if settings.out else [], [])
     _report(train_outlines(settings), settings.run)
 
 
@@ -151,7 +154,9 @@ def regions(
     out: Annotated[Path, typer.Option(help="File to write: the decoder with its regional evidence.")],
     recognizer: RecognizerOption = DEFAULT_RECOGNIZER,
     faces: FacesFolder = _FACES,
-    exchanges: Annotated[int, typer.Option(help="Pairs of people whose regions are exchanged.")] = 3000,
+    exchanges: Annotated[
+        int, typer.Option(min=1, help="Pairs of people whose regions are exchanged.")
+    ] = 3000,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -159,6 +164,7 @@ def regions(
     from xfr_plugin.recognition import load_recognizer
     from xfr_plugin.training.regions import add_regional_evidence
 
+    check_targets([out], [recognizer])
     model = load_recognizer(recognizer, device=device)
     add_regional_evidence(decoder, model, faces, out, exchanges=exchanges, seed=seed)
     print_lines(f"decoder with regional evidence: {out}")

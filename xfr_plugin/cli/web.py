@@ -15,6 +15,8 @@ from xfr_plugin.errors import InputError
 app = typer.Typer()
 
 _PATIENCE_MS = 300_000  # of one person at a machine that may be slow
+_LARGE = {"image_bytes": 24 << 20, "json_bytes": 65 << 20, "pixels": 50_000_000, "scan_pixels": 10**9}
+"""Photographs as cameras and phones make them, two in a request."""
 
 
 @app.command("web", epilog="Example: `xfr web`.")
@@ -39,7 +41,8 @@ def web_command(
         from xfr_plugin.service.deployment import read_deployment
 
     settings = {
-        "limits": {"deadline_ms": _PATIENCE_MS},
+        "limits": {**_LARGE, "deadline_ms": _PATIENCE_MS},
+        "thrifty": False,
         "embeddings": True,  # of the folder's faces, for the page alone: why one and not the next
         "recognizer": recognizer,
         "architecture": architecture,

@@ -15,7 +15,7 @@ from xfr_plugin.attr._base.pair import PairAttribution
 from xfr_plugin.attr._base.prepared import pixel_maps
 from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.memory import measured_peak
-from xfr_plugin.errors import InputError, in_one_line
+from xfr_plugin.errors import InputError, OutputError, in_one_line
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.clock import Clock, Progress
 from xfr_plugin.evaluation.pairs import PairEntry, load_pair
@@ -140,14 +140,18 @@ class Engine:
 
     def _loaded(self, entry: PairEntry) -> EvaluationPair | None:
         """The pair, its facts noted; None if it cannot be had, which is noted too."""
+        is_known, found = entry.name in self.facts.lines, dict[str, Any]()
+        pair: EvaluationPair | None = None
         try:
             pair = load_pair(self.faces, entry, self.setting.photographs)
-            if entry.name not in self.facts.lines:
-                self.facts.append({"pair": entry.name, "facts": self._facts_of(entry, pair)})
+            if not is_known:
+                found = {"facts": self._facts_of(entry, pair)}
+        except OutputError:
+            raise
         except Exception as error:  # one bad face must not end a night's run
-            if entry.name not in self.facts.lines:
-                self.facts.append({"pair": entry.name, "error": in_one_line(error)})
-            return None
+            pair, found = None, {"error": in_one_line(error)}
+        if not is_known:
+            self.facts.append({"pair": entry.name, **found})
         return pair
 
     def _facts_of(self, entry: PairEntry, pair: EvaluationPair) -> dict[str, Any]:
@@ -199,6 +203,8 @@ class Engine:
                 measured = list(protocol.judge(pair, maps, method, self.setting))
             else:
                 raise InputError(f"{protocol.name} judges neither maps nor methods")
+        except OutputError:
+            raise
         except Exception as error:  # a protocol may fail on a method without taking the others along
             return {"error": in_one_line(error)}
         return {"measured": [_plain(measurement) for measurement in measured]}
@@ -218,6 +224,8 @@ class Engine:
                 maps = self._explained(attribution, entry, pair, sides)
                 seconds = time.perf_counter() - began[0], time.process_time() - began[1]
             peak = memory.extra if memory else None
+        except OutputError:
+            raise
         except Exception as error:  # a method may fail without taking the others along
             return in_one_line(error)
         if entry.name not in costs.lines:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from xfr_plugin._version import __version__
 from xfr_plugin.base.documents import Document
-from xfr_plugin.base.files import write_text
+from xfr_plugin.base.files import shown, write_text
 from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.evaluation.pairs import PairEntry
 from xfr_plugin.recognition.recognizer import Recognizer
@@ -123,6 +123,8 @@ def read_manifest(path: Path) -> RunManifest:
     Raises:
         ResultError: missing, or not one of ours.
     """
+    if not path.is_file():
+        raise ResultError(f"there is no evaluation in {shown(path.parent)}: run it first, or name its folder")
     try:
         return RunManifest.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:

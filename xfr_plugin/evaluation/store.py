@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 from zipfile import BadZipFile
@@ -14,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xfr_plugin.base.files import atomic_path, write_text
+from xfr_plugin.base.files import atomic_path, reason, shown, write_text
 from xfr_plugin.base.locks import locked
-from xfr_plugin.errors import ResultError
+from xfr_plugin.errors import OutputError, ResultError
 from xfr_plugin.evaluation.protocol import PairMaps
 
-__all__ = ["EmbeddingCache", "Line", "MapCache", "Shard", "locked", "records_path"]
+__all__ = ["EmbeddingCache", "Line", "MapCache", "Shard", "locked", "records_path", "writing"]
 
 Line: TypeAlias = dict[str, Any]
 """One line of a shard: a JSON object with the `pair` that it is about."""
@@ -60,13 +62,25 @@ class Shard:
             self.lines[line["pair"]] = line
 
     def append(self, line: Line) -> None:
-        """Add the line of a pair that has none yet."""
+        """Add the line of a pair that has none yet, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         if line["pair"] in self.lines:
             raise ResultError(f"{self.path} already has a line for the pair {line['pair']!r}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
-        with self.path.open("ab") as file:
-            file.write(text.encode())
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                before = file.tell()
+            try:
+                with self.path.open("ab") as file:
+                    file.write(text.encode())
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(self.path, before)
+                raise
         self.lines[line["pair"]] = line
 
     def drop(self, unwanted: Callable[[Line], bool]) -> None:
@@ -76,7 +90,8 @@ class Shard:
             return
         self.lines = kept
         texts = [json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in kept.values()]
-        write_text(self.path, "".join(texts))
+        with writing(self.path):
+            write_text(self.path, "".join(texts))
 
 
 def records_path(folder: Path, protocol: str, method: str) -> Path:
@@ -109,7 +124,8 @@ class MapCache:
         """Keep the maps of a pair, whole or not at all."""
         if self.folder is None:
             return
-        with atomic_path(self._path(method, pair)) as temporary, temporary.open("wb") as file:
+        path = self._path(method, pair)
+        with writing(path), atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, probe=maps[0], reference=maps[1])
 
     def _path(self, method: str, pair: str) -> Path:
@@ -148,11 +164,22 @@ class EmbeddingCache:
     def save(self) -> None:
         """Write what is new, whole or not at all."""
         if self.unsaved:
-            with atomic_path(self.path) as temporary, temporary.open("wb") as file:
+            with writing(self.path), atomic_path(self.path) as temporary, temporary.open("wb") as file:
                 np.savez(
                     file, files=np.array(list(self.known)), embeddings=np.stack(list(self.known.values()))
                 )
             self.unsaved = 0
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file of a run it is that cannot be written: that is no fault of a method."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{shown(path)} cannot be written: {reason(error)}; what is there is whole, and the same call goes on"
+        ) from error
 
 
 def _parsed(text: bytes, path: Path, number: int) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -25,8 +26,8 @@ class SummaryRow(NamedTuple):
         method: name.
         number: of pairs for which the metric is defined.
         mean: over these.
-        low: lower end of the interval.
-        high: upper end.
+        low: lower end of the interval; NaN where all pairs are of one person, of whom nothing follows for others.
+        high: upper end, likewise.
     """
 
     protocol: str
@@ -40,9 +41,16 @@ class SummaryRow(NamedTuple):
     low: float
     high: float
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether it is known how far the mean can be trusted."""
+        return not math.isnan(self.low)
+
 
 Key: TypeAlias = tuple[str, str, str, float | None, str]
 """Slice, variant, metric, place and method."""
+
+_UNKNOWN = (math.nan, math.nan)
 
 
 def clustered_means(
@@ -72,7 +80,7 @@ def clustered_means(
     for chunk in np.array_split(np.arange(len(groups)), max(1, len(groups) // 500)):
         means = ratio(draws @ sums[:, chunk], draws @ counts[:, chunk])
         rows.append(np.nanquantile(means, [0.025, 0.975], axis=0) if len(chunk) else np.empty((2, 0)))
-    low, high = np.concatenate(rows, axis=1)
+    low, high = np.where((counts > 0).sum(axis=0) > 1, np.concatenate(rows, axis=1), np.nan)
     total, number = sums.sum(axis=0), counts.sum(axis=0)
     return [
         SummaryRow(protocol, *key, int(number[i]), float(total[i] / number[i]), float(low[i]), float(high[i]))
@@ -103,7 +111,9 @@ def clustered_ratio(
         return None
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES) @ sums
-    low, high = np.nanquantile(ratio(drawn[:, 0], drawn[:, 1]), [0.025, 0.975])
+    low, high = (
+        np.nanquantile(ratio(drawn[:, 0], drawn[:, 1]), [0.025, 0.975]) if len(names) > 1 else _UNKNOWN
+    )
     whole = sums.sum(axis=0)
     return len(pairs), float(whole[0] / whole[1]), float(low), float(high)
 
@@ -115,6 +125,6 @@ def medians(protocol: str, groups: Mapping[Key, Mapping[str, float]]) -> list[Su
     for key, values in groups.items():
         array = np.array(list(values.values()))
         drawn = np.median(array[rng.integers(len(array), size=(500, len(array)))], axis=1)
-        low, high = np.quantile(drawn, [0.025, 0.975])
+        low, high = np.quantile(drawn, [0.025, 0.975]) if len(array) > 1 else _UNKNOWN
         rows.append(SummaryRow(protocol, *key, len(array), float(np.median(array)), float(low), float(high)))
     return rows

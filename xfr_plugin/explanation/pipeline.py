@@ -35,6 +35,7 @@ from xfr_plugin.explanation.gate import explained
 from xfr_plugin.explanation.quality import (
     MISALIGNED,
     Caution,
+    copy_cautions,
     decision_cautions,
     face_cautions,
     misalignment,
@@ -128,7 +129,8 @@ class FacePair:
     def cautions(self) -> tuple[Caution, ...]:
         """What may make the answer less reliable."""
         named = [(name, face.aligned) for name, face in zip(SIDES, self.faces, strict=True) if face.aligned]
-        return (*(caution for name, face in named for caution in face_cautions(name, face)), *self.doubts)
+        copies = copy_cautions(*(face for _, face in named)) if len(named) == 2 else ()
+        return (*(one for name, face in named for one in face_cautions(name, face)), *copies, *self.doubts)
 
     def notes(self) -> tuple[str, ...]:
         """The same in words, and shorter of crops."""
@@ -241,7 +243,7 @@ def _warn(
     for caution in cautions:
         place = SIDES.index(caution.face or "probe")
         name = "" if caution.face is None else f"{_named(caution.face, photos[place])}: "
-        if caution.code not in ("taken_as_aligned", "out_of_calibration"):
+        if caution.code not in ("taken_as_aligned", "out_of_calibration", "same_picture"):
             warnings.warn(f"{name}{caution.message}", FaceWarning, stacklevel=4)
         if caution.code == "taken_as_aligned" and alignment == "auto":
             distance = misalignment(aligned[place].image)

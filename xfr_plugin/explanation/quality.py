@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xfr_plugin.explanation.pipeline import Side
 
 __all__ = [
+    "COPIES",
     "DARKEST",
     "FLATTEST",
     "MISALIGNED",
@@ -27,6 +28,7 @@ __all__ = [
     "UNEVEN",
     "Caution",
     "CautionCode",
+    "copy_cautions",
     "decision_cautions",
     "evenness",
     "face_cautions",
@@ -42,6 +44,7 @@ CautionCode: TypeAlias = Literal[
     "taken_as_aligned",
     "near_threshold",
     "out_of_calibration",
+    "same_picture",
 ]
 
 DARKEST, FLATTEST, SMOOTHEST = 69.0, 20.0, 7.1
@@ -50,6 +53,11 @@ photographs of the training people, 112×112 (`benchmarks/serving_quality.py`)."
 
 UNEVEN = 0.46
 """Least brightness of one half of a face, relative to the other, without a caution: the same quantile."""
+
+COPIES = 8.0
+"""Mean difference of two aligned faces, in grey levels, below which they are one picture. Copies of 60 photographs of
+LFW, saved anew as JPEG of quality 50 … 95, or at .7 and 1.5 of their size, have 0.4 … 7.4; of 8,169 pairs of
+photographs of one of the training people one has 9.7, the others 15 and more (`benchmarks/serving_quality.py`)."""
 
 NEAR = 0.03
 """Distance from the threshold, in cosines, within which small changes of a photo reverse a decision; other scores are
@@ -169,6 +177,17 @@ def decision_cautions(decision: Verification, recognizer: Recognizer) -> list[Ca
             Caution("out_of_calibration", "the threshold was not calibrated: its error rates are unknown")
         )
     return found
+
+
+def copy_cautions(first: AlignedFace, second: AlignedFace) -> list[Caution]:
+    """A caution where two faces are one picture, of which the score says nothing."""
+    if first.image.shape != second.image.shape:
+        return []
+    difference = np.abs(first.image.astype(np.int16) - second.image).mean()
+    message = (
+        "the two photographs are one picture, or copies of it: their score says nothing of whom it shows"
+    )
+    return [Caution("same_picture", message)] if difference < COPIES else []
 
 
 def _code(note: str) -> CautionCode:

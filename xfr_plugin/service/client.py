@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
 import secrets
 import time
@@ -57,7 +58,7 @@ class Client:
         connections: kept open at most; for as many threads.
 
     Raises:
-        InputError: the URL is none of HTTP.
+        InputError: the URL is none of HTTP, or a number makes no sense.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Client:
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise InputError(f"a server's URL starts with http:// or https://, got {url!r}")
+        if not timeout > 0 or retries < 0 or connections < 1:
+            raise InputError("timeout is above 0 seconds, retries from 0 on, and connections from 1 on")
         self.url = url.rstrip("/")
         self.model = model
         self._headers = {"Content-Type": "application/json"}
@@ -100,6 +103,7 @@ class Client:
             **options: other fields of a request, see `service.Request`.
 
         Raises:
+            InputError: a face is neither bytes nor numbers, or an option is nothing for JSON.
             ServiceError: the service's own answer: what is wrong with the request.
             ClientError: there is no answer of the service.
         """
@@ -116,7 +120,10 @@ class Client:
     ) -> Answer:
         """Find the best candidates of a gallery of embeddings; `ids` and `top` as in `service.Gallery`."""
         chosen: dict[str, Any] = {name: options.pop(name) for name in ("ids", "top") if name in options}
-        stored: dict[str, Any] = {"embeddings": [list(map(float, row)) for row in gallery], **chosen}
+        stored: dict[str, Any] = {
+            "embeddings": [_numbers(row, "a gallery holds embeddings") for row in gallery],
+            **chosen,
+        }
         endpoint = "explanations" if explain else "predictions"
         document: dict[str, Any] = {"probe": _face(probe), "gallery": stored, **options}
         return self._ask(endpoint, document)
@@ -135,7 +142,7 @@ class Client:
 
     def _ask(self, endpoint: str, document: dict[str, Any]) -> Answer:
         document = {"id": secrets.token_hex(8), **document}
-        url, body = f"{self.url}/{endpoint}/{self.model}", json.dumps(document).encode()
+        url, body = f"{self.url}/{endpoint}/{self.model}", _text(document)
         end, wait = time.monotonic() + self._timeout, _SHORTEST_WAIT
         try:
             while (response := self._post(url, body)).status in _BUSY and time.monotonic() + wait < end:
@@ -144,7 +151,9 @@ class Client:
         except urllib3.exceptions.TimeoutError as error:
             raise ClientError(f"{self.url} did not answer in time") from error
         except urllib3.exceptions.HTTPError as error:
-            raise ClientError(f"{self.url} cannot be reached: is the server running?") from error
+            raise ClientError(
+                f"{self.url} cannot be reached ({_cause(error)}): is the server running?"
+            ) from error
         try:
             reply = reply_from_json(response.data)
         except ValidationError as error:
@@ -175,9 +184,35 @@ def read_token(path: Path, kind: str = "inference") -> str:
 
 
 def _face(face: Face) -> Any:
-    if isinstance(face, bytes):
+    if isinstance(face, (bytes, bytearray, memoryview)):
         return base64.b64encode(face).decode()
-    return [float(value) for value in face]
+    return _numbers(
+        face, "a face is the bytes of an image file, as Path(…).read_bytes() gives them, or an embedding"
+    )
+
+
+def _numbers(values: Any, what: str) -> list[float]:
+    if not isinstance(values, (str, os.PathLike)):
+        try:
+            return [float(value) for value in values]
+        except (TypeError, ValueError):
+            pass
+    shape = getattr(values, "shape", None)
+    got = type(values).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
+    raise InputError(f"{what}: numbers in a row; got {got}")
+
+
+def _text(document: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(document).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a request holds what JSON can, numbers of numpy as float(…): {error}") from error
+
+
+def _cause(error: urllib3.exceptions.HTTPError) -> str:
+    """What went wrong beneath: refused, unknown name, a certificate."""
+    inner: object = getattr(error, "reason", None) or error
+    return str(inner).rpartition(": ")[2][:200]
 
 
 def _refusal(status: int, data: bytes) -> str:

@@ -60,7 +60,11 @@ def check_image(data: bytes, limits: Limits) -> None:
             f"the image has {len(data):,} bytes, the limit is {limits.image_bytes:,}: make it smaller",
         )
     if not (data.startswith(_MAGIC) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")):
-        raise ServiceError("not_an_image", "the data is no JPEG, PNG, WebP or BMP image")
+        if not data:
+            raise ServiceError("not_an_image", "the image is empty")
+        raise ServiceError(
+            "not_an_image", "the data is no JPEG, PNG, WebP or BMP image: save it as one of these"
+        )
     # a file that is two things at once is nobody's photo
     if b"%PDF-" in data[:1024] or zipfile.is_zipfile(io.BytesIO(data)):
         raise ServiceError(

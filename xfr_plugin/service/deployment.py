@@ -52,6 +52,7 @@ class Deployment(Document):
         faithfulness: whether the check may be asked for: 66 forward passes.
         reconstructions: whether likenesses may be decoded from embeddings. They are personal data.
         embeddings: whether embeddings may be returned, to be stored. They are personal data.
+        thrifty: whether methods answer in fewer passes where they can; else as `xfr explain` does.
         limits: of a request.
         threads: of a worker's computations.
     """
@@ -69,6 +70,7 @@ class Deployment(Document):
     faithfulness: bool = True
     reconstructions: bool = False
     embeddings: bool = False
+    thrifty: bool = True
     limits: Limits = Limits()
     threads: int = Field(default=1, ge=1)
 

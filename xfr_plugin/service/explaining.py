@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from xfr_plugin.attr import EvidenceModel, PairAttribution
 from xfr_plugin.attr.registry import get_method
@@ -22,14 +23,21 @@ class Explainers:
         recognizer: whose scores are explained.
         decoder: of the recognizer, if there is one.
         evidence: network of the recognizer, if there is one.
+        thrifty: see `Deployment`.
     """
 
     def __init__(
-        self, recognizer: Recognizer, decoder: Decoder | None, evidence: EvidenceModel | None = None
+        self,
+        recognizer: Recognizer,
+        decoder: Decoder | None,
+        evidence: EvidenceModel | None = None,
+        *,
+        thrifty: bool = True,
     ) -> None:
         self.recognizer = recognizer
         self.decoder = decoder
         self.evidence = evidence
+        self.thrifty = thrifty
         self._layers: dict[str, tuple[str, ...]] = {}
 
     def can(self, method: str, images: int) -> bool:
@@ -75,9 +83,13 @@ class Explainers:
                 found.update(zip(chunk, maps, strict=True))
         return [found[place] for place in range(len(pairs))]
 
+    def given(self, method: str) -> dict[str, Any]:
+        """Options that differ from the method's own."""
+        return dict(get_method(method).service_options) if self.thrifty else {}
+
     def _attribution(self, method: str, threshold: float) -> PairAttribution:
         entry = get_method(method)
-        options = dict(entry.service_options)
+        options = self.given(method)
         if entry.needs == "decoder":
             options["decoder"] = self.decoder
         if entry.needs == "evidence":

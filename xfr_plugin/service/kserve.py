@@ -55,7 +55,7 @@ def read_v2(document: dict[str, Any], limits: Limits) -> list[Any]:
         raise ServiceError("malformed", "parameters: must be an object")
     shared = {**shared, **({"id": document["id"]} if "id" in document else {})}
     if isinstance(shared.get("returns"), str):
-        shared["returns"] = shared["returns"].split(",")
+        shared["returns"] = [part.strip() for part in shared["returns"].split(",") if part.strip()]
     probes = _counted(tensors.pop("probe", []), "probe", limits)
     if "gallery" in tensors:
         gallery = {"embeddings": tensors.pop("gallery"), **_taken(shared, ("ids", "top"))}

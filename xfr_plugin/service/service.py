@@ -94,7 +94,7 @@ class ExplanationService:
             # an export is made now, and put to the test; not at some request
             embedder=recognizer.for_forward_passes(PAYS),
             decoder=decoder,
-            explainers=Explainers(recognizer, decoder, network),
+            explainers=Explainers(recognizer, decoder, network, thrifty=settings.thrifty),
             costs=CostBook(forward_seconds),
             faces=FaceSettings(
                 recognizer.input_size,

@@ -49,7 +49,6 @@ from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.explaining import Explainers
 from xfr_plugin.service.gallery import contrast, rank
-from xfr_plugin.service.quality import decision_warnings, face_warnings
 from xfr_plugin.service.rendering import embedding_text, face_reasons
 from xfr_plugin.service.requests import FaceInput, Request
 
@@ -271,8 +270,7 @@ def answer(models: Models, decided: Decided, batch_size: int) -> Answer:
     elif decided.maps and candidates is not None:
         candidates = tuple(_explained(models, decided, place) for place in range(len(candidates)))
     aligned = {side: face.aligned for side in SIDES if (face := decided.faces.get(side)) and face.aligned}
-    warnings = [warned for side, face in aligned.items() for warned in face_warnings(side, face)]
-    warnings += decision_warnings(best, models.recognizer)
+    warnings = [Warned(**vars(caution)) for caution in decided.pairs[0].cautions()]
     if explanation is not None and task.replaced is not None:
         warnings.append(Warned(code="method_replaced", message=task.replaced.reason))
     has_embeddings = models.embedding_dim > 0
@@ -407,7 +405,7 @@ def _explanation(models: Models, task: Task, pair: FacePair, maps: PairMaps) -> 
         method=entry.name,
         title=entry.title,
         paper=entry.paper,
-        options={**entry.options(), **entry.service_options},
+        options={**entry.options(), **models.explainers.given(entry.name)},
         caveat=entry.caveat,
         replaced=task.replaced,
         probe=probe,

@@ -5,12 +5,13 @@ const $ = (id) => document.getElementById(id);
 const stackOf = (side) => document.querySelector(`.stack[data-side=${side}]`);
 const FOR = "#0072b2", AGAINST = "#d55e00";
 const chosen = { probe: null, reference: null }; // {name, data, height, width, faces, face}
-let start = null, answer = null, matches = [], turn = 0, stopped = false, searched = null, pointed = null;
+let start = null, answer = null, matches = [], turn = 0, atWork = 0, stopped = false, searched = null, pointed = null;
+class Gone extends Error {}
 
 async function ask(path, body, type = "application/json") {
   const headers = { Authorization: `Bearer ${token}`, ...(body ? { "Content-Type": type } : {}) };
   const reply = await fetch(path, { method: body ? "POST" : "GET", headers, body, cache: "no-store" }).catch(() => {
-    throw new Error("The program behind this page does not answer: start `xfr web` again.");
+    throw new Gone("The program behind this page does not answer: start `xfr web` again.");
   });
   if (reply.ok) return reply;
   if (reply.status === 401) throw new Error("This address lacks its token: use the one that `xfr web` printed.");
@@ -23,7 +24,14 @@ const signed = (value, digits = 0) => {
   const text = Math.abs(value).toFixed(digits);
   return (Number(text) === 0 ? "" : value < 0 ? "−" : "+") + text;
 };
-const plain = (value) => value.toFixed(3).replace("-", "−");
+const plain = (value, digits = 3) => value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−");
+/** How many digits to write of two numbers, so that they and their difference do not look equal where they are not. */
+function digitsApart(first, second, least = 3) {
+  const alike = (digits) => first.toFixed(digits) === second.toFixed(digits) || Number((first - second).toFixed(digits)) === 0;
+  let digits = least;
+  while (first !== second && digits < 9 && alike(digits)) digits += 1;
+  return digits;
+}
 const png = (data) => `data:image/png;base64,${data}`;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const bytesOf = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
@@ -46,24 +54,26 @@ function fail(error) {
 async function working(what, button, work) {
   $("error").hidden = true;
   $("status").textContent = what;
+  atWork += 1;
   $("busy").hidden = false;
   if (button) button.disabled = true;
   try {
     await work();
-    $("status").textContent = "";
   } catch (error) {
-    $("status").textContent = "";
     fail(error);
     $("error").scrollIntoView({ block: "nearest" });
   }
-  $("busy").hidden = true;
+  atWork -= 1;
+  $("busy").hidden = atWork === 0;
+  if (atWork === 0) $("status").textContent = "";
   if (button) button.disabled = false;
   ready();
 }
 
+const isReady = () => SIDES.every((side) => chosen[side]?.faces);
+
 function ready() {
-  const isReady = SIDES.every((side) => chosen[side]?.faces);
-  $("explain").disabled = !isReady || !$("busy").hidden;
+  $("explain").disabled = atWork > 0 || !isReady();
 }
 
 function forget() {
@@ -104,7 +114,7 @@ async function take(side, blob, name) {
     if (chosen[side] !== own) return;
     Object.assign(own, found, { data });
     const count = found.faces.length;
-    note.textContent = count > 1 ? `${name}: ${count} faces, choose one` : `${name}: one face`;
+    note.textContent = count > 1 ? `${name}: ${count} faces found, choose one` : `${name}: one face found`;
     faces.append(...found.faces.map((face, place) => option(side, own, face, place, count)));
   } catch (error) {
     if (chosen[side] !== own) return;
@@ -154,7 +164,8 @@ async function explained(method, returns) {
   return (await ask("/explanations/xfr", pairOf({ method, returns }))).json();
 }
 
-$("explain").addEventListener("click", () => working("Deciding, explaining, and testing the explanation …", $("explain"), explainPair));
+const explain = () => working("Deciding, explaining, and testing the explanation …", $("explain"), explainPair);
+$("explain").addEventListener("click", explain);
 
 async function explainPair() {
   forget();
@@ -172,16 +183,25 @@ async function explainPair() {
 }
 
 function showDecision() {
-  const { match, score, threshold } = answer.decision, low = Math.min(score, threshold) < -0.2 ? -1 : -0.25;
-  const at = (value) => `${(100 * (value - low)) / (1 - low)}%`;
+  const { match, score, threshold } = answer.decision, [low, high] = ends(score, threshold), digits = digitsApart(score, threshold);
+  const at = (value) => `${(100 * (value - low)) / (high - low)}%`;
   $("verdict").textContent = match ? "Match" : "No match";
   $("verdict").className = match ? "for-text" : "against-text";
   $("passes").style.left = $("threshold").style.left = at(threshold);
   $("score").style.left = at(score);
-  $("score-text").textContent = plain(score);
-  $("threshold-text").textContent = plain(threshold);
-  $("low").textContent = String(low).replace("-", "−");
-  $("scale").setAttribute("aria-label", `score ${plain(score)}, threshold ${plain(threshold)}, the highest score is 1`);
+  $("score-text").textContent = plain(score, digits);
+  $("threshold-text").textContent = plain(threshold, digits);
+  for (const [id, end] of [["low", low], ["high", high]]) $(id).textContent = String(Number(end.toPrecision(4))).replace("-", "−");
+  const side = score > threshold ? "above" : score < threshold ? "below" : "at";
+  $("scale").setAttribute("aria-label", `score ${plain(score, digits)}, ${side} the threshold ${plain(threshold, digits)}`);
+}
+
+/** Ends of the scale: of cosines up to 1, of other scores as far as these two need. */
+function ends(score, threshold) {
+  const least = Math.min(score, threshold), most = Math.max(score, threshold);
+  if (Math.max(-least, most) <= 1) return [least < -0.2 ? -1 : -0.25, 1];
+  const beyond = Math.max(most - least, 1e-3 * Math.abs(threshold));
+  return [least - beyond, most + beyond];
 }
 
 const faceOf = (side) => chosen[side].faces[chosen[side].face];
@@ -200,7 +220,9 @@ function showMaps() {
 function shares(table) {
   const sum = table.reduce((total, row) => total + row.similar + row.dissimilar, 0) || 1;
   const pixels = table.reduce((total, row) => total + row.pixels, 0);
-  return new Map(table.map((row) => [row.region, { share: (100 * row.evidence) / sum, area: (100 * row.pixels) / pixels }]));
+  return new Map(table.map((row) => [row.region, {
+    share: (100 * row.evidence) / sum, error: row.error === null ? null : (100 * row.error) / sum, area: (100 * row.pixels) / pixels,
+  }]));
 }
 
 function showTable() {
@@ -222,10 +244,18 @@ function showTable() {
   }));
 }
 
-function cells({ share, area }) {
+function cells({ share, error, area }) {
   if (!area) return [element("td", "not seen"), element("td", "–")];
-  const kind = Math.abs(share) < 0.5 ? "" : share > 0 ? "for-text" : "against-text";
-  return [element("td", `${signed(share)} %`, { className: kind }), element("td", area < 0.5 ? "< 1 %" : `${area.toFixed(0)} %`)];
+  const kind = Math.abs(share) < Math.max(0.5, 2 * error) ? "" : share > 0 ? "for-text" : "against-text";
+  const [value, more] = withError(share, error), cell = element("td", value, { className: kind });
+  cell.append(element("span", more, { className: "error" }), " %");
+  return [cell, element("td", area < 0.5 ? "< 1 %" : `${area.toFixed(0)} %`)];
+}
+
+/** A share in percent, and its standard error, where the method has one. */
+function withError(share, error) {
+  const digits = error === null || error >= 1 ? 0 : 1;
+  return [signed(share, digits), error === null ? "" : ` ± ${error.toFixed(digits)}`];
 }
 
 const spoken = (region) => start.regions[region] ?? region;
@@ -237,8 +267,8 @@ function highlight(name) {
   for (const side of SIDES) outline(side, name);
   if (!name) return void ($("tip").textContent = "Point at a region, or go through the table with the keyboard.");
   const said = SIDES.map((side) => {
-    const { share, area } = shares(answer.explanation[side].regions).get(name);
-    return `${area ? `${signed(share)} %` : "not seen"} in the ${side}`;
+    const { share, error, area } = shares(answer.explanation[side].regions).get(name);
+    return `${area ? `${withError(share, error).join("")} %` : "not seen"} in the ${side}`;
   });
   $("tip").textContent = `${capital(spoken(name))}: ${said.join(", ")}, of all evidence there (+\u00a0for a match, −\u00a0against).`;
 }
@@ -268,7 +298,7 @@ function outline(side, name) {
 
 for (const side of SIDES) {
   const stack = stackOf(side);
-  stack.addEventListener("pointermove", (event) => {
+  for (const kind of ["pointermove", "pointerdown"]) stack.addEventListener(kind, (event) => {
     if (!answer) return;
     const box = stack.getBoundingClientRect(), { width, height } = chosen[side], { pixels, names } = faceOf(side);
     const x = Math.floor(((event.clientX - box.left) / box.width) * width), y = Math.floor(((event.clientY - box.top) / box.height) * height);
@@ -364,8 +394,10 @@ $("ask-report").addEventListener("click", () => working("Writing the report: thr
 
 /* ---- one against many */
 
+const MOST_SHOWN = 20;
+
 $("folder").addEventListener("change", () => {
-  const files = [...$("folder").files].filter((file) => /\.(jpe?g|png|webp|bmp)$/i.test(file.name));
+  const files = [...$("folder").files].filter((file) => /^[^.].*\.(jpe?g|png|webp|bmp)$/i.test(file.name));
   $("folder").value = "";
   search(files);
 });
@@ -391,41 +423,51 @@ async function search(files) {
     try {
       const body = JSON.stringify({ probe, reference: await base64(file), returns: start.stored ? ["embeddings"] : [] });
       const told = await (await ask("/predictions/xfr", body)).json();
-      found.push({ file, ...told.decision, embedding: told.embeddings?.reference });
+      const copies = told.warnings.some((warned) => warned.code === "same_picture");
+      found.push({ file, copies, ...told.decision, embedding: told.embeddings?.reference });
     } catch (error) {
-      skipped.push(element("li", `${file.name}: ${error.message}`));
+      if (error instanceof Gone) { fail(error); break; }
+      skipped.push(element("li", `${pathOf(file)}: ${error.message}`));
     }
   }
   $("folder").disabled = false;
   $("stop").hidden = $("searched").hidden = true;
   if (searched !== probe) return say("");
   found.sort((a, b) => b.score - a.score);
-  say(`${found.length} of ${files.length} photographs compared, ${found.filter((one) => one.match).length} at or above the threshold. `
+  const best = found.slice(0, MOST_SHOWN);
+  say(`${found.length} of ${files.length} photographs compared, ${found.filter((one) => one.match).length} at or above the threshold`
+    + `${best.length < found.length ? `; the best ${best.length} are listed` : ""}. `
     + "The threshold is meant for one comparison: among many people, somebody passes it by chance more often.");
-  $("candidates").replaceChildren(...found.slice(0, 20).map(candidate));
+  $("candidates").replaceChildren(...best.map(candidate));
   offerWhy(probe, found);
   $("skipped").hidden = !skipped.length;
   $("skipped").querySelector("summary").textContent = `${skipped.length} could not be compared`;
   $("skipped").querySelector("ul").replaceChildren(...skipped);
 }
 
-function candidate({ file, score, match }) {
-  const row = element("li", `${file.name}: ${plain(score)}, ${match ? "match" : "no match"} `), button = element("button", "Explain", { type: "button" });
-  button.setAttribute("aria-label", `Explain ${file.name}`);
+/** Where a file lies in the folder that was chosen: names alone may be the same in many folders. */
+const pathOf = (file) => file.webkitRelativePath.split("/").slice(1).join("/") || file.name;
+
+function candidate({ file, score, threshold, match, copies }) {
+  const said = `${plain(score, digitsApart(score, threshold))}, ${match ? "match" : "no match"}${copies ? ", the same picture" : ""}`;
+  const row = element("li", `${pathOf(file)}: ${said} `), button = element("button", "Explain", { type: "button" });
+  button.setAttribute("aria-label", `Explain ${pathOf(file)}`);
   button.addEventListener("click", async () => {
-    await take("reference", file, file.name);
-    if (!$("explain").disabled) $("explain").click();
+    await take("reference", file, pathOf(file));
+    if (isReady()) explain();
   });
   row.append(button);
   return row;
 }
+
+const whyNot = (first, second) => `Why ${pathOf(first.file)} ${first.match && !second.match ? "and not" : "before"} ${pathOf(second.file)}`;
 
 /** Offer to say what argues for the first rather than for the second. */
 function offerWhy(probe, [first, second]) {
   const button = $("ask-why");
   button.hidden = !second?.embedding;
   if (button.hidden) return;
-  button.textContent = `Why ${first.file.name} and not ${second.file.name}?`;
+  button.textContent = `${whyNot(first, second)}?`;
   button.onclick = () => working("Comparing the reasons …", button, async () => {
     const embeddings = [first, second].map((one) => numbersOf(one.embedding));
     const body = JSON.stringify({ probe, gallery: { embeddings, top: 1 }, returns: ["regions", "overlay"] });
@@ -441,12 +483,17 @@ function showWhy(first, second, { lead, explanation }) {
   const ranked = [...known].filter(([name]) => !start.apart.includes(name)).sort((a, b) => b[1].share - a[1].share);
   const said = (rows) => rows.map(([name, { share }]) => `${spoken(name)} (${signed(share)} %)`).join(", ") || "nothing";
   const most = ranked.filter(([, { share }]) => share > 0.5).slice(0, 3), least = ranked.reverse().filter(([, { share }]) => share < -0.5).slice(0, 3);
-  box.querySelector("h3").textContent = `Why ${first.file.name} and not ${second.file.name}`;
-  box.querySelector("p").textContent = `The first leads by ${plain(lead)}.`;
+  box.querySelector("h3").textContent = whyNot(first, second);
+  const passing = [first, second].filter((one) => one.match).length;
+  box.querySelector("p").textContent = (lead ? `The first leads by ${plain(lead, digitsApart(lead, 0))}. ` : "Both have the same score. ")
+    + ["Neither reaches the threshold.", "The first alone reaches the threshold.", "Both reach the threshold."][passing];
   box.querySelector("ul").replaceChildren(element("li", `Most for the first: ${said(most)}.`), element("li", `Most for the second: ${said(least)}.`));
   Object.assign(box.querySelector("img"), { src: png(probe.overlay_png), alt: "map of the probe: what argues for the first rather than for the second" });
   box.querySelector(".note").textContent = `The map of the probe against the first, less that against the second. Blue argues for the first, hatched orange for the second. ${capital(explanation.caveat)}.`;
   box.hidden = false;
 }
 
-working("Starting …", null, async () => { start = await (await ask("/web/start")).json(); });
+working("Starting …", null, async () => {
+  start = await (await ask("/web/start")).json();
+  for (const button of document.querySelectorAll("[data-sample]")) button.disabled = false;
+});

@@ -27,6 +27,7 @@ from xfr_plugin.evaluation.natural.truth import (
 )
 from xfr_plugin.evaluation.protocol import EvaluationPair, MapProtocol, Measurement, PairMaps, Setting
 from xfr_plugin.evaluation.protocols._shared import LastPair, chosen
+from xfr_plugin.evaluation.store import writing
 
 __all__ = ["AREA", "HALVES", "LEVEL", "SAID", "TRUE", "Natural"]
 
@@ -130,7 +131,7 @@ class Natural(MapProtocol):
         if kept is None:
             kept = self._made(pair, strangers, setting)
             if path is not None:
-                with atomic_path(path) as temporary, temporary.open("wb") as file:
+                with writing(path), atomic_path(path) as temporary, temporary.open("wb") as file:
                     np.savez(file, **kept)  # type: ignore[arg-type]  # names of arrays are no options
         return kept
 

@@ -10,7 +10,7 @@ from xfr_plugin.attr.registry import METHODS, preferred_methods
 from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.protocols.planted_evidence.protocol import MOST_OF_CONTROLS
-from xfr_plugin.evaluation.report.cells import Lookup
+from xfr_plugin.evaluation.report.cells import Lookup, interval
 from xfr_plugin.evaluation.report.judged import Judged
 from xfr_plugin.evaluation.report.judges import Judge
 from xfr_plugin.evaluation.results import Results
@@ -57,7 +57,9 @@ class Aim:
         return abs(value - self.at) <= _NEAR if self.kind == "near" else value >= self.at
 
     def verdict(self, row: SummaryRow) -> str:
-        """Reached by the mean; or not known, where the interval reaches it and the mean does not."""
+        """Reached by the mean; not known, where the interval reaches it and the mean does not, or there is none."""
+        if not row.has_interval:
+            return "not known"
         nearest = min(max(row.low, self.at), row.high)
         return "yes" if self.is_reached(row.mean) else "not known" if self.is_reached(nearest) else "no"
 
@@ -129,9 +131,9 @@ def aims_table(results: Results, lookup: Lookup) -> list[str]:
     ]
     text = (
         f"What {code_span(name)} reaches, with 95 % intervals, of n pairs; *reached* goes by the mean, and is not "
-        "known where the mean falls short and the interval does not. Shares of the ceiling are means over means on "
-        "the same pairs, and left out where the ceiling's interval reaches 0. *Furthest*: the method that comes "
-        "furthest, and its mean."
+        "known where the mean falls short and the interval does not, or where all pairs are of one person. Shares of "
+        "the ceiling are means over means on the same pairs, and left out where the ceiling's interval reaches 0. "
+        "*Furthest*: the method that comes furthest, and its mean."
     )
     return ["## Aims", text, "\n".join(lines)]
 
@@ -141,7 +143,7 @@ def _line(aim: Aim, rows: dict[str, SummaryRow], name: str) -> str:
     best = min(
         rows, key=lambda method: abs(rows[method].mean - aim.at) if aim.kind == "near" else -rows[method].mean
     )
-    value = f"{own.mean:.2f} ({own.low:.2f}–{own.high:.2f}), n = {own.number}"
+    value = f"{own.mean:.2f} ({interval(own.low, own.high, 2)}), n = {own.number}"
     furthest = f"{code_span(best)} {rows[best].mean:.2f}"
     return f"| {markdown_text(aim.heading)} | {aim.wanted} | {value} | {aim.verdict(own)} | {furthest} |"
 
@@ -159,13 +161,14 @@ def _behind(judged: Judged, name: str, ranked: Sequence[str]) -> Iterable[tuple[
             for judge in judges
             for other in others
             if (first := judged.row(judge, name)) and (second := judged.row(judge, other))
+            if first.has_interval and second.has_interval
         ]
         if ahead:
             yield heading, sum(ahead), ahead
 
 
 def _is_ahead(judge: Judge, first: SummaryRow, second: SummaryRow) -> bool:
-    if judge.heading == "control":  # which wants a half
+    if judge.is_middle:
         return abs(first.mean - 0.5) < abs(second.mean - 0.5) and not (
             first.low < second.high and second.low < first.high
         )

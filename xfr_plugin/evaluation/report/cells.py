@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from xfr_plugin.base.text import code_span
@@ -9,7 +10,7 @@ from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.results import Results
 from xfr_plugin.evaluation.summary import SummaryRow
 
-__all__ = ["Column", "Lookup", "best_mean", "cell", "label"]
+__all__ = ["Column", "Lookup", "best_mean", "cell", "interval", "label"]
 
 Column = tuple[str, Callable[[str], "SummaryRow | None"], "bool | None"]
 """Heading, row of a method, and whether higher is better (None: not ranked)."""
@@ -45,7 +46,12 @@ def cell(row: SummaryRow | None, best: float | None) -> str:
     digits = 3 if abs(row.mean) < 100 else 0
     mean = f"{row.mean:.{digits}f}"
     mean = f"**{mean}**" if best is not None and row.mean == best else mean
-    return f"{mean} ({row.low:.{digits}f}–{row.high:.{digits}f})"
+    return f"{mean} ({interval(row.low, row.high, digits)})"
+
+
+def interval(low: float, high: float, digits: int) -> str:
+    """An interval in words; or that there is none, since all pairs are of one person."""
+    return "no interval" if math.isnan(low) else f"{low:.{digits}f}–{high:.{digits}f}"
 
 
 def label(name: str) -> str:

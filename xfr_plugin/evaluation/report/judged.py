@@ -14,7 +14,7 @@ __all__ = ["Judged", "Share", "worst_share"]
 
 
 class Share(NamedTuple):
-    """How far of the way from chance to the ceiling a method comes, by one judge."""
+    """How far of the way from chance to the ceiling a method comes, by one judge; NaN are ends that are not known."""
 
     value: float
     low: float
@@ -68,6 +68,8 @@ def worst_share(judged: Judged, judges: Sequence[Judge], name: str) -> Share | N
 def _scale(lookup: Lookup, judge: Judge, names: Sequence[str]) -> _Scale | None:
     ceiling = lookup.row(*judge.where, "ceiling")
     if judge.chance is not None and judge.best is not None:
+        if ceiling is not None and not ceiling.low > judge.chance:  # it may be nothing
+            return None
         return _Scale(judge.chance, ceiling.mean if ceiling else judge.best)
     random = lookup.row(*judge.where, "chance_random")
     found = [row for name in names if not beside(name) and (row := lookup.row(*judge.where, name))]

@@ -9,7 +9,7 @@ from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import beside
 from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.aims import aims_table
-from xfr_plugin.evaluation.report.cells import Lookup, best_mean, cell, label
+from xfr_plugin.evaluation.report.cells import Lookup, best_mean, cell, interval, label
 from xfr_plugin.evaluation.report.heading import what_was_run
 from xfr_plugin.evaluation.report.judged import Judged, Share, worst_share
 from xfr_plugin.evaluation.report.judges import Judge
@@ -49,9 +49,9 @@ def judges_table(results: Results, lookup: Lookup) -> list[str]:
 _TEXT = (
     "Methods by their worst judge: how far of the way from chance (AUC .5, correlation 0; of controls, AUC 1) to the "
     "ceiling (AUC 1, of controls .5; of correlations the noise ceiling) they come there. Of removal, chance is the "
-    "random map, and the best method the ceiling; where the two are not apart, it ranks nobody. Under each question "
-    "stands its worst judge. Rows beside the methods are not ranked. No method may be trained, tuned or chosen by a "
-    "judge."
+    "random map, and the best method the ceiling. Where ceiling and chance are not apart, a judge ranks nobody. "
+    "Under each question stands its worst judge. Rows beside the methods are not ranked. No method may be trained, "
+    "tuned or chosen by a judge."
 )
 
 
@@ -85,4 +85,4 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 def _share_cell(share: Share | None, name: str) -> str:
     if share is None or beside(name):
         return "–"
-    return f"{share.value:.2f} ({share.low:.2f}–{share.high:.2f}), {markdown_text(share.judge)}"
+    return f"{share.value:.2f} ({interval(share.low, share.high, 2)}), {markdown_text(share.judge)}"
