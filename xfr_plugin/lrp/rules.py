@@ -124,11 +124,9 @@ class SignedPlus(_StoringHook):
     def _signs(self, relevance: Tensor) -> list[int]:
         """Signs of the outputs that have relevance: before a ReLU no negative one has any.
 
-        A propagation that is recorded is for any relevance.
+        A propagation is recorded with random relevance, which reaches all that any relevance can reach.
         """
-        if relevance.requires_grad:
-            return [1, -1]
-        of_negative = self.stored_tensors["output"].clamp(max=0) * relevance
+        of_negative = self.stored_tensors["output"].clamp(max=0) * relevance.detach()
         is_met = bool(of_negative.amin() < 0) or bool(of_negative.amax() > 0)  # `torch.aminmax` is slower
         return [1, -1] if is_met else [1]
 
