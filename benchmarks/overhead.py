@@ -7,8 +7,9 @@ method's own, and the passes that a relevance rule makes through a layer, count 
 (`recognition.backends`) by faces. A pass has the price of one of the network with BatchNorm folded in, or of the
 export. An input gradient has the operations of a forward pass, and takes longer, so it has a price of its own. `best`
 takes the price of each in the best of several batch sizes; `in twos` what they take in a batch of two, which is all
-that a pair gives a method of few passes. Also: milliseconds beyond the latter; and the first call of a new process
-over the second. Each method's line is printed when it is known.
+that a pair gives a method of few passes. Also: milliseconds beyond the latter, and what of them looks, after a pass,
+whether the network is as it was; and the first call of a new process over the second. Each method's line is printed
+when it is known.
 
     python benchmarks/overhead.py [--recognizer xfr_compact128] [--methods lrp,ebp] [--repeats 5] [--first]
 """
@@ -29,6 +30,7 @@ from torch.utils.flop_counter import flop_registry
 
 from xfr_plugin.attr import METHODS
 from xfr_plugin.attr._base.prepared import Prepared
+from xfr_plugin.base.replicas import state_of
 from xfr_plugin.explanation.pipeline import embed_faces
 from xfr_plugin.faces import prepare_face
 from xfr_plugin.faces.lfw import image_path
@@ -168,6 +170,14 @@ class Prices:
         return cls(best, by_size[2], exported, unit)
 
 
+def looking(recognizer: Recognizer, repeats: int) -> float:
+    """CPU seconds of looking whether the network is as it was, after a pass, which leaves no cache warm."""
+    folded, faces = folded_recognizer(recognizer), in_batch(recognizer, 2)
+    with torch.no_grad():
+        both = cpu_seconds(lambda: (folded(faces), state_of(recognizer)), 5 * repeats)
+        return both - cpu_seconds(lambda: folded(faces), 5 * repeats)
+
+
 def explaining(recognizer: Recognizer, name: str) -> Callable[[], object]:
     attribution = METHODS[name].build(recognizer, recognizer.threshold)
     sides = prepared(recognizer, tuple(attribution.layers))
@@ -209,7 +219,8 @@ def main() -> None:
     shown = [f"{1000 * seconds:.2f}" for seconds in (*prices.best, *prices.twos, prices.exported)]
     print(
         f"{arguments.recognizer}: ms of CPU a face and pass: forward {shown[0]}, backward {shown[1]}; in a batch of "
-        f"two {shown[2]}, {shown[3]}; of the export {shown[4]}; {prices.unit / 1e6:.0f} M operations"
+        f"two {shown[2]}, {shown[3]}; of the export {shown[4]}; {prices.unit / 1e6:.0f} M operations; "
+        f"looking whether the network is as it was {1000 * looking(recognizer, arguments.repeats):.2f}"
     )
     print_row(
         "method", "CPU ms", "forward", "backward", "exported", "/ best", "/ in twos", "ms beyond", "first"

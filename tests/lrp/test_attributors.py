@@ -18,6 +18,7 @@ from zennit.composites import EpsilonPlus, EpsilonPlusFlat, LayerMapComposite
 from zennit.rules import ReLUGuidedBackprop
 
 from xfr_plugin.errors import InputError
+from xfr_plugin.lrp import EpsilonPlusFlatFace
 from xfr_plugin.lrp.attributors import CosineRelevance, EmbeddingAttributor, similarity_to
 from xfr_plugin.lrp.bilrp import BiLRP
 from xfr_plugin.lrp.channel_relevance import ChannelRelevance
@@ -160,6 +161,23 @@ def test_recorded_propagation_agrees_with_zennits_pass(recognizer: Recognizer) -
     for k in range(6):
         one_hot = torch.eye(6, dtype=torch.float64)[k]
         _, expected = Gradient(network, composite, lambda output, row=one_hot: output * row)(faces)
+        torch.testing.assert_close(found[k], expected)
+
+
+def test_recorded_propagation_serves_relevance_where_the_embedding_is_zero() -> None:
+    """Of outputs that no relevance reaches no pass is recorded; a channel that is zero here may be given some."""
+    torch.manual_seed(4)
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(40, 6), nn.ReLU()
+    network = nn.Sequential(*layers).double().eval()
+    faces = torch.randn(2, 3, 8, 6, dtype=torch.float64)
+    assert bool((network(faces) == 0).any())
+    with ChannelRelevance(network, EpsilonPlusFlatFace()).propagation(faces) as propagation:
+        assert isinstance(propagation, LinearPropagation)
+    _, found = ChannelRelevance(network, EpsilonPlusFlatFace(), torch.ones_like)(faces)
+    for k in range(6):
+        one_hot = torch.eye(6, dtype=torch.float64)[k].expand(2, 6)
+        _, expected = Gradient(network, EpsilonPlusFlatFace(), one_hot)(faces)
+        assert expected.any()
         torch.testing.assert_close(found[k], expected)
 
 

@@ -13,7 +13,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.lrp._changes import Changes
 from xfr_plugin.lrp.tracing import called_module, calls, is_flatten, whole_graphs
 
-__all__ = ["fold_batchnorms"]
+__all__ = ["fold_batchnorms", "folded_away"]
 
 
 def fold_batchnorms(root: nn.Module, changes: Changes) -> list[_BatchNorm]:
@@ -42,7 +42,7 @@ def fold_batchnorms(root: nn.Module, changes: Changes) -> list[_BatchNorm]:
                 merge = None if batchnorm in folded else merge_of(part, node, counts)
                 if merge is not None:
                     merge(batchnorm, changes)
-                    changes.set_attribute(batchnorm, "forward", _identity)
+                    changes.set_attribute(batchnorm, "forward", folded_away)
                     folded.append(batchnorm)
     return folded
 
@@ -50,7 +50,8 @@ def fold_batchnorms(root: nn.Module, changes: Changes) -> list[_BatchNorm]:
 Merge = Callable[[_BatchNorm, Changes], None]
 
 
-def _identity(x: Tensor) -> Tensor:
+def folded_away(x: Tensor) -> Tensor:
+    """Forward function of a BatchNorm that was folded."""
     return x
 
 

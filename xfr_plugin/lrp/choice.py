@@ -37,6 +37,10 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
         InputError: a box rule, and a model that is no `Recognizer`; a transformer, and a composite without rules for
             it; layers without a rule, by name; a network that cannot be canonized.
     """
+    return _covering(model, _built(model, name))
+
+
+def _built(model: nn.Module, name: str) -> Any:
     network, name = _network(model), composite_name(model, name)
     if name not in COMPOSITES:
         raise UnknownNameError.of("composite", name, ["auto", *COMPOSITES])
@@ -51,7 +55,11 @@ def composite_for(model: nn.Module, name: str = "auto") -> Any:
             f"{name} has no rule for attention and layer normalisation, which this network has: take the composite "
             "'attention_face', as method 'lrp' does by itself"
         )
-    coverage(network, composite, _blank(model) if isinstance(model, Recognizer) else None)
+    return composite
+
+
+def _covering(model: nn.Module, composite: Any) -> Any:
+    coverage(_network(model), composite, _blank(model) if isinstance(model, Recognizer) else None)
     return composite
 
 
@@ -75,7 +83,11 @@ def _blank(recognizer: Recognizer) -> Tensor:
 def kept_composite(model: nn.Module, name: str = "auto") -> Any:
     """The same composite at every call, as long as the network is as it was; see `composite_for` and `keeping`."""
     pixels = _scale(model) if isinstance(model, Recognizer) else None
-    return kept(_network(model), ("composite", name, pixels), lambda: keeping(composite_for(model, name)))
+
+    def made() -> Any:  # kept before it is covered: what that registers serves the first call
+        return _covering(model, keeping(_built(model, name)))
+
+    return kept(_network(model), ("composite", name, pixels), made)
 
 
 def _scale(model: Recognizer) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from xfr_plugin.lrp.canonizers import FaceCanonizer, is_embedding_layer
 from xfr_plugin.lrp.layers import Cosine, Elementwise, Gated, L2Normalize, Pooled, Shifted
 from xfr_plugin.lrp.rules import (
     AffineRule,
+    Exchanged,
     PassedOn,
     PReLURule,
     SignedPlus,
@@ -96,10 +97,13 @@ class EpsilonPlusFlatFace(_FaceComposite):
         layers = [
             *(layer_map or []),
             *_base_map(stabilizer, SumPlus(stabilizer)),
-            ((EmbeddingLayer, nn.Linear), Epsilon(epsilon=epsilon, zero_params=zero_params)),
+            ((EmbeddingLayer, nn.Linear), Exchanged(Epsilon(epsilon=epsilon, zero_params=zero_params))),
             (Convolution, SignedPlus(stabilizer, zero_params)),
         ]
-        first = [*(first_map or []), (Linear, Flat(stabilizer=stabilizer, zero_params=zero_params))]
+        first = [
+            *(first_map or []),
+            (Linear, Exchanged(Flat(stabilizer=stabilizer, zero_params=zero_params))),
+        ]
         super().__init__(layers, first, canonizers)
 
 
@@ -135,7 +139,7 @@ class EpsilonGammaBoxFace(_FaceComposite):
         layers = [
             *(layer_map or []),
             *_base_map(stabilizer, SumPlus(stabilizer)),
-            ((EmbeddingLayer, nn.Linear), Epsilon(epsilon=epsilon, zero_params=zero_params)),
+            ((EmbeddingLayer, nn.Linear), Exchanged(Epsilon(epsilon=epsilon, zero_params=zero_params))),
             (Convolution, Gamma(gamma=gamma, stabilizer=stabilizer, zero_params=zero_params)),
         ]
         box = ZBox(low=low, high=high, stabilizer=stabilizer, zero_params=zero_params)

@@ -11,12 +11,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from zennit.layer import Sum
 from zennit.types import Activation, MaxPool
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.lrp._changes import Changes
-from xfr_plugin.lrp.layers import Elementwise, Gated, L2Normalize, Pooled, Shifted
+from xfr_plugin.lrp.layers import Branches, Elementwise, Gated, L2Normalize, Pooled, Shifted
 from xfr_plugin.lrp.tracing import SHAPE_METHODS, calls, own_graph
 from xfr_plugin.recognition.recognizer import Recognizer
 
@@ -48,7 +47,7 @@ _SIZES = (operator.mul, operator.floordiv, operator.add, operator.sub)
 def give_functions_modules(root: nn.Module, changes: Changes) -> None:
     """Rewrite every forward function of `root` that computes with functions, and note how to undo it.
 
-    Additions become `zennit.layer.Sum` of the stacked branches; a product of a signal with its gate `Gated`, where
+    Additions become a sum of the stacked branches (`Branches`); a product of a signal with its gate `Gated`, where
     the gate is what was computed from the signal, or ends in a sigmoid; functional activations and multiplications
     by a constant `Elementwise`; averages `Pooled`; normalisation `L2Normalize`. The outputs stay the same. Reshaping,
     concatenation, max-pooling and dropout stay as they are.
@@ -250,7 +249,7 @@ def _binary(node: fx.Node, module: nn.Module) -> Replacement | None:
     if len(tensors) != 2 or len(node.args) != 2 or node.kwargs:
         return None
     if node.target in _ADDITIONS:
-        return Sum(), partial(_call_sum, operands=tensors)
+        return Branches(), partial(_call_sum, operands=tensors)
     ordered = _gating(node, module)
     if ordered is None:
         return None

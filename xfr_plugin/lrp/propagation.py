@@ -55,7 +55,7 @@ class LinearPropagation:
 
     def __init__(self, output: Tensor, leaf: Tensor, inactive: AbstractContextManager[Any]) -> None:
         self.output = output.detach()
-        self._relevance = self.output.clone().requires_grad_()
+        self._relevance = _random(self.output, seed=1).requires_grad_()
         (self._propagated,) = torch.autograd.grad(output, leaf, self._relevance, create_graph=True)
         self._weights = torch.zeros_like(self._propagated, requires_grad=True)
         with inactive:
@@ -200,9 +200,12 @@ def _vectorised(value: Tensor, leaf: Tensor, cotangents: Tensor) -> Tensor:
 
 def _agree(recorded: LinearPropagation, plain: LoopedPropagation) -> bool:
     """Whether the recorded map does to a random relevance what Zennit's pass does."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, *recorded.output.shape)
-    probe = torch.randn(shape, generator=generator, dtype=torch.float64).to(recorded.output)
+    probe = _random(recorded.output, seed=0)[None]
     expected, found = plain.maps(probe), recorded.maps(probe)
     scale = float(expected.abs().max())
     return bool((found - expected).abs().max() <= _TOLERANCE * scale)
+
+
+def _random(like: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)

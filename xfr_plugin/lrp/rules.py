@@ -15,10 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from zennit.core import Hook, RemovableHandle, RemovableHandleList, Stabilizer
+from zennit.core import BasicHook, Hook, RemovableHandle, RemovableHandleList, Stabilizer
 from zennit.layer import Sum
 
-__all__ = ["AffineRule", "PReLURule", "PassedOn", "SignedPlus", "SumPlus", "Unchanged", "WinnerTakesAll"]
+from xfr_plugin.lrp.batchnorm import folded_away
+
+__all__ = [
+    "AffineRule",
+    "Exchanged",
+    "PReLURule",
+    "PassedOn",
+    "SignedPlus",
+    "SumPlus",
+    "Unchanged",
+    "WinnerTakesAll",
+]
 
 
 class _Ruled(Function):
@@ -124,11 +135,9 @@ class SignedPlus(_StoringHook):
     def _signs(self, relevance: Tensor) -> list[int]:
         """Signs of the outputs that have relevance: before a ReLU no negative one has any.
 
-        A propagation that is recorded is for any relevance.
+        A propagation is recorded with random relevance, which reaches all that any relevance can reach.
         """
-        if relevance.requires_grad:
-            return [1, -1]
-        of_negative = self.stored_tensors["output"].clamp(max=0) * relevance
+        of_negative = self.stored_tensors["output"].clamp(max=0) * relevance.detach()
         is_met = bool(of_negative.amin() < 0) or bool(of_negative.amax() > 0)  # `torch.aminmax` is slower
         return [1, -1] if is_met else [1]
 
@@ -155,10 +164,9 @@ class SignedPlus(_StoringHook):
                     totals.append(module.forward(part))
             with torch.enable_grad():
                 total = reduce(torch.add, totals)
+            z = self.stored_tensors["output"]
             scale = self._stable_of(total.detach(), sign).reciprocal()
-            self.stored_tensors[name] = _Share(
-                total, _where_positive(scale, sign * self.stored_tensors["output"])
-            )
+            self.stored_tensors[name] = _Share(total, _where_positive(scale, z if sign > 0 else -z))
         share: _Share = self.stored_tensors[name]
         return share
 
@@ -210,7 +218,7 @@ class SumPlus(_StoringHook):
         """Relevance of the stacked branches from that of their sum."""
         x, z = self.stored_tensors["input"], self.stored_tensors["output"].unsqueeze(module.dim)
         agreeing = _where_positive(x, x * z)
-        scaled = grad_output[0] / self._stable(agreeing.sum(module.dim))
+        scaled = grad_output[0] / self._stable(reduce(torch.add, agreeing.unbind(module.dim)))
         return (agreeing * scaled.unsqueeze(module.dim),)
 
 
@@ -235,6 +243,16 @@ class AffineRule(_StoringHook):
     cancel, relevance grows (Hui and Binder, IWANN 2019). A folded BatchNorm passes relevance on.
     """
 
+    def register(self, module: nn.Module) -> RemovableHandleList:
+        """Put the rule onto a module."""
+        if module.__dict__.get("forward") is not folded_away:
+            return super().register(module)
+        named = module.register_forward_pre_hook(self._leave)
+        return RemovableHandleList([RemovableHandle(self), named])
+
+    def _leave(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Of what was folded there is nothing to be stored; its gradient is that of the identity."""
+
     def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Relevance of the input from that of the output."""
         x, y = self.stored_tensors["input"], self.stored_tensors["output"]
@@ -243,6 +261,26 @@ class AffineRule(_StoringHook):
         with torch.no_grad():
             shift = module.forward(torch.zeros_like(x[:1]))
         return (grad_output[0] * ((y - shift) / self._stable(y)),)
+
+
+class Exchanged(_StoringHook):
+    """A rule of Zennit's, without the gradient that Zennit computes first, to exchange it for the relevance."""
+
+    def __init__(self, rule: BasicHook) -> None:
+        super().__init__()
+        self.rule = rule
+
+    def copy(self) -> Exchanged:
+        """Return a hook of the same options for another module."""
+        return Exchanged(self.rule.copy())
+
+    def backward(self, module: nn.Module, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Relevance of the input from that of the output."""
+        given = (self.stored_tensors["input"],)
+        self.rule.stored_tensors["input"] = given
+        (found,) = self.rule.backward(module, given, grad_output)
+        self.rule.remove()
+        return (found,)
 
 
 class PassedOn(_StoringHook):

@@ -131,7 +131,7 @@ class LrpSaliency(RelevanceAttribution):
     year=2023,
     needs="composite",
     cost="1 forward, D relevance passes",
-    relative_cost=560,
+    relative_cost=365,
     caveat=TOO_FEW,
 )
 class ChannelRelevanceSaliency(RelevanceAttribution, CompletePairAttribution):
