@@ -2,7 +2,8 @@
 
 Three implementations of the same map for one pair of faces: the loop that one writes first (forward and backward for
 every channel of each face), the loop that shares the forward pass, and ours. Each runs in a process of its own, so
-that its peak memory is its own, and is timed at its second call; they must agree to 1e-5 of the map's maximum.
+that its peak memory is its own (read as Linux tells it), and is timed at its second call; they must agree to 1e-5 of
+the map's maximum.
 
     python benchmarks/fggb_speed.py [--recognizer mobilefacenet_ms1m] [--repeats 3] [--chunks 2 8 16 64]
         [--memories 32 64 128]
@@ -12,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr import Fggb
+from xfr_plugin.errors import InputError
 from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.faces.lfw import image_path
 from xfr_plugin.recognition import Recognizer, load_recognizer
@@ -83,22 +85,36 @@ def measure(name: str, argument: int, source: str, queue: multiprocessing.Queue)
     pair = load_pair(recognizer)
     function = {"naive": naive_loop, "shared": shared_loop}.get(name) or ours(name, argument)
     recognizer.embed(torch.cat(pair))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    function(recognizer, pair)  # warm up
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading
+    before = peak()
+    try:
+        function(recognizer, pair)  # warm up
+    except InputError as error:  # less memory than it takes
+        queue.put(str(error))
+        return
     start = time.perf_counter()
     maps = function(recognizer, pair)
     seconds = time.perf_counter() - start
-    extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    queue.put((seconds, extra / 1024, maps.numpy()))
+    queue.put((seconds, (peak() - before) / 1024, maps.numpy()))
 
 
-def run(name: str, argument: int, source: str) -> tuple[float, float, Tensor]:
+def peak() -> int:
+    """Most memory that this process had, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def run(name: str, argument: int, source: str) -> tuple[float, float, Tensor] | str:
+    """Seconds, MiB and maps; or why it refuses."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=measure, args=(name, argument, source, queue))
     process.start()
-    seconds, memory, maps = queue.get()
+    measured = queue.get()
     process.join()
+    if isinstance(measured, str):
+        return measured
+    seconds, memory, maps = measured
     return seconds, memory, torch.from_numpy(maps)
 
 
@@ -120,7 +136,11 @@ def main() -> None:
     results: dict[tuple[str, int], list[tuple[float, float, Tensor]]] = {variant: [] for variant in variants}
     for _ in range(arguments.repeats):
         for variant in variants:  # in turn, so that a drift of the machine meets all alike
-            results[variant].append(run(*variant, arguments.recognizer))
+            measured = run(*variant, arguments.recognizer)
+            if isinstance(measured, str):
+                print(variant, measured)
+            else:
+                results[variant].append(measured)
     reference = results["naive", 0][0][2]
     shared = statistics.median(seconds for seconds, _, _ in results["shared", 0])
     naive = statistics.median(seconds for seconds, _, _ in results["naive", 0])
@@ -132,12 +152,12 @@ def main() -> None:
         "extra peak MiB",
         "max difference",
     )
-    for (name, value), measured in results.items():
-        seconds = statistics.median(s for s, _, _ in measured)
-        memory = statistics.median(m for _, m, _ in measured)
-        difference = max(
-            float((maps - reference).abs().max() / reference.abs().max()) for _, _, maps in measured
-        )
+    for (name, value), runs in results.items():
+        if not runs:
+            continue
+        seconds = statistics.median(s for s, _, _ in runs)
+        memory = statistics.median(m for _, m, _ in runs)
+        difference = max(float((maps - reference).abs().max() / reference.abs().max()) for _, _, maps in runs)
         label = f"ours, {name}={value}" if value else name
         table.add_row(
             label,
