@@ -7,6 +7,7 @@ the map's maximum.
 
     python benchmarks/fggb_speed.py [--recognizer mobilefacenet_ms1m] [--repeats 3] [--chunks 2 8 16 64]
         [--memories 32 64 128]
+    python benchmarks/fggb_speed.py --bound  # what backward passes alone would take
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.faces.lfw import image_path
 from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.folding import safely_folded
 from xfr_plugin.recognition.zoo import data_root
 
 TAU = 0.28
@@ -118,6 +120,35 @@ def run(name: str, argument: int, source: str) -> tuple[float, float, Tensor] | 
     return seconds, memory, torch.from_numpy(maps)
 
 
+def bound(source: str, repeats: int) -> None:
+    """Print what the loop that shares its forward pass takes, and as many backward passes in batches alone."""
+    recognizer = load_recognizer(source)
+    pair = load_pair(recognizer)
+    images = torch.cat(pair)
+    folded = safely_folded(recognizer, images)
+    assert isinstance(folded, Recognizer)
+    gradients = len(images) * recognizer.embed(images).shape[1]
+    runs: dict[str, Callable[[], object]] = {"loop": lambda: shared_loop(recognizer, pair)}
+    for faces in (2, 4, 8, 16, 32):
+        copies = images.repeat(faces // 2, 1, 1, 1)
+        runs[f"backward passes of {faces} faces"] = backward(folded, copies, gradients // faces)
+    least = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeats + 1):  # the first warms up
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            least[name] = min(least[name], time.perf_counter() - start)
+    for name, seconds in least.items():
+        print(f"{name}: {seconds:.2f} s, {least['loop'] / seconds:.2f} times as fast")
+
+
+def backward(recognizer: Recognizer, images: Tensor, count: int) -> Callable[[], object]:
+    """Backward passes of one channel of each face."""
+    leaf = images.requires_grad_()
+    total = recognizer.features(leaf)[:, 0].sum()
+    return lambda: [torch.autograd.grad(total, leaf, retain_graph=True) and None for _ in range(count)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -126,7 +157,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--chunks", type=int, nargs="+", default=[2, 8, 16, 64])
     parser.add_argument("--memories", type=int, nargs="*", default=[32, 64, 128], help="in MiB")
+    parser.add_argument("--bound", action="store_true")
     arguments = parser.parse_args()
+    if arguments.bound:
+        bound(arguments.recognizer, arguments.repeats)
+        return
     variants = [
         ("naive", 0),
         ("shared", 0),
