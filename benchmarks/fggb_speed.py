@@ -2,20 +2,22 @@
 
 Three implementations of the same map for one pair of faces: the loop that one writes first (forward and backward for
 every channel of each face), the loop that shares the forward pass, and ours. Each runs in a process of its own, so
-that its peak memory is its own, and is timed at its second call; they must agree to 1e-5 of the map's maximum.
+that its peak memory is its own (read as Linux tells it), and is timed at its second call; they must agree to 1e-5 of
+the map's maximum.
 
     python benchmarks/fggb_speed.py [--recognizer mobilefacenet_ms1m] [--repeats 3] [--chunks 2 8 16 64]
         [--memories 32 64 128]
+    python benchmarks/fggb_speed.py --bound  # what backward passes alone would take
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -24,9 +26,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.attr import Fggb
+from xfr_plugin.errors import InputError
 from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.faces.lfw import image_path
 from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition.folding import safely_folded
 from xfr_plugin.recognition.zoo import data_root
 
 TAU = 0.28
@@ -83,23 +87,66 @@ def measure(name: str, argument: int, source: str, queue: multiprocessing.Queue)
     pair = load_pair(recognizer)
     function = {"naive": naive_loop, "shared": shared_loop}.get(name) or ours(name, argument)
     recognizer.embed(torch.cat(pair))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    function(recognizer, pair)  # warm up
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading
+    before = peak()
+    try:
+        function(recognizer, pair)  # warm up
+    except InputError as error:  # less memory than it takes
+        queue.put(str(error))
+        return
     start = time.perf_counter()
     maps = function(recognizer, pair)
     seconds = time.perf_counter() - start
-    extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    queue.put((seconds, extra / 1024, maps.numpy()))
+    queue.put((seconds, (peak() - before) / 1024, maps.numpy()))
 
 
-def run(name: str, argument: int, source: str) -> tuple[float, float, Tensor]:
+def peak() -> int:
+    """Most memory that this process had, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def run(name: str, argument: int, source: str) -> tuple[float, float, Tensor] | str:
+    """Seconds, MiB and maps; or why it refuses."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=measure, args=(name, argument, source, queue))
     process.start()
-    seconds, memory, maps = queue.get()
+    measured = queue.get()
     process.join()
+    if isinstance(measured, str):
+        return measured
+    seconds, memory, maps = measured
     return seconds, memory, torch.from_numpy(maps)
+
+
+def bound(source: str, repeats: int) -> None:
+    """Print what the loop that shares its forward pass takes, and as many backward passes in batches alone."""
+    recognizer = load_recognizer(source)
+    pair = load_pair(recognizer)
+    images = torch.cat(pair)
+    folded = safely_folded(recognizer, images)
+    assert isinstance(folded, Recognizer)
+    gradients = len(images) * recognizer.embed(images).shape[1]
+    runs: dict[str, Callable[[], object]] = {"loop": lambda: shared_loop(recognizer, pair)}
+    for faces in (2, 4, 8, 16, 32):
+        copies = images.repeat(faces // 2, 1, 1, 1)
+        runs[f"backward passes of {faces} faces"] = backward(folded, copies, gradients // faces)
+    least = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeats + 1):  # the first warms up
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            least[name] = min(least[name], time.perf_counter() - start)
+    for name, seconds in least.items():
+        print(f"{name}: {seconds:.2f} s, {least['loop'] / seconds:.2f} times as fast")
+
+
+def backward(recognizer: Recognizer, images: Tensor, count: int) -> Callable[[], object]:
+    """Backward passes of one channel of each face."""
+    leaf = images.requires_grad_()
+    total = recognizer.features(leaf)[:, 0].sum()
+    return lambda: [torch.autograd.grad(total, leaf, retain_graph=True) and None for _ in range(count)]
 
 
 def main() -> None:
@@ -110,7 +157,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--chunks", type=int, nargs="+", default=[2, 8, 16, 64])
     parser.add_argument("--memories", type=int, nargs="*", default=[32, 64, 128], help="in MiB")
+    parser.add_argument("--bound", action="store_true")
     arguments = parser.parse_args()
+    if arguments.bound:
+        bound(arguments.recognizer, arguments.repeats)
+        return
     variants = [
         ("naive", 0),
         ("shared", 0),
@@ -120,7 +171,11 @@ def main() -> None:
     results: dict[tuple[str, int], list[tuple[float, float, Tensor]]] = {variant: [] for variant in variants}
     for _ in range(arguments.repeats):
         for variant in variants:  # in turn, so that a drift of the machine meets all alike
-            results[variant].append(run(*variant, arguments.recognizer))
+            measured = run(*variant, arguments.recognizer)
+            if isinstance(measured, str):
+                print(variant, measured)
+            else:
+                results[variant].append(measured)
     reference = results["naive", 0][0][2]
     shared = statistics.median(seconds for seconds, _, _ in results["shared", 0])
     naive = statistics.median(seconds for seconds, _, _ in results["naive", 0])
@@ -132,12 +187,12 @@ def main() -> None:
         "extra peak MiB",
         "max difference",
     )
-    for (name, value), measured in results.items():
-        seconds = statistics.median(s for s, _, _ in measured)
-        memory = statistics.median(m for _, m, _ in measured)
-        difference = max(
-            float((maps - reference).abs().max() / reference.abs().max()) for _, _, maps in measured
-        )
+    for (name, value), runs in results.items():
+        if not runs:
+            continue
+        seconds = statistics.median(s for s, _, _ in runs)
+        memory = statistics.median(m for _, m, _ in runs)
+        difference = max(float((maps - reference).abs().max() / reference.abs().max()) for _, _, maps in runs)
         label = f"ours, {name}={value}" if value else name
         table.add_row(
             label,

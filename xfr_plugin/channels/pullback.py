@@ -7,7 +7,7 @@ same, and takes a second and 150 MiB to import).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.errors import InputError
 
-__all__ = ["Pullback", "channel_gradients", "one_hot_cotangents", "pass_memory", "pull_back"]
+__all__ = ["Pullback", "one_hot_cotangents", "pass_memory", "pull_back"]
 
 Pullback: TypeAlias = Callable[[Tensor], Tensor]
 """Maps cotangents K×M×D to gradients K×M×(input shape)."""
@@ -80,26 +80,8 @@ def one_hot_cotangents(channels: range, like: Tensor) -> Tensor:
     return rows[:, None, :].expand(-1, like.shape[0], -1)
 
 
-def channel_gradients(
-    embedding: Tensor, pullback: Pullback, chunk_size: int
-) -> Iterator[tuple[range, Tensor]]:
-    """Gradient of every channel of an embedding with respect to the input, a chunk of channels at a time.
-
-    Args:
-        embedding: M×D, as `pull_back` returns it.
-        pullback: the same call's pull-back.
-        chunk_size: channels in a chunk.
-
-    Yields:
-        The channels of the chunk, and their gradients K×M×(input shape).
-    """
-    for start in range(0, embedding.shape[1], chunk_size):
-        channels = range(start, min(start + chunk_size, embedding.shape[1]))
-        yield channels, pullback(one_hot_cotangents(channels, embedding))
-
-
-def pass_memory(function: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[int, int]:
-    """Bytes that a forward pass keeps of an example for the backward pass; and that a backward pass needs, about.
+def pass_memory(function: Callable[[Tensor], Tensor], inputs: Tensor) -> int:
+    """Bytes that a forward pass keeps of an example for the backward pass, and that this needs, about.
 
     Args:
         function: maps M×… to M×D, example by example.
@@ -107,7 +89,7 @@ def pass_memory(function: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[i
     """
     one, two = (_kept_bytes(function, inputs.expand(count, *inputs.shape[1:])) for count in (1, 2))
     each = [large - small for small, large in zip(one, two, strict=False)]  # weights are kept too, once
-    return sum(each), _BACKWARD * max(each, default=0) + _BACKWARD * inputs.nbytes
+    return sum(each) + _BACKWARD * (max(each, default=0) + inputs.nbytes)
 
 
 _BACKWARD = 8
