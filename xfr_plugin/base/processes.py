@@ -54,7 +54,7 @@ def end_processes(pool: ProcessPoolExecutor) -> None:
     running = list((pool._processes or {}).values())  # there is no other way to them before Python 3.14
     pool.shutdown(wait=False, cancel_futures=True)
     for process in running:
-        process.terminate()
+        process.kill()  # one that is stopped would not take notice of less
     for process in running:
         process.join()
 
