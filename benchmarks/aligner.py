@@ -6,7 +6,6 @@
     python benchmarks/aligner.py --stress        # every fifth test photograph turned, shrunk, darkened, masked, cut
     python benchmarks/aligner.py --false-alarms  # every fifth upside down: no upright face, so nothing to find
     python benchmarks/aligner.py --crowd         # twelve of the photographs side by side, of three sizes
-    python benchmarks/aligner.py --whole …       # any of them with all windows at once, without the sketch first
 
 Needs `lfw250/`, `labels.csv` and the people files under `XFR_DATA/faces`. Errors are distances to the given
 landmarks in eye distances, averaged over the five landmarks of a face. A face counts as found if the centre
@@ -278,7 +277,6 @@ def main() -> None:
     parser.add_argument("--stress", action="store_true", help="changed photographs")
     parser.add_argument("--false-alarms", action="store_true", help="photographs upside down")
     parser.add_argument("--crowd", action="store_true", help="several photographs in one")
-    parser.add_argument("--whole", action="store_true", help="no sketch of the photograph first")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -289,8 +287,6 @@ def main() -> None:
     if args.no_shift:
         aligner.network.label_offset[0] = 0
     detector = CascadeDetector(aligner)
-    if args.whole:
-        detector._sketched = lambda photo, image: None
     folder, truths = lfw_photos("peopleDevTest.txt", args.photos)
     if args.stress or args.false_alarms:
         truths = dict(list(truths.items())[::5])

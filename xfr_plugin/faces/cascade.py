@@ -1,8 +1,8 @@
 """The shipped face detector: scikit-image's frontal-face cascade plus the aligner.
 
 The cascade (local binary patterns, boosted; Liao et al., ICB 2007) proposes boxes, generously; the aligner
-puts landmarks into them and refuses what is no face. A quarter of the windows suffices for most photos of one face.
-Where nothing is found, copies of the photo are searched: finer, padded, mirrored, larger, and turned.
+puts landmarks into them and refuses what is no face. Where nothing is found, copies of the photo are
+searched: finer, padded, mirrored, larger, and turned.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from PIL import Image
 
 from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.errors import InputError
-from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box, DetectedFace, LandmarkModel
 from xfr_plugin.faces.landmarks import Aligner, load_aligner
 from xfr_plugin.faces.windows import Candidate, find_boxes
@@ -40,7 +39,6 @@ class _View:
         padding: grey margin as a share of the copy's sides, for faces that fill the photo.
         scale_factor: see `find_boxes`.
         window: see `find_boxes`; time grows with the number of small windows.
-        step: see `find_boxes`.
         doubt: divides the odds that what is found is a face: where the photo itself shows none, there often
             is none.
     """
@@ -52,7 +50,6 @@ class _View:
     padding: float = 0.0
     scale_factor: float = 1.1
     window: int = 36
-    step: float = 1.0
     doubt: float = 1.0
 
     @property
@@ -65,8 +62,6 @@ class _View:
         return min(self.enlarged, self.side / max(size))
 
 
-_SKETCH = _View(step=2.0)
-_SURE = 8  # hits, of two windows of the sketch
 _ROUNDS: tuple[tuple[_View, ...], ...] = (
     (_View(),),
     (
@@ -79,7 +74,7 @@ _ROUNDS: tuple[tuple[_View, ...], ...] = (
     (_View(angle=30, doubt=3.0), _View(angle=-30, doubt=3.0)),
     (_View(side=1600, window=48, doubt=3.0),),
 )
-"""Searched one after the other until a round finds a face, where a sketch shows none or several."""
+"""Searched one after the other until a round finds a face. Most photos need only the first."""
 
 
 class CascadeDetector:
@@ -116,11 +111,7 @@ class CascadeDetector:
         Raises:
             DeadlineError: see `base.deadlines`.
         """
-        image, start = Image.fromarray(photo).convert("L"), time.thread_time()
-        face = self._sketched(photo, image)
-        if face is not None:
-            return [face]
-        spent = time.thread_time() - start
+        image, spent = Image.fromarray(photo).convert("L"), 0.0
         for views in self._rounds_for(image.size):
             found: list[tuple[int, DetectedFace]] = []
             for view in views:
@@ -132,21 +123,6 @@ class CascadeDetector:
             if faces:
                 return faces
         return []
-
-    def _sketched(self, photo: NDArray[np.uint8], image: Image.Image) -> DetectedFace | None:
-        """The face that a quarter of the windows shows, if more than one of them do, and no other face."""
-        model = self._model or load_aligner()
-        if not isinstance(model, Aligner):
-            return None
-        check_deadline()
-        found = self._search(photo, image, _SKETCH)
-        faces = _without_doubles(found)
-        if len(faces) != 1 or max(hits for hits, _ in found) < _SURE:
-            return None
-        box = _box_around(faces[0].landmarks)  # few windows place theirs badly
-        if not _is_centred_in(box, image.size):
-            return None
-        return replace(faces[0], box=box, landmarks=model(photo, box))
 
     def _rounds_for(self, size: tuple[int, int]) -> Iterator[list[_View]]:
         """Leave out plain views that show a photo of `size` no larger than an earlier one did."""
@@ -162,7 +138,7 @@ class CascadeDetector:
         copy, to_photo = _render(image, view)
         candidates = [
             Candidate(_mapped(candidate.box, to_photo), candidate.hits)
-            for candidate in find_boxes(np.asarray(copy), view.scale_factor, view.window, view.step)
+            for candidate in find_boxes(np.asarray(copy), view.scale_factor, view.window)
         ]
         candidates = [c for c in candidates if _is_centred_in(c.box, image.size)][:_MOST_CANDIDATES]
         boxes = [candidate.box for candidate in candidates]
@@ -176,14 +152,6 @@ class CascadeDetector:
             for candidate, box, points, score in zip(candidates, boxes, landmarks, scores, strict=True)
             if (confidence := _confidence(float(score), candidate.hits / view.doubt)) >= self._min_confidence
         ]
-
-
-def _box_around(landmarks: Landmarks) -> Box:
-    """Where the cascade puts its box around an upright face, on average (docs/models/aligner.md)."""
-    eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
-    x, y = (landmarks.mean(0) - (0, 0.24 * eyes)).tolist()
-    side = 2.8 * eyes
-    return Box(x - side / 2, y - side / 2, side, side)
 
 
 def _confidence(score: float, hits: float) -> float:

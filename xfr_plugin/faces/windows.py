@@ -30,9 +30,7 @@ class Candidate:
     hits: int
 
 
-def find_boxes(
-    photo: NDArray[np.uint8], scale_factor: float = 1.1, window: int = _WINDOW, step: float = 1.0
-) -> list[Candidate]:
+def find_boxes(photo: NDArray[np.uint8], scale_factor: float = 1.1, window: int = _WINDOW) -> list[Candidate]:
     """Run the frontal-face cascade of local binary patterns over a photo.
 
     Windows that overlap by more than 40 % (intersection over union), directly or through others, make one
@@ -42,16 +40,14 @@ def find_boxes(
         photo: RGB or grey, H×W×3 or H×W, 0…255.
         scale_factor: ratio of successive window sizes; smaller finds more and takes longer.
         window: side of the smallest windows in pixels, at least 24.
-        step: of successive windows, in 24ths of their side. One that is hit counts for the `step`² that are tried of
-            step 1; faces that few windows hit are missed by longer ones.
     """
     if min(photo.shape[:2]) < window:
         return []
-    windows = _windows(np.asarray(Image.fromarray(photo).convert("L")), scale_factor, window, step)
+    windows = _windows(np.asarray(Image.fromarray(photo).convert("L")), scale_factor, window)
     if not len(windows):
         return []
     group = _connected(_overlaps(windows) > _SAME_WINDOW)
-    found = [_candidate(windows[group == index], step) for index in np.unique(group)]
+    found = [_candidate(windows[group == index]) for index in np.unique(group)]
     return sorted(found, key=lambda candidate: -candidate.hits)
 
 
@@ -65,7 +61,7 @@ def _connected(linked: NDArray[np.bool_]) -> NDArray[np.int64]:
         group = reached
 
 
-def _windows(grey: NDArray[np.uint8], scale_factor: float, window: int, step: float) -> NDArray[np.float64]:
+def _windows(grey: NDArray[np.uint8], scale_factor: float, window: int) -> NDArray[np.float64]:
     """Every window that passes the cascade, x, y, width, height, the largest first.
 
     The cascade's own grouping depends on the order in which its threads finish and hides the number of hits;
@@ -78,7 +74,7 @@ def _windows(grey: NDArray[np.uint8], scale_factor: float, window: int, step: fl
         found: list[dict[str, int]] = cascade.detect_multi_scale(
             img=image,
             scale_factor=scale_factor,
-            step_ratio=step,
+            step_ratio=1.0,
             min_size=(least, least),
             max_size=(most, most),
             min_neighbor_number=1,
@@ -86,7 +82,7 @@ def _windows(grey: NDArray[np.uint8], scale_factor: float, window: int, step: fl
         )
         return found
 
-    small, large = _halves(image.shape, scale_factor, window, step)
+    small, large = _halves(image.shape, scale_factor, window)
     if torch.get_num_threads() > 1:  # it searches without the interpreter's lock
         with ThreadPoolExecutor(1) as other:
             later = other.submit(search, large)
@@ -100,12 +96,12 @@ def _windows(grey: NDArray[np.uint8], scale_factor: float, window: int, step: fl
 
 
 def _halves(
-    shape: tuple[int, ...], scale_factor: float, window: int, step: float
+    shape: tuple[int, ...], scale_factor: float, window: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Least and most side of small and of large windows, so that about as many are small as large."""
     most = min(shape)
     sides = window * scale_factor ** np.arange(1 + math.log(most / window, scale_factor))
-    steps = np.round(sides / _WINDOW * step)
+    steps = np.round(sides / _WINDOW)
     counts = ((shape[0] - sides) * (shape[1] - sides)).clip(0) / steps**2
     first = int(np.searchsorted(counts.cumsum(), counts.sum() / 2)) + 1
     border = window * scale_factor**first
@@ -122,9 +118,9 @@ def _overlaps(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return overlaps
 
 
-def _candidate(windows: NDArray[np.float64], step: float) -> Candidate:
+def _candidate(windows: NDArray[np.float64]) -> Candidate:
     x, y, width, height = windows.mean(0).tolist()
-    return Candidate(Box(x, y, width, height), round(len(windows) * step**2))
+    return Candidate(Box(x, y, width, height), len(windows))
 
 
 @cache
