@@ -6,6 +6,7 @@
     python benchmarks/aligner.py --stress        # every fifth test photograph turned, shrunk, darkened, masked, cut
     python benchmarks/aligner.py --false-alarms  # every fifth upside down: no upright face, so nothing to find
     python benchmarks/aligner.py --crowd         # twelve of the photographs side by side, of three sizes
+    python benchmarks/aligner.py --two           # two of them, one larger: is the larger face the one that is taken?
 
 Needs `lfw250/`, `labels.csv` and the people files under `XFR_DATA/faces`. Errors are distances to the given
 landmarks in eye distances, averaged over the five landmarks of a face. A face counts as found if the centre
@@ -265,6 +266,35 @@ def crowd(
     }
 
 
+def two(detector: CascadeDetector, folder: Path, truths: dict[str, NDArray[np.float64]]) -> dict[str, object]:
+    """How often one of two people in a photograph is missed, and how often it is the larger one."""
+    files, seconds, one, larger = list(truths), [], 0, 0
+    for start in range(0, len(files) - 1, 2):
+        shown = files[start : start + 2] if start % 4 else files[start : start + 2][::-1]
+        sides = [500 if file == files[start] else 300 for file in shown]
+        sheet, left, found = Image.new("RGB", (800, 500), (128, 128, 128)), 0, {}
+        middles = []
+        for file, side in zip(shown, sides, strict=True):
+            photo = load_photo(folder / file)
+            sheet.paste(Image.fromarray(photo).resize((side, side)), (left, 500 - side))
+            points = truths[file] * side / photo.shape[0] + (left, 500 - side)
+            middles.append((side, points.mean(0), float(np.linalg.norm(points[1] - points[0]))))
+            left += side
+        began = time.perf_counter()
+        faces = detector(np.asarray(sheet))
+        seconds.append(time.perf_counter() - began)
+        for side, middle, eyes in middles:
+            found[side] = any(np.linalg.norm(face.landmarks.mean(0) - middle) < eyes / 2 for face in faces)
+        one += not all(found.values())
+        larger += found[300] and not found[500]
+    return {
+        "photographs of two": len(seconds),
+        "one or both missed": one,
+        "the larger missed, and the smaller taken": larger,
+        "ms a photograph": round(1e3 * float(np.median(seconds))),
+    }
+
+
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -277,6 +307,7 @@ def main() -> None:
     parser.add_argument("--stress", action="store_true", help="changed photographs")
     parser.add_argument("--false-alarms", action="store_true", help="photographs upside down")
     parser.add_argument("--crowd", action="store_true", help="several photographs in one")
+    parser.add_argument("--two", action="store_true", help="two photographs in one")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -290,6 +321,9 @@ def main() -> None:
     folder, truths = lfw_photos("peopleDevTest.txt", args.photos)
     if args.stress or args.false_alarms:
         truths = dict(list(truths.items())[::5])
+    if args.two:
+        print(json.dumps(two(detector, folder, truths), indent=1, ensure_ascii=False))
+        return
     if args.crowd:
         print(json.dumps(crowd(detector, folder, truths), indent=1, ensure_ascii=False))
         return
