@@ -75,7 +75,7 @@ def server_properties(name: str, deployment: Deployment, host: str = "127.0.0.1"
         "decode_input_request": "false",
         "job_queue_size": "256",
         # Java takes a tenth of a second to unpack a large form: few other connections wait for the same thread
-        "number_of_netty_threads": "8",
+        "number_of_netty_threads": "32",
         "default_response_timeout": "120",
         "metrics_mode": "prometheus",
         "metrics_config": "metrics.yaml",
