@@ -32,10 +32,10 @@ def test_memory_fails_and_the_process_lives(work: str) -> None:
 
 
 def test_time_ends_the_process_even_where_no_python_runs() -> None:
-    assert confined("sum(range(10**12))").returncode == -signal.SIGXCPU
+    assert confined("sum(range(10**12))").returncode == -signal.SIGPROF
 
 
 def test_every_batch_has_its_own_time() -> None:
-    done = confined("import time\nfor _ in range(4):\n    end = time.process_time() + 0.9\n    allow_batch(limits)\n"
+    done = confined("import time\nfor _ in range(4):\n    end = time.process_time() + 0.5\n    allow_batch(limits)\n"
                     "    while time.process_time() < end: pass\nprint('lives')")  # fmt: skip
     assert done.stdout.strip() == "lives"
