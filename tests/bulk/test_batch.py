@@ -413,6 +413,44 @@ def test_a_run_that_was_killed_before_it_decided_says_so(faces: Path, tmp_path: 
             ask(BatchResults(tmp_path / "run"))
 
 
+def test_methods_take_turns(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is estimated from what is done, which must not be one method's alone."""
+    asked: list[str] = []
+    explain = Worker._explain
+
+    def asking(worker: Worker, job: Any) -> Any:
+        asked.append(job.method)
+        return explain(worker, job)
+
+    monkeypatch.setattr(Worker, "_explain", asking)
+    explain_all(faces, tmp_path / "run")
+    assert asked == [*METHODS, *METHODS]  # 32 pairs each, and the rest
+
+
+def test_what_a_killed_run_had_half_written_is_swept_away(faces: Path, tmp_path: Path) -> None:
+    results = explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    left = [
+        tmp_path / "run" / place
+        for place in (".manifest.json.0f.json", "pairs/.part-000000.parquet.0f.parquet")
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    assert not any(path.exists() for path in left)
+    assert (tmp_path / "run" / "pairs" / "part-000000.parquet").exists()
+    assert results.manifest.pairs == PAIRS
+
+
+def test_a_run_gives_the_embeddings_of_its_photos(tmp_path: Path) -> None:
+    write_list(tmp_path, bad=True)
+    results = explain_all(tmp_path, tmp_path / "run", methods=())
+    names, units = results.embeddings()
+    assert len(names) == len(set(names)) == 24
+    rows = dict(zip(names, units.astype(np.float64), strict=True))
+    for row in results.pairs().to_pylist()[:PAIRS]:
+        assert rows[row["probe"]] @ rows[row["reference"]] == pytest.approx(row["score"], abs=1e-9)
+
+
 def test_failures_of_all_methods_are_counted(faces: Path, tmp_path: Path) -> None:
     explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
     store = tmp_path / "run" / "explanations" / "xssab"

@@ -36,6 +36,7 @@ __all__ = [
     "read_manifest",
     "read_parts",
     "read_rows",
+    "sweep",
     "write_manifest",
     "write_pairs",
 ]
@@ -137,6 +138,13 @@ def read_manifest(folder: Path) -> BatchManifest | None:
 def write_manifest(folder: Path, manifest: BatchManifest) -> None:
     """Write the manifest, whole or not at all."""
     write_text(folder / _MANIFEST, manifest.model_dump_json(indent=1))
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed run had half written, which readers of whole folders would take for parts."""
+    for left in folder.rglob(".*"):
+        if left.name.startswith((".part-", f".{_MANIFEST}")):
+            left.unlink(missing_ok=True)
 
 
 class FaceStore:
