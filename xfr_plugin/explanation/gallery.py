@@ -108,7 +108,7 @@ def search(
         >>> face, (best, *others) = search("probe.jpg", "gallery.npy", top=100)  # doctest: +SKIP
     """
     checked_at_least("top", top, 1)
-    given = dict(options or {})
+    given, stored = dict(options or {}), _opened(gallery)
     with fingerprints_kept():
         model = open_recognizer(recognizer, device)
         if model.gives == "scores":
@@ -118,7 +118,6 @@ def search(
         attribution = entry.build(model, chosen[0], **given)
         if isinstance(attribution, RegionIntervention):
             attribution.keep_effects(_KEPT)  # the probe is the same in all pairs
-    stored = _opened(gallery)
     aligned = prepare_face(photo, model.input_size, detector=detector, alignment=alignment, face=face)
     (probe,) = embed_faces(model, [aligned], attribution.layers)
     scores, rows = nearest(probe.unit.double().cpu().numpy(), stored, top + 1)
@@ -195,12 +194,12 @@ def contrast(own: PairMaps, other: PairMaps) -> PairMaps:
 
 def _cosines(rows: NDArray[np.float64], unit: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosines of rows with a unit embedding, NaN of those that have no direction; equal rows have equal ones."""
-    with np.errstate(invalid="ignore"):
-        largest = np.abs(rows).max(axis=1)
-        usable = np.isfinite(largest) & (largest > _SMALLEST)
-        rows = rows / np.where(usable, largest, np.nan)[:, None]  # no square overflows
-        found: NDArray[np.float64] = rows @ unit / np.linalg.norm(rows, axis=1)
-    return np.clip(np.round(found, _DIGITS), -1, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+        usable = np.isfinite(lengths) & (lengths > _SMALLEST)
+        found = np.divide(rows @ unit, lengths, out=np.full(len(rows), np.nan), where=usable)
+    rounded: NDArray[np.float64] = np.clip(np.round(found, _DIGITS), -1, 1)
+    return rounded
 
 
 def _opened(gallery: GallerySource) -> NDArray[Any]:
