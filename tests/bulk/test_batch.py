@@ -20,6 +20,7 @@ from PIL import Image
 
 import xfr_plugin
 from xfr_plugin import BatchResults, batch
+from xfr_plugin.base.locks import locked
 from xfr_plugin.bulk import Step
 from xfr_plugin.bulk.engines import LocalEngine
 from xfr_plugin.bulk.store import ExplanationStore
@@ -439,6 +440,15 @@ def test_what_a_killed_run_had_half_written_is_swept_away(faces: Path, tmp_path:
     assert not any(path.exists() for path in left)
     assert (tmp_path / "run" / "pairs" / "part-000000.parquet").exists()
     assert results.manifest.pairs == PAIRS
+
+
+def test_a_second_run_in_the_same_folder_is_refused_meanwhile(faces: Path, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(ResultError, match=r"another run is at work in .*run: wait for it, or end it"),
+    ):
+        explain_all(faces, tmp_path / "run", methods=())
+    assert explain_all(faces, tmp_path / "run", methods=()).manifest.pairs == PAIRS
 
 
 def test_a_run_gives_the_embeddings_of_its_photos(tmp_path: Path) -> None:
