@@ -186,6 +186,12 @@ def test_another_run_is_not_mixed_in(faces: Path, tmp_path: Path, change: dict[s
         explain_all(faces, tmp_path / "run", methods=["xssab"], **change)
 
 
+def test_of_another_recognizer_the_name_is_said_first(faces: Path, tmp_path: Path) -> None:
+    explain_all(faces, tmp_path / "run", methods=())
+    with pytest.raises(ResultError, match="recognizer=small, not calibrated"):
+        explain_all(faces, tmp_path / "run", methods=(), recognizer=replace_calibration(small_recognizer()))
+
+
 def test_pictures_of_chosen_pairs(faces: Path, tmp_path: Path) -> None:
     results = explain_all(faces, tmp_path / "run", methods=["xssab"], pictures="random 2")
     pictures = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())

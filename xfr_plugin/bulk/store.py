@@ -96,8 +96,8 @@ class BatchManifest(Document):
         Raises:
             ResultError: something that changes numbers is not what it was.
         """
-        fixed = set(BatchManifest.model_fields) - {"methods", "select", "failures", "explained"}
-        for name in sorted(fixed):
+        may_change = {"methods", "select", "failures", "explained"}
+        for name in (name for name in BatchManifest.model_fields if name not in may_change):
             before, now = getattr(old, name), getattr(self, name)
             if before != now:
                 what = _LONG.get(name, f"{name}={before}, not {now}")
