@@ -49,6 +49,7 @@ def test_top_level_names() -> None:
         "explain",
         "list_recognizers",
         "load_recognizer",
+        "search",
         "verify",
     }
 

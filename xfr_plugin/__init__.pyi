@@ -14,6 +14,7 @@ from .explanation.api import DEFAULT_RECOGNIZER, explain, verify
 from .explanation.comparison import Comparison, MethodResult, compare
 from .explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from .explanation.faithfulness import Faithfulness, check_faithfulness
+from .explanation.gallery import search
 from .explanation.verification import Verification
 from .recognition import Recognizer, list_recognizers, load_recognizer
 
@@ -39,5 +40,6 @@ __all__ = [
     "explain",
     "list_recognizers",
     "load_recognizer",
+    "search",
     "verify",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
-from captum.attr import IntegratedGradients
+from captum.attr import IntegratedGradients, NoiseTunnel
 from captum.metrics import sensitivity_max
 from torch import Tensor, nn
 
@@ -18,6 +19,13 @@ from xfr_plugin.errors import InputError
 from xfr_plugin.recognition import Recognizer
 
 Images = tuple[Tensor, Tensor]
+
+
+def built(name: str, recognizer: Recognizer) -> PairAttribution:
+    """A method on its quick options; skipped where it needs a decoder or more that the recognizer does not have."""
+    if not METHODS[name].serves(recognizer):
+        pytest.skip(f"{name} does not serve a recognizer of the tests")
+    return get_method(name).build(recognizer, 0.2, **METHODS[name].trial_options)
 
 
 @pytest.mark.parametrize("baseline", ["black", "blur"])
@@ -49,9 +57,11 @@ def test_the_delta_of_integrated_gradients_is_captums(recognizer: Recognizer, pa
     torch.testing.assert_close(delta, expected)
 
 
-@pytest.mark.parametrize("name", ["xssab", "input_x_gradient", "fggb", "lrp"])
+@pytest.mark.parametrize("name", list(METHODS))
 def test_one_embedding_for_all_under_sensitivity_max(recognizer: Recognizer, pair: Images, name: str) -> None:
-    attribution = get_method(name).build(recognizer, 0.2)
+    if METHODS[name].needs_both_images:
+        pytest.skip("explains no probe against an embedding")
+    attribution = built(name, recognizer)
     vector = recognizer.embed(pair[1])[0]
     for reference in (vector, vector[None].expand(3, -1)):
         torch.manual_seed(0)
@@ -74,13 +84,6 @@ def test_a_repeated_row_is_told_from_one_of_another_length() -> None:
     assert one_row(longer, 6) is longer
 
 
-def built(name: str, recognizer: Recognizer) -> PairAttribution:
-    """A method on its quick options; skipped where it needs a decoder or more that the recognizer does not have."""
-    if not METHODS[name].serves(recognizer):
-        pytest.skip(f"{name} does not serve a recognizer of the tests")
-    return get_method(name).build(recognizer, 0.2, **METHODS[name].trial_options)
-
-
 @pytest.mark.parametrize("name", list(METHODS))
 def test_pixels_of_another_scale_are_one_clear_error(recognizer: Recognizer, pair: Images, name: str) -> None:
     attribution = built(name, recognizer)
@@ -100,6 +103,60 @@ def test_float64_images_of_a_float32_recognizer_are_followed(
     expected = attribution.attribute((pair[0].float(), pair[1].float()))[0]
     assert expected.dtype == torch.float32
     torch.testing.assert_close(maps[0].float(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_pixels_that_are_no_numbers_are_one_clear_error(
+    recognizer: Recognizer, pair: Images, name: str, value: float
+) -> None:
+    damaged = pair[0].clone()
+    damaged[0, 1, 2, 3] = value
+    with pytest.raises(InputError, match="not a number, or infinite"):
+        built(name, recognizer).attribute((damaged, pair[1]))
+
+
+MODES = {"autocast": lambda: torch.autocast("cpu", torch.bfloat16), "device": lambda: torch.device("meta")}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_callers_mode_changes_no_map(recognizer: Recognizer, pair: Images, name: str, mode: str) -> None:
+    attribution, inputs = built(name, recognizer.float()), (pair[0].float(), pair[1].float())
+    expected = attribution.attribute(inputs)
+    with MODES[mode]():
+        found = attribution.attribute(inputs)
+    for side, own in zip(found, expected, strict=True):
+        torch.testing.assert_close(side, own, rtol=1e-4, atol=1e-5 * float(own.abs().max()))
+
+
+def test_the_noise_that_captum_adds_unless_told_otherwise_is_followed(
+    recognizer: Recognizer, pair: Images
+) -> None:
+    torch.manual_seed(0)
+    maps = NoiseTunnel(get_method("xssab").build(recognizer, 0.2)).attribute(
+        pair[0], nt_samples=9, additional_forward_args=recognizer.embed(pair[1])
+    )
+    assert bool(maps.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if METHODS[name].needs in ("gradient", "composite")]
+)
+def test_what_torch_compile_gave_has_the_maps_of_the_network(
+    recognizer: Recognizer, pair: Images, name: str
+) -> None:
+    network, options = recognizer.network, METHODS[name].trial_options
+    compiled = torch.compile(network, backend="eager")
+    expected = METHODS[name].cls(network, 0.2, **options).attribute(pair)
+    for side, own in zip(METHODS[name].cls(compiled, 0.2, **options).attribute(pair), expected, strict=True):
+        torch.testing.assert_close(side, own)
+
+
+def test_smoothgrad_of_a_network_of_half_precision(recognizer: Recognizer, pair: Images) -> None:
+    network = copy.deepcopy(recognizer.network).to(torch.bfloat16)
+    maps = get_method("smoothgrad").cls(network, 0.2).attribute(tuple(side.bfloat16() for side in pair))
+    assert all(side.dtype == torch.bfloat16 and bool(side.isfinite().all()) for side in maps)
 
 
 class Pooling(nn.Module):

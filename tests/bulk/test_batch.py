@@ -20,6 +20,7 @@ from PIL import Image
 
 import xfr_plugin
 from xfr_plugin import BatchResults, batch
+from xfr_plugin.base.locks import locked
 from xfr_plugin.bulk import Step
 from xfr_plugin.bulk.engines import LocalEngine
 from xfr_plugin.bulk.store import ExplanationStore
@@ -183,6 +184,12 @@ def test_another_run_is_not_mixed_in(faces: Path, tmp_path: Path, change: dict[s
     explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
     with pytest.raises(ResultError, match="choose another folder"):
         explain_all(faces, tmp_path / "run", methods=["xssab"], **change)
+
+
+def test_of_another_recognizer_the_name_is_said_first(faces: Path, tmp_path: Path) -> None:
+    explain_all(faces, tmp_path / "run", methods=())
+    with pytest.raises(ResultError, match="recognizer=small, not calibrated"):
+        explain_all(faces, tmp_path / "run", methods=(), recognizer=replace_calibration(small_recognizer()))
 
 
 def test_pictures_of_chosen_pairs(faces: Path, tmp_path: Path) -> None:
@@ -411,6 +418,53 @@ def test_a_run_that_was_killed_before_it_decided_says_so(faces: Path, tmp_path: 
     for ask in (BatchResults.pairs, BatchResults.failures):
         with pytest.raises(ResultError, match=r"no pair of .* is decided yet"):
             ask(BatchResults(tmp_path / "run"))
+
+
+def test_methods_take_turns(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is estimated from what is done, which must not be one method's alone."""
+    asked: list[str] = []
+    explain = Worker._explain
+
+    def asking(worker: Worker, job: Any) -> Any:
+        asked.append(job.method)
+        return explain(worker, job)
+
+    monkeypatch.setattr(Worker, "_explain", asking)
+    explain_all(faces, tmp_path / "run")
+    assert asked == [*METHODS, *METHODS]  # 32 pairs each, and the rest
+
+
+def test_what_a_killed_run_had_half_written_is_swept_away(faces: Path, tmp_path: Path) -> None:
+    results = explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    left = [
+        tmp_path / "run" / place
+        for place in (".manifest.json.0f.json", "pairs/.part-000000.parquet.0f.parquet")
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    explain_all(faces, tmp_path / "run", methods=["xssab"], select="top 1")
+    assert not any(path.exists() for path in left)
+    assert (tmp_path / "run" / "pairs" / "part-000000.parquet").exists()
+    assert results.manifest.pairs == PAIRS
+
+
+def test_a_second_run_in_the_same_folder_is_refused_meanwhile(faces: Path, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(ResultError, match=r"another run is at work in .*run: wait for it, or end it"),
+    ):
+        explain_all(faces, tmp_path / "run", methods=())
+    assert explain_all(faces, tmp_path / "run", methods=()).manifest.pairs == PAIRS
+
+
+def test_a_run_gives_the_embeddings_of_its_photos(tmp_path: Path) -> None:
+    write_list(tmp_path, bad=True)
+    results = explain_all(tmp_path, tmp_path / "run", methods=())
+    names, units = results.embeddings()
+    assert len(names) == len(set(names)) == 24
+    rows = dict(zip(names, units.astype(np.float64), strict=True))
+    for row in results.pairs().to_pylist()[:PAIRS]:
+        assert rows[row["probe"]] @ rows[row["reference"]] == pytest.approx(row["score"], abs=1e-9)
 
 
 def test_failures_of_all_methods_are_counted(faces: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from helpers.bulk_faces import explain_all, write_list
 from xfr_plugin import BatchResults
 from xfr_plugin.bulk import RegionRow, Summary, summarise
 from xfr_plugin.bulk.page import region_figure
-from xfr_plugin.bulk.summary import _groups
+from xfr_plugin.bulk.summary import _groups, _intervals, _people
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.explanation.explanation import net_shares
 
@@ -64,10 +64,41 @@ def test_groups_divide_the_pairs(run: BatchResults, summary: Summary) -> None:
     assert sizes["decision"]["match"] == sum(match)
 
 
-def test_too_few_probes_have_no_interval(summary: Summary) -> None:
-    few = [row for row in summary.regions if row.pairs < 5]
+def test_too_few_people_have_no_interval(summary: Summary) -> None:
+    few = [row for row in summary.regions if row.pairs < 3]  # of four people at most
     assert few
     assert all(row.low is None and row.high is None for row in few)
+
+
+def test_photos_are_one_persons_as_far_as_genuine_pairs_tell(run: BatchResults) -> None:
+    people = _people(run.pairs())
+    rows = run.pairs(["probe", "reference"]).to_pylist()
+    owners = {}
+    for row, pair in zip(rows, people.tolist(), strict=True):
+        for name, person in zip(row.values(), pair, strict=True):
+            assert owners.setdefault(name.partition("/")[0], person) == person
+    assert len(set(owners.values())) == len(owners) == 8
+    table = pa.table({f"{side}_sha256": ["a", "b"] for side in ("probe", "reference")})
+    assert _people(table.append_column("genuine", pa.nulls(2, pa.bool_()))).tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("listed", ["apart", "all with all"])
+def test_intervals_hold_the_mean_nineteen_times_of_twenty(listed: str) -> None:
+    """Pairs that share people are no independent samples, whichever side these are on."""
+    rng, people = np.random.default_rng(0), 30
+    sides = np.stack(np.triu_indices(people, 1), axis=1)
+    sides = sides if listed == "all with all" else np.arange(2 * people).reshape(-1, 2)
+    held, widths = 0, []
+    for _ in range(300):
+        values = rng.standard_normal(2 * people)[sides].sum(axis=1) + rng.standard_normal(len(sides))
+        (low,), (high,) = _intervals(values[:, None], sides)
+        assert low is not None
+        assert high is not None
+        held += low < 0 < high
+        widths.append(high - low)
+    assert 0.90 < held / 300 < 0.99
+    if listed == "apart":  # where none is shared, the interval is that of independent samples
+        assert np.mean(widths) == pytest.approx(2 * 1.96 * (3 / people) ** 0.5, rel=0.06)
 
 
 def test_telling_pairs_are_errors_first_and_each_once(run: BatchResults, summary: Summary) -> None:

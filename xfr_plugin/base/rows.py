@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 from torch import Tensor
+from torch.nn import functional
 
 from xfr_plugin.errors import InputError
 
-__all__ = ["has_rows", "of_one_length", "one_row", "with_rows"]
+__all__ = ["has_rows", "of_one_length", "one_row", "partner_units", "with_rows"]
 
 
 def has_rows(value: Any, count: int) -> TypeGuard[Tensor]:
@@ -34,6 +35,16 @@ def of_one_length(reference: Tensor, embeddings: Tensor) -> Tensor:
             "it of another recognizer?"
         )
     return reference
+
+
+def partner_units(partners: Tensor, units: Tensor) -> Tensor:
+    """Unit embeddings M×D of partners, M×D or one for all, for unit embeddings M×D; see `one_row`.
+
+    Raises:
+        InputError: they are of another length.
+    """
+    own = functional.normalize(one_row(partners, units.shape[1]), dim=1)
+    return of_one_length(own, units).to(units).expand_as(units)
 
 
 def one_row(row: Tensor, width: int) -> Tensor:

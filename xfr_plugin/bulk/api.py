@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ from xfr_plugin.bulk.store import (
     read_manifest,
     read_parts,
     read_rows,
+    sweep,
     write_manifest,
     write_pairs,
 )
@@ -146,6 +148,7 @@ def batch(
     with closing(opened(engine, task, workers)) as workforce, locked(folder):
         known = read_manifest(folder)
         manifest = manifest if known is None else manifest.continuing(known)
+        sweep(folder)
         write_manifest(folder, manifest)
         run = _Run(folder, table, task, workforce, retry_failed, progress)
         run.decide()
@@ -266,13 +269,17 @@ class _Run:
         """Explain pairs by all methods."""
         folder = self.folder / _EXPLANATIONS
         stores = {name: ExplanationStore(folder / name, self.retry_failed) for name in self.task.methods}
-        jobs = [
-            self._job(name, some)
+        by_method = [
+            [
+                self._job(name, some)
+                for some in _chunks(
+                    [int(number) for number in numbers if int(number) not in store.done], _PAIRS_A_JOB
+                )
+            ]
             for name, store in stores.items()
-            for some in _chunks(
-                [int(number) for number in numbers if int(number) not in store.done], _PAIRS_A_JOB
-            )
         ]
+        # of all methods in turn: the time that is left would else be that of the first
+        jobs = [job for some in zip_longest(*by_method) for job in some if job is not None]
         total, todo = len(numbers) * len(stores), sum(map(len, jobs))
         clock = Clock("explaining", total - todo, total, self.progress)
         make_folder(self.folder / _EFFECTS)

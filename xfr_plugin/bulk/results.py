@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.bulk.progress import Clock, Progress
@@ -78,6 +79,17 @@ class BatchResults:
         table = read_parts(parts, columns)
         return table.sort_by("pair") if "pair" in table.column_names else table
 
+    def embeddings(self) -> tuple[list[str], NDArray[np.float32]]:
+        """Names of the photos that have a face, and their unit embeddings N×D: a gallery for `search`."""
+        names: dict[str, str] = {}
+        for side in SIDES:
+            columns = self.pairs([side, f"{side}_sha256"])
+            names |= dict(
+                zip(*(columns.column(name).to_pylist() for name in (side, f"{side}_sha256")), strict=True)
+            )
+        known = {name: digest for name, digest in names.items() if digest not in self._faces.failed}
+        return list(known), self._faces.units(list(known.values()))
+
     def failures(self) -> list[dict[str, Any]]:
         """What failed: pair, method (None where there was no score) and error."""
         from pyarrow import compute
@@ -102,7 +114,8 @@ class BatchResults:
             raise ResultError(f"pair {pair} has no explanation by {method}: {why}")
         if row["probe_map"] is None:
             raise ResultError("the run kept no maps: there are only the numbers by region")
-        decided = self.pairs().slice(pair, 1).to_pylist()[0]
+        decided = self._found("pairs", pair, ["score", *(f"{side}_sha256" for side in SIDES)])
+        assert decided is not None
         faces = [self._face(decided[f"{side}_sha256"]) for side in SIDES]
         return _explanation(row, decided["score"], faces, method, self.manifest)
 
@@ -120,11 +133,15 @@ class BatchResults:
         return written
 
     def _row(self, pair: int, method: str) -> dict[str, Any] | None:
-        """The row of an explanation; of the parts, only those that may hold it are read."""
+        """The row of an explanation."""
+        return self._found(f"explanations/{method}", pair)
+
+    def _found(self, name: str, pair: int, columns: Sequence[str] | None = None) -> dict[str, Any] | None:
+        """The row of a pair; of the parts, only those that may hold it are read."""
         from pyarrow import dataset
 
-        parts = parts_of(self.folder / "explanations" / method)
-        found = read_parts(parts, only=dataset.field("pair") == pair).to_pylist() if parts else []
+        parts = parts_of(self.folder / name)
+        found = read_parts(parts, columns, dataset.field("pair") == pair).to_pylist() if parts else []
         return found[0] if found else None
 
     @cached_property

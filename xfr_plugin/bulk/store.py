@@ -36,6 +36,7 @@ __all__ = [
     "read_manifest",
     "read_parts",
     "read_rows",
+    "sweep",
     "write_manifest",
     "write_pairs",
 ]
@@ -95,8 +96,8 @@ class BatchManifest(Document):
         Raises:
             ResultError: something that changes numbers is not what it was.
         """
-        fixed = set(BatchManifest.model_fields) - {"methods", "select", "failures", "explained"}
-        for name in sorted(fixed):
+        may_change = {"methods", "select", "failures", "explained"}
+        for name in (name for name in BatchManifest.model_fields if name not in may_change):
             before, now = getattr(old, name), getattr(self, name)
             if before != now:
                 what = _LONG.get(name, f"{name}={before}, not {now}")
@@ -137,6 +138,13 @@ def read_manifest(folder: Path) -> BatchManifest | None:
 def write_manifest(folder: Path, manifest: BatchManifest) -> None:
     """Write the manifest, whole or not at all."""
     write_text(folder / _MANIFEST, manifest.model_dump_json(indent=1))
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed run had half written, which readers of whole folders would take for parts."""
+    for left in folder.rglob(".*"):
+        if left.name.startswith((".part-", f".{_MANIFEST}")):
+            left.unlink(missing_ok=True)
 
 
 class FaceStore:

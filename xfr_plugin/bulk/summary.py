@@ -17,15 +17,16 @@ from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.bulk.results import BatchResults
 from xfr_plugin.bulk.store import KINDS
 from xfr_plugin.errors import InputError, UnknownNameError
+from xfr_plugin.explanation.pipeline import SIDES
 from xfr_plugin.explanation.words import component_name
 
 __all__ = ["RegionRow", "Summary", "TellingPair", "summarise"]
 
-_DRAWS = 1000
-_CHUNK = 50
-_FEWEST_PROBES = 5
+_FEWEST_PEOPLE = 5
 _MOST_GROUPS = 50
 _EMPTY = "(empty)"
+
+Indices = NDArray[np.int64]
 
 
 class RegionRow(Document):
@@ -38,8 +39,8 @@ class RegionRow(Document):
         region: name.
         pairs: in the group.
         share: mean net evidence, in percent of all evidence in the pair's two faces; positive argues for a match.
-        low: 95 % interval of the mean; probes are drawn with all their pairs, which are no independent samples. None
-            where the group has fewer than five probes.
+        low: 95 % interval of the mean; pairs that share a person are no independent samples. People are told apart as
+            far as genuine pairs tell; else each photo is one. None where the group shows fewer than five.
         high: its upper end.
     """
 
@@ -110,16 +111,13 @@ class Summary:
         return [table, *plots, write_page(self, place, plots)]
 
 
-def summarise(
-    folder: str | os.PathLike[str], *, group: str | None = None, count: int = 5, seed: int = 0
-) -> Summary:
+def summarise(folder: str | os.PathLike[str], *, group: str | None = None, count: int = 5) -> Summary:
     """Summarise a run of `batch`.
 
     Args:
         folder: of the run.
         group: a column of the list of pairs, or of `BatchResults.pairs`, by whose values the pairs are grouped too.
         count: telling pairs of each kind.
-        seed: of the intervals' draws.
 
     Raises:
         ResultError: there is no run, or nothing is explained in it.
@@ -128,6 +126,7 @@ def summarise(
     """
     results = BatchResults(folder)
     pairs = results.pairs()
+    people = _people(pairs)
     rows: list[RegionRow] = []
     telling: list[TellingPair] = []
     verdicts = {}
@@ -135,9 +134,9 @@ def summarise(
         explained = _explained(results, method)
         if not len(explained):
             continue
-        found = _Shares.of(explained, pairs)
+        found = _Shares.of(explained, pairs, people)
         for by, groups in _groups(found.pairs, group):
-            rows += [row for name, mask in groups for row in found.rows(method, by, name, mask, seed)]
+            rows += [row for name, mask in groups for row in found.rows(method, by, name, mask)]
         telling += found.telling(method, count)
         verdicts[method] = _counts(explained.column("verdict").to_pylist())
     return Summary(results, tuple(rows), tuple(telling), verdicts)
@@ -145,18 +144,19 @@ def summarise(
 
 @dataclass(frozen=True, eq=False)
 class _Shares:
-    """Net shares by region, N×R, in percent, and the rows of their N pairs."""
+    """Net shares by region, N×R, in percent, the rows of their N pairs, and whom these show, N×2."""
 
     names: tuple[str, ...]
     values: NDArray[np.float64]
     pairs: Any
+    people: Indices
 
     @classmethod
-    def of(cls, explained: Any, pairs: Any) -> _Shares:
-        names = tuple(dict.fromkeys(found["region"] for found in explained.column("regions")[0].as_py()))
+    def of(cls, explained: Any, pairs: Any, people: Indices) -> _Shares:
         lists = explained.column("regions").combine_chunks()
         entries = lists.flatten()
-        places = np.array([names.index(name) for name in entries.field("region").to_pylist()])
+        regions = entries.field("region").dictionary_encode()
+        names, places = tuple(regions.dictionary.to_pylist()), regions.indices.to_numpy()
         owners = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
         net, all_of_it = np.zeros((2, len(lists), len(names)))
         columns = {name: entries.field(name).to_numpy() for name in ("evidence", "similar", "dissimilar")}
@@ -164,14 +164,12 @@ class _Shares:
         np.add.at(all_of_it, (owners, places), columns["similar"] + columns["dissimilar"])
         totals = all_of_it.sum(axis=1, keepdims=True)
         shares = np.divide(100 * net, totals, out=np.zeros_like(net), where=totals > 0)
-        return cls(names, shares, pairs.take(explained.column("pair")))
+        numbers = explained.column("pair")
+        return cls(names, shares, pairs.take(numbers), people[numbers.to_numpy()])
 
-    def rows(
-        self, method: str, by: str, group: str, mask: NDArray[np.bool_], seed: int
-    ) -> Iterator[RegionRow]:
+    def rows(self, method: str, by: str, group: str, mask: NDArray[np.bool_]) -> Iterator[RegionRow]:
         """A row a region for the pairs of a group."""
-        probes = np.asarray(self.pairs.column("probe").combine_chunks().indices)[mask]
-        low, high = _intervals(self.values[mask], probes, seed)
+        low, high = _intervals(self.values[mask], self.people[mask])
         for place, region in enumerate(self.names):
             yield RegionRow(
                 method=method,
@@ -267,21 +265,47 @@ def _error_kinds(pairs: Any) -> NDArray[np.str_]:
     return np.array(kinds, dtype=np.str_)
 
 
+def _people(pairs: Any) -> Indices:
+    """Whom each pair shows, N×2: people by number, as far as genuine pairs tell which photos are of one."""
+    from scipy.sparse import coo_matrix, csgraph
+
+    pa = arrow()
+    names = [pairs.column(f"{side}_sha256").cast(pa.string()).combine_chunks() for side in SIDES]
+    photos = pa.concat_arrays(names).dictionary_encode().indices.to_numpy().reshape(2, -1)
+    genuine = pairs.column("genuine").fill_null(False).to_numpy()
+    first, second = photos[:, genuine]
+    count = int(photos.max(initial=-1)) + 1
+    linked = coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
+    owners: Indices = csgraph.connected_components(linked, directed=False)[1][photos.T]
+    return owners
+
+
 def _intervals(
-    values: NDArray[np.float64], owners: NDArray[np.int64], seed: int
+    values: NDArray[np.float64], people: Indices
 ) -> tuple[Sequence[float | None], Sequence[float | None]]:
-    """95 % intervals of the means of N×R values, by drawing owners with all that is theirs; None of too few."""
-    _, groups = np.unique(owners, return_inverse=True)
-    if groups.max() + 1 < _FEWEST_PROBES:
+    """95 % intervals of the means of N×R values of pairs that show people N×2; None of too few.
+
+    Pairs that share a person, on either side, are no independent samples: dyadic clusters, Aronow, Samii and Assenova
+    (arXiv 1312.3398).
+    """
+    from scipy.special import stdtrit
+
+    known, numbers = np.unique(people, return_inverse=True)
+    count, (first, second) = len(known), numbers.reshape(-1, 2).T
+    if count < _FEWEST_PEOPLE:
         return ([None] * values.shape[1],) * 2
-    sizes = np.bincount(groups).astype(np.float64)
-    sums = np.stack([np.bincount(groups, weights=column) for column in values.T], axis=1)
-    rng, count, means = np.random.default_rng(seed), len(sizes), []
-    for _ in range(0, _DRAWS, _CHUNK):  # a few at a time: groups may be many
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=_CHUNK)
-        means.append((drawn @ sums) / (drawn @ sizes)[:, None])
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0).tolist()
-    return low, high
+    mean, others = values.mean(axis=0), first != second
+    off = values - mean
+    pairs = np.unique(np.sort(people, axis=1), axis=0, return_inverse=True)[1].ravel()
+    shared = _sums(np.concatenate((first, second[others])), np.concatenate((off, off[others])))
+    twice = _sums(pairs[others], off[others])  # those of two people are in the sums of both
+    variance = np.maximum((shared**2).sum(axis=0) - (twice**2).sum(axis=0), (off**2).sum(axis=0))
+    half = stdtrit(count - 1, 0.975) * np.sqrt(variance * count / (count - 1)) / len(values)
+    return (mean - half).tolist(), (mean + half).tolist()
+
+
+def _sums(groups: Indices, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([np.bincount(groups, weights=column) for column in values.T], axis=1)
 
 
 def _counts(words: Sequence[str | None]) -> dict[str, int]:

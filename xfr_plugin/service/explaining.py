@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from xfr_plugin.attr import EvidenceModel, PairAttribution
+from xfr_plugin.attr.intervention.attribution import RegionIntervention
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.explanation.pipeline import FacePair, PairMaps, attribute_pairs
 from xfr_plugin.recognition import Recognizer
@@ -14,6 +15,8 @@ from xfr_plugin.reconstruction import Decoder
 __all__ = ["Explainers"]
 
 _AT_ONCE = 8
+_KEPT = 2**28
+"""Bytes."""
 
 
 class Explainers:
@@ -71,12 +74,15 @@ class Explainers:
         for place, pair in enumerate(pairs):
             # those that can share passes: with an image on the same sides, and one threshold
             layout = (*(face.image is not None for face in pair.faces), pair.verification.threshold)
-            groups.setdefault(layout if entry.batchable else place, []).append(place)
+            groups.setdefault(layout, []).append(place)
         found: dict[int, PairMaps] = {}
+        together = _AT_ONCE if entry.batchable else 1
         for places in groups.values():
-            for start in range(0, len(places), _AT_ONCE):
-                chunk = places[start : start + _AT_ONCE]
-                attribution = self._attribution(method, pairs[chunk[0]].verification.threshold)
+            attribution = self._attribution(method, pairs[places[0]].verification.threshold)
+            if isinstance(attribution, RegionIntervention):
+                attribution.keep_effects(_KEPT)  # a gallery's probe is in pair after pair
+            for start in range(0, len(places), together):
+                chunk = places[start : start + together]
                 # of interventions, errors cost no further pass
                 errors = entry.needs == "scores"
                 maps = attribute_pairs(attribution, [pairs[place] for place in chunk], errors=errors)

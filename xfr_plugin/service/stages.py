@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xfr_plugin.attr.registry import get_method
 from xfr_plugin.explanation.explanation import region_evidence
+from xfr_plugin.explanation.gallery import contrast, nearest
 from xfr_plugin.explanation.pipeline import (
     SIDES,
     Face,
@@ -48,7 +49,6 @@ from xfr_plugin.service.decoding import FaceSettings, decode_embedding, decode_f
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.explaining import Explainers
-from xfr_plugin.service.gallery import contrast, rank
 from xfr_plugin.service.rendering import embedding_text, face_reasons
 from xfr_plugin.service.requests import FaceInput, Request
 
@@ -247,7 +247,8 @@ def explain_together(models: Models, batch: list[Decided]) -> list[Decided]:
     found_regions = time.perf_counter()
     maps = iter(models.explainers.maps(method, pairs))
     end = time.perf_counter()
-    models.costs.learn(method, (end - found_regions) / len(pairs))
+    if all(decided.candidates is None for decided in batch):  # candidates share what the probe costs
+        models.costs.learn(method, (end - found_regions) / len(pairs))
     for decided in batch:
         decided.task.clock.spent("explain", end - start)
     remaining = iter(pairs)
@@ -345,25 +346,25 @@ def _decided(models: Models, opened: Opened, faces: dict[Side, Face]) -> Decided
         pair = decide_pair(models.recognizer, (faces["probe"], faces["reference"]), task.threshold)
         return Decided(task, faces, [pair])
     top = min(asked.top, models.deployment.limits.top)
-    scores, ranked = rank(faces["probe"].unit.float().cpu().numpy(), gallery, top)
+    scores, ranked = nearest(faces["probe"].unit.float().cpu().numpy(), gallery, top + 1)
     pairs = [
         decide_pair(
             models.recognizer,
             (faces["probe"], Face(torch.from_numpy(gallery[index]))),
             task.threshold,
-            float(scores[index]),
+            float(score),
         )
-        for index in ranked
+        for index, score in zip(ranked, scores, strict=True)
     ]
     candidates = []
-    for place, index in enumerate(ranked[:top]):
-        after = ranked[place + 1] if place + 1 < len(ranked) else None
+    for place, index in enumerate(ranked[:top].tolist()):
+        after = int(ranked[place + 1]) if place + 1 < len(ranked) else None
         candidates.append(
             Candidate(
                 index=index,
                 id=None if asked.ids is None else asked.ids[index],
                 decision=Decision.of(pairs[place].verification),
-                lead=None if after is None else float(scores[index] - scores[after]),
+                lead=None if after is None else float(scores[place] - scores[place + 1]),
                 against=after,
             )
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
 from xfr_plugin.attr._base.pair import Inputs, Pair, PairAttribution, _like_inputs, _read_inputs, readied
 from xfr_plugin.base.captum import log_usage
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.errors import InputError
 
 __all__ = ["CompletePairAttribution", "largest_miss"]
@@ -61,7 +61,7 @@ class CompletePairAttribution(PairAttribution):
         """
         if return_convergence_delta and not self.has_convergence_delta():
             raise InputError(f"with these options the maps of {self.get_name()} have no convergence delta")
-        with torch.inference_mode(False):  # a caller's own inference mode knows no gradients
+        with own_modes():
             pair = _read_inputs(inputs, target, additional_forward_args)
             pair = readied(self.forward_func, pair)
             if not return_convergence_delta:

@@ -19,7 +19,8 @@ from xfr_plugin.base.captum import (
     _select_targets,
     log_usage,
 )
-from xfr_plugin.base.rows import of_one_length, one_row, with_rows
+from xfr_plugin.base.modes import own_modes
+from xfr_plugin.base.rows import partner_units, with_rows
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.folding import safely_folded
 from xfr_plugin.recognition.outputs import tensor_in
@@ -51,8 +52,7 @@ class Pair:
             InputError: those that were given have another length.
         """
         if self.partners is not None:
-            own = functional.normalize(one_row(self.partners, embeddings.shape[1]), dim=1)
-            return of_one_length(own, embeddings).to(embeddings).expand_as(embeddings)
+            return partner_units(self.partners, embeddings)
         return embeddings.roll(embeddings.shape[0] // 2, dims=0)
 
     def only(self, some: slice) -> Pair:
@@ -95,7 +95,8 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
         return True
 
     def __init__(self, forward_func: Callable[..., Tensor], threshold: float | None = None) -> None:
-        super().__init__(forward_func)
+        # rules and hooks would not reach into what `torch.compile` made of it
+        super().__init__(getattr(forward_func, "_orig_mod", forward_func))
         if not callable(forward_func):
             raise InputError(
                 f"a Recognizer or a function is explained, not {forward_func!r}: see xfr_plugin.load_recognizer"
@@ -139,7 +140,7 @@ class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed
             InputError: inputs of other shapes, or a probe without a reference embedding.
             AssertionError: a target was given (Captum's own check).
         """
-        with torch.inference_mode(False):  # a caller's own inference mode knows no gradients
+        with own_modes():
             pair = _read_inputs(inputs, target, additional_forward_args)
             maps = self._attribute_pair(readied(self.forward_func, pair))
             return _like_inputs(maps, inputs)
@@ -218,11 +219,13 @@ def readied(function: object, pair: Pair) -> Pair:
     Tools of Captum's add noise, so that pixels a little beyond 0…1 are let through.
 
     Raises:
-        InputError: images of whole numbers; pixels for a recognizer that reach above 2.
+        InputError: images of whole numbers, or that are not finite; pixels for a recognizer that reach above 16.
     """
     images = pair.images
     if not images.is_floating_point():
         raise InputError(f"images must be of floats, as their maps are, not {images.dtype}: divide by 255")
+    if not bool(images.detach().isfinite().all()):
+        raise InputError("images hold values that are not a number, or infinite")
     if not isinstance(function, Recognizer):
         return pair
     brightest = float(images.detach().amax()) if images.numel() else 0.0
@@ -231,7 +234,8 @@ def readied(function: object, pair: Pair) -> Pair:
     return pair if images.dtype == function.dtype else replace(pair, images=images.to(function.dtype))
 
 
-_BRIGHTEST = 2.0
+_BRIGHTEST = 16.0
+"""Captum's `NoiseTunnel` adds noise of σ = 1 unless it is told otherwise."""
 
 
 def _read_pair(images: tuple[Tensor, ...], arguments: tuple[Any, ...]) -> Pair:

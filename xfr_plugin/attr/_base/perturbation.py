@@ -18,6 +18,7 @@ from xfr_plugin.base.captum import (
     _format_output,
     log_usage,
 )
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.rows import with_rows
 from xfr_plugin.errors import InputError
@@ -119,7 +120,7 @@ class PerturbationPairAttribution(PairAttribution, PerturbationAttribution):  # 
         """
         is_tuple = isinstance(inputs, tuple)
         images = inputs if isinstance(inputs, tuple) else (inputs,)
-        with torch.no_grad():
+        with own_modes(), torch.no_grad():
             pair = self._read(images, _format_additional_forward_args(additional_forward_args) or ())
             _refuse_target(len(images[0]), target)
             maps = self._spread(self._maps(self._faces(pair, perturbations_per_eval, show_progress)), pair)

@@ -16,6 +16,7 @@ from xfr_plugin.attr._base.pair import Inputs, Pair, _like_inputs, _refuse_targe
 from xfr_plugin.attr._base.perturbation import PERTURBATIONS_PER_EVAL, PerturbationPairAttribution
 from xfr_plugin.attr._base.prepared import Explained, Prepared
 from xfr_plugin.base.captum import NullProgress, _format_additional_forward_args, log_usage, progress
+from xfr_plugin.base.modes import own_modes
 from xfr_plugin.base.options import checked_at_least, checked_choice
 from xfr_plugin.base.rows import of_one_length
 from xfr_plugin.faces.regions import RegionMap
@@ -155,16 +156,18 @@ class RegionalAttribution(PerturbationPairAttribution):
         `return_convergence_delta` is told at `CompletePairAttribution.attribute`; what is missed here is the margin.
         """
         images = inputs if isinstance(inputs, tuple) else (inputs,)
-        answers = self._answers(
-            images, target, additional_forward_args, perturbations_per_eval, show_progress
-        )
-        maps = torch.cat(_stacked(answers, images))
+        with own_modes():
+            answers = self._answers(
+                images, target, additional_forward_args, perturbations_per_eval, show_progress
+            )
+            maps = torch.cat(_stacked(answers, images))
         output = _like_inputs(maps, inputs)
         if not return_convergence_delta:
             return output
         margins = maps.new_tensor([answer.margin for side in answers for answer in side])
         return output, largest_miss(maps, margins, len(images))
 
+    @own_modes()
     def regional(
         self,
         inputs: Tensor | tuple[Tensor, ...],

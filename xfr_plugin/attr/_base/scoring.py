@@ -13,7 +13,7 @@ from xfr_plugin.attr._base.masks import REFERENCE_SIDE, Masks, ranges
 from xfr_plugin.attr._base.smoothing import blurred
 from xfr_plugin.base.captum import NullProgress, progress
 from xfr_plugin.base.one_thread import blended, complement
-from xfr_plugin.base.rows import of_one_length
+from xfr_plugin.base.rows import partner_units
 from xfr_plugin.errors import InputError
 
 __all__ = [
@@ -173,7 +173,7 @@ class EmbeddedFaces(FaceScores):
         if partners is None:
             self.partners = self.units.roll(len(images) // 2, dims=0)
         else:
-            self.partners = of_one_length(partners, self.units).to(self.units).expand_as(self.units)
+            self.partners = partner_units(partners, self.units)
 
     def clean(self) -> Tensor:
         return (self.units * self.partners).sum(dim=1)

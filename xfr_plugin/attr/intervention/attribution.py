@@ -20,6 +20,7 @@ from xfr_plugin.attr.intervention.players import GROUPINGS, PLAYERS, Players, pl
 from xfr_plugin.attr.intervention.removal import OPERATORS, Changes, Operator, Removal, coalition_faces
 from xfr_plugin.base.latest import Latest
 from xfr_plugin.base.options import checked_at_least, checked_choice
+from xfr_plugin.base.rows import partner_units
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap
 from xfr_plugin.swaps.regions import FaceRegions
@@ -177,6 +178,8 @@ class RegionIntervention(RegionalAttribution):
                 return [answered(comparer, own, other, other.row) for own, other in ((a, b), (b, a))]
             assert pair.partners is not None  # an embedding, or what a score function takes
             partner = pair.partners[faces[0] % len(pair.partners)]
+            if not self.scores_only:
+                (partner,) = partner_units(partner[None], sides[0].row[None])
             return [answered(comparer, sides[0], None, partner)]
 
         return answer

@@ -214,8 +214,14 @@ class PairSmoothGrad(CosineAttribution):
         self.seed = seed
 
     def _maps(self, head: CosineHead, images: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+        def score(noisy: Tensor, *further: Any) -> Tensor:
+            scores: Tensor = head(
+                noisy.to(images), *further
+            )  # Captum's noise has 32 bits, also on images of 16
+            return scores
+
         with seeded(self.seed):
-            maps: Tensor = NoiseTunnel(Saliency(head)).attribute(
+            maps: Tensor = NoiseTunnel(Saliency(score)).attribute(
                 images,
                 nt_type=self.noise_type,
                 nt_samples=self.n_samples,

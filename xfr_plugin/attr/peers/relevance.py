@@ -52,8 +52,8 @@ class RelevanceAttribution(PairAttribution):
 
         self.composite = composite
         self.blur = checked_blur(blur)
-        self._module = forward_func
-        self._composite = kept_composite(forward_func, composite)
+        self._module: nn.Module = self.forward_func
+        self._composite = kept_composite(self._module, composite)
 
     def _network(self, pair: Pair) -> tuple[nn.Module, Tensor]:
         """The network, and its input for the pair's images."""
