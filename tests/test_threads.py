@@ -296,11 +296,11 @@ def test_warnings_are_ignored_in_one_thread_only() -> None:
         with ignoring(FaceWarning):
             warnings.warn("not seen", FaceWarning, stacklevel=1)
             inside.set()
-            assert done.wait(10)
+            assert done.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
         ignored = pool.submit(ignore)
-        assert inside.wait(10)
+        assert inside.wait(60)
         with pytest.warns(FaceWarning, match="seen"):
             warnings.warn("seen", FaceWarning, stacklevel=1)
         done.set()

@@ -25,7 +25,7 @@ import httpx
 from helpers.shells import TOKEN, within
 
 from xfr_plugin import asgi
-from xfr_plugin.asgi import Batcher, LocalLane, Post, Tokens, make_app
+from xfr_plugin.asgi import Batcher, LocalLane, Post, Tokens, forms, make_app
 from xfr_plugin.asgi.batching import Done, LaneDiedError, answer_posts
 from xfr_plugin.asgi.forms import fields_of
 from xfr_plugin.asgi.tokens import write_token
@@ -39,7 +39,8 @@ from xfr_plugin.service.serving import respond
 
 @pytest.fixture(scope="module")
 def service() -> ExplanationService:
-    return ExplanationService(Deployment(limits=Limits(json_bytes=400_000, instances=3)))
+    limits = Limits(json_bytes=400_000, instances=3, deadline_ms=None)
+    return ExplanationService(Deployment(limits=limits))
 
 
 def allow(header: str) -> bool:
@@ -237,13 +238,11 @@ def test_a_body_that_crawls_is_not_waited_for(
 
     async def parts() -> Any:
         yield b"{"
-        await asyncio.sleep(5)
+        await asyncio.sleep(3600)
         yield b"}"
 
-    start = time.perf_counter()
     response = ask(service, "POST", "/predictions/xfr", content=parts())
     assert (response.status_code, response.json()["code"]) == (408, "too_slow")
-    assert time.perf_counter() - start < 3
 
 
 def test_bodies_at_once_have_a_bound(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,6 +349,7 @@ def test_what_is_slow_comes_again_alone_and_one_lane_stays_free() -> None:
 
     class Slow(Lane):
         running: ClassVar[list[int]] = []
+        two = threading.Event()
         most = 0
 
         def ask(self, posts: Sequence[Post]) -> Done:
@@ -357,7 +357,10 @@ def test_what_is_slow_comes_again_alone_and_one_lane_stays_free() -> None:
             if [post.body for post in posts] == [b"slow"] and posts[0].may_be_slow:
                 Slow.running.append(1)
                 Slow.most = max(Slow.most, len(Slow.running))
-                time.sleep(0.1)
+                if len(Slow.running) == 2:
+                    Slow.two.set()
+                Slow.two.wait(60)
+                time.sleep(0.1)  # a third would come
                 Slow.running.pop()
                 return Done([(200, b"slow")], [], {})
             return Done([(503 if post.body == b"slow" else 200, post.body) for post in posts], [], {})
@@ -450,18 +453,16 @@ def test_fields_of_forms() -> None:
     ],
 )
 def test_forms_that_are_none(body: bytes, kind: str) -> None:
-    start = time.perf_counter()
     found = fields_of(body, kind)
-    assert time.perf_counter() - start < 3
     assert isinstance(found, ServiceError)
     assert found.status == 400
 
 
-def test_escapes_without_end_cost_nothing() -> None:
-    start = time.thread_time()
+def test_escapes_without_end_are_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "parse_qsl", None)
     found = fields_of(b"a=" + b"%41%zz" * 2_500_000, "application/x-www-form-urlencoded")
     assert isinstance(found, ServiceError)
-    assert (found.status, time.thread_time() - start < 0.5) == (413, True)
+    assert found.status == 413
 
 
 def test_tokens_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_uploads_faces_to_pick_from_and_errors(page: Page, tmp_path: Path) -> No
     assert "number 1 by size was taken" in page.text("#words")
     page.at("#save-json").click()
     file = page.browser.downloads / "xfr-answer.json"
-    page.until(file.exists, 20)
+    page.until(file.exists)
     assert json.loads(file.read_text())["decision"]["match"] is True
     page.at("#probe .faces label:nth-child(1)").click()
     assert not page.at("#result").is_displayed(), "an answer on another face is gone"

@@ -28,7 +28,8 @@ from xfr_plugin.service import Deployment, ExplanationService, Limits
 
 @pytest.fixture(scope="module")
 def service() -> ExplanationService:
-    return ExplanationService(Deployment(limits=Limits(json_bytes=400_000, image_bytes=300_000)))
+    limits = Limits(json_bytes=400_000, image_bytes=300_000, deadline_ms=None)
+    return ExplanationService(Deployment(limits=limits))
 
 
 def ask(service: ExplanationService, method: str, path: str, **more: Any) -> httpx.Response:

@@ -75,7 +75,7 @@ def test_identical_faces_have_no_dissimilar_map(recognizer: Recognizer, pair: Im
     assert bool((maps[0] >= -1e-12).all())
 
 
-def test_blur_keeps_the_total_inside(recognizer: Recognizer, pair: Images) -> None:
+def test_blur_makes_maps_smoother(recognizer: Recognizer, pair: Images) -> None:
     plain = Fame(recognizer, steps=3, blur=None).attribute(pair)[0]
     smooth = Fame(recognizer, steps=3, blur=(5, 1.0)).attribute(pair)[0]
     assert smooth.std() < plain.std()

@@ -181,7 +181,7 @@ def test_operators_differ_and_keep_the_sum(operator: Any, pair: Images, network:
     assert torch.allclose(usual.sum(dim=(1, 2, 3)), other.sum(dim=(1, 2, 3)))
 
 
-def test_black_and_blur_put_what_they_say(pair: Images) -> None:
+def test_black_puts_black(pair: Images) -> None:
     seen: list[Tensor] = []
 
     def spy(images: Tensor) -> Tensor:

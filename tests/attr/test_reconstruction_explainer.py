@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import Attribution, NoiseTunnel
-from captum.attr import visualization as viz
-from captum.metrics import infidelity, sensitivity_max
 from helpers.tiny_decoder import make_decoder
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from xfr_plugin.attr import ReconstructionExplainer
@@ -126,19 +123,6 @@ def test_channels_that_do_not_exist(explainer: ReconstructionExplainer, pair: Im
         explainer.attribute(pair[0], target=target)
 
 
-def test_results_have_the_form_of_the_inputs(explainer: ReconstructionExplainer, pair: Images) -> None:
-    images = pair[0].clone().requires_grad_()
-    maps = explainer.attribute(images, target=1)
-    assert maps.shape == images.shape
-    assert maps.dtype == images.dtype
-    assert maps.is_contiguous()
-    assert not maps.requires_grad
-    as_tuple = explainer.attribute((images,), target=1)
-    assert isinstance(as_tuple, tuple)
-    torch.testing.assert_close(as_tuple[0], maps)
-    assert images.grad is None
-
-
 @pytest.mark.parametrize("response", ["ablation", "gradient"])
 def test_works_without_gradients_and_leaves_no_trace(
     recognizer: Recognizer, decoder: Decoder, pair: Images, response: Any
@@ -184,16 +168,6 @@ def test_one_partner_serves_a_whole_batch(recognizer: Recognizer, decoder: Decod
     for wrong in (None, 3, partner[:, :2], partner.repeat(2, 1)):
         with pytest.raises(InputError):
             explainer.attribute(pair[0], 2, wrong)
-
-
-def test_further_arguments_reach_the_function(recognizer: Recognizer, decoder: Decoder, pair: Images) -> None:
-    def embed(images: Tensor, gain: Tensor, power: int) -> Tensor:
-        return recognizer.features(images * gain.view(-1, 1, 1, 1)) ** power
-
-    gains = torch.tensor([1.0, 0.5, 0.2], dtype=torch.float64)
-    bright = ReconstructionExplainer(recognizer, decoder).attribute(pair[0] * gains.view(-1, 1, 1, 1), 1)
-    maps = ReconstructionExplainer(embed, decoder).attribute(pair[0], 1, (gains, 1))
-    torch.testing.assert_close(maps, bright)
 
 
 def test_atlas_is_the_same_for_every_face(recognizer: Recognizer, decoder: Decoder, pair: Images) -> None:
@@ -244,29 +218,6 @@ def test_strongest_channels_change_the_decoded_face_most(
         torch.testing.assert_close(found.values[face], units[face, order])
 
 
-def test_captums_tools_compose(
-    explainer: ReconstructionExplainer, recognizer: Recognizer, pair: Images
-) -> None:
-    images = pair[0]
-    expected = explainer.attribute(images, target=2)
-    smooth = NoiseTunnel(explainer).attribute(
-        images, nt_samples=3, stdevs=1e-9, target=2, nt_samples_batch_size=2
-    )
-    torch.testing.assert_close(smooth, expected, atol=1e-5, rtol=1e-3)
-
-    def perturb(inputs: Any) -> Any:
-        noise = 1e-3 * torch.randn_like(inputs)
-        return noise, inputs - noise
-
-    torch.manual_seed(0)
-    error = infidelity(recognizer, perturb, images, expected, target=2, n_perturb_samples=4)
-    assert error.shape == (3,)
-    assert torch.isfinite(error).all()
-    change = sensitivity_max(explainer.attribute, images, target=[1, 2, 3], n_perturb_samples=2)
-    assert change.shape == (3,)
-    assert (change > 0).all()
-
-
 def test_noise_tunnel_carries_the_partner_along(
     recognizer: Recognizer, decoder: Decoder, pair: Images
 ) -> None:
@@ -276,18 +227,6 @@ def test_noise_tunnel_carries_the_partner_along(
         pair[0], nt_samples=2, stdevs=1e-9, target=[0, 1, 2], additional_forward_args=partner
     )
     torch.testing.assert_close(smooth, explainer.attribute(pair[0], [0, 1, 2], partner), atol=1e-5, rtol=1e-3)
-
-
-def test_captums_picture_takes_the_map(explainer: ReconstructionExplainer, pair: Images) -> None:
-    maps = explainer.attribute(pair[0], target=2)
-    figure, _ = viz.visualize_image_attr(
-        maps[0].permute(1, 2, 0).numpy(),
-        pair[0][0].permute(1, 2, 0).numpy(),
-        method="blended_heat_map",
-        sign="positive",
-        use_pyplot=False,
-    )
-    assert isinstance(figure, Figure)
 
 
 def test_captum_sees_an_attribution_without_delta(explainer: ReconstructionExplainer) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from xfr_plugin.base.replicas import in_evaluation, replica, state_of, unwrapped
+from xfr_plugin.base.replicas import in_evaluation, replica, state_of
 
 
 class Odd(nn.Module):
@@ -95,12 +95,6 @@ def test_modules_of_torch(kind: str) -> None:
         expected = module.eval()(x)
         torch.testing.assert_close(in_evaluation(module.train())(x), expected)
     assert module.training
-
-
-def test_wrappers_are_taken_off() -> None:
-    module = nn.Linear(2, 2)
-    assert unwrapped(module) is module
-    assert unwrapped(nn.DataParallel(torch.compile(module))) is module
 
 
 def test_the_state_of_a_module_is_noticed_to_change_whatever_changes_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def test_a_killed_server_leaves_the_folder_free(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE) as other:
         while not (tmp_path / "lock").exists():
             assert other.poll() is None
+            time.sleep(0.01)
         other.kill()
     os.close(lock_folder(tmp_path))
 

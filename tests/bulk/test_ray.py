@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from helpers.bulk_faces import METHODS, explain_all, write_list
 
@@ -51,19 +52,13 @@ def test_a_killed_worker_costs_nothing(cluster: None, tmp_path: Path) -> None:
 
 
 def _kill_an_actor(killed: list[int]) -> None:
-    """Kill the first process that holds a model, as soon as there is one."""
-    deadline = time.monotonic() + 120
+    """Kill the first process of this cluster that holds a model, as soon as there is one."""
+    deadline = time.monotonic() + 300
     while not killed and time.monotonic() < deadline:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and _command(entry).startswith("ray::MapWorker"):
-                os.kill(int(entry.name), signal.SIGKILL)
-                killed.append(int(entry.name))
-                return
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "".join(process.cmdline()).startswith("ray::MapWorker"):
+                    process.kill()
+                    killed.append(process.pid)
+                    return
         time.sleep(0.05)
-
-
-def _command(entry: Path) -> str:
-    try:
-        return (entry / "cmdline").read_text()
-    except OSError:
-        return ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.evaluation_faces import PEOPLE, judge, pair_list, small_recognizer
+from helpers.evaluation_faces import PEOPLE, judge, pair_list
 from typer.testing import CliRunner
 
 from xfr_plugin.base.text import code_span, markdown_text
@@ -247,7 +247,6 @@ def test_the_command(faces: Path, tmp_path: Path) -> None:
 
 def test_durations_in_words() -> None:
     assert [duration(s) for s in (40.2, 700, 3 * 3600 + 300)] == ["40 s", "12 min", "3 h 05 min"]
-    assert small_recognizer().threshold == 0.2
 
 
 def test_the_snippets_of_the_page(

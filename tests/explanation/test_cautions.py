@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from skimage import data
 
 from xfr_plugin import explain, load_recognizer, verify
 from xfr_plugin.errors import FaceWarning, NoFaceError, PhotoFormatError, PhotoNotFoundError
-from xfr_plugin.explanation.quality import MISALIGNED, misalignment
+from xfr_plugin.explanation.quality import MISALIGNED, copy_cautions, misalignment
 from xfr_plugin.faces import prepare_face
 from xfr_plugin.recognition import Recognizer
 
@@ -121,3 +122,13 @@ def test_misalignment_is_measured_in_distances_between_the_eyes(crop: Photo, ast
     assert moved is not None
     assert moved == pytest.approx(12 / 35.2, abs=0.1)
     assert misalignment(np.zeros((112, 112, 3), dtype=np.uint8)) is None
+
+
+@pytest.mark.parametrize(("levels", "is_copy"), [(7, True), (9, False)])
+def test_copies_differ_less_than_two_photographs_of_a_person(
+    astronaut: Photo, levels: int, is_copy: bool
+) -> None:
+    face = prepare_face(astronaut)
+    dark = replace(face, image=face.image // 2)
+    lighter = replace(face, image=dark.image + np.uint8(levels))
+    assert bool(copy_cautions(dark, lighter)) == is_copy

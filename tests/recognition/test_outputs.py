@@ -87,7 +87,7 @@ def test_the_embedding_is_found(kind: str, images: Tensor) -> None:
         torch.testing.assert_close(found.embed(some), expected.embed(some))
     if kind != "squeezed":
         output = found.network(found.preprocess(images))
-        torch.testing.assert_close(output, expected.features(images)), "every method sees a tensor N×D"
+        torch.testing.assert_close(output, expected.features(images))  # every method sees a tensor N×D
 
 
 @pytest.mark.parametrize("kind", REFUSED)

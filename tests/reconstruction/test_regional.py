@@ -129,7 +129,7 @@ def test_the_decoder_says_where_a_region_is_shown(fitted: tuple[Recognizer, Regi
     assert density.argmax(dim=1).tolist() == list(range(8))
 
 
-def test_a_fit_repeats_and_needs_people(fitted: tuple[Recognizer, RegionalEvidence]) -> None:
+def test_a_fit_needs_people(fitted: tuple[Recognizer, RegionalEvidence]) -> None:
     reader = RegionReader()
     images = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)
     with pytest.raises(InputError, match="two people"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def answer() -> Answer:
 
 @contextmanager
 def server(
-    reply: Callable[[int, dict[str, Any]], Reply], timeout: float = 5
+    reply: Callable[[int, dict[str, Any]], Reply],
 ) -> Iterator[tuple[Client, list[dict[str, Any]]]]:
     """A server that answers by a function of turn and question; with what it was asked."""
     asked: list[dict[str, Any]] = []
@@ -50,7 +51,7 @@ def server(
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        with Client(f"http://127.0.0.1:{running.server_port}", timeout=timeout) as client:
+        with Client(f"http://127.0.0.1:{running.server_port}", timeout=60) as client:
             yield client, asked
     finally:
         running.shutdown()
@@ -84,13 +85,46 @@ def test_a_busy_server_is_asked_until_it_has_time(answer: Answer, status: int) -
     assert all(question == asked[0] for question in asked)
 
 
-def test_who_asks_a_busy_server_gives_up_in_time() -> None:
+def test_who_asks_a_busy_server_gives_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on as it waits: for a tenth of a second, for ever longer, and for a second at most."""
+    now, waits = [0.0], []
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+        waits.append(seconds)
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=wait)
+    monkeypatch.setattr("xfr_plugin.service.client.time", clock)
+
     def reply(turn: int, question: dict[str, Any]) -> Reply:
         return 503, ServiceError("busy", "ask again").body(question["id"]).model_dump(mode="json")
 
-    with server(reply, timeout=1) as (client, asked), pytest.raises(ServiceError, match="ask again"):
+    with server(reply) as (client, asked), pytest.raises(ServiceError, match="ask again"):
         client.verify(ROW, ROW)
-    assert 2 < len(asked) < 20
+    assert len(asked) == len(waits) + 1
+    assert 59 <= sum(waits) < 60
+    assert waits[0] <= 0.1 < waits[2] < waits[4]
+    assert 0.5 <= min(waits[5:]) <= max(waits) <= 1
+
+
+def test_after_a_timeout_it_is_not_asked_again() -> None:
+    """The server may still be at it."""
+    over = threading.Event()
+
+    def reply(turn: int, question: dict[str, Any]) -> Reply:
+        over.wait(60)
+        return 413, b""
+
+    with server(reply) as (client, asked):
+        with (
+            pytest.raises(ClientError, match="did not answer in time"),
+            Client(client.url, timeout=0.5) as other,
+        ):
+            other.verify(ROW, ROW)
+        over.set()
+        with pytest.raises(ClientError, match="larger"):
+            client.verify(ROW, ROW)  # behind all that was asked before
+    assert len(asked) == 2
 
 
 def test_not_more_than_one(answer: Answer) -> None:

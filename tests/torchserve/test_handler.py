@@ -89,7 +89,7 @@ def context(tmp_path: Path, **settings: Any) -> Context:
 @pytest.fixture(scope="module")
 def handler(module: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     made = module.XfrHandler()
-    made.initialize(context(tmp_path_factory.mktemp("model")))
+    made.initialize(context(tmp_path_factory.mktemp("model"), limits={"deadline_ms": None}))
     return made
 
 

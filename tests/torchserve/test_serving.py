@@ -21,6 +21,7 @@ import psutil
 import pytest
 import urllib3
 from helpers.serving_faces import crops, photographs
+from helpers.shells import said_address, until_at_work
 from typer.testing import CliRunner, Result
 
 from xfr_plugin.cli.xfr import app
@@ -64,13 +65,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with start_server(
         folder / "store", folder / "run", ports=free_ports(), enable_model_api="true"
     ) as running:
-        running.wait(180)
+        running.wait(600)
         yield running
 
 
 @pytest.fixture(scope="module")
 def http(server: Server) -> Callable[..., urllib3.BaseHTTPResponse]:
-    pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=60.0)
+    pool = urllib3.PoolManager(maxsize=32, retries=False, timeout=300.0)
     headers = {"Authorization": f"Bearer {server.token()}"}
 
     def post(path: str, **more: Any) -> urllib3.BaseHTTPResponse:
@@ -81,7 +82,7 @@ def http(server: Server) -> Callable[..., urllib3.BaseHTTPResponse]:
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Client:
-    return Client(server.url, token=read_token(server.key_file), connections=16)
+    return Client(server.url, token=read_token(server.key_file), timeout=300, connections=16)
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +125,6 @@ def test_rest(http: Callable[..., Any], scores: dict[tuple[int, int], float], ex
         answer = reply_from_json(response.data)
         assert isinstance(answer, Answer)
         assert (answer.explanation is not None) == explain
-        if "image" not in str(response.headers.get("x", "")) and answer.decision.score > 0:
-            assert -1 <= answer.decision.score <= 1
     answer = reply_from_json(http(path, fields=files(0, 1)).data)
     assert isinstance(answer, Answer)
     assert answer.decision.score == pytest.approx(scores[0, 1], abs=1e-4)
@@ -300,7 +299,7 @@ def test_serve_stops_cleanly(server: Server, tmp_path: Path, number: signal.Sign
         "--port",
         "0",
     ]
-    with output.open("w") as said:
+    with output.open("wb") as said:
         process = subprocess.Popen(
             command,
             cwd=tmp_path,
@@ -309,28 +308,29 @@ def test_serve_stops_cleanly(server: Server, tmp_path: Path, number: signal.Sign
             stderr=subprocess.STDOUT,
         )
         try:
-            deadline = time.monotonic() + 180
-            while "stop:" not in output.read_text() and time.monotonic() < deadline:
-                assert process.poll() is None, output.read_text()
-                time.sleep(0.2)
-            assert (tmp_path / "xfr-run" / "key_file.json").is_file()
-            address = re.search(r"http://127\.0\.0\.1:\d+", output.read_text())
-            assert address is not None
+            address = said_address(process, output)
             token = read_token(tmp_path / "xfr-run" / "key_file.json")
-            with ThreadPoolExecutor(1) as pool, Client(address.group(), token=token) as client:
-                asked = pool.submit(client.explain, crops()[0], crops()[1], method="shapley")
-                time.sleep(0.5)
+            with ThreadPoolExecutor(1) as pool, Client(address, token=token, timeout=60) as client:
+                asked = pool.submit(client.explain, crops()[0], crops()[1], method="lime")
+                until_at_work(worker_of(process))
                 process.send_signal(number)
                 time.sleep(0.3)
                 process.send_signal(number)
                 assert asked.result().explanation is not None
-            assert process.wait(timeout=60) == 0
+            assert process.wait(timeout=120) == 0
         finally:
             process.kill()
     assert "stopped" in output.read_text()
     assert not (tmp_path / "xfr-run" / "key_file.json").exists()
     with pytest.raises(urllib3.exceptions.HTTPError):
-        urllib3.PoolManager(retries=False, timeout=5.0).request("GET", address.group())
+        urllib3.PoolManager(retries=False, timeout=5.0).request("GET", address)
+
+
+def worker_of(server: subprocess.Popen[bytes]) -> psutil.Process:
+    """The process that answers."""
+    children = psutil.Process(server.pid).children(recursive=True)
+    (worker,) = [child for child in children if "model_service_worker" in " ".join(child.cmdline())]
+    return worker
 
 
 def curl_examples() -> list[str]:

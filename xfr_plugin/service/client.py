@@ -148,9 +148,9 @@ class Client:
             while (response := self._post(url, body)).status in _BUSY and time.monotonic() + wait < end:
                 time.sleep(wait * random.uniform(0.5, 1.0))  # not all at once
                 wait = min(2 * wait, _LONGEST_WAIT)
-        except urllib3.exceptions.TimeoutError as error:
-            raise ClientError(f"{self.url} did not answer in time") from error
         except urllib3.exceptions.HTTPError as error:
+            if isinstance(getattr(error, "reason", None), urllib3.exceptions.ReadTimeoutError):
+                raise ClientError(f"{self.url} did not answer in time") from error
             raise ClientError(
                 f"{self.url} cannot be reached ({_cause(error)}): is the server running?"
             ) from error
