@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.base.tracing import PrivateTracer
 
-__all__ = ["batchnorm_folded"]
+__all__ = ["batchnorm_folded", "colours_innermost"]
 
 _FOLLOWED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -66,14 +66,14 @@ def _with_own_tensors(network: nn.Module) -> nn.Module:
     for module in network.modules():
         for name, values in module._parameters.items():
             if values is not None:
-                own = _colours_innermost(values.detach())
+                own = colours_innermost(values.detach())
                 module._parameters[name] = nn.Parameter(own, requires_grad=False)
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = _colours_innermost(buffer)
+                module._buffers[name] = colours_innermost(buffer)
     return network.eval()  # the modules that tracing makes to hold others train
 
 
-def _colours_innermost(values: Tensor) -> Tensor:
+def colours_innermost(values: Tensor) -> Tensor:
     """Maps in the order in memory that convolutions take less time for; other tensors have no such order."""
     return values.to(memory_format=torch.channels_last) if values.ndim == 4 else values
