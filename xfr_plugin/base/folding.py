@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from xfr_plugin.base.replicas import replica
 from xfr_plugin.base.tracing import PrivateTracer
 
 __all__ = ["batchnorm_folded", "colours_innermost"]
@@ -39,26 +38,23 @@ def batchnorm_folded(network: nn.Module) -> nn.Module:
     for node in list(graph.nodes):
         source = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
         if isinstance(source, fx.Node) and source.op == "call_module" and len(source.users) == 1:
-            merged = _merged(root.get_submodule(str(source.target)), root.get_submodule(str(node.target)))
-            if merged is not None and calls[source.target] == 1:
-                holder, _, name = str(source.target).rpartition(".")
-                setattr(root.get_submodule(holder), name, merged)
+            layer, batchnorm = (root.get_submodule(str(each.target)) for each in (source, node))
+            if calls[source.target] == 1 and _merge(layer, batchnorm):
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)
     return _with_own_tensors(fx.GraphModule(root, graph))
 
 
-def _merged(layer: Any, batchnorm: Any) -> nn.Module | None:
-    """A copy of a layer with the BatchNorm that follows it; None if they are no such two."""
+def _merge(layer: Any, batchnorm: Any) -> bool:
+    """Fold the BatchNorm that follows a layer into it; False if they are no such two."""
     if type(batchnorm) is not _FOLLOWED.get(type(layer)) or batchnorm.running_mean is None:
-        return None
+        return False
     if isinstance(layer, nn.Linear) and layer.out_features != batchnorm.num_features:
-        return None  # whose rows are places, not channels
+        return False  # whose rows are places, not channels
     fuse: Any = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
     fixed = batchnorm.running_mean, batchnorm.running_var, batchnorm.eps, batchnorm.weight, batchnorm.bias
-    merged: Any = replica(layer)
-    merged.weight, merged.bias = fuse(layer.weight, layer.bias, *fixed)
-    return cast(nn.Module, merged)
+    layer.weight, layer.bias = fuse(layer.weight, layer.bias, *fixed)
+    return True
 
 
 def _with_own_tensors(network: nn.Module) -> nn.Module:
