@@ -25,7 +25,7 @@ from xfr_plugin.attr import (
     PairSmoothGrad,
 )
 from xfr_plugin.attr._base.baselines import baseline_images
-from xfr_plugin.attr._base.rectified import multipliers
+from xfr_plugin.attr._base.rectified import multipliers, recorded
 from xfr_plugin.attr._base.superpixels import face_parts
 from xfr_plugin.base.captum import get_exp_kernel_similarity_function
 from xfr_plugin.errors import InputError
@@ -141,7 +141,7 @@ def test_deeplift_equals_captums_on_pooling_networks() -> None:
         warnings.simplefilter("ignore")
         expected = captum.attr.DeepLift(network).attribute(images, baselines=0.5, target=0)
     baseline = torch.full((1, 3, 8, 8), 0.5).double()
-    found = (images - baseline) * multipliers(network, (images,), (baseline,))
+    found = (images - baseline) * multipliers(network, (images,), recorded(network, (baseline,)))
     torch.testing.assert_close(found, expected)
 
 
@@ -159,7 +159,7 @@ def test_deeplift_of_an_activation_whose_input_is_read_twice() -> None:
     torch.manual_seed(0)
     network = PreActivation().double()
     images = torch.randn(3, 3, 2, 2).double().requires_grad_()
-    maps = images * multipliers(network, (images,), (torch.zeros_like(images),))
+    maps = images * multipliers(network, (images,), recorded(network, (torch.zeros_like(images),)))
     difference = (network(images) - network(torch.zeros_like(images)))[:, 0]
     torch.testing.assert_close(maps.sum((1, 2, 3)), difference)
 
@@ -186,7 +186,7 @@ def test_deeplift_refuses_a_network_whose_functions_depend_on_the_image(
 
     images = torch.rand(2, 3, 2, 2)
     with pytest.raises(InputError, match="same functions for every image"):
-        multipliers(Choosing(), (images,), (torch.zeros_like(images),))
+        multipliers(Choosing(), (images,), recorded(Choosing(), (torch.zeros_like(images),)))
 
 
 class Curve(nn.Module):
@@ -223,7 +223,7 @@ def test_deeplift_sees_every_activation(kind: str) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), SINGLE[kind](), nn.Linear(5, 1)).double()
     images = torch.randn(3, 3, 2, 2).double() * 20
-    maps = images * multipliers(network, (images,), (torch.zeros_like(images[:1]),))
+    maps = images * multipliers(network, (images,), recorded(network, (torch.zeros_like(images[:1]),)))
     difference = (network(images) - network(torch.zeros_like(images)))[:, 0]
     torch.testing.assert_close(maps.sum((1, 2, 3)), difference)
 

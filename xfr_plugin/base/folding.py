@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from xfr_plugin.base.tracing import PrivateTracer
 
-__all__ = ["batchnorm_folded", "colours_innermost"]
+__all__ = ["batchnorm_folded", "colours_innermost", "gives_the_same"]
 
 _FOLLOWED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -34,15 +34,29 @@ def batchnorm_folded(network: nn.Module) -> nn.Module:
     graph = tracer.trace(network)
     root = tracer.root  # a replica, which may be changed
     assert isinstance(root, nn.Module)
+    merged = set()
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for node in list(graph.nodes):
         source = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
         if isinstance(source, fx.Node) and source.op == "call_module" and len(source.users) == 1:
             layer, batchnorm = (root.get_submodule(str(each.target)) for each in (source, node))
             if calls[source.target] == 1 and _merge(layer, batchnorm):
+                merged.add(source.target)
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)
-    return _with_own_tensors(fx.GraphModule(root, graph))
+    network = _with_own_tensors(fx.GraphModule(root, graph))
+    network.meta[_MERGED] = merged
+    return network
+
+
+_MERGED = "merged with a BatchNorm"
+
+
+def gives_the_same(folded: nn.Module, name: str) -> bool:
+    """Whether a layer is still called in what `batchnorm_folded` gave, and gives what it gave before."""
+    assert isinstance(folded, fx.GraphModule)
+    called = {node.target for node in folded.graph.nodes if node.op == "call_module"}
+    return name in called - folded.meta[_MERGED]
 
 
 def _merge(layer: Any, batchnorm: Any) -> bool:
@@ -57,7 +71,7 @@ def _merge(layer: Any, batchnorm: Any) -> bool:
     return True
 
 
-def _with_own_tensors(network: nn.Module) -> nn.Module:
+def _with_own_tensors(network: fx.GraphModule) -> fx.GraphModule:
     """Let a network share no parameter objects with another, and lay them out as its convolutions are fastest."""
     for module in network.modules():
         for name, values in module._parameters.items():
