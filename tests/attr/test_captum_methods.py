@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import captum.attr
 import numpy as np
 import pytest
 import torch
 from captum._utils.models.linear_model import SkLearnLinearModel
+from helpers.counting import counted
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -187,6 +188,29 @@ def test_deeplift_refuses_a_network_whose_functions_depend_on_the_image(
     images = torch.rand(2, 3, 2, 2)
     with pytest.raises(InputError, match="same functions for every image"):
         multipliers(Choosing(), (images,), recorded(Choosing(), (torch.zeros_like(images),)))
+
+
+def test_what_activations_do_to_a_baseline_is_computed_once(
+    recognizer: Recognizer, pair: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And anew for another baseline, and for a network that was changed."""
+    passes = counted(monkeypatch)
+
+    def explained(baseline: Literal["black", "grey"]) -> tuple[Images, int]:
+        passes.clear()
+        return PairDeepLift(recognizer, baseline=baseline).attribute(pair), passes["images"]
+
+    explained("black")
+    black, images = explained("black")
+    assert images == 4 * len(pair[0]), "for the partners, and for the maps"
+    grey, images = explained("grey")
+    assert images > 4 * len(pair[0])
+    for found, expected in zip(explained("black")[0], black, strict=True):
+        assert torch.equal(found, expected)
+    assert not torch.equal(grey[0], black[0])
+    with torch.no_grad():
+        recognizer.network.conv1.weight[0] *= 2
+    assert explained("black")[1] > 4 * len(pair[0])
 
 
 class Curve(nn.Module):

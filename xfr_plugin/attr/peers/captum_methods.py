@@ -250,7 +250,8 @@ class PairDeepLift(BaselineAttribution):
     Args:
         forward_func: a module; see also `PairAttribution`.
         threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
-        baseline: what the face is compared with, see `Baseline`.
+        baseline: what the face is compared with, see `Baseline`. What activations do to one that all faces share is
+            kept with the recognizer, twice the memory of a face's activations.
         batch_size: faces in one backward pass, each with its baseline; bounds the memory.
 
     Raises:

@@ -133,9 +133,11 @@ class _Cam(CosineAttribution):
         folded = safely_folded(self.forward_func, image)
         if path is None or folded is self.forward_func or not isinstance(folded, nn.Module):
             return None
-        is_inside = isinstance(folded, Recognizer)
-        network, prefix = (folded.network, "model.network.") if is_inside else (folded, "model.")
-        return replica(folded) if gives_the_same(network, path.removeprefix(prefix)) else None
+        if isinstance(folded, Recognizer):
+            is_same = gives_the_same(folded.network, path.removeprefix("model.network."))
+        else:
+            is_same = gives_the_same(folded, path.removeprefix("model."))
+        return replica(folded) if is_same else None
 
     @abstractmethod
     def _cams(
