@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import captum.attr
 import numpy as np
 import pytest
 import torch
 from captum._utils.models.linear_model import SkLearnLinearModel
+from helpers.counting import counted
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,7 +26,7 @@ from xfr_plugin.attr import (
     PairSmoothGrad,
 )
 from xfr_plugin.attr._base.baselines import baseline_images
-from xfr_plugin.attr._base.rectified import multipliers
+from xfr_plugin.attr._base.rectified import multipliers, recorded
 from xfr_plugin.attr._base.superpixels import face_parts
 from xfr_plugin.base.captum import get_exp_kernel_similarity_function
 from xfr_plugin.errors import InputError
@@ -141,7 +142,7 @@ def test_deeplift_equals_captums_on_pooling_networks() -> None:
         warnings.simplefilter("ignore")
         expected = captum.attr.DeepLift(network).attribute(images, baselines=0.5, target=0)
     baseline = torch.full((1, 3, 8, 8), 0.5).double()
-    found = (images - baseline) * multipliers(network, (images,), (baseline,))
+    found = (images - baseline) * multipliers(network, (images,), recorded(network, (baseline,)))
     torch.testing.assert_close(found, expected)
 
 
@@ -159,7 +160,7 @@ def test_deeplift_of_an_activation_whose_input_is_read_twice() -> None:
     torch.manual_seed(0)
     network = PreActivation().double()
     images = torch.randn(3, 3, 2, 2).double().requires_grad_()
-    maps = images * multipliers(network, (images,), (torch.zeros_like(images),))
+    maps = images * multipliers(network, (images,), recorded(network, (torch.zeros_like(images),)))
     difference = (network(images) - network(torch.zeros_like(images)))[:, 0]
     torch.testing.assert_close(maps.sum((1, 2, 3)), difference)
 
@@ -186,7 +187,30 @@ def test_deeplift_refuses_a_network_whose_functions_depend_on_the_image(
 
     images = torch.rand(2, 3, 2, 2)
     with pytest.raises(InputError, match="same functions for every image"):
-        multipliers(Choosing(), (images,), (torch.zeros_like(images),))
+        multipliers(Choosing(), (images,), recorded(Choosing(), (torch.zeros_like(images),)))
+
+
+def test_what_activations_do_to_a_baseline_is_computed_once(
+    recognizer: Recognizer, pair: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And anew for another baseline, and for a network that was changed."""
+    passes = counted(monkeypatch)
+
+    def explained(baseline: Literal["black", "grey"]) -> tuple[Images, int]:
+        passes.clear()
+        return PairDeepLift(recognizer, baseline=baseline).attribute(pair), passes["images"]
+
+    explained("black")
+    black, images = explained("black")
+    assert images == 4 * len(pair[0]), "for the partners, and for the maps"
+    grey, images = explained("grey")
+    assert images > 4 * len(pair[0])
+    for found, expected in zip(explained("black")[0], black, strict=True):
+        assert torch.equal(found, expected)
+    assert not torch.equal(grey[0], black[0])
+    with torch.no_grad():
+        recognizer.network.conv1.weight[0] *= 2
+    assert explained("black")[1] > 4 * len(pair[0])
 
 
 class Curve(nn.Module):
@@ -223,7 +247,7 @@ def test_deeplift_sees_every_activation(kind: str) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), SINGLE[kind](), nn.Linear(5, 1)).double()
     images = torch.randn(3, 3, 2, 2).double() * 20
-    maps = images * multipliers(network, (images,), (torch.zeros_like(images[:1]),))
+    maps = images * multipliers(network, (images,), recorded(network, (torch.zeros_like(images[:1]),)))
     difference = (network(images) - network(torch.zeros_like(images)))[:, 0]
     torch.testing.assert_close(maps.sum((1, 2, 3)), difference)
 

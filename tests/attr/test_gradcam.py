@@ -260,3 +260,14 @@ def test_batchnorm_is_folded_in_unless_the_layer_is_one(
     torch.testing.assert_close(folded.attribute(pair), expected)
     with pytest.raises(NotImplementedError):
         unfolded.attribute(pair)
+
+
+@pytest.mark.parametrize("layer", ["conv2", "bn2", "relu2"])
+def test_maps_are_those_without_folding_whichever_layer_is_named(
+    recognizer: Recognizer, pair: Images, layer: str
+) -> None:
+    found = GradCam(recognizer, layer=f"network.{layer}").attribute(pair)
+    recognizer.network.register_forward_hook(lambda *_: None)  # nothing is folded into what carries hooks
+    expected = GradCam(recognizer, layer=f"network.{layer}").attribute(pair)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)

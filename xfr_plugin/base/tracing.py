@@ -81,7 +81,8 @@ class PrivateTracer(fx.Tracer):
         for part in parts:
             if not isinstance(part, torch.jit.ScriptModule):
                 cls = type(part)
-                watched.setdefault(cls, self._watched(cls, proxies))
+                if cls not in watched:
+                    watched[cls] = self._watched(cls, proxies)
                 part.__class__ = watched[cls]
 
     def _watched(self, cls: type[nn.Module], proxies: dict[str, fx.Proxy]) -> type[nn.Module]:

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from xfr_plugin.base.folding import colours_innermost
 from xfr_plugin.errors import InputError
 from xfr_plugin.lrp._changes import Changes
 from xfr_plugin.lrp.tracing import called_module, calls, is_flatten, whole_graphs
@@ -186,5 +187,5 @@ class _BorderBias:
 
 def _set(linear: _ConvNd | nn.Linear, weight: Tensor, bias: Tensor, changes: Changes) -> None:
     changes.keep_parameters(linear)
-    linear.weight = nn.Parameter(weight, requires_grad=False)
+    linear.weight = nn.Parameter(colours_innermost(weight), requires_grad=False)
     linear.bias = nn.Parameter(bias, requires_grad=False)

@@ -64,7 +64,7 @@ def safely_folded(
         return _checked(function, images, arguments) or function
     network = function.network if isinstance(function, Recognizer) else function
     kind = (type(function), tuple(images.shape[1:]), images.dtype, images.device)
-    folded = kept(network, ("folded", *kind), lambda: _network(_checked(function, images, arguments)))
+    folded = kept(network, ("folded", *kind), lambda: _network(_checked(function, images[:1], ())))
     if folded is None:
         return function
     return function.with_network(folded) if isinstance(function, Recognizer) else folded

@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from xfr_plugin.errors import InputError, UnknownNameError
 
-__all__ = ["Tapped", "Tokens", "find_layer", "gives_same", "last_spatial_layer"]
+__all__ = ["Tapped", "Tokens", "find_layer", "last_spatial_layer"]
 
 _MOST_EXTRA = 16
 """Tokens without a place, at most."""
@@ -74,7 +74,7 @@ def find_layer(
     with _watched(function) as seen, torch.no_grad():
         function(images, *arguments)
     layer: nn.Module = named[name]
-    outputs = _outputs_of(layer, seen)
+    outputs = [output for module, output in seen if module is layer]
     grids = _grids(seen)
     tokens = next((found for output in outputs if (found := _tokens(output, grids)) is not None), None)
     if tokens is not None:
@@ -85,29 +85,6 @@ def find_layer(
             "earlier one, or in a transformer a norm"
         )
     return layer, None
-
-
-def gives_same(
-    one: tuple[Callable[..., Tensor], nn.Module],
-    other: tuple[Callable[..., Tensor], nn.Module | None],
-    images: Tensor,
-    *arguments: Any,
-) -> bool:
-    """Whether layers of two functions, if there are such, give the same each time that they run, but for rounding."""
-    given = []
-    for function, layer in (one, other):
-        with _watched(function) as seen, torch.no_grad():
-            function(images, *arguments)
-        given.append([output for output in _outputs_of(layer, seen) if isinstance(output, Tensor)])
-    return len(given[0]) == len(given[1]) and all(
-        first.shape == second.shape
-        and torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().amax()))
-        for first, second in zip(*given, strict=True)
-    )
-
-
-def _outputs_of(layer: nn.Module | None, seen: list[tuple[nn.Module, object]]) -> list[object]:
-    return [output for module, output in seen if module is layer]
 
 
 def last_spatial_layer(

@@ -21,7 +21,7 @@ from xfr_plugin.base.replicas import parts_of, replica
 from xfr_plugin.errors import InputError
 from xfr_plugin.recognition.exported import is_exported
 
-__all__ = ["multipliers"]
+__all__ = ["Call", "multipliers", "recorded"]
 
 _RESCALED = set(
     """
@@ -51,7 +51,7 @@ _EPSILON = 1e-10
 _OTHERS = "DeepLift needs a network that calls the same functions for every image"
 
 
-def multipliers(network: nn.Module, given: tuple[Any, ...], reference: tuple[Any, ...]) -> Tensor:
+def multipliers(network: nn.Module, given: tuple[Any, ...], calls: Sequence[Call]) -> Tensor:
     """What each input contributes, for each unit by which it differs from its baseline, M×….
 
     Where the network is linear after its last activation, Σ (input − baseline) · multiplier is the difference of its
@@ -60,24 +60,36 @@ def multipliers(network: nn.Module, given: tuple[Any, ...], reference: tuple[Any
     Args:
         network: maps M×… to M numbers; it is left as it is.
         given: the inputs M×…, and further arguments of the network.
-        reference: the baselines M×…, or one that all have, 1×…, and arguments likewise.
+        calls: of the baselines, see `recorded`.
 
     Raises:
         InputError: the network has functions for which there is no rescale rule (attention, layer normalisation,
             products of signals …), or calls others for the baseline than for the input.
     """
-    own = _constant(network)
-    calls: list[_Call] = []
-    baselines, inputs = (values[0].detach().clone().requires_grad_() for values in (reference, given))
+    inputs, left = given[0].detach().clone().requires_grad_(), list(calls)
     with torch.enable_grad():
-        with _Recorded(calls):
-            own(baselines, *reference[1:])
-        with _Ruled(calls):
-            output = own(inputs, *given[1:])
-        if calls:
+        with _Ruled(left):
+            output = _constant(network)(inputs, *given[1:])
+        if left:
             raise InputError(_OTHERS)
         found: Tensor = torch.autograd.grad(output.sum(), inputs)[0]
     return found
+
+
+def recorded(network: nn.Module, reference: tuple[Any, ...]) -> list[Call]:
+    """What the activations of a network do to its baselines.
+
+    Args:
+        network: see `multipliers`.
+        reference: the baselines M×…, or one that all have, 1×…, and further arguments of the network.
+
+    Raises:
+        InputError: see `multipliers`.
+    """
+    calls: list[Call] = []
+    with torch.enable_grad(), _Recorded(calls):
+        _constant(network)(reference[0].detach().clone().requires_grad_(), *reference[1:])
+    return calls
 
 
 def _constant(network: nn.Module) -> nn.Module:
@@ -103,14 +115,14 @@ def _constant(network: nn.Module) -> nn.Module:
     return network
 
 
-_Call = tuple[str, Tensor, Tensor]
+Call = tuple[str, Tensor, Tensor]
 """Name of an activation, what it was given, and what it returned."""
 
 
 class _Functions(TorchFunctionMode):
     """Meets functions as they are called; refuses those that the rule is not for."""
 
-    def __init__(self, calls: list[_Call]) -> None:
+    def __init__(self, calls: list[Call]) -> None:
         super().__init__()
         self.calls = calls
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.baselines import Baseline, baseline_images, checked_baseline
 from xfr_plugin.attr._base.caveats import AGAINST_BASELINE, LITTLE_BETTER, TOO_FEW
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import BaselineAttribution, CosineAttribution, checked_count
-from xfr_plugin.attr._base.rectified import multipliers
+from xfr_plugin.attr._base.rectified import Call, multipliers, recorded
 from xfr_plugin.attr.cosine_head import CosineHead
 from xfr_plugin.base.captum import InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.randomness import seeded
 from xfr_plugin.errors import InputError
+from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["PairDeepLift", "PairInputXGradient", "PairIntegratedGradients", "PairSmoothGrad"]
 
@@ -253,7 +256,8 @@ class PairDeepLift(BaselineAttribution):
     Args:
         forward_func: a module; see also `PairAttribution`.
         threshold: see `PairAttribution`; shifts the score, and so leaves these maps as they are.
-        baseline: what the face is compared with, see `Baseline`.
+        baseline: what the face is compared with, see `Baseline`. What activations do to one that all faces share is
+            kept with the recognizer, twice the memory of a face's activations.
         batch_size: faces in one backward pass, each with its baseline; bounds the memory.
 
     Raises:
@@ -293,5 +297,26 @@ class PairDeepLift(BaselineAttribution):
             )
         baselines = baseline_images(images.detach(), self.baseline)
         is_one = len(arguments) == 1 and bool((baselines == baselines[:1]).all())
-        reference = (baselines[:1], arguments[0][:1]) if is_one else (baselines, *arguments)
-        return (images.detach() - baselines) * multipliers(head, (images, *arguments), reference)
+        calls = (
+            self._of_one(head, baselines[:1], arguments[0][:1])
+            if is_one
+            else recorded(head, (baselines, *arguments))
+        )
+        return (images.detach() - baselines) * multipliers(head, (images, *arguments), calls)
+
+    def _of_one(self, head: CosineHead, baseline: Tensor, partner: Tensor) -> list[Call]:
+        """What activations do to a baseline 1×C×H×W; the latest is kept with a folded network, which nobody changes.
+
+        The partner makes no difference to them.
+        """
+        network = head.model.network if isinstance(head.model, Recognizer) else head.model
+        known = _LATEST.get(network) if isinstance(network, nn.Module) else None
+        if known is not None and torch.equal(known[0], baseline):
+            return known[1]
+        calls = recorded(head, (baseline, partner))
+        if head.model is not self.forward_func and isinstance(network, nn.Module):
+            _LATEST[network] = baseline, calls
+        return calls
+
+
+_LATEST: WeakKeyDictionary[nn.Module, tuple[Tensor, list[Call]]] = WeakKeyDictionary()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from xfr_plugin.attr._base.caveats import COARSE, LITTLE_BETTER, TOO_FEW
-from xfr_plugin.attr._base.layers import Tapped, Tokens, find_layer, gives_same
+from xfr_plugin.attr._base.layers import Tapped, Tokens, find_layer
 from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.on_cosine import CosineAttribution, PartnerHead, checked_count
 from xfr_plugin.attr._base.pair import Pair
@@ -33,11 +33,13 @@ from xfr_plugin.base.captum import (
     LayerGradCam,
     compute_layer_gradients_and_eval,
 )
+from xfr_plugin.base.folding import gives_the_same
 from xfr_plugin.base.kept import kept
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.base.replicas import replica
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.recognition.folding import for_scores, safely_folded
+from xfr_plugin.recognition.recognizer import Recognizer
 
 __all__ = ["Arguments", "GradCam", "GradCamPlusPlus", "ScoreCam"]
 
@@ -117,24 +119,25 @@ class _Cam(CosineAttribution):
         known = _FOUND.setdefault(head.model, {})  # a replica, which nobody changes
         key = (name, image.shape, image.dtype)
         if key not in known:
-            known[key] = self._found(head, image, first, *find_layer(head, name, image, *first))
+            layer, tokens = find_layer(head, name, image, *first)
+            path = next((path for path, part in head.named_modules() if part is layer), None)
+            known[key] = _Found(path, tokens, self._fast(image, path))
         found = known[key]
         if found.path is None:
             return head, *find_layer(head, name, image, *first)
         head = head if found.fast is None else PartnerHead.around(found.fast)
         return head, head.get_submodule(found.path), found.tokens
 
-    def _found(
-        self, head: CosineHead, image: Tensor, first: list[Any], layer: nn.Module, tokens: Tokens | None
-    ) -> _Found:
-        path = next((name for name, part in head.named_modules() if part is layer), None)
+    def _fast(self, image: Tensor, path: str | None) -> nn.Module | None:
+        """A replica with BatchNorm folded in, if its layer of this path gives the same; else None."""
         folded = safely_folded(self.forward_func, image)
         if path is None or folded is self.forward_func or not isinstance(folded, nn.Module):
-            return _Found(path, tokens, None)
-        own = replica(folded)
-        fast = PartnerHead.around(own)
-        same = gives_same((head, layer), (fast, dict(fast.named_modules()).get(path)), image, *first)
-        return _Found(path, tokens, own if same else None)
+            return None
+        if isinstance(folded, Recognizer):
+            is_same = gives_the_same(folded.network, path.removeprefix("model.network."))
+        else:
+            is_same = gives_the_same(folded, path.removeprefix("model."))
+        return replica(folded) if is_same else None
 
     @abstractmethod
     def _cams(
