@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from xfr_plugin.base.memory import keep_freed_memory
 from xfr_plugin.base.options import checked_at_least
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.channels.convolutions import BatchedConvolutions
@@ -51,6 +52,7 @@ def pull_back(
         checked_at_least("chunk_size", chunk_size, 1)
     if not inputs.is_floating_point():
         raise InputError(f"what is differentiated must be of floats, not {inputs.dtype}")
+    keep_freed_memory()
     with torch.inference_mode(False), torch.enable_grad():  # a caller's own inference mode knows no gradients
         leaf = inputs.detach().clone().requires_grad_()
         with nullcontext() if chunk_size == 1 else BatchedConvolutions():  # which pay in batches
