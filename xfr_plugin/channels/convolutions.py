@@ -70,7 +70,7 @@ class _Convolution(Function):
         ]
         ctx.save_for_backward(weight)
         ctx.settings = stride, padding, rest, groups, dilation
-        return functional.conv2d(images, weight, bias, *steps, groups)
+        return functional.conv2d(images, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
