@@ -3,8 +3,8 @@
     python benchmarks/on_gpu.py [--recognizer xfr_compact128]
     python benchmarks/on_gpu.py --device cpu --methods occlusion,fggb --repeats 1   # a rehearsal without the tests
 
-Runs the tests whose files ask for CUDA (on other machines they skip), then `peers_speed.py` on the device, where 10
-times the speed of the plain loops is wanted.
+Runs the tests that ask for CUDA (on other machines they skip), by name among those of the files that do, then
+`peers_speed.py` on the device, where 10 times the speed of the plain loops is wanted. Its status is the tests' own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+NAMES = "cuda or gpu or DataParallel"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here")
-    tests = [sys.executable, "-m", "pytest", "-q", "-n0", *tests_for_cuda()]
+    tests = [sys.executable, "-m", "pytest", "-q", "-n0", "-rs", "-k", NAMES, *tests_for_cuda()]
     rehearsed = ["--collect-only"] if arguments.device == "cpu" else []
     tested = subprocess.run([*tests, *rehearsed], cwd=ROOT, check=False)
     speed = [sys.executable, str(ROOT / "benchmarks" / "peers_speed.py"), "--device", arguments.device]

@@ -8,7 +8,8 @@ for each channel of one shared forward pass. Masks, options (all defaults) and w
 same on both sides. Both run in turn in one process on the same threads, warm. The least of the repeats counts: of
 the clock, and of processor time, which depends less on what else runs. Beside it stands the largest difference of
 the maps, relative to the largest value of the loop's map. Ours takes whatever runtime is installed on a CPU
-(`recognition.backends`); `--device cuda` takes a GPU, and 64 masked faces at once.
+(`recognition.backends`); `--device cuda` takes a GPU, 64 masked faces or gradients at once, and convolutions in full
+single precision (no TF32), in which maps are compared.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ def fggb_loop(recognizer: Recognizer, pair: Maps) -> Callable[[], Maps]:
 
 def seconds(function: Callable[[], Maps]) -> tuple[float, float, Tensor]:
     """Of the clock, and of the processor."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()  # with what was asked for before
     start, worked = time.perf_counter(), time.process_time()
     maps = torch.cat(function())
     if maps.is_cuda:
@@ -130,6 +133,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.allow_tf32 = False
     recognizer = load_recognizer(arguments.recognizer, device=arguments.device)
     faces = [
         fit_aligned(load_photo(data_root() / "faces" / "lfw112" / name), recognizer.input_size)
@@ -138,12 +142,13 @@ def main() -> None:
     images = [torch.tensor(face).permute(2, 0, 1)[None].float() / 255 for face in faces]
     pair = (images[0].to(arguments.device), images[1].to(arguments.device))
     names = arguments.methods.split(",") if arguments.methods else [*filter(is_compared, METHODS), "fggb"]
+    at_once = {} if arguments.device == "cpu" else {"chunk_size": GPU_BATCH}
     how = ", ".join(backends.runtimes()[:1]) if arguments.device == "cpu" else "torch"
     print(f"{recognizer.name}, {arguments.threads} threads, {arguments.device}, {how or 'torch'}")
     show("method", "loop (s)", "ours (s)", "faster", "in CPU time", "difference")
     for name in names:
         if name == "fggb":
-            attribution = Fggb(recognizer, TAU)
+            attribution = Fggb(recognizer, TAU, **at_once)
             runs = (fggb_loop(recognizer, pair), lambda attribution=attribution: attribution.attribute(pair))
         else:
             runs = (looped(name, recognizer, pair), ours(name, recognizer, pair))

@@ -403,7 +403,7 @@ def built(subject: Subject, model: nn.Module, example: tuple[Any, ...] | None = 
         return replace(subject, options={**subject.options, "network": network}).build(model)
     with torch.no_grad():
         weights = next(model.parameters(), images)
-        dim = copy.deepcopy(model)(images.to(weights.dtype), *arguments).shape[1]
+        dim = copy.deepcopy(model)(images.to(weights), *arguments).shape[1]
     decoder = toy_decoder(dim, (images.shape[2], images.shape[3]))
     return replace(subject, options={**subject.options, "decoder": decoder}).build(model)
 

@@ -19,7 +19,7 @@ def toy_evidence(
     function: nn.Module, images: Tensor, *arguments: Any, width: int = 8, seed: int = 4
 ) -> EvidenceModel:
     """Evidence network of a module, float64, that reads its smaller feature maps; it has never been trained."""
-    images = images.to(next(function.parameters(), images).dtype)
+    images = images.to(next(function.parameters(), images))
     inner = function.network if isinstance(function, Recognizer) else function
     layers = layers_by_size(inner, images, *arguments, largest=images.shape[2])
     with torch.no_grad():

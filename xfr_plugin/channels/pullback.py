@@ -1,19 +1,25 @@
 """Vector-Jacobian products of an embedding, many at a time, within bounded memory.
 
 A channel map by gradient needs one backward pass for each of N channels. Here one forward pass is shared, and the
-backward passes run in vectorised chunks of `chunk_size`, by torch's batched gradients (`torch.func` would do the
-same, and takes a second and 150 MiB to import).
+backward passes run in vectorised chunks of `chunk_size`, by `torch.vmap`. Torch's own batched gradients
+(`is_grads_batched`) pass through a convolution one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
+from xfr_plugin.base.memory import keep_freed_memory
 from xfr_plugin.base.options import checked_at_least
+from xfr_plugin.base.quiet import ignoring
+from xfr_plugin.channels.convolutions import BatchedConvolutions
 from xfr_plugin.errors import InputError
 
 __all__ = ["Pullback", "one_hot_cotangents", "pass_memory", "pull_back"]
@@ -46,32 +52,62 @@ def pull_back(
         checked_at_least("chunk_size", chunk_size, 1)
     if not inputs.is_floating_point():
         raise InputError(f"what is differentiated must be of floats, not {inputs.dtype}")
+    keep_freed_memory()
     with torch.inference_mode(False), torch.enable_grad():  # a caller's own inference mode knows no gradients
         leaf = inputs.detach().clone().requires_grad_()
-        value = function(leaf)
+        with nullcontext() if chunk_size == 1 else BatchedConvolutions():  # which pay in batches
+            value = function(leaf)
+        seed = _Seed(value)
+        total = _Seeded.apply(value, seed)
+
+    def product(cotangent: Tensor) -> Tensor:
+        seed.cotangent = cotangent
+        settings = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        (gradient,) = torch.autograd.grad(total, leaf, None, **settings)
+        return gradient.detach()
 
     def pullback(cotangents: Tensor) -> Tensor:
         if not value.requires_grad:
             return leaf.new_zeros(len(cotangents), *leaf.shape)
-        chunks = cotangents.split(chunk_size or len(cotangents))
-        return torch.cat([_products(value, leaf, chunk) for chunk in chunks])
+        chunks = [_products(product, chunk) for chunk in cotangents.split(chunk_size or len(cotangents))]
+        return torch.cat(chunks) if len(chunks) > 1 else chunks[0]  # a copy takes a tenth of a pass
 
     return value.detach(), pullback
 
 
-def _products(value: Tensor, leaf: Tensor, cotangents: Tensor) -> Tensor:
-    """Gradients K×… of a leaf for cotangents K×…, together if the function's layers allow it."""
-    settings: dict[str, bool] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-    if len(cotangents) > 1:
-        try:
-            (together,) = torch.autograd.grad(value, leaf, cotangents, is_grads_batched=True, **settings)
-            return together.detach()
-        except (RuntimeError, NotImplementedError):
-            pass  # a layer that knows no batches of gradients; a genuine error appears again here
-    # where it is given cotangents, torch imports SymPy, for longer than a pass takes
-    with torch.enable_grad():
-        totals = [(value * row).sum() for row in cotangents]
-    return torch.stack([torch.autograd.grad(total, leaf, None, **settings)[0].detach() for total in totals])
+@dataclass
+class _Seed:
+    """What the next backward pass starts with."""
+
+    cotangent: Tensor
+
+
+class _Seeded(Function):
+    """A number whose gradient is the seed's cotangent.
+
+    Where it is given cotangents, `torch.autograd.grad` imports SymPy, for longer than many passes take.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, seed: _Seed) -> Tensor:
+        ctx.seed = seed
+        return value.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
+        return ctx.seed.cotangent, None
+
+
+def _products(product: Callable[[Tensor], Tensor], cotangents: Tensor) -> Tensor:
+    """Gradients K×… for cotangents K×…, together if the function's layers allow it."""
+    if len(cotangents) == 1:
+        return product(cotangents[0])[None]
+    try:
+        with ignoring(UserWarning):  # of layers that take one after the other, as attention does on a CPU
+            together: Tensor = torch.vmap(product)(cotangents)
+            return together
+    except (RuntimeError, NotImplementedError):  # others take no batch; a genuine error appears again below
+        return torch.stack([product(row) for row in cotangents])
 
 
 def one_hot_cotangents(channels: range, like: Tensor) -> Tensor:
@@ -80,8 +116,8 @@ def one_hot_cotangents(channels: range, like: Tensor) -> Tensor:
     return rows[:, None, :].expand(-1, like.shape[0], -1)
 
 
-def pass_memory(function: Callable[[Tensor], Tensor], inputs: Tensor) -> int:
-    """Bytes that a forward pass keeps of an example for the backward pass, and that this needs, about.
+def pass_memory(function: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[int, int]:
+    """Bytes that a forward pass keeps of an example for the backward pass; and that a backward pass needs, about.
 
     Args:
         function: maps M×… to M×D, example by example.
@@ -89,7 +125,7 @@ def pass_memory(function: Callable[[Tensor], Tensor], inputs: Tensor) -> int:
     """
     one, two = (_kept_bytes(function, inputs.expand(count, *inputs.shape[1:])) for count in (1, 2))
     each = [large - small for small, large in zip(one, two, strict=False)]  # weights are kept too, once
-    return sum(each) + _BACKWARD * (max(each, default=0) + inputs.nbytes)
+    return sum(each), _BACKWARD * (max(each, default=0) + inputs.nbytes)
 
 
 _BACKWARD = 8
@@ -106,7 +142,8 @@ def _kept_bytes(function: Callable[[Tensor], Tensor], inputs: Tensor) -> list[in
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with torch.enable_grad(), hooks, BatchedConvolutions():
         held = function(inputs.detach().clone().requires_grad_())
     del held  # only now may memory be used again, so that no place was counted twice
     return list(kept.values())

@@ -37,6 +37,7 @@ class LeastSquares(Model):  # type: ignore[misc]  # Captum is not typed
     def fit(self, train_data: DataLoader[tuple[Tensor, ...]], **kwargs: object) -> None:
         """Fit features of shape (N, F) and values (N,) with weights (N,)."""
         features, values, weights = (torch.cat(part).double() for part in zip(*train_data, strict=True))
+        weights = weights.to(features.device)  # Captum makes those of KernelSHAP on the CPU
         shares = (weights.flatten() / weights.sum())[:, None]
         middle, level = (shares * features).sum(0), (shares.flatten() * values.flatten()).sum()
         roots = weights.flatten().sqrt()[:, None]

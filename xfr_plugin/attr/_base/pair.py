@@ -61,12 +61,6 @@ class Pair:
         arguments = with_rows(self.forward_args, count, lambda rows: rows[some])
         return Pair(self.images[some], own if own is not None and len(own) == 1 else None, arguments)
 
-    def repeated(self, times: int) -> Pair:
-        """All images so many times, one after the other, without partners."""
-        arguments = (self.images, *self.forward_args)
-        images, *others = with_rows(arguments, len(self.images), lambda rows: torch.cat([rows] * times))
-        return Pair(images, None, tuple(others))
-
 
 class PairAttribution(Attribution):  # type: ignore[misc]  # Captum is not typed for mypy here
     """Attribution of a verification score, the cosine of two embeddings, to both faces of a pair.

@@ -16,8 +16,9 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.pair import Pair, PairAttribution
 from xfr_plugin.attr._base.smoothing import Blur, blurred, checked_blur
 from xfr_plugin.base.options import checked_at_least, checked_choice
+from xfr_plugin.base.rows import with_rows
 from xfr_plugin.channels.evidence import EvidenceLevel, channel_evidence, weigh_channel_maps
-from xfr_plugin.channels.pullback import pass_memory, pull_back
+from xfr_plugin.channels.pullback import one_hot_cotangents, pass_memory, pull_back
 from xfr_plugin.errors import InputError
 
 __all__ = ["Fggb"]
@@ -76,7 +77,7 @@ class Fggb(PairAttribution):
         gradient: Literal["signed", "absolute"] = "absolute",
         level: EvidenceLevel = "threshold",
         blur: Blur | None = None,
-        chunk_size: int = 8,
+        chunk_size: int = 16,
         memory: float | None = None,
     ) -> None:
         super().__init__(forward_func, threshold)
@@ -104,38 +105,36 @@ class Fggb(PairAttribution):
 
     def _at_once(self, pair: Pair) -> tuple[int, int]:
         """How many faces, and how many channels of each, the gradients are computed of at once."""
-        count, rows = len(pair.images), self.chunk_size
-        if self.memory is not None:
-            first = pair.only(slice(0, 1))
-            needed = pass_memory(
-                lambda images: self._features(first.repeated(len(images)))(images), first.images
+        count = len(pair.images)
+        if self.memory is None:
+            return count, max(1, self.chunk_size // count)
+        first = pair.only(slice(0, 1))
+
+        def function(images: Tensor) -> Tensor:
+            arguments = with_rows(first.forward_args, 1, lambda row: row.expand(len(images), *row.shape[1:]))
+            return self._features(Pair(images, None, arguments))(images)
+
+        kept, needed = pass_memory(function, first.images)
+        memory = int(self.memory * 2**20)
+        if memory < kept + needed:
+            least = math.ceil((kept + needed) / 2**20)
+            raise InputError(
+                f"memory={self.memory:g} MiB is too little: a gradient of a face takes {least} MiB"
             )
-            rows = min(rows, int(self.memory * 2**20) // needed)
-            if not rows:
-                least = math.ceil(needed / 2**20)
-                raise InputError(
-                    f"memory={self.memory:g} MiB is too little: a gradient of a face takes {least} MiB"
-                )
-            count = min(count, rows)
-        return count, max(1, rows // count)
+        most = min(count, self.chunk_size)
+        faces = min(most, max(1, (memory - self.chunk_size * needed) // max(1, kept)))
+        channels = (memory - faces * kept) // (faces * needed)
+        return faces, max(1, min(self.chunk_size // faces, channels))
 
     def _maps(self, pair: Pair, at_once: int) -> Tensor:
-        """Maps of all images, `at_once` channels together.
-
-        Each of these has a copy of the images of its own in one forward pass. Torch's batched gradients need no
-        copies, but pass through a convolution one after the other.
-        """
-        copies = pair.repeated(at_once)
-        features, pullback = pull_back(self._features(copies), copies.images)
-        features = features[: len(pair.images)]
+        """Maps of all images, `at_once` channels together."""
+        features, pullback = pull_back(self._features(pair), pair.images)
         units = functional.normalize(features, dim=1)
         evidence = channel_evidence(units, pair.partners_of(units), self.threshold, self.level)
         maps = torch.zeros_like(pair.images)
-        for channels in torch.arange(features.shape[1]).split(at_once):
-            seeds = features.new_zeros(at_once, *features.shape)
-            seeds[torch.arange(len(channels)), :, channels] = 1
-            gradients = pullback(seeds.flatten(0, 1)[None])[0].unflatten(0, seeds.shape[:2])
-            maps += weigh_channel_maps(evidence[:, channels], self._channel_maps(gradients[: len(channels)]))
+        cotangents = one_hot_cotangents(range(features.shape[1]), features)
+        for some, weights in zip(cotangents.split(at_once), evidence.split(at_once, dim=1), strict=True):
+            maps += weigh_channel_maps(weights, self._channel_maps(pullback(some)))
         return maps
 
     def _channel_maps(self, gradients: Tensor) -> Tensor:
