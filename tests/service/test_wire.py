@@ -210,8 +210,8 @@ def test_a_header_is_utf_8_although_servers_read_each_byte_as_a_character(
     service: ExplanationService,
 ) -> None:
     rest = json.dumps({"reference": text(1), "id": "Zoë"}, ensure_ascii=False)
-    for header in (rest, rest.encode().decode("latin-1")):
-        assert json.loads(one(service, {"body": crops()[0]}, **{HEADER: header}).body)["id"] == "Zoë"
+    response = one(service, {"body": crops()[0]}, **{HEADER: rest.encode().decode("latin-1")})
+    assert json.loads(response.body)["id"] == "Zoë"
 
 
 def test_documents_are_known_wherever_they_begin(service: ExplanationService) -> None:
