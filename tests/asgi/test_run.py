@@ -299,6 +299,26 @@ def test_work_that_takes_too_much_of_the_processor_is_not_begun_again(tmp_path: 
         running.process.wait()
 
 
+def test_a_signal_while_it_starts_ends_it_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server has handlers of its own: what was unpacked and the token do not stay behind."""
+    cleaned: list[Path] = []
+
+    def starting(store: Path, run_dir: Path, *more: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleaned.append(run_dir)
+
+    monkeypatch.setattr("xfr_plugin.asgi.run.serve", starting)
+    words = ["serve", "--engine", "fastapi", "--port", "0", "--run-dir", str(tmp_path)]
+    before = signal.getsignal(signal.SIGTERM)
+    ended = CliRunner().invoke(app, words)
+    assert (ended.exit_code, cleaned) == (0, [tmp_path])
+    assert "stopped" in ended.stdout
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_store_that_is_not_there_is_no_reason_to_serve_another(tmp_path: Path) -> None:
     """With the defaults another recognizer might answer than the one that was packaged."""
     words = ["serve", "--engine", "fastapi", "--port", "0", "--run-dir", str(tmp_path / "run")]
