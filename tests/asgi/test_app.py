@@ -7,6 +7,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import re
 import threading
 import time
@@ -403,6 +404,85 @@ def test_a_worker_that_does_not_answer_is_late() -> None:
     assert found.status == 504
 
 
+@pytest.mark.parametrize(("late", "status"), [(False, 500), (True, 504)])
+def test_work_without_end_is_begun_twice_at_most(late: bool, status: int) -> None:
+    """Those beside it are asked again, and each alone; what ended its worker by itself is not asked a third time."""
+    lane = Lane(late)
+    found = asyncio.run(_all(Batcher([lane], Workers(batch_size=4), Limits()), [b"poison", b"a", b"b"]))
+    assert isinstance(found[0], ServiceError)
+    assert found[0].status == status
+    assert found[1:] == [(200, b"a"), (200, b"b")]
+    assert sum(b"poison" in batch for batch in lane.asked) == 2
+
+
+def test_what_was_too_slow_beside_others_survives_a_worker_too() -> None:
+    """That it comes again does not count as a death."""
+
+    class Mortal(Lane):
+        def ask(self, posts: Sequence[Post]) -> Done:
+            self.asked.append([post.body for post in posts])
+            if len(posts) == 2:
+                return Done([(503, post.body) for post in posts], [], {})
+            if self.starts == 1:
+                raise LaneDiedError
+            return Done([(200, post.body) for post in posts], [], {})
+
+    found = asyncio.run(_all(Batcher([Mortal()], Workers(batch_size=2), Limits()), [b"a", b"b"]))
+    assert found == [(200, b"a"), (200, b"b")]
+
+
+def test_a_worker_that_does_not_move_is_ended() -> None:
+    """Whatever it waits for: one that is stopped may not even take a body."""
+
+    class Stuck(Lane):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ended = threading.Event()
+
+        def ask(self, posts: Sequence[Post]) -> Done:
+            assert self.ended.wait(10)
+            raise LaneDiedError
+
+        def stop(self) -> None:
+            self.ended.set()
+
+    start = time.monotonic()
+    (found,) = asyncio.run(_all(Batcher([Stuck()], Workers(response_timeout_s=1), Limits()), [b"x"]))
+    assert isinstance(found, ServiceError)
+    assert (found.status, time.monotonic() - start < 5) == (504, True)
+
+
+def test_a_lane_that_cannot_start_is_tried_again_and_nobody_waits_for_ever() -> None:
+    class Gone(Lane):
+        def start(self) -> dict[str, Any]:
+            if self.starts in range(1, 3):
+                self.starts += 1
+                raise BlockingIOError("no more processes")
+            return super().start()
+
+    lane = Gone()
+    batcher = Batcher([lane], Workers(response_timeout_s=1), Limits(deadline_ms=200))
+    found = asyncio.run(_all(batcher, [b"poison", b"b", b"c"]))
+    assert [error.status for error in found if isinstance(error, ServiceError)] == [504] * 3
+    assert lane.starts > 1
+
+
+def test_who_is_still_waited_for_when_the_server_ends_is_told(service: ExplanationService) -> None:
+    async def work(client: httpx.AsyncClient) -> httpx.Response:
+        asked = asyncio.create_task(client.post("/predictions/xfr", json=question()))
+        await asyncio.sleep(0.1)
+        asked.cancel()
+        return await asked
+
+    class Slow(Lane):
+        def ask(self, posts: Sequence[Post]) -> Done:
+            time.sleep(0.5)
+            return super().ask(posts)
+
+    response = within(make_app(Batcher([Slow()], Workers(), Limits()), allow), work)
+    assert (response.status_code, response.json()["code"]) == (503, "busy")
+
+
 def test_a_long_queue_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asgi.batching, "_LONGEST_QUEUE", 5)
     found = asyncio.run(_all(Batcher([Lane()], Workers(batch_size=1), Limits()), [b"x"] * 50))
@@ -447,6 +527,9 @@ def test_fields_of_forms() -> None:
         (form(b"no header"), KIND),
         (b"a=&" * 5_000_000, "application/x-www-form-urlencoded"),
         (b"\xff=1", "application/x-www-form-urlencoded"),
+        (form(FIELD, FIELD), KIND),
+        (form(*[FIELD] * 200_000), KIND),
+        (b"a=1&a=2", "application/x-www-form-urlencoded"),
         (form(FIELD)[:-3], KIND),
         (form(FIELD)[: -len(b"--b--\r\n")], KIND),
         (form(FIELD)[: -len(b"\r\n--b--\r\n")], KIND),
@@ -478,6 +561,13 @@ def test_tokens_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     assert not tokens.allow(f"Bearer {first}")
+    monkeypatch.undo()
+    long_since = Tokens(file)
+    assert long_since.allow(f"Bearer {second}")
+    third, second = second, write_token(file)
+    os.utime(file, (time.time() - 61,) * 2)
+    assert not long_since.allow(f"Bearer {third}"), "the first to ask, an hour later, may be who should not"
+    assert tokens.allow(f"Bearer {second}")
     file.write_text("{")
     assert tokens.allow(f"Bearer {second}")
     file.unlink()
@@ -512,6 +602,6 @@ def test_a_shell_is_small() -> None:
     ]
     lines = {file.name: code_lines(file) for file in web}
     page = lines.pop("page.py")  # a shell of its own, for one person
-    assert set(lines) == {"app.py", "run.py"}
+    assert set(lines) == {"app.py", "run.py", "connections.py"}
     assert sum(lines.values()) <= 300
     assert page <= 200

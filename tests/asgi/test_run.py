@@ -32,11 +32,14 @@ from typer.testing import CliRunner
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 
-from xfr_plugin.asgi.run import listening_at, read_store
+from xfr_plugin.asgi.run import listening_at
+from xfr_plugin.asgi.store import read_store
 from xfr_plugin.attr.amortised.model import evidence_file
+from xfr_plugin.base.checksums import checksum_file
+from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.cli.codes import EXIT_BAD_INPUT
 from xfr_plugin.cli.xfr import app
-from xfr_plugin.errors import InputError
+from xfr_plugin.errors import ChecksumError, InputError
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.service import Deployment, ServiceError
 from xfr_plugin.service.client import Client, read_token
@@ -269,6 +272,56 @@ def test_a_function_beside_which_the_server_starts_is_served(tmp_path: Path) -> 
         running.process.wait()
 
 
+@pytest.mark.slow
+def test_work_that_takes_too_much_of_the_processor_is_not_begun_again(tmp_path: Path) -> None:
+    """The kernel ends the worker; the caller is told so, and the next one is answered."""
+    handler = {"methods": "all", "limits": {"cpu_seconds": 1}}
+    (tmp_path / "store").mkdir()
+    config = tmp_path / "store" / "model-config.yaml"
+    config.write_text(yaml.safe_dump({"minWorkers": 1, "handler": handler}))
+    running = started(tmp_path)
+    try:
+        (worker,) = running.workers()
+        with running.client() as client:
+            with pytest.raises(ServiceError) as caught:
+                client.explain(crops()[0], crops()[1], method="xface", returns=["faithfulness"])
+            assert (caught.value.code, worker.is_running()) == ("deadline", False)
+            assert client.verify(crops()[0], crops()[1]).id
+            (other,) = running.workers()
+            large = b"\x89PNG" + bytes(4 << 20)
+            other.suspend()
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(client.verify, large, crops()[1])
+                time.sleep(1)
+                other.kill()
+                with pytest.raises(ServiceError) as caught:
+                    asked.result()
+                assert caught.value.code == "not_an_image"
+    finally:
+        running.process.terminate()
+        running.process.wait()
+
+
+def test_a_signal_while_it_starts_ends_it_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server has handlers of its own: what was unpacked and the token do not stay behind."""
+    cleaned: list[Path] = []
+
+    def starting(store: Path, run_dir: Path, *more: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleaned.append(run_dir)
+
+    monkeypatch.setattr("xfr_plugin.asgi.run.serve", starting)
+    words = ["serve", "--engine", "fastapi", "--port", "0", "--run-dir", str(tmp_path)]
+    before = signal.getsignal(signal.SIGTERM)
+    ended = CliRunner().invoke(app, words)
+    assert (ended.exit_code, cleaned) == (0, [tmp_path])
+    assert "stopped" in ended.stdout
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_store_that_is_not_there_is_no_reason_to_serve_another(tmp_path: Path) -> None:
     """With the defaults another recognizer might answer than the one that was packaged."""
     words = ["serve", "--engine", "fastapi", "--port", "0", "--run-dir", str(tmp_path / "run")]
@@ -284,25 +337,34 @@ def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
     assert "while" not in str(caught.value)
 
 
+def note_checksum(archive: Path) -> None:
+    checksum_file(archive).write_text(f"{sha256_of(archive)}  {archive.name}\n")
+
+
 def test_a_store_is_read(tmp_path: Path) -> None:
     """Its settings, and weights that are in its archive only; without a store the defaults hold."""
     assert read_store(tmp_path / "none", tmp_path) == (Deployment(), Workers())
     shipped = evidence_file(load_recognizer("xfr_compact128"))
     assert shipped is not None
     handler = {"evidence": "evidence.safetensors", "threshold": 0.3}
-    config = {"minWorkers": 3, "batchSize": 7, "maxBatchDelay": 2, "handler": handler}
+    config = {"minWorkers": 3, "batchSize": 7, "maxBatchDelay": 2, "responseTimeout": 9, "handler": handler}
     store, scratch = tmp_path / "store", tmp_path / "scratch"
     store.mkdir()
+    scratch.mkdir()
     (store / "model-config.yaml").write_text(yaml.safe_dump(config))
     with zipfile.ZipFile(store / "xfr.mar", "w") as archive:
         archive.write(shipped, "evidence.safetensors")
         archive.write(shipped, "../outside.safetensors")
+    with pytest.raises(InputError, match="no checksum"):
+        read_store(store, scratch)
+    note_checksum(store / "xfr.mar")
     deployment, workers = read_store(store, scratch)
-    assert (workers.workers, workers.batch_size, workers.batch_delay_ms) == (3, 7, 2)
+    assert workers == Workers(workers=3, batch_size=7, batch_delay_ms=2, response_timeout_s=9)
     assert deployment.threshold == 0.3
     assert deployment.evidence == str(scratch / "evidence.safetensors")
     assert [file.name for file in scratch.iterdir()] == ["evidence.safetensors"]
     shutil.rmtree(scratch)
+    scratch.mkdir()
     with zipfile.ZipFile(store / "xfr.mar", "w") as archive:
         for name in (
             "net.onnx",
@@ -314,6 +376,9 @@ def test_a_store_is_read(tmp_path: Path) -> None:
             "vendored/d.py",
         ):
             archive.writestr(name, "")
+    with pytest.raises(ChecksumError, match="not the archive"):
+        read_store(store, scratch)
+    note_checksum(store / "xfr.mar")
     config["handler"] = {"recognizer": "mine.a:make"}
     (store / "model-config.yaml").write_text(yaml.safe_dump(config))
     assert read_store(store, scratch)[0].recognizer == "mine.a:make"

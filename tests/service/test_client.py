@@ -72,6 +72,22 @@ def test_one_more_try_with_the_same_id(answer: Answer, status: int) -> None:
     assert asked[0] == asked[1]
 
 
+def test_a_connection_that_breaks_is_made_again(answer: Answer) -> None:
+    """A kept one may end as it is used, and a server with it; who has no answer then has asked nothing twice."""
+
+    def reply(turn: int, question: dict[str, Any]) -> Reply:
+        if turn == 1:
+            raise BrokenPipeError
+        return 200, answer.model_copy(update={"id": question["id"]}).model_dump(mode="json")
+
+    with server(reply) as (client, asked):
+        assert client.verify(ROW, ROW).decision.match
+    assert len(asked) == 2
+    with server(lambda turn, question: 1 / 0) as (client, asked), pytest.raises(ClientError, match="reached"):
+        client.verify(ROW, ROW)
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_server_is_asked_until_it_has_time(answer: Answer, status: int) -> None:
     def reply(turn: int, question: dict[str, Any]) -> Reply:

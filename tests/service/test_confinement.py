@@ -33,6 +33,14 @@ def test_memory_fails_and_the_process_lives(work: str) -> None:
     assert done.stdout.strip() == "lives", done.stderr
 
 
+def test_memory_that_fails_in_torch_is_the_requests_fault_and_not_ours() -> None:
+    done = confined(
+        "import torch\nfrom xfr_plugin.service.errors import as_service_error\n"
+        "try:\n    torch.ones(1 << 30)\nexcept Exception as error:\n    print(as_service_error(error).code)"
+    )
+    assert done.stdout.strip() == "too_large", done.stderr
+
+
 def test_time_ends_the_process_even_where_no_python_runs() -> None:
     assert confined("sum(range(10**12))").returncode == -signal.SIGPROF
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ def the_answer(response: Response) -> Answer:
     reply = reply_from_json(response.body)
     assert isinstance(reply, Answer)
     return reply
+
+
+ROW = [0.1] * 128
 
 
 def bodies() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
@@ -139,6 +143,17 @@ def test_kserve_v2_with_embeddings_and_gallery(service: ExplanationService) -> N
         {"inputs": [tensor("probe", ["a"])]},
         {"inputs": [tensor("probe", [1.0] * 128, "FP32", [2, 128]), tensor("reference", ["a"])]},
         {"inputs": [tensor("probe", [1.0] * 128, "FP32", [0])], "parameters": {}},
+        {"inputs": [tensor("probe", ROW, "FP32", [1, 10**30]), tensor("reference", ROW, "FP32")]},
+        {"inputs": [tensor("probe", ROW, "FP32", [True, 128]), tensor("reference", ROW, "FP32")]},
+        {"inputs": [tensor("probe", ROW, "FP32", [-1, -128]), tensor("reference", ROW, "FP32")]},
+        {"inputs": [tensor("probe", ["QUJD"], shape=[5]), tensor("reference", ROW, "FP32")]},
+        {
+            "inputs": [
+                tensor("probe", ROW, "FP32"),
+                tensor("probe", ROW, "FP32"),
+                tensor("reference", ROW, "FP32"),
+            ]
+        },
         {"inputs": [tensor("probe", ["a"]), tensor("reference", ["a"])], "parameters": [1]},
         {"instances": {}},
     ],
@@ -174,6 +189,40 @@ def test_wrong_bodies(service: ExplanationService, fields: dict[str, Any], statu
     assert response.status == status
     assert json.loads(response.body)["status"] == status
     assert len(response.body) < 1000, "what was sent is not sent back"
+
+
+@pytest.mark.parametrize(("name", "most"), [("probe", 3), ("gallery", 10_000)])
+def test_tensors_of_tiny_rows_are_refused_before_they_are_made(
+    service: ExplanationService, name: str, most: int
+) -> None:
+    """Two million lists of one number each are twelve seconds, and hundreds of megabytes."""
+    count = 300_000
+    inputs = [tensor("probe", ROW, "FP32"), tensor("gallery", [1] * count, "FP32", [count, 1])]
+    body = {"inputs": inputs if name == "gallery" else [{**inputs[1], "name": "probe"}]}
+    start = time.process_time()
+    response = one(service, {"body": body})
+    assert time.process_time() - start < 0.1
+    assert (response.status, f"more than {most} of them" in response.body) == (413, True)
+
+
+def test_a_header_is_utf_8_although_servers_read_each_byte_as_a_character(
+    service: ExplanationService,
+) -> None:
+    rest = json.dumps({"reference": text(1), "id": "Zoë"}, ensure_ascii=False)
+    response = one(service, {"body": crops()[0]}, **{HEADER: rest.encode().decode("latin-1")})
+    assert json.loads(response.body)["id"] == "Zoë"
+
+
+def test_documents_are_known_wherever_they_begin(service: ExplanationService) -> None:
+    """After many blank lines, with the instances last, and as the text of a form."""
+    rows = {"probe": ROW, "reference": ROW}
+    late = {"parameters": {"note": "x" * 5000}, "instances": [rows]}
+    for fields in (
+        {"body": b"\n" * 100 + json.dumps(rows).encode()},
+        {"body": json.dumps(late).encode()},
+        {name: json.dumps(row) for name, row in rows.items()},
+    ):
+        assert one(service, fields).status == 200
 
 
 def test_header_must_hold_an_object(service: ExplanationService) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from xfr_plugin.attr import EvidenceModel, load_evidence
 from xfr_plugin.attr.amortised.model import evidence_file, save_evidence
 from xfr_plugin.base import run_folder
+from xfr_plugin.base.checksums import checksum_file
 from xfr_plugin.base.run_folder import lock_folder
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.cli.xfr import app
@@ -27,7 +28,7 @@ from xfr_plugin.service.serving import open_service, settings_of
 pytest.importorskip("ts", reason="TorchServe is not installed")
 
 from xfr_plugin.torchserve import ArchivePlan, Workers, process, start_server, write_model_store
-from xfr_plugin.torchserve.archive import check_archive, checksum_file, stage
+from xfr_plugin.torchserve.archive import check_archive, stage
 from xfr_plugin.torchserve.configuration import read_properties, server_properties
 from xfr_plugin.torchserve.vendoring import given_packages, needed_packages
 

@@ -101,6 +101,8 @@ class _Asking:
             headers, start = request.headers, time.monotonic()
             post = Post(body, headers.get("content-type", ""), headers.get(HEADER), explain, start)
             status, data = await batcher.ask(post)
+        except asyncio.CancelledError as error:  # it has drained for long enough
+            raise ServiceError("busy", "the server stops: ask again") from error
         finally:
             self._held -= declared
         batcher.metrics.seconds += time.monotonic() - start

@@ -52,7 +52,7 @@ class Done:
 
 
 class LaneDiedError(XfrError):
-    """A worker ended, or was ended because it did not answer; `late` tells which."""
+    """A worker ended; `late` if it was because its work took too long."""
 
     def __init__(self, late: bool = False) -> None:
         super().__init__("a worker process ended")
@@ -116,7 +116,7 @@ def _refusal(error: ServiceError) -> Response:
 class _Job:
     post: Post
     answer: asyncio.Future[tuple[int, bytes]]
-    again: bool = False
+    died: bool = False  # a worker that was at it
 
 
 class Batcher:
@@ -142,6 +142,8 @@ class Batcher:
         self._threads = ThreadPoolExecutor(len(lanes), "lane")
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = self._slow = self._busy = 0
+        # beyond its deadline and that of a worker nobody needs an answer
+        self._longest = limits.deadline_ms and limits.deadline_ms / 1000 + workers.response_timeout_s
 
     @property
     def ready(self) -> bool:
@@ -185,7 +187,10 @@ class Batcher:
         job = _Job(post, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._wake.set()
-        return await job.answer
+        try:
+            return await asyncio.wait_for(job.answer, self._longest)
+        except asyncio.TimeoutError as error:
+            raise ServiceError("deadline", "no worker had time for this request: ask again") from error
 
     async def _serve(self, lane: Lane) -> None:
         while True:
@@ -193,10 +198,11 @@ class Batcher:
             slow = len(jobs) == 1 and self._may_be_slow()
             self._slow += slow
             self._busy += 1
+            end = asyncio.get_running_loop().call_later(self._workers.response_timeout_s, lane.stop)
             try:
                 done = await self._on_thread(lane.ask, [replace(job.post, may_be_slow=slow) for job in jobs])
             except LaneDiedError as error:
-                self._after_death(jobs, error)
+                self._after_death(jobs, error.late or end.when() <= asyncio.get_running_loop().time())
                 await self._revive(lane)
                 continue
             except Exception as error:  # the others' answers do not depend on it
@@ -204,6 +210,7 @@ class Batcher:
                     self._refuse(job, as_service_error(error))
                 continue
             finally:
+                end.cancel()
                 self._slow -= slow
                 self._busy -= 1
                 self._wake.set()
@@ -232,19 +239,19 @@ class Batcher:
     def _may_be_slow(self) -> bool:
         return self._slow < max(len(self._lanes) - 1, 1)
 
-    def _after_death(self, jobs: list[_Job], error: LaneDiedError) -> None:
+    def _after_death(self, jobs: list[_Job], late: bool) -> None:
         self._ready -= 1
         self.metrics.deaths += 1
         for job in jobs:
-            if error.late:
+            if late and (job.died or len(jobs) == 1):
                 self._refuse(job, ServiceError("deadline", "the worker did not answer in time and was ended"))
-            elif job.again:
+            elif job.died:
                 self._refuse(job, ServiceError("internal", "two workers ended at this request: ask again"))
             else:
+                job.died = True
                 self._again(job)
 
     def _again(self, job: _Job) -> None:
-        job.again = True
         self._outcasts.append(job)
         self._wake.set()
 
@@ -256,7 +263,7 @@ class Batcher:
     async def _started(self, lane: Lane) -> bool:
         try:
             await self._on_thread(lane.start)
-        except XfrError:
+        except (XfrError, OSError):  # of the machine, which may have no room for a process now
             return False
         return True
 

@@ -13,6 +13,7 @@ from xfr_plugin.service.limits import FIELDS
 __all__ = ["fields_of"]
 
 _BAD = ServiceError("malformed", "the body is no valid form")
+_TWICE = ServiceError("malformed", "the form has a field twice: which of them is meant?")
 _MOST_ESCAPES = 500_000
 """Of `%41` in a form's text: more than an image as base64 has, and no more than a fifth of a second's work."""
 
@@ -26,7 +27,10 @@ def fields_of(body: bytes, content_type: str) -> Mapping[str, bytes | str] | Ser
         if kind == "application/x-www-form-urlencoded":
             if body.count(b"%") > _MOST_ESCAPES:
                 raise ServiceError("too_large", "the form has far too many escapes: send it as multipart")
-            return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS))
+            pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS)
+            if len(dict(pairs)) < len(pairs):
+                raise _TWICE
+            return dict(pairs)
     except ServiceError as error:
         return error
     except ValueError:  # python-multipart's errors, too
@@ -55,7 +59,10 @@ def _multipart(body: bytes, content_type: str) -> dict[str, bytes | str]:
         options = parse_options_header(bytes(part.get("content-disposition", b"")))[1]
         if b"name" not in options or len(fields) >= FIELDS:
             raise ServiceError("malformed", f"a form has up to {FIELDS} fields, each with a name")
-        fields[options[b"name"].decode()] = bytes(value)
+        name = options[b"name"].decode()
+        if name in fields:
+            raise _TWICE
+        fields[name] = bytes(value)
 
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,61 +13,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
-import yaml
-from pydantic import ValidationError
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from xfr_plugin.asgi.app import make_app
 from xfr_plugin.asgi.batching import Batcher
+from xfr_plugin.asgi.connections import Patient
+from xfr_plugin.asgi.store import module_folders, read_store
 from xfr_plugin.asgi.tokens import Tokens, write_token
 from xfr_plugin.asgi.worker import ProcessLane
 from xfr_plugin.base.run_folder import lock_folder
-from xfr_plugin.errors import InputError, first_fault
-from xfr_plugin.recognition.loading import module_of
-from xfr_plugin.service.deployment import Deployment, Workers
-from xfr_plugin.service.serving import settings_of
+from xfr_plugin.errors import InputError
 
-__all__ = ["listening_at", "read_store", "serve", "until_signal"]
+__all__ = ["listening_at", "serve", "until_signal"]
 
 _DRAINING_SECONDS = 30
-_HEADER_SECONDS = 10.0
 _KEPT_SECONDS = 20
-_CODE = (".py", ".pyi", ".so", ".pyd")
-_WORKER_KEYS = {"minWorkers": "workers", "batchSize": "batch_size", "maxBatchDelay": "batch_delay_ms"}
-
-
-def read_store(store: Path, scratch: Path) -> tuple[Deployment, Workers]:
-    """Deployment and workers of what `xfr package` wrote; the defaults, if there is no such folder.
-
-    Weights, model files, cards and modules of the user's that are in the archive only are unpacked to `scratch`.
-
-    Raises:
-        InputError: a setting makes no sense.
-    """
-    file = store / "model-config.yaml"
-    if not file.is_file():
-        return Deployment(), Workers()
-    try:
-        config = dict(yaml.safe_load(file.read_text(encoding="utf-8")))
-        numbers = {ours: config[theirs] for theirs, ours in _WORKER_KEYS.items() if theirs in config}
-        workers = Workers.model_validate(numbers)
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        fault = first_fault(error) if isinstance(error, ValidationError) else "it cannot be read"
-        raise InputError(f"{file}: {fault}") from error
-    archives = list(store.glob("*.mar"))
-    for archive in archives:
-        _unpack(archive, scratch, lambda name: "/" not in name and not name.endswith(_CODE))
-    deployment = settings_of(config, str(scratch))
-    module = module_of(deployment.recognizer)
-    if module is not None:
-        for archive in archives:
-            _unpack(archive, scratch, lambda name: name == f"{module}.py" or name.startswith(f"{module}/"))
-    return deployment, workers
-
-
-def _unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder, [name for name in packed.namelist() if wanted(name)])
 
 
 def serve(
@@ -82,7 +40,7 @@ def serve(
     """Serve until SIGINT, SIGTERM or SIGHUP; what is being answered then is answered.
 
     Args:
-        store: see `read_store`.
+        store: see `store.read_store`.
         run_dir: for the token; closed to other users, and to other servers.
         host: to listen at.
         port: to listen at; 0 for any free one.
@@ -98,12 +56,13 @@ def serve(
     with TemporaryDirectory(prefix="xfr-serve-") as scratch, listening_at(host, port) as listening:
         deployment, found = read_store(store, Path(scratch))
         count = workers or found.workers
-        folders = _module_folders(deployment, scratch)
-        lanes = [ProcessLane(deployment, found.response_timeout_s, folders) for _ in range(count)]
+        folders = module_folders(deployment, Path(scratch))
+        lanes = [ProcessLane(deployment, folders) for _ in range(count)]
         write_token(key_file)
         try:
             app = make_app(Batcher(lanes, found, deployment.limits), Tokens(key_file).allow)
-            url = f"http://{host}:{listening.getsockname()[1]}"
+            name = f"[{host}]" if ":" in host else host
+            url = f"http://{name}:{listening.getsockname()[1]}"
             with suppress(asyncio.CancelledError):  # a signal while it started
                 asyncio.run(until_signal(app, listening, lambda: said(url, key_file)))
         finally:
@@ -113,16 +72,11 @@ def serve(
     os.close(lock)
 
 
-def _module_folders(deployment: Deployment, scratch: str) -> tuple[str, ...]:
-    """Where a module of the user's is looked for first: as it was packaged, then where the server was started."""
-    return () if module_of(deployment.recognizer) is None else (scratch, os.getcwd())
-
-
 async def until_signal(app: Any, listening: socket.socket, started: Callable[[], Any]) -> None:
     """Serve an application at a socket until SIGINT, SIGTERM or SIGHUP; `started` is called once it is open."""
     config = uvicorn.Config(
         app,
-        http=_Patient,
+        http=Patient,
         lifespan="off",
         ws="none",
         access_log=False,
@@ -131,7 +85,6 @@ async def until_signal(app: Any, listening: socket.socket, started: Callable[[],
         proxy_headers=False,
         timeout_keep_alive=_KEPT_SECONDS,
         timeout_graceful_shutdown=_DRAINING_SECONDS,
-        h11_max_incomplete_event_size=64 << 10,
     )
     server = uvicorn.Server(config)
     starting = asyncio.current_task()
@@ -171,15 +124,3 @@ def listening_at(host: str, port: int) -> socket.socket:
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-class _Patient(H11Protocol):
-    """Closes connections that do not send the head of a request in time."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        super().connection_made(transport)
-        self.loop.call_later(_HEADER_SECONDS, self._close_if_silent)
-
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()

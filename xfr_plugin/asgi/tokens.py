@@ -9,7 +9,7 @@ import secrets
 import time
 from pathlib import Path
 
-from xfr_plugin.base.files import atomic_path
+from xfr_plugin.base.files import atomic_path, writing_to
 
 __all__ = ["Tokens", "write_token"]
 
@@ -19,9 +19,8 @@ _GRACE_SECONDS = 60.0
 def write_token(file: Path) -> str:
     """Write a new token, whole or not at all; a server that reads the file takes it from then on."""
     token = secrets.token_urlsafe(32)
-    with atomic_path(file) as unfinished:
+    with writing_to(file.parent), atomic_path(file) as unfinished:
         unfinished.write_text(json.dumps({"inference": {"key": token}}), encoding="utf-8")
-        unfinished.chmod(0o600)
     file.chmod(0o600)
     return token
 
@@ -45,11 +44,13 @@ class Tokens:
 
     def _read(self) -> None:
         try:
-            changed = os.stat(self._file).st_mtime_ns
+            found_at = os.stat(self._file)
+            changed = found_at.st_mtime_ns
             if changed == self._changed:
                 return
             found = str(json.loads(self._file.read_text(encoding="utf-8"))["inference"]["key"])
         except (OSError, ValueError, KeyError, TypeError):
             return  # it is being replaced, or gone: what was known holds
         self._last, self._current, self._changed = self._current, found, changed
-        self._replaced = time.monotonic()
+        # not from now on: this may be the first request for days
+        self._replaced = time.monotonic() - max(0.0, time.time() - found_at.st_mtime)

@@ -6,6 +6,7 @@ Nothing that comes out of a worker is unpickled: it has read what strangers sent
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import signal
 import sys
@@ -30,12 +31,11 @@ class ProcessLane:
 
     Args:
         deployment: that it serves.
-        seconds: after which a worker that has not answered is ended.
         folders: in which it looks for modules before all others.
     """
 
-    def __init__(self, deployment: Deployment, seconds: float, folders: Sequence[str] = ()) -> None:
-        self._deployment, self._seconds, self._folders = deployment, seconds, tuple(folders)
+    def __init__(self, deployment: Deployment, folders: Sequence[str] = ()) -> None:
+        self._deployment, self._folders = deployment, tuple(folders)
         self.process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
@@ -56,7 +56,12 @@ class ProcessLane:
         )
         self.process.start()
         other.close()
-        found: dict[str, Any] = self._received(_STARTING_SECONDS)
+        if not self._pipe.poll(_STARTING_SECONDS):
+            self.stop()
+        try:
+            found: dict[str, Any] = self._received()
+        except (EOFError, OSError) as error:
+            raise LaneDiedError from error
         if "error" in found:
             raise XfrError(f"the deployment does not work: {found['error']}")
         return found
@@ -65,46 +70,42 @@ class ProcessLane:
         """Answer a batch.
 
         Raises:
-            LaneDiedError: the process ended, or was ended as it did not answer.
+            LaneDiedError: the process ended, or was ended, or answers what is no answer.
         """
-        assert self._pipe is not None
         try:
-            self._pipe.send_bytes(
-                json.dumps(
-                    [(p.content_type, p.rest, p.explain, p.since, p.may_be_slow) for p in posts]
-                ).encode()
-            )
-            for post in posts:
-                self._pipe.send_bytes(post.body)
-        except OSError as error:
-            raise LaneDiedError from error
-        told = self._received(self._seconds)
+            return self._asked(posts)
+        except Exception as error:
+            # whatever it is: what is left in the pipe must not become another's answer
+            assert self.process is not None
+            self.process.join(1.0)
+            raise LaneDiedError(late=self.process.exitcode == -signal.SIGPROF) from error
+
+    def stop(self) -> None:
+        """End the process; also while another thread waits for it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+
+    def _asked(self, posts: Sequence[Post]) -> Done:
+        assert self._pipe is not None
+        heads = [(p.content_type, p.rest, p.explain, p.since, p.may_be_slow) for p in posts]
+        for sent in (json.dumps(heads).encode(), *(post.body for post in posts)):
+            self._pipe.send_bytes(sent)
+        told = self._received()
         return Done(
-            [(status, self._bytes(self._seconds)) for status in told["statuses"]],
+            [(status, self._bytes()) for status, _ in zip(told["statuses"], posts, strict=True)],
             [(metric, kind, number) for metric, kind, number in told["counts"]],
             told["times"],
         )
 
-    def stop(self) -> None:
-        """End the process."""
-        if self._pipe is not None:
-            self._pipe.close()
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
+    def _received(self) -> Any:
+        return json.loads(self._bytes())
 
-    def _received(self, seconds: float) -> Any:
-        return json.loads(self._bytes(seconds))
-
-    def _bytes(self, seconds: float) -> bytes:
+    def _bytes(self) -> bytes:
         assert self._pipe is not None
-        try:
-            if not self._pipe.poll(seconds):
-                self.stop()
-                raise LaneDiedError(late=True)
-            return self._pipe.recv_bytes(2 * (self._deployment.limits.answer_bytes + MESSAGE_OVERHEAD))
-        except (EOFError, OSError) as error:
-            raise LaneDiedError from error
+        return self._pipe.recv_bytes(2 * (self._deployment.limits.answer_bytes + MESSAGE_OVERHEAD))
 
 
 def _work(pipe: Connection, settings: str, folders: Sequence[str]) -> None:
@@ -116,6 +117,7 @@ def _work(pipe: Connection, settings: str, folders: Sequence[str]) -> None:
     deployment = Deployment.model_validate_json(settings)
     torch.set_num_threads(deployment.threads)
     confine(deployment.limits)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is none
     try:
         service = open_service(deployment)
     except XfrError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from types import FrameType
@@ -107,8 +109,8 @@ def _serve_by_fastapi(model_store: Path, host: str, port: int, run_dir: Path) ->
             "stop:   Ctrl-C",
         )
 
-    serve(model_store, run_dir, host, port, said)
-    print_lines("stopped")
+    with _until_signal():  # until the server has handlers of its own
+        serve(model_store, run_dir, host, port, said)
 
 
 def _serve_by_torchserve(
@@ -117,27 +119,33 @@ def _serve_by_torchserve(
     from xfr_plugin.torchserve.process import Ports, free_ports, start_server
 
     ports = free_ports() if port == 0 else Ports(port, port + 2, grpc_port, grpc_port + 1)
-    previous = {number: signal.signal(number, _interrupt) for number in _ENDING}
     console = terminal(stderr=True)
+    with _until_signal(), start_server(model_store, run_dir, host=host, ports=ports) as server:
+        with console.status("starting …"):
+            server.wait(timeout)
+        print_lines(
+            f"ready:  {server.url} (gRPC {host}:{ports.grpc})",
+            f"token:  {server.key_file} (inference)",
+            f"logs:   {server.run_dir / 'logs'}",
+            f"try it: {_curl(server.url, server.model, server.key_file)}",
+            "stop:   Ctrl-C",
+        )
+        try:
+            while server.process.poll() is None:
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            server.drain()
+            raise
+        raise InputError(f"the server stopped by itself: see {server.run_dir}")
+
+
+@contextmanager
+def _until_signal() -> Iterator[None]:
+    """The block ends at a signal, and says so when it has cleaned up."""
+    previous = {number: signal.signal(number, _interrupt) for number in _ENDING}
     try:
-        with start_server(model_store, run_dir, host=host, ports=ports) as server:
-            with console.status("starting …"):
-                server.wait(timeout)
-            print_lines(
-                f"ready:  {server.url} (gRPC {host}:{ports.grpc})",
-                f"token:  {server.key_file} (inference)",
-                f"logs:   {server.run_dir / 'logs'}",
-                f"try it: {_curl(server.url, server.model, server.key_file)}",
-                "stop:   Ctrl-C",
-            )
-            try:
-                while server.process.poll() is None:
-                    time.sleep(0.2)
-            except KeyboardInterrupt:
-                server.drain()
-                raise
-            raise InputError(f"the server stopped by itself: see {server.run_dir}")
-    except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):
+            yield
         print_lines("stopped")
     finally:
         for number, handler in previous.items():

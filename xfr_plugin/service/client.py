@@ -91,7 +91,7 @@ class Client:
             backoff_factor=0.2,
             raise_on_status=False,
         )
-        self._timeout = timeout
+        self._timeout, self._retries = timeout, retries
         limits = urllib3.Timeout(connect=min(timeout, 10.0), read=timeout)
         self._pool = urllib3.PoolManager(retries=again, timeout=limits, maxsize=connections)
 
@@ -145,7 +145,9 @@ class Client:
         url, body = f"{self.url}/{endpoint}/{self.model}", _text(document)
         end, wait = time.monotonic() + self._timeout, _SHORTEST_WAIT
         try:
-            while (response := self._post(url, body)).status in _BUSY and time.monotonic() + wait < end:
+            while (
+                response := self._post(url, body, self._retries)
+            ).status in _BUSY and time.monotonic() + wait < end:
                 time.sleep(wait * random.uniform(0.5, 1.0))  # not all at once
                 wait = min(2 * wait, _LONGEST_WAIT)
         except urllib3.exceptions.HTTPError as error:
@@ -165,8 +167,14 @@ class Client:
             raise ServiceError(reply.code, reply.message, reply.problems)
         return reply
 
-    def _post(self, url: str, body: bytes) -> urllib3.BaseHTTPResponse:
-        return self._pool.request("POST", url, body=body, headers=self._headers)
+    def _post(self, url: str, body: bytes, left: int) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._pool.request("POST", url, body=body, headers=self._headers)
+        except urllib3.exceptions.MaxRetryError as error:
+            broke = isinstance(error.reason, urllib3.exceptions.ProtocolError)  # and did not time out
+            if not broke or left == 0:
+                raise
+        return self._post(url, body, left - 1)
 
 
 def read_token(path: Path, kind: str = "inference") -> str:

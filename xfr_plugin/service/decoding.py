@@ -66,7 +66,8 @@ def check_image(data: bytes, limits: Limits) -> None:
             "not_an_image", "the data is no JPEG, PNG, WebP or BMP image: save it as one of these"
         )
     # a file that is two things at once is nobody's photo
-    if b"%PDF-" in data[:1024] or zipfile.is_zipfile(io.BytesIO(data)):
+    is_archive = b"PK\1\2" in data and zipfile.is_zipfile(io.BytesIO(data))  # either alone may be chance
+    if b"%PDF-" in data[:1024] or is_archive:
         raise ServiceError(
             "not_an_image", "the image file is also an archive or document: save it as an image"
         )

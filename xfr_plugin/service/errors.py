@@ -146,7 +146,8 @@ def as_service_error(error: Exception) -> ServiceError:
     for kind, code in kinds:
         if isinstance(error, kind):
             return ServiceError(code, str(error))
-    if isinstance(error, MemoryError):
+    # torch and onnxruntime have errors of their own for it
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
         return ServiceError("too_large", "this request needs more memory than there is: ask for less")
     internal = ServiceError("internal", "the service failed on this request; its log names the error's type")
     internal.__cause__ = error

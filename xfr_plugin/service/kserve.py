@@ -10,6 +10,7 @@ The output `answer` holds N JSON documents; `score` and `match` repeat what most
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ def read_v2(document: dict[str, Any], limits: Limits) -> list[Any]:
     for tensor in _counted(document["inputs"], "inputs", limits):
         if not isinstance(tensor, dict) or tensor.get("name") not in ("probe", "reference", "gallery"):
             raise ServiceError("malformed", "inputs: must be tensors named probe, reference or gallery")
+        if tensor["name"] in tensors:
+            raise ServiceError("malformed", f"inputs: two tensors are named {tensor['name']}")
         tensors[tensor["name"]] = _rows(tensor, limits)
     shared = document.get("parameters") or {}
     if not isinstance(shared, dict):
@@ -119,29 +122,25 @@ def _counted(value: Any, name: str, limits: Limits) -> list[Any]:
 def _rows(tensor: dict[str, Any], limits: Limits) -> list[Any]:
     """Images of a tensor, as base64 text; or its embeddings, whatever the nesting of its data."""
     name, data, shape = tensor["name"], tensor.get("data"), tensor.get("shape")
-    if (
-        not isinstance(data, list)
-        or not isinstance(shape, list)
-        or not all(isinstance(s, int) for s in shape)
-    ):
-        raise ServiceError("malformed", f"inputs: {name} needs a shape and data")
+    if not isinstance(data, list) or not isinstance(shape, list) or len(shape) not in (1, 2):
+        raise ServiceError("malformed", f"inputs: {name} needs data, and a shape of one or two dimensions")
+    wrong = ServiceError("malformed", f"inputs: the data of {name} does not have its shape")
+    if not all(type(size) is int and size > 0 for size in shape):
+        raise wrong
     if tensor.get("datatype") == "BYTES":
+        if len(data) != math.prod(shape):
+            raise wrong
         return data
-    if tensor.get("datatype") not in ("FP32", "FP64") or len(shape) not in (1, 2):
-        raise ServiceError(
-            "malformed", f"inputs: {name} must be BYTES, or FP32 or FP64 of one or two dimensions"
-        )
-    length = shape[-1]
-    rows = data if data and isinstance(data[0], list) else _split(data, length)
-    if length < 1 or len(rows) != (shape[0] if len(shape) == 2 else 1):
-        raise ServiceError("malformed", f"inputs: the data of {name} does not have its shape")
-    if name != "gallery":
-        _counted(rows, name, limits)
-    return rows
-
-
-def _split(data: list[Any], length: int) -> list[list[Any]]:
-    return [data[i : i + length] for i in range(0, len(data), max(length, 1))]
+    if tensor.get("datatype") not in ("FP32", "FP64"):
+        raise ServiceError("malformed", f"inputs: {name} must be BYTES, FP32 or FP64")
+    count, length = shape[0] if len(shape) == 2 else 1, shape[-1]
+    most = limits.gallery if name == "gallery" else limits.instances
+    if count > most:  # before as many lists are made
+        raise ServiceError("too_large", f"{name}: more than {most} of them, which is the limit")
+    is_nested = bool(data) and isinstance(data[0], list)
+    if len(data) != (count if is_nested else count * length):
+        raise wrong
+    return data if is_nested else [data[at : at + length] for at in range(0, len(data), length)]
 
 
 def _taken(shared: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

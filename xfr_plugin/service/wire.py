@@ -109,20 +109,24 @@ def _read(fields: Mapping[str, Any], headers: Mapping[str, str], explain: bool, 
                 "malformed" if not data else "not_an_image",
                 f"the body is neither JSON nor a form; an image alone needs the header {HEADER}",
             )
-        document = _object(rest.encode(), HEADER, limits)
+        document = _object(_sent(rest), HEADER, limits)
         return Message((parse_request({**document, "probe": data}),), explain, _one)
     return _read_parsed(body, explain, limits)
 
 
+def _sent(header: str) -> bytes:
+    """A header's bytes: servers read each as a character."""
+    return header.encode("latin-1" if max(header, default="") < "\u0100" else "utf-8")
+
+
 def _is_json(data: bytes) -> bool:
-    return data[:64].lstrip(_BOM + b" \t\r\n")[:1] in (b"{", b"[", b'"')
+    return data.lstrip(_BOM + b" \t\r\n")[:1] in (b"{", b"[", b'"')
 
 
 def _read_json(data: bytes, explain: bool, limits: Limits) -> Message:
     data = data.removeprefix(_BOM)
     check_json(data, "the JSON", limits)
-    head = data[:4096]
-    if b'"instances"' in head or b'"inputs"' in data:
+    if b'"instances"' in data or b'"inputs"' in data:
         document = from_json(data, cache_strings="keys")
         if is_v1(document) or is_v2(document):
             return _read_parsed(document, explain, limits)
@@ -168,10 +172,12 @@ def _from_form(fields: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
 
 
 def _face(value: Any, name: str, limits: Limits) -> Any:
-    if isinstance(value, (bytes, bytearray)):
-        data = bytes(value)
-        return _parsed(data, name, limits) if _is_json(data) else data
-    return value
+    if not isinstance(value, (bytes, bytearray, str)):
+        return value
+    data = value.encode() if isinstance(value, str) else bytes(value)
+    if _is_json(data):
+        return _parsed(data, name, limits)
+    return value if isinstance(value, str) else data
 
 
 def _option(name: str, value: Any, limits: Limits) -> Any:

@@ -17,9 +17,10 @@ import yaml
 import xfr_plugin
 from xfr_plugin._version import __version__
 from xfr_plugin.attr import load_evidence
-from xfr_plugin.base.files import atomic_path, read_text, write_text
+from xfr_plugin.base.checksums import checksum_file
+from xfr_plugin.base.files import atomic_path, write_text
 from xfr_plugin.base.weights import sha256_of
-from xfr_plugin.errors import ChecksumError, InputError, ResultError
+from xfr_plugin.errors import InputError, ResultError
 from xfr_plugin.reconstruction import list_decoders, load_decoder
 from xfr_plugin.service.deployment import Deployment, read_deployment
 from xfr_plugin.torchserve.configuration import Workers, model_config
@@ -30,11 +31,9 @@ __all__ = [
     "ArchivePlan",
     "build_archive",
     "check_archive",
-    "checksum_file",
     "handler_file",
     "packaged_deployment",
     "stage",
-    "verify_archive",
 ]
 
 _DECODER, _EVIDENCE = "decoder.safetensors", "evidence.safetensors"
@@ -90,27 +89,6 @@ def packaged_deployment(archive: Path) -> Deployment:
     with zipfile.ZipFile(archive) as packed:
         config = yaml.safe_load(packed.read("model-config.yaml"))
     return read_deployment(config.get("handler"))
-
-
-def checksum_file(archive: Path) -> Path:
-    """Where the checksum of an archive is, as `sha256sum --check` reads it."""
-    return archive.with_name(f"{archive.name}.sha256")
-
-
-def verify_archive(archive: Path) -> None:
-    """Make sure that an archive is the one that was packaged here.
-
-    Raises:
-        InputError: it is not there, or its checksum is not.
-        ChecksumError: it is another one.
-    """
-    if not archive.is_file():
-        raise InputError(
-            f"there is no {archive.name} in {archive.parent}: run `xfr package --out {archive.parent}` first"
-        )
-    noted = read_text(checksum_file(archive), "checksum (run `xfr package` again)").split()
-    if noted[:1] != [sha256_of(archive)]:
-        raise ChecksumError(f"{archive} is not the archive that was packaged: run `xfr package` again")
 
 
 def stage(plan: ArchivePlan, folder: Path) -> Deployment:

@@ -21,10 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from xfr_plugin.base.checksums import verify_archive
 from xfr_plugin.base.files import write_text
 from xfr_plugin.base.run_folder import check_space, lock_folder
 from xfr_plugin.errors import InputError, XfrError
-from xfr_plugin.torchserve.archive import verify_archive
 from xfr_plugin.torchserve.configuration import properties_text, read_properties
 from xfr_plugin.torchserve.java import java_home
 
@@ -246,7 +246,8 @@ def start_server(
     environment = _environment()
     lock = lock_folder(run_dir)
     (run_dir / "key_file.json").unlink(missing_ok=True)
-    shutil.rmtree(run_dir / "logs", ignore_errors=True)
+    for old in (run_dir / "logs").glob("*_log.*log*"):  # the folder may hold others'
+        old.unlink()
     config = run_dir / "config.properties"
     scratch = Path(tempfile.mkdtemp(prefix="xfr-serve-"))  # short: it holds Unix sockets
     environment |= {"TEMP": str(scratch), "TMPDIR": str(scratch)}
