@@ -53,11 +53,6 @@ class _View:
     doubt: float = 1.0
 
     @property
-    def is_coarse(self) -> bool:
-        """Whether few sizes of windows are tried."""
-        return self.scale_factor > 1.1
-
-    @property
     def is_plain(self) -> bool:
         """Whether the copy differs from the photo by its size alone."""
         return not (self.angle or self.mirrored or self.padding)
@@ -68,7 +63,6 @@ class _View:
 
 
 _ROUNDS: tuple[tuple[_View, ...], ...] = (
-    (_View(scale_factor=1.15, doubt=0.7),),  # so a hit counts as many as there are of 1.1
     (_View(),),
     (
         _View(padding=0.2, scale_factor=1.05, doubt=3.0),
@@ -109,7 +103,7 @@ class CascadeDetector:
             raise InputError(f"min_confidence must be in 0…1, got {min_confidence}")
         self._model = landmark_model
         self._min_confidence = min_confidence
-        self._rounds = _ROUNDS if thorough else _ROUNDS[:2]
+        self._rounds = _ROUNDS if thorough else _ROUNDS[:1]
 
     def __call__(self, photo: NDArray[np.uint8], /) -> list[DetectedFace]:
         """Find the faces of an RGB photo (H×W×3, 0…255); the one with most hits of the cascade first.
@@ -125,11 +119,8 @@ class CascadeDetector:
                 start = time.thread_time()
                 found += self._search(photo, image, view)
                 spent = time.thread_time() - start
-            faces = _without_doubles(found)
-            if len(faces) > 1 and any(view.is_coarse for view in views):
-                continue  # where there are several there may be more
-            if faces:
-                return faces
+            if found:
+                return _without_doubles(found)
         return []
 
     def _rounds_for(self, size: tuple[int, int]) -> Iterator[list[_View]]:
@@ -137,8 +128,7 @@ class CascadeDetector:
         largest = 0.0
         for views in self._rounds:
             chosen = [view for view in views if not view.is_plain or view.scale(size) > largest]
-            fine = (view for view in chosen if view.is_plain and not view.is_coarse)
-            largest = max([largest, *(view.scale(size) for view in fine)])
+            largest = max([largest, *(view.scale(size) for view in chosen if view.is_plain)])
             yield chosen
 
     def _search(
