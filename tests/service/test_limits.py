@@ -25,7 +25,7 @@ from skimage.data import astronaut
 
 from xfr_plugin.base.deadlines import check_deadline, until
 from xfr_plugin.errors import DeadlineError
-from xfr_plugin.faces.cascade import CascadeDetector
+from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.service import (
     Answer,
     Deployment,
@@ -398,14 +398,14 @@ def test_photographs_are_not_searched_in_vain(monkeypatch: pytest.MonkeyPatch) -
     """Two take longer than others wait: beside others they are not begun, and elsewhere they are searched once."""
     service = ExplanationService()
     searched: list[str] = []
-    search = CascadeDetector.__call__
+    search = FaceDetector.__call__
 
-    def noted(self: CascadeDetector, photo: Any) -> Any:
+    def noted(self: FaceDetector, photo: Any) -> Any:
         if len(photo) > 112:  # crops are looked at, too: whether they are aligned
             searched.append(threading.current_thread().name)
         return search(self, photo)
 
-    monkeypatch.setattr(CascadeDetector, "__call__", noted)
+    monkeypatch.setattr(FaceDetector, "__call__", noted)
     photo = saved(Image.fromarray(astronaut()), "PNG")
     two = parse_request({"probe": photo, "reference": photo})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
