@@ -6,6 +6,7 @@ import cmath
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from operator import itemgetter
 
 import numpy as np
@@ -77,7 +78,7 @@ class FaceDetector:
             found = self._search(photo, image, scales)
             spent = time.thread_time() - start
             if found or not self._thorough:
-                return _without_doubles(found)
+                return [_seen(face, image.size) for face in _without_doubles(found)]
         return []
 
     def _search(
@@ -156,6 +157,14 @@ def _confidence(candidate: Candidate, score: float) -> float:
 def _is_centred_in(box: Box, size: Sequence[int]) -> bool:
     x, y = box.x + box.width / 2, box.y + box.height / 2
     return 0 <= x < size[0] and 0 <= y < size[1]
+
+
+def _seen(face: DetectedFace, size: tuple[int, int]) -> DetectedFace:
+    """The face with what the photo shows of its box: one at the border is no larger than what is seen of it."""
+    box = face.box
+    left, top = max(0.0, box.x), max(0.0, box.y)
+    right, bottom = min(size[0], box.x + box.width), min(size[1], box.y + box.height)
+    return replace(face, box=Box(left, top, right - left, bottom - top))
 
 
 def _without_doubles(found: Sequence[DetectedFace]) -> list[DetectedFace]:
