@@ -55,6 +55,8 @@ class Result:
     faces: list[DetectedFace]
     errors: NDArray[np.float64] | None
     """Of the labelled face's five landmarks, in eye distances; None if it was not found."""
+    is_largest: bool = False
+    """Whether the labelled face is the largest that was found, which is taken."""
 
 
 def lfw_photos(
@@ -89,7 +91,8 @@ def examine(
     eye_distance = np.linalg.norm(truth[1] - truth[0])
     for face in faces:
         if np.linalg.norm(face.landmarks.mean(0) - truth.mean(0)) < eye_distance / 2:
-            return Result(file, seconds, faces, errors_of(face.landmarks, truth))
+            largest = max(faces, key=lambda found: found.box.area)
+            return Result(file, seconds, faces, errors_of(face.landmarks, truth), face is largest)
     return Result(file, seconds, faces, None)
 
 
@@ -112,6 +115,10 @@ def summary(results: list[Result]) -> dict[str, object]:
         "faces besides the labelled one, a photo": round(
             float(np.mean([len(r.faces) - (r.errors is not None) for r in results])), 3
         ),
+        "another one taken: with a note, without": [
+            sum(len(r.faces) > 1 and not r.is_largest for r in results),
+            sum(len(r.faces) == 1 and not r.is_largest for r in results),
+        ],
         "mean error %": round(100 * float(mean.mean()), 2),
         "95 % interval %": [round(100 * low, 2), round(100 * high, 2)],
         "median error %": round(100 * float(np.median(mean)), 2),
