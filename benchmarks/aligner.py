@@ -1,4 +1,4 @@
-"""Measure the shipped detector and aligner on LFW photographs of people it was not trained on.
+"""Measure the shipped detector, its finder and aligner, on LFW photographs of people they were not trained on.
 
     python benchmarks/aligner.py                 # 500 photographs of the official test people
     python benchmarks/aligner.py --boxes         # how the cascade's boxes lie on the training photographs
@@ -7,6 +7,7 @@
     python benchmarks/aligner.py --false-alarms  # every fifth upside down: no upright face, so nothing to find
     python benchmarks/aligner.py --crowd         # twelve of the photographs side by side, of three sizes
     python benchmarks/aligner.py --two           # two of them, one larger: is the larger face the one that is taken?
+    python benchmarks/aligner.py --held-out ...  # any of these on the people that training held out, to choose by
 
 Needs `lfw250/`, `labels.csv` and the people files under `XFR_DATA/faces`. Errors are distances to the given
 landmarks in eye distances, averaged over the five landmarks of a face. A face counts as found if the centre
@@ -28,14 +29,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from xfr_plugin.evaluation.occluders.kinds import occlude
-from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.faces.detection import DetectedFace
+from xfr_plugin.faces.finder import load_finder
 from xfr_plugin.faces.landmarks import load_aligner
 from xfr_plugin.faces.lfw import read_landmarks, read_people
 from xfr_plugin.faces.photo import load_photo
-from xfr_plugin.faces.windows import find_boxes
+from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.training.aligner_data import box_offset
+from xfr_plugin.training.faces_data import find_faces, split_people
+from xfr_plugin.training.windows import find_boxes
 
 BOX = 2.79
 """Width of the cascade's boxes in eye distances, see `--boxes`."""
@@ -52,12 +55,21 @@ class Result:
     faces: list[DetectedFace]
     errors: NDArray[np.float64] | None
     """Of the labelled face's five landmarks, in eye distances; None if it was not found."""
+    is_largest: bool = False
+    """Whether the labelled face is the largest that was found, which is taken."""
 
 
-def lfw_photos(people: str, count: int | None = None) -> tuple[Path, dict[str, NDArray[np.float64]]]:
-    """Folder of the photographs, and landmarks by file, of the people of an official people file."""
+def lfw_photos(
+    people: str, count: int | None = None, held_out: bool = False
+) -> tuple[Path, dict[str, NDArray[np.float64]]]:
+    """Folder of the photographs, and landmarks by file, of the people of an official people file.
+
+    With `held_out`, only of those on whom training is validated.
+    """
     root = data_root() / "faces"
-    names = read_people(root / people)
+    names = set(read_people(root / people))
+    if held_out:
+        names = set(split_people(find_faces(root / "lfw250", root / people), 0.1, 0)[1])
     labels = read_landmarks(root / "labels.csv")
     chosen = {f: p for f, p in labels.items() if f.split("/")[0] in names and (root / "lfw250" / f).is_file()}
     return root / "lfw250", dict(sorted(chosen.items())[:count])
@@ -70,7 +82,7 @@ def errors_of(found: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray
 
 
 def examine(
-    detector: CascadeDetector, photo: NDArray[np.uint8], truth: NDArray[np.float64], file: str
+    detector: FaceDetector, photo: NDArray[np.uint8], truth: NDArray[np.float64], file: str
 ) -> Result:
     """Run the detector on a photo and compare with the given landmarks."""
     began = time.perf_counter()
@@ -79,7 +91,8 @@ def examine(
     eye_distance = np.linalg.norm(truth[1] - truth[0])
     for face in faces:
         if np.linalg.norm(face.landmarks.mean(0) - truth.mean(0)) < eye_distance / 2:
-            return Result(file, seconds, faces, errors_of(face.landmarks, truth))
+            largest = max(faces, key=lambda found: found.box.area)
+            return Result(file, seconds, faces, errors_of(face.landmarks, truth), face is largest)
     return Result(file, seconds, faces, None)
 
 
@@ -102,6 +115,10 @@ def summary(results: list[Result]) -> dict[str, object]:
         "faces besides the labelled one, a photo": round(
             float(np.mean([len(r.faces) - (r.errors is not None) for r in results])), 3
         ),
+        "another one taken: with a note, without": [
+            sum(len(r.faces) > 1 and not r.is_largest for r in results),
+            sum(len(r.faces) == 1 and not r.is_largest for r in results),
+        ],
         "mean error %": round(100 * float(mean.mean()), 2),
         "95 % interval %": [round(100 * low, 2), round(100 * high, 2)],
         "median error %": round(100 * float(np.median(mean)), 2),
@@ -213,7 +230,7 @@ CHANGES = {
 }
 
 
-def false_alarms(detector: CascadeDetector, folder: Path, files: list[str]) -> dict[str, object]:
+def false_alarms(detector: FaceDetector, folder: Path, files: list[str]) -> dict[str, object]:
     """What is found in photographs that are upside down."""
     seconds, alarms = [], {}
     for file in files:
@@ -235,9 +252,7 @@ CROWD = (4, 3)
 """Photographs beside and below one another."""
 
 
-def crowd(
-    detector: CascadeDetector, folder: Path, truths: dict[str, NDArray[np.float64]]
-) -> dict[str, object]:
+def crowd(detector: FaceDetector, folder: Path, truths: dict[str, NDArray[np.float64]]) -> dict[str, object]:
     """How many of the faces of several photographs in one are found, by the size that each is shown at."""
     wanted, found, seconds = {}, {}, []
     files, count = list(truths), CROWD[0] * CROWD[1]
@@ -266,7 +281,7 @@ def crowd(
     }
 
 
-def two(detector: CascadeDetector, folder: Path, truths: dict[str, NDArray[np.float64]]) -> dict[str, object]:
+def two(detector: FaceDetector, folder: Path, truths: dict[str, NDArray[np.float64]]) -> dict[str, object]:
     """How often one of two people in a photograph is missed, and how often it is the larger one."""
     files, seconds, one, larger = list(truths), [], 0, 0
     for start in range(0, len(files) - 1, 2):
@@ -308,6 +323,10 @@ def main() -> None:
     parser.add_argument("--false-alarms", action="store_true", help="photographs upside down")
     parser.add_argument("--crowd", action="store_true", help="several photographs in one")
     parser.add_argument("--two", action="store_true", help="two photographs in one")
+    parser.add_argument(
+        "--held-out", action="store_true", help="people held out of training, not test people"
+    )
+    parser.add_argument("--finder", type=Path, help="weight file; the shipped one, if left out")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -317,9 +336,10 @@ def main() -> None:
     aligner = load_aligner(args.aligner)
     if args.no_shift:
         aligner.network.label_offset[0] = 0
-    detector = CascadeDetector(aligner)
-    folder, truths = lfw_photos("peopleDevTest.txt", args.photos)
-    if args.stress or args.false_alarms:
+    detector = FaceDetector(aligner, finder=load_finder(args.finder))
+    people = "peopleDevTrain.txt" if args.held_out else "peopleDevTest.txt"
+    folder, truths = lfw_photos(people, args.photos, args.held_out)
+    if not args.held_out and (args.stress or args.false_alarms):
         truths = dict(list(truths.items())[::5])
     if args.two:
         print(json.dumps(two(detector, folder, truths), indent=1, ensure_ascii=False))

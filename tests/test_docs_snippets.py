@@ -57,7 +57,7 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("photographs")
 def test_captum_page() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FaceWarning)  # the cascade sees a second face in the photograph
+        warnings.simplefilter("ignore", FaceWarning)  # a second face is seen in the photograph
         for message in ("Setting backward hooks", "Input Tensor"):  # what Captum tells its users each time
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
         space = run("docs/captum.md", {})
@@ -78,7 +78,7 @@ def test_readme(capsys: pytest.CaptureFixture[str]) -> None:
     probe, reference = torch.rand(2, 1, 3, 112, 112)
     given = {"my_network": network, "probe": probe, "reference": reference, "embedding": torch.randn(1, 16)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FaceWarning)  # the cascade sees a second face in the photograph
+        warnings.simplefilter("ignore", FaceWarning)  # a second face is seen in the photograph
         space = run("README.md", given)
     assert "forehead" in capsys.readouterr().out
     assert Path("result/explanation.png").is_file()
@@ -88,7 +88,7 @@ def test_readme(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("photographs")
 def test_faithfulness_page() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FaceWarning)  # the cascade sees a second face in the photograph
+        warnings.simplefilter("ignore", FaceWarning)  # a second face is seen in the photograph
         space = run("docs/faithfulness.md", {})
     assert space["row"] in space["explanation"].faithfulness.rows
 

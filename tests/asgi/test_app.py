@@ -31,7 +31,7 @@ from xfr_plugin.asgi.batching import Done, LaneDiedError, answer_posts
 from xfr_plugin.asgi.forms import fields_of
 from xfr_plugin.asgi.tokens import write_token
 from xfr_plugin.base.deadlines import check_deadline
-from xfr_plugin.faces.cascade import CascadeDetector
+from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.service import Answer, Deployment, ExplanationService, Limits, ServiceError, reply_from_json
 from xfr_plugin.service.deployment import Workers
 from xfr_plugin.service.limits import MESSAGE_OVERHEAD
@@ -378,9 +378,9 @@ def test_what_is_slow_has_a_low_priority_where_it_may_be(
     service: ExplanationService, monkeypatch: pytest.MonkeyPatch, may_be_slow: bool
 ) -> None:
     found: list[str] = []
-    search = CascadeDetector.__call__
+    search = FaceDetector.__call__
 
-    def slow(self: CascadeDetector, photo: Any) -> Any:
+    def slow(self: FaceDetector, photo: Any) -> Any:
         time.sleep(0.01)
         end = time.thread_time() + 0.15
         while time.thread_time() < end:
@@ -389,7 +389,7 @@ def test_what_is_slow_has_a_low_priority_where_it_may_be(
         found.append(threading.current_thread().name)
         return search(self, photo)
 
-    monkeypatch.setattr(CascadeDetector, "__call__", slow)
+    monkeypatch.setattr(FaceDetector, "__call__", slow)
     buffer = io.BytesIO()
     Image.fromarray(astronaut()).save(buffer, "JPEG")
     photo = base64.b64encode(buffer.getvalue()).decode()

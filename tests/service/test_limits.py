@@ -29,7 +29,7 @@ from skimage.data import astronaut
 from xfr_plugin.base import deadlines
 from xfr_plugin.base.deadlines import check_deadline, until
 from xfr_plugin.errors import DeadlineError
-from xfr_plugin.faces.cascade import CascadeDetector
+from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.service import (
     Answer,
     Deployment,
@@ -300,7 +300,7 @@ def test_a_deadline_ends_the_work(
 def test_a_deadline_ends_the_search_for_faces(
     service: ExplanationService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late_within(monkeypatch, CascadeDetector, "__call__", 1e6, lambda *given: True)
+    late_within(monkeypatch, FaceDetector, "__call__", 1e6, lambda *given: True)
     noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     with pytest.raises(ServiceError) as caught:
         service.answer(parse_request({"probe": noise, "reference": ROW, "deadline_ms": 60_000}))
@@ -384,7 +384,7 @@ def test_many_slow_requests_hold_up_their_neighbours_no_longer_than_one(
         "until",
         lambda moment, cpu=math.inf: (allowed.append(cpu - time.thread_time()), until(moment, cpu))[1],
     )
-    service = ExplanationService(Deployment(limits=Limits(crowd_ms=200)))
+    service = ExplanationService(Deployment(limits=Limits(crowd_ms=50)))
     monkeypatch.setattr(service, "_models", with_search_of(service, 0.0))  # or it is not even begun
     noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
@@ -392,7 +392,7 @@ def test_many_slow_requests_hold_up_their_neighbours_no_longer_than_one(
     *told, answer = service.answer_all([slow] * 6 + [quick], [False] * 7, may_be_slow=lambda _: False)
     shares = [round(seconds, 2) for seconds in allowed if seconds < math.inf]
     assert shares == sorted(shares, reverse=True), "what the ones before have left"
-    assert (shares[0], shares[-1]) == (0.2, 0.05)
+    assert (shares[0], shares[-1]) == (0.05, 0.01)
     assert {reply.code for reply in told if isinstance(reply, ErrorBody)} == {"busy"}
     assert isinstance(answer, Answer)
 
@@ -440,14 +440,14 @@ def test_photographs_are_not_searched_in_vain(monkeypatch: pytest.MonkeyPatch) -
     """Two take longer than others wait: beside others they are not begun, and elsewhere they are searched once."""
     service = ExplanationService(Deployment(limits=Limits(deadline_ms=None)))
     searched: list[str] = []
-    search = CascadeDetector.__call__
+    search = FaceDetector.__call__
 
-    def noted(self: CascadeDetector, photo: Any) -> Any:
+    def noted(self: FaceDetector, photo: Any) -> Any:
         if len(photo) > 112:  # crops are looked at, too: whether they are aligned
             searched.append(threading.current_thread().name)
         return search(self, photo)
 
-    monkeypatch.setattr(CascadeDetector, "__call__", noted)
+    monkeypatch.setattr(FaceDetector, "__call__", noted)
     photo = saved(Image.fromarray(astronaut()), "PNG")
     two = parse_request({"probe": photo, "reference": photo})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from PIL import Image
+from helpers.labelled_photos import PEOPLE, write_photos
 
 from xfr_plugin.errors import InputError, PhotoFormatError
 from xfr_plugin.faces.landmark_network import Located, to_crop
@@ -30,32 +30,7 @@ from xfr_plugin.training.aligner import (
 )
 from xfr_plugin.training.aligner_data import PhotoSet
 from xfr_plugin.training.engine import train
-
-LANDMARKS = np.array([[203.0, 100.5], [245.8, 103.0], [223.5, 126.5], [203.0, 139.7], [243.3, 141.2]])
-COLUMNS = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
-PEOPLE = 16
-
-
-def write_photos(root: Path) -> None:
-    """Photographs of 160×160 pixels in LFW's layout: one face, enlarged and shifted, on pebbles."""
-    rng = np.random.default_rng(0)
-    astronaut = Image.fromarray(skimage.data.astronaut())
-    pebbles = Image.fromarray(skimage.data.gravel()).convert("RGB")
-    names = [f"Person_{i:02d}" for i in range(PEOPLE)]
-    header = ",".join(["file", *(f"{c}_{axis}" for c in COLUMNS for axis in "xy")])
-    lines = [header]
-    for name in names:
-        corner, side = rng.integers(0, 350, 2).tolist(), int(rng.integers(95, 130))
-        photo = pebbles.crop((*corner, corner[0] + 160, corner[1] + 160))
-        place = rng.integers(10, 150 - side, 2).tolist()
-        photo.paste(astronaut.crop((160, 50, 290, 180)).resize((side, side)), tuple(place))
-        points = (LANDMARKS - [160, 50]) * side / 130 + place
-        (root / "lfw250" / name).mkdir(parents=True)
-        photo.save(root / "lfw250" / name / f"{name}_0001.jpg", quality=92)
-        lines.append(",".join([f"{name}/{name}_0001.jpg", *(f"{v:.2f}" for v in points.ravel())]))
-    (root / "labels.csv").write_text("\n".join(lines) + "\n")
-    people = [str(PEOPLE), *(f"{name}\t1" for name in names)]
-    (root / "peopleDevTrain.txt").write_text("\n".join(people) + "\n")
+from xfr_plugin.training.windows import find_boxes
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +188,11 @@ def test_a_photo_set_expects_the_usual_box_where_none_was_found() -> None:
     photos = PhotoSet(torch.zeros(1, 1, 9, 9), landmarks, torch.full((1, 3), float("nan")), torch.zeros(0, 5))
     x, y, side = photos.expected_boxes()[0].tolist()
     assert (x, y, side) == pytest.approx((50.2, 55.6, 55.6), abs=0.5)
+
+
+def test_boxes_of_the_cascade_come_with_their_hits() -> None:
+    best, *others = find_boxes(skimage.data.astronaut())
+    assert abs(best.box.x + best.box.width / 2 - 225) < 15
+    assert best.hits >= 10
+    assert all(other.hits <= best.hits for other in others)
+    assert find_boxes(np.zeros((20, 20, 3), np.uint8)) == []

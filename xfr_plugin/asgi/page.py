@@ -35,8 +35,8 @@ from xfr_plugin.explanation.report import build_report
 from xfr_plugin.explanation.words import APART, component_name
 from xfr_plugin.faces import template_regions
 from xfr_plugin.faces.alignment import align, template
-from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.faces.outlines import find_regions
+from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.service.decoding import decode_photo
 from xfr_plugin.service.deployment import Deployment
 from xfr_plugin.service.errors import ServiceError, as_service_error
@@ -171,7 +171,7 @@ def _faces(service: ExplanationService, data: bytes) -> Response:
     photo, size = decode_photo(data, service.deployment.limits), service.input_size
     crops: list[NDArray[np.uint8]] = [photo]
     if photo.shape[:2] != size:
-        found = sorted(CascadeDetector()(photo), key=lambda face: -face.box.area)[:_FACES]
+        found = sorted(FaceDetector()(photo), key=lambda face: -face.box.area)[:_FACES]
         crops = [align(photo, face.landmarks, size) for face in found]
     if not crops:
         raise NoFaceError("no face was found: use a larger, upright, frontal photograph")

@@ -22,7 +22,7 @@ from xfr_plugin.explanation.api import explain
 from xfr_plugin.explanation.explanation import Explanation
 from xfr_plugin.explanation.words import headline
 from xfr_plugin.faces import Landmarks
-from xfr_plugin.faces.cascade import CascadeDetector
+from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.recognition import Recognizer
 from xfr_plugin.swaps.donors import COMPOSITES, composite_faces
 
@@ -44,7 +44,7 @@ def run_demo(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
 
 def _explain_astronaut(folder: Path, recognizer: Recognizer) -> list[tuple[str, Path]]:
     photo: Photo = data.astronaut()
-    found = CascadeDetector()(photo)
+    found = FaceDetector()(photo)
     if not found:
         raise FaceError("the face of the demonstration photograph was not found")
     landmarks = max(found, key=lambda face: face.box.area).landmarks

@@ -102,6 +102,29 @@ def aligner(
 
 
 @app.command()
+def finder(
+    config: ConfigFile = None,
+    run: Run = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with lfw250/, labels.csv and the people files.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the finder (.safetensors).")] = None,
+    device: Device = None,
+    seed: Seed = None,
+    epochs: Epochs = None,
+    threads: Threads = None,
+) -> None:
+    """Train the face finder: where faces are in a photo, how large, and how they are turned."""
+    from xfr_plugin.training.config import load_config
+    from xfr_plugin.training.finder import FinderConfig, train_finder
+
+    given: dict[str, Any] = {"run": run, "data": data, "out": out, "device": device, "seed": seed}
+    settings = load_config(FinderConfig, config, {**given, "epochs": epochs, "threads": threads})
+    check_targets([settings.out] if settings.out else [], [])
+    _report(train_finder(settings), settings.run)
+
+
+@app.command()
 def outlines(
     config: ConfigFile = None,
     run: Run = None,

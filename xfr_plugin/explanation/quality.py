@@ -12,7 +12,7 @@ from xfr_plugin.explanation.occlusion import covered_parts
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.faces import AlignedFace
 from xfr_plugin.faces.alignment import template
-from xfr_plugin.faces.cascade import CascadeDetector
+from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.recognition import Recognizer
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _laplacian(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def misalignment(image: NDArray[np.uint8]) -> float | None:
     """How far the face in a crop H×W×3 lies from where alignment puts it, see `MISALIGNED`; None if none is found."""
-    found = CascadeDetector()(image)
+    found = FaceDetector()(image)
     if not found:
         return None
     largest = max(found, key=lambda face: face.box.area)

@@ -1,7 +1,7 @@
 """Finding faces in a photo: the protocol of a detector, and the detector that ships.
 
-The shipped detector (`faces.cascade`) finds boxes with scikit-image's frontal-face cascade, which is in its
-wheel and works offline, and asks a landmark model for the five points in each box.
+The shipped detector (`faces.search`) has a small network propose where faces are, and asks a landmark model for the
+five points of each.
 """
 
 from __future__ import annotations

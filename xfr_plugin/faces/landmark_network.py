@@ -22,6 +22,7 @@ from xfr_plugin.faces.alignment import ARCFACE_TEMPLATE
 __all__ = [
     "AlignerNetwork",
     "Located",
+    "Residual",
     "box_frames",
     "convolution",
     "from_crop",
@@ -123,13 +124,13 @@ class _HeatmapNetwork(nn.Module):
         self.stem = nn.Sequential(
             convolution(1, width // 2, stride=2), convolution(width // 2, width, stride=2)
         )
-        self.high = _Residual(width)
-        self.middle = nn.Sequential(convolution(width, 2 * width, stride=2), _Residual(2 * width))
-        self.low = nn.Sequential(convolution(2 * width, 3 * width, stride=2), _Residual(3 * width))
+        self.high = Residual(width)
+        self.middle = nn.Sequential(convolution(width, 2 * width, stride=2), Residual(2 * width))
+        self.low = nn.Sequential(convolution(2 * width, 3 * width, stride=2), Residual(3 * width))
         self.from_high = nn.Conv2d(width, width, 1)
         self.from_middle = nn.Conv2d(2 * width, width, 1)
         self.from_low = nn.Conv2d(3 * width, width, 1)
-        self.heatmaps = nn.Sequential(_Residual(width), nn.Conv2d(width, 5, 1))
+        self.heatmaps = nn.Sequential(Residual(width), nn.Conv2d(width, 5, 1))
         self.score = nn.Linear(3 * width, 1)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +142,9 @@ class _HeatmapNetwork(nn.Module):
         return _centre_of_mass(self.heatmaps(up)), self.score(low.mean((2, 3))).squeeze(1)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """Two 3×3 convolutions whose result is added to what comes in."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -152,6 +155,7 @@ class _Residual(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape, B×C×H×W."""
         out: Tensor = self.relu(x + self.body(x))
         return out
 

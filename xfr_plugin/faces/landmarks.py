@@ -51,7 +51,7 @@ class Aligner:
 
         Args:
             photo: RGB, H×W×3, 0…255.
-            boxes: around faces, as the cascade gives them: side about 2.8 eye distances.
+            boxes: around faces, as the finder gives them: side about 2.8 eye distances.
             angles: by which each box is turned about its centre, clockwise, in radians; none, if left out.
 
         Returns:

@@ -13,9 +13,9 @@ from xfr_plugin.base.choices import Alignment
 from xfr_plugin.base.options import checked_choice
 from xfr_plugin.errors import FaceError, FaceWarning, NoFaceError
 from xfr_plugin.faces.alignment import align, fit_aligned
-from xfr_plugin.faces.cascade import CascadeDetector
 from xfr_plugin.faces.detection import DetectedFace, Detector
 from xfr_plugin.faces.photo import MAX_PIXELS, PhotoSource, load_photo
+from xfr_plugin.faces.search import FaceDetector
 
 __all__ = ["AlignedFace", "Alignment", "prepare_face"]
 
@@ -52,7 +52,7 @@ def prepare_face(
     Args:
         source: see `faces.photo.PhotoSource`.
         size: height and width of the crop in pixels.
-        detector: finds the faces; the shipped `CascadeDetector`, if left out.
+        detector: finds the faces; the shipped `FaceDetector`, if left out.
         alignment: see `Alignment`.
         face: which face, where there are several: 0 is the largest, 1 the next, and so on.
         max_pixels: pixel limit of the photo.
@@ -70,7 +70,7 @@ def prepare_face(
     photo = load_photo(source, max_pixels)
     if alignment == "aligned" or (alignment == "auto" and photo.shape[:2] == tuple(size)):
         return AlignedFace(fit_aligned(photo, size))
-    chosen, notes = _choose((detector or CascadeDetector())(photo), face)
+    chosen, notes = _choose((detector or FaceDetector())(photo), face)
     for note in notes:
         warnings.warn(note, FaceWarning, stacklevel=2)
     return AlignedFace(align(photo, chosen.landmarks, size), chosen, notes)

@@ -23,7 +23,7 @@ from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.verification import choose_threshold
 from xfr_plugin.faces import Detector
-from xfr_plugin.faces.cascade import CascadeDetector
+from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.backends import PAYS
 from xfr_plugin.recognition.fingerprint import fingerprint, fingerprints_kept
@@ -87,7 +87,7 @@ class ExplanationService:
             # the quick ones, which are allowed unless others are named, need a gradient
             settings = settings.model_copy(update={"methods": (default,)})
             self.deployment = settings
-        detector = CascadeDetector() if settings.detector else None
+        detector = FaceDetector() if settings.detector else None
         self._models = Models(
             deployment=settings,
             recognizer=recognizer,

@@ -17,10 +17,10 @@ from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box
-from xfr_plugin.faces.windows import Candidate, find_boxes
 from xfr_plugin.training.faces_data import read_pixels
+from xfr_plugin.training.windows import Candidate, find_boxes
 
-__all__ = ["BOX_MEAN", "BOX_SPREAD", "PhotoSet", "box_offset", "read_photos"]
+__all__ = ["BOX_MEAN", "BOX_SPREAD", "PhotoSet", "box_offset", "read_labelled", "read_photos"]
 
 BOX_MEAN = (0.01, -0.22, 2.78)
 """The cascade's boxes: centre (x, y) from the landmarks' mean and side, in eye distances. Near
@@ -74,13 +74,7 @@ def read_photos(
         InputError: a file has no landmarks, or another size than the first.
         PhotoFormatError: a file is damaged or no image.
     """
-    unlabelled = [file for file in files if file not in landmarks]
-    if unlabelled:
-        raise InputError(f"{len(unlabelled)} photographs have no landmarks, e.g. {unlabelled[0]}")
-    images = [read_pixels(folder / file, "L") for file in files]
-    for file, image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            raise InputError(f"photographs must have one size: {file} differs from {files[0]}")
+    images = read_labelled(folder, landmarks, files)
     candidates = _find_or_read_boxes(dict(zip(files, images, strict=True)), boxes_file)
     boxes, false_boxes = [], []
     for index, (file, (upright, upside_down)) in enumerate(zip(files, candidates, strict=True)):
@@ -96,6 +90,20 @@ def read_photos(
         torch.tensor(boxes),
         torch.tensor(false_boxes).reshape(-1, 5),
     )
+
+
+def read_labelled(
+    folder: Path, landmarks: dict[str, Landmarks], files: Sequence[str]
+) -> list[NDArray[np.uint8]]:
+    """Read photographs that have landmarks and one size, grey; see `read_photos`."""
+    unlabelled = [file for file in files if file not in landmarks]
+    if unlabelled:
+        raise InputError(f"{len(unlabelled)} photographs have no landmarks, e.g. {unlabelled[0]}")
+    images = [read_pixels(folder / file, "L") for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            raise InputError(f"photographs must have one size: {file} differs from {files[0]}")
+    return images
 
 
 def box_offset(candidate: Candidate, landmarks: Landmarks) -> tuple[float, float, float]:
