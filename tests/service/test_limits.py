@@ -451,7 +451,7 @@ def test_photographs_are_not_searched_in_vain(monkeypatch: pytest.MonkeyPatch) -
     photo = saved(Image.fromarray(astronaut()), "PNG")
     two = parse_request({"probe": photo, "reference": photo})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
-    monkeypatch.setattr(service, "_models", with_search_of(service, 0.06))
+    monkeypatch.setattr(service, "_models", with_search_of(service, 0.1))
     told, answer = service.answer_all([two, quick], [False, False], may_be_slow=lambda _: False)
     assert isinstance(told, ErrorBody)
     assert told.code == "busy"

@@ -60,6 +60,6 @@ class Limits(Document):
     answer_bytes: int = Field(default=6 << 20, gt=0)
     deadline_ms: int | None = Field(default=60_000, ge=1)
     patience_ms: int = Field(default=1000, ge=0)
-    crowd_ms: int = Field(default=100, ge=1)
+    crowd_ms: int = Field(default=150, ge=1)
     memory_mib: int = Field(default=4096, ge=512)
     cpu_seconds: int = Field(default=120, ge=1)
