@@ -16,16 +16,13 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from xfr_plugin.base.folding import batchnorm_folded
-from xfr_plugin.base.randomness import seeded
-from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
-from xfr_plugin.errors import WeightsError
+from xfr_plugin.base.weights import MODELS
 from xfr_plugin.faces.detection import Box
 from xfr_plugin.faces.finder_network import STRIDE, USUAL_EYES, FinderNetwork
+from xfr_plugin.faces.weights import read_network, write_network
 
 __all__ = ["Candidate", "Finder", "face_box", "load_finder", "save_finder"]
 
-_CARD_KEY = "finder"
-_FORMAT = 1
 _MARGIN = 16
 _BOX = (0.01, -0.22, 2.78)
 """Boxes that the aligner expects: centre from the landmarks' mean along the face, and side, in eye distances."""
@@ -142,36 +139,14 @@ def load_finder(path: str | os.PathLike[str] | None = None) -> Finder:
         WeightsError: the file is missing, damaged, or no finder of ours.
         LayoutError: its weights do not fit the architecture it names.
     """
-    return _shipped() if path is None else _load(path)
+    return _shipped() if path is None else Finder(*read_network(path, "finder", FinderNetwork))
 
 
 def save_finder(network: FinderNetwork, path: str | os.PathLike[str], training: Mapping[str, Any]) -> None:
     """Write a finder in half precision, with what is known about its training, whole or not at all."""
-    state = halved(network, lambda _name, _value: True)
-    card = {
-        "format": _FORMAT,
-        "architecture": type(network).__name__,
-        "width": network.width,
-        "training": dict(training),
-    }
-    write_weights(path, state, {_CARD_KEY: card})
-
-
-def _load(path: str | os.PathLike[str]) -> Finder:
-    name = os.path.basename(path)
-    state, metadata = read_weights(path)
-    card = metadata.get(_CARD_KEY)
-    if not isinstance(card, dict) or card.get("format") != _FORMAT:
-        raise WeightsError(f"{name} is no finder that this version reads: train one with `xfr train finder`")
-    width = card.get("width")
-    if not isinstance(width, int) or not 4 <= width <= 64:
-        raise WeightsError(f"{name} names an impossible width ({width!r}): get the file again")
-    with seeded(0):  # networks are born with random weights
-        network = FinderNetwork(width)
-    load_halved_into(network, state, name)
-    return Finder(network, card)
+    write_network(network, path, "finder", {"training": dict(training)})
 
 
 @cache
 def _shipped() -> Finder:
-    return _load(MODELS / "finder.safetensors")
+    return load_finder(MODELS / "finder.safetensors")

@@ -12,17 +12,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from xfr_plugin.base.randomness import seeded
-from xfr_plugin.base.weights import MODELS, halved, load_halved_into, read_weights, write_weights
-from xfr_plugin.errors import InputError, WeightsError
+from xfr_plugin.base.weights import MODELS
+from xfr_plugin.errors import InputError
 from xfr_plugin.faces.alignment import Landmarks
 from xfr_plugin.faces.detection import Box
 from xfr_plugin.faces.landmark_network import BOX_MARGIN, CROP_SIZE, AlignerNetwork, box_frames
+from xfr_plugin.faces.weights import read_network, write_network
 
 __all__ = ["Aligner", "load_aligner", "save_aligner"]
 
-_CARD_KEY = "aligner"
-_FORMAT = 1
 _PATCH_SIDE = 160
 _PATCH_MARGIN = 2.2
 
@@ -81,43 +79,22 @@ def load_aligner(path: str | os.PathLike[str] | None = None) -> Aligner:
         WeightsError: the file is missing, damaged, or no aligner of ours.
         LayoutError: its weights do not fit the architecture it names.
     """
-    return _shipped() if path is None else _load(path)
+    return _shipped() if path is None else Aligner(*read_network(path, "aligner", AlignerNetwork))
 
 
 def save_aligner(network: AlignerNetwork, path: str | os.PathLike[str], training: Mapping[str, Any]) -> None:
     """Write an aligner in half precision, with what is known about its training, whole or not at all."""
-    state = halved(network, lambda _name, _value: True)
     card = {
-        "format": _FORMAT,
-        "architecture": type(network).__name__,
-        "width": network.width,
         "crop": f"grey, {CROP_SIZE} pixels, {BOX_MARGIN} times the box; brightness and contrast taken out",
         "landmarks": "subject's right eye, left eye, nose tip, right and left mouth corner",
         "training": dict(training),
     }
-    write_weights(path, state, {_CARD_KEY: card})
-
-
-def _load(path: str | os.PathLike[str]) -> Aligner:
-    name = os.path.basename(path)
-    state, metadata = read_weights(path)
-    card = metadata.get(_CARD_KEY)
-    if not isinstance(card, dict) or card.get("format") != _FORMAT:
-        raise WeightsError(
-            f"{name} is no aligner that this version reads: train one with `xfr train aligner`"
-        )
-    width = card.get("width")
-    if not isinstance(width, int) or not 4 <= width <= 64:
-        raise WeightsError(f"{name} names an impossible width ({width!r}): get the file again")
-    with seeded(0):  # networks are born with random weights
-        network = AlignerNetwork(width)
-    load_halved_into(network, state, name)
-    return Aligner(network, card)
+    write_network(network, path, "aligner", card)
 
 
 @cache
 def _shipped() -> Aligner:
-    return _load(MODELS / "aligner.safetensors")
+    return load_aligner(MODELS / "aligner.safetensors")
 
 
 def _check(photo: NDArray[np.uint8], boxes: Sequence[Box]) -> None:
