@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.bulk_faces import METHODS, explain_all, write_list
-from helpers.deadly_jobs import DeadlyJob, EndlessJob, loaded
 from helpers.evaluation_faces import small_recognizer
 from PIL import Image
 
@@ -21,7 +20,6 @@ import xfr_plugin
 from xfr_plugin import BatchResults, batch
 from xfr_plugin.base.locks import locked
 from xfr_plugin.bulk import Step
-from xfr_plugin.bulk.engines import LocalEngine
 from xfr_plugin.bulk.store import ExplanationStore
 from xfr_plugin.bulk.work import PairJob, Task, Worker
 from xfr_plugin.errors import InputError, ResultError, UnknownNameError
@@ -299,44 +297,6 @@ def _children(pid: int) -> list[int]:
 def _alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().split()[2] != "Z"
-
-
-@pytest.mark.slow
-def test_a_job_that_kills_its_worker_fails_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xfr_plugin.bulk import engines
-
-    task = Task(small_recognizer(), (0.2, "given"), {})
-    engine = LocalEngine(task, workers=2)
-    monkeypatch.setattr(engines, "_work", loaded)
-    jobs = [DeadlyJob(number, number == 3) for number in range(9)]
-    found = {job.number: answer for job, answer in engine.results(jobs)}  # type: ignore[arg-type, union-attr]  # as jobs are
-    engine.close()
-    assert found.pop(3).startswith("the worker process died of it")
-    assert found == {number: number for number in range(9) if number != 3}
-
-
-@pytest.mark.slow
-def test_who_interrupts_a_run_does_not_wait_for_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xfr_plugin.bulk import engines
-
-    engine = LocalEngine(Task(small_recognizer(), (0.2, "given"), {}), workers=2)
-    monkeypatch.setattr(engines, "_work", loaded)
-    jobs = [EndlessJob(number, number > 0) for number in range(9)]
-    results = engine.results(jobs)  # type: ignore[arg-type]  # as jobs are
-    assert next(results)[1] == 0
-    children = _children(os.getpid())
-    began = time.monotonic()
-    engine.close()
-    assert time.monotonic() - began < 600, "the jobs take an hour"
-    assert not any("spawn_main" in _command(child) for child in children)
-
-
-def _command(pid: int) -> str:
-    """Of a process that is there, and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def test_a_recognizer_that_cannot_be_sent_says_so(faces: Path, tmp_path: Path) -> None:

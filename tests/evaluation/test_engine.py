@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import resource
@@ -20,6 +19,7 @@ from helpers.evaluation_faces import (
     METHODS,
     PEOPLE,
     PROTOCOLS,
+    Deadly,
     judge,
     pair_list,
     small_recognizer,
@@ -42,7 +42,7 @@ from xfr_plugin.evaluation import (
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES
 from xfr_plugin.evaluation.clock import Step
 from xfr_plugin.evaluation.report.heading import what_was_run
-from xfr_plugin.evaluation.store import EmbeddingCache, MapCache, Shard, locked
+from xfr_plugin.evaluation.store import MapCache, Shard, locked
 
 
 class Energy(MapProtocol):
@@ -95,6 +95,18 @@ def test_several_processes_find_what_one_finds(
     for entry in results.manifest.pairs:
         for found, expected in zip(*(cache.get("xssab", entry.name) or () for cache in maps), strict=True):
             assert np.array_equal(found, expected, equal_nan=True)
+
+
+@pytest.mark.slow
+def test_a_method_that_kills_its_worker_takes_no_other_along(faces: Path, tmp_path: Path) -> None:
+    results = judge(faces, tmp_path, protocols=["deletion", Deadly()], limit=4, workers=2)
+    died = {(failure.method, failure.protocol) for failure in results.failures}
+    assert died == {("xssab", "deletion"), ("xssab", "test_deadly")}
+    assert all("the worker process died of it" in failure.error for failure in results.failures)
+    judged = {r.method for r in results.records if r.protocol == "test_deadly"}
+    assert judged == {"input_x_gradient", *CHANCE_BASELINES}
+    assert len(results.facts) == 4
+    assert not judge(faces, tmp_path, protocols=["deletion"], limit=4, retry_failed=True).failures
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
@@ -225,31 +237,20 @@ def test_failures_are_recorded_and_the_run_goes_on(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
-@pytest.mark.parametrize(
-    "where", ["pairs.jsonl", "test_energy/xssab.jsonl", "cost/xssab.jsonl", "embeddings"]
-)
+@pytest.mark.parametrize("where", ["pairs.jsonl", "test_energy/xssab.jsonl", "cost/xssab.jsonl"])
 def test_a_full_disk_is_no_fault_of_a_method_and_the_run_goes_on(
-    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    faces: Path, tmp_path: Path, where: str
 ) -> None:
     options = {"methods": METHODS, "protocols": [Energy()], "limit": 4}
     full = tmp_path / "records" / where
-    if where == "embeddings":
-        monkeypatch.setattr("xfr_plugin.evaluation.store._SAVE_EVERY", 1)
-        monkeypatch.setattr(np, "savez", _no_room)
-    else:
-        full.parent.mkdir(parents=True)
-        full.symlink_to("/dev/full")
+    full.parent.mkdir(parents=True)
+    full.symlink_to("/dev/full")
     with pytest.raises(OutputError, match="cannot be written: No space left"):
         judge(faces, tmp_path, **options)
-    monkeypatch.undo()
-    full.unlink(missing_ok=True)
+    full.unlink()
     results = judge(faces, tmp_path, **options)
     assert not results.failures
     assert without_cost(results) == without_cost(judge(faces, tmp_path / "anew", **options))
-
-
-def _no_room(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_line_that_was_cut_short_is_taken_back(tmp_path: Path) -> None:
@@ -312,7 +313,7 @@ def test_shards_drop_what_is_torn_and_refuse_what_is_damaged(tmp_path: Path) -> 
         Shard(path)
 
 
-def test_maps_and_embeddings_come_back_exactly(tmp_path: Path) -> None:
+def test_maps_come_back_exactly(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     maps = (rng.standard_normal((5, 4)).astype(np.float32) * 1e-12, np.full((5, 4), np.nan, np.float32))
     cache = MapCache(tmp_path / "maps")
@@ -323,17 +324,6 @@ def test_maps_and_embeddings_come_back_exactly(tmp_path: Path) -> None:
     assert cache.get("m", "b | a") is None
     next((tmp_path / "maps" / "m").glob("*.npz")).write_bytes(b"PK torn")
     assert cache.get("m", "a | b") is None
-    asked: list[str] = []
-
-    def embed(file: str) -> torch.Tensor:
-        asked.append(file)
-        return torch.tensor([len(file), 0.1])
-
-    for _ in range(2):
-        embeddings = EmbeddingCache(tmp_path / "e.npz", embed)
-        assert embeddings("abc").tolist() == pytest.approx([3, 0.1])
-        embeddings.save()
-    assert asked == ["abc"]
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:

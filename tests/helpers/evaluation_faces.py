@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,12 +15,39 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from helpers.small_net import SmallNet
-from xfr_plugin.evaluation import PairEntry, PairList, PlantedPlan, Results, evaluate
+from xfr_plugin.attr.registry import Method
+from xfr_plugin.evaluation import (
+    EvaluationPair,
+    Measurement,
+    MethodProtocol,
+    PairEntry,
+    PairList,
+    PairMaps,
+    PlantedPlan,
+    Results,
+    Setting,
+    evaluate,
+)
 from xfr_plugin.recognition import Recognizer
 
 PEOPLE = tuple(f"p{i:02d}" for i in range(8))
 PROTOCOLS = ("planted", "deletion")
 METHODS = ("xssab", "input_x_gradient")
+
+
+class Deadly(MethodProtocol):
+    """A protocol that one method dies of, with its process."""
+
+    name = "test_deadly"
+    title = "Deadly"
+    higher_is_better: ClassVar[dict[str, bool]] = {"alive": True}
+
+    def judge(
+        self, pair: EvaluationPair, maps: PairMaps, method: Method, setting: Setting
+    ) -> Iterable[Measurement]:
+        if method.name == "xssab":
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield Measurement("", "alive", 1)
 
 
 def small_recognizer() -> Recognizer:

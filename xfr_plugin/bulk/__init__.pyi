@@ -1,7 +1,6 @@
 """Many pairs: lists of them, explained by any number of processes, and what comes out of it."""
 
 from .api import batch
-from .engines import ENGINES
 from .pairs import PairTable, read_pair_table
 from .progress import Step
 from .results import BatchResults
@@ -9,7 +8,6 @@ from .selection import selected
 from .summary import RegionRow, Summary, summarise
 
 __all__ = [
-    "ENGINES",
     "BatchResults",
     "PairTable",
     "RegionRow",

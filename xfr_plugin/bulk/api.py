@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.registry import Method, chosen_method
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER, Alignment
+from xfr_plugin.base.engines import Engine, opened
 from xfr_plugin.base.files import make_folder, shown
 from xfr_plugin.base.locks import locked
 from xfr_plugin.base.options import checked_at_least
-from xfr_plugin.bulk.engines import Engine, opened
 from xfr_plugin.bulk.pairs import PairTable, arrow, read_pair_table
 from xfr_plugin.bulk.progress import Clock, Progress
 from xfr_plugin.bulk.results import BatchResults
@@ -102,7 +102,7 @@ def batch(
         maps: keep the maps, of which pictures are made; a hundred times the numbers by region.
         pictures: which pairs get picture and document, in the words of `select`.
         engine: `local`, processes on this machine, or `ray`.
-        workers: how many, each with a copy of the model; see `bulk.engines.opened`.
+        workers: how many, each with a copy of the model; see `base.engines.opened`.
         retry_failed: try again what failed.
         progress: called with each `bulk.Step`; `ProgressBar` shows it.
 
@@ -284,7 +284,6 @@ class _Run:
         clock = Clock("explaining", total - todo, total, self.progress)
         make_folder(self.folder / _EFFECTS)
         for job, rows in self.engine.results(jobs):
-            assert isinstance(job, PairJob)
             stores[job.method].add(rows)
             clock.passed(len(job))
         shutil.rmtree(self.folder / _EFFECTS, ignore_errors=True)

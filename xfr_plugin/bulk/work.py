@@ -1,7 +1,6 @@
-"""What a process does: it holds the recognizer and the methods, and takes one job after another.
+"""What a process of `batch` does: it holds the recognizer and the methods, and takes one job after another.
 
-A job says in few bytes what is to be done; `load` reads what it needs from the disk, and what is loaded is all that a
-worker needs, so that it may be on another machine.
+What is loaded of a job is all that a worker needs, so that it may be on another machine.
 """
 
 from __future__ import annotations
@@ -82,7 +81,6 @@ class Task:
         maps: keep the maps.
         effects: folder, if it is there, in which workers share what leaving out regions does to faces.
         batch_size: pairs in the same passes.
-        threads: of torch, in each worker; None leaves them as they are.
     """
 
     recognizer: Recognizer
@@ -93,7 +91,20 @@ class Task:
     maps: bool = True
     effects: str | None = None
     batch_size: int = _BATCH
-    threads: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the recognizer."""
+        return self.recognizer.name
+
+    @property
+    def device(self) -> torch.device:
+        """Of the recognizer."""
+        return self.recognizer.device
+
+    def worker(self) -> Worker:
+        """See `Worker`."""
+        return Worker(self)
 
 
 @dataclass(frozen=True)
@@ -172,10 +183,6 @@ class Worker:
 
     task: Task
     _built: dict[str, PairAttribution | str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.task.threads is not None:
-            torch.set_num_threads(self.task.threads)
 
     @own_modes()
     def __call__(self, job: LoadedPhotos | LoadedPairs) -> Any:

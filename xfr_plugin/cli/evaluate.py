@@ -84,7 +84,13 @@ def evaluate_command(
         bool, typer.Option(help="Keep maps on disk, for agreement, average maps and later protocols.")
     ] = True,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a copy of the model.")] = 1,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes on this machine, or a Ray cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Each has a copy of the model; one, or all CPUs of a cluster, if left out."),
+    ] = None,
     only_report: Annotated[
         bool, typer.Option("--only-report", help="Compute nothing; write tables and plots of what is there.")
     ] = False,
@@ -121,6 +127,7 @@ def evaluate_command(
             keep_maps=keep_maps,
             retry_failed=retry_failed,
             only_report=only_report,
+            engine=engine,
             workers=workers,
             progress=lambda step: show(*step),
         )

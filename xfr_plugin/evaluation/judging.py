@@ -17,7 +17,7 @@ from xfr_plugin.evaluation.after import agreement, average_maps_judged
 from xfr_plugin.evaluation.chance_baselines import CHANCE_BASELINES, ConfiguredMethod
 from xfr_plugin.evaluation.choice import PairChoice
 from xfr_plugin.evaluation.clock import Progress
-from xfr_plugin.evaluation.engine import Engine
+from xfr_plugin.evaluation.engine import Run
 from xfr_plugin.evaluation.manifest import (
     RunManifest,
     describe_recognizer,
@@ -35,6 +35,7 @@ from xfr_plugin.evaluation.protocols.planted_evidence.protocol import PlantedEvi
 from xfr_plugin.evaluation.results import Results, collect
 from xfr_plugin.evaluation.scenes import warn_of_scenes
 from xfr_plugin.evaluation.store import MapCache, locked
+from xfr_plugin.evaluation.work import Judging
 from xfr_plugin.explanation.api import DEFAULT_RECOGNIZER
 from xfr_plugin.explanation.comparison import MethodChoice, chosen_methods
 from xfr_plugin.explanation.pipeline import RecognizerSource, open_recognizer
@@ -76,7 +77,8 @@ def evaluate(
     keep_maps: bool = True,
     retry_failed: bool = False,
     only_report: bool = False,
-    workers: int = 1,
+    engine: str = "local",
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Judge methods by protocols on pairs of aligned faces.
@@ -106,18 +108,26 @@ def evaluate(
         keep_maps: keep maps on disk. Agreement and average maps need them, and so do protocols that are added later.
         retry_failed: try again what has failed.
         only_report: compute nothing, collect what is there.
-        workers: processes, each with a copy of the model; with several, a script has its work under
-            `if __name__ == "__main__"`. Numbers do not depend on them, but by rounding on the threads of each.
+        engine: `local`, processes on this machine, or `ray`, a cluster each machine of which can read `faces` and
+            `photographs` under the same name; only this process writes.
+        workers: how many, each with a copy of the model; this process alone, or with `ray` one for each CPU, if left
+            out. With several processes, a script has its work under `if __name__ == "__main__"`. Numbers do not
+            depend on them, but by rounding on the threads of each.
         progress: called after each step; `ProgressBar` shows it.
 
     Raises:
         InputError: an argument makes no sense, a face is missing, or `out` holds another run.
+        UnknownNameError: a method, protocol, option or engine does not exist.
         ResultError: `out` cannot be used, or another run is at work in it.
         WeightsError: the recognizer's weights cannot be used.
 
     Warns:
         FaceWarning: the faces look like photographs, not like aligned crops.
     """
+    if workers is None and engine == "local":
+        workers = 1
+    elif workers is not None:
+        checked_at_least("workers", workers, 1)
     chosen = _methods(methods, options or {}, chance)
     judges = _protocols(protocols)
     if split not in get_args(Split):
@@ -168,10 +178,10 @@ def evaluate(
     with locked(place):
         known = place / _MANIFEST
         write_manifest(manifest.joined(read_manifest(known)) if known.exists() else manifest, known)
-        engine = Engine(setting, folder, chosen, judges, place, keep_maps, progress)
+        run = Run(Judging(setting, folder, chosen, judges), place, keep_maps, progress)
         if retry_failed:
-            engine.retry_failures()
-        engine.run(*entries, workers=checked_at_least("workers", workers, 1))
+            run.retry_failures()
+        run.do(*entries, engine=engine, workers=workers)
     return _collected(manifest, judges, chosen, folder, place, keep_maps)
 
 

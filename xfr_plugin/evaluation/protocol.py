@@ -95,7 +95,8 @@ class Setting:
         faces: the folder that the pairs come from, for protocols that need other people's faces.
         people: who is there besides.
         photographs: folder of the photographs that probes come from, for protocols that draw on them.
-        cache: a folder for what takes long to compute and does not depend on methods; None keeps nothing.
+        cache: a folder for what takes long to compute and does not depend on methods; None, or one that is not there,
+            keeps nothing.
     """
 
     recognizer: Recognizer
@@ -107,6 +108,10 @@ class Setting:
     photographs: Path | None = None
     cache: Path | None = None
     _fast: Recognizer | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        """For other processes, which make their own of what is made for speed."""
+        return {**vars(self), "_fast": None}
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xfr_plugin.evaluation.chance_baselines import beside
-from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.manifest import RunManifest
 from xfr_plugin.evaluation.pairs import PairEntry, person_of
 from xfr_plugin.evaluation.protocol import Protocol
 from xfr_plugin.evaluation.store import Shard, records_path
 from xfr_plugin.evaluation.summary import Key, SummaryRow, clustered_means, clustered_ratio, medians
+from xfr_plugin.evaluation.work import COST
 
 __all__ = ["AGREEMENT", "Failure", "Record", "Results", "collect"]
 

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: lines of results that survive a kill, maps, embeddings, and a lock."""
+"""What a run leaves on disk: lines of results that survive a kill, maps, and a lock."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from xfr_plugin.base.files import atomic_path, reason, shown, write_text
 from xfr_plugin.base.locks import locked
 from xfr_plugin.errors import OutputError, ResultError
 from xfr_plugin.evaluation.protocol import PairMaps
 
-__all__ = ["EmbeddingCache", "Line", "MapCache", "Shard", "locked", "records_path", "writing"]
+__all__ = ["Line", "MapCache", "Shard", "locked", "records_path", "writing"]
 
 Line: TypeAlias = dict[str, Any]
 """One line of a shard: a JSON object with the `pair` that it is about."""
-
-_SAVE_EVERY = 64
 
 
 class Shard:
@@ -131,44 +126,6 @@ class MapCache:
     def _path(self, method: str, pair: str) -> Path:
         assert self.folder is not None
         return self.folder / method / f"{hashlib.sha256(pair.encode()).hexdigest()[:24]}.npz"
-
-
-class EmbeddingCache:
-    """Embeddings of faces by file, each computed once, alone, so that they do not depend on what came before.
-
-    Args:
-        path: where they are kept; saved now and then, and by `save`.
-        embed: from a file to its unit embedding, D.
-    """
-
-    def __init__(self, path: Path, embed: Callable[[str], Tensor]) -> None:
-        self.path, self.embed = path, embed
-        self.unsaved = 0
-        self.known: dict[str, NDArray[np.floating]] = {}
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                rows = zip(stored["files"], stored["embeddings"], strict=True)
-                self.known = {str(file): row for file, row in rows}
-        except (OSError, ValueError, KeyError, BadZipFile):
-            self.known = {}
-
-    def __call__(self, file: str) -> Tensor:
-        """Unit embedding of a face, D, on the CPU."""
-        if file not in self.known:
-            self.known[file] = self.embed(file).cpu().numpy()
-            self.unsaved += 1
-            if self.unsaved >= _SAVE_EVERY:
-                self.save()
-        return torch.from_numpy(self.known[file])
-
-    def save(self) -> None:
-        """Write what is new, whole or not at all."""
-        if self.unsaved:
-            with writing(self.path), atomic_path(self.path) as temporary, temporary.open("wb") as file:
-                np.savez(
-                    file, files=np.array(list(self.known)), embeddings=np.stack(list(self.known.values()))
-                )
-            self.unsaved = 0
 
 
 @contextmanager

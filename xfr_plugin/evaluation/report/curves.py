@@ -13,7 +13,6 @@ from matplotlib.patheffects import withStroke
 
 from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.evaluation.chance_baselines import beside
-from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.cells import Lookup
 from xfr_plugin.evaluation.report.judged import Judged
 from xfr_plugin.evaluation.report.style import (
@@ -26,6 +25,7 @@ from xfr_plugin.evaluation.report.style import (
 )
 from xfr_plugin.evaluation.results import Results
 from xfr_plugin.evaluation.summary import SummaryRow
+from xfr_plugin.evaluation.work import COST
 from xfr_plugin.explanation.figures.lettering import COLOURS
 
 __all__ = ["cost_figure", "curve_figure"]

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from xfr_plugin.evaluation.chance_baselines import beside
-from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.cells import Lookup
 from xfr_plugin.evaluation.report.judged import Judged
 from xfr_plugin.evaluation.report.style import method_title
 from xfr_plugin.evaluation.results import Results
+from xfr_plugin.evaluation.work import COST
 from xfr_plugin.explanation.figures.lettering import ink_on
 
 __all__ = ["judges_figure"]

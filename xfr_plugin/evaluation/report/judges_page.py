@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from xfr_plugin.attr.registry import METHODS
 from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import beside
-from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.aims import aims_table
 from xfr_plugin.evaluation.report.cells import Lookup, best_mean, cell, interval, label
 from xfr_plugin.evaluation.report.heading import what_was_run
 from xfr_plugin.evaluation.report.judged import Judged, Share, worst_share
 from xfr_plugin.evaluation.report.judges import Judge
 from xfr_plugin.evaluation.results import Results
+from xfr_plugin.evaluation.work import COST
 
 __all__ = ["judges_page", "judges_table"]
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from xfr_plugin.base.text import code_span, markdown_text
 from xfr_plugin.evaluation.chance_baselines import beside
-from xfr_plugin.evaluation.engine import COST
 from xfr_plugin.evaluation.report.cells import Column, Lookup, best_mean, cell, label
 from xfr_plugin.evaluation.report.heading import what_was_run
 from xfr_plugin.evaluation.results import AGREEMENT, Results
 from xfr_plugin.evaluation.summary import SummaryRow
+from xfr_plugin.evaluation.work import COST
 from xfr_plugin.swaps.planting import MIN_SCORE_CHANGE
 
 __all__ = ["markdown"]

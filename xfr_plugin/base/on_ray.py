@@ -1,8 +1,8 @@
 """The jobs of a run on a Ray cluster, by Ray Data.
 
-Jobs are loaded where the run was started, so that only that machine needs the photos; actors hold the recognizer and
-the methods; tables stream back, and are written where the run was started. Ray hands at most a few jobs to each actor
-before their tables are taken, starts actors that died anew, and gives their jobs to others.
+Jobs are loaded where the run was started; actors hold the model; results stream back, and are written where the run
+was started. Ray hands at most a few jobs to each actor before their results are taken, starts actors that died anew,
+and gives their jobs to others.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xfr_plugin.bulk.pairs import arrow
-from xfr_plugin.bulk.work import Job, Worker
 from xfr_plugin.errors import InputError
+
+if TYPE_CHECKING:
+    from xfr_plugin.base.engines import AnyJob
 
 __all__ = ["run_on_ray"]
 
 Rows = dict[str, Any]
 
 
-def run_on_ray(task: bytes, jobs: Sequence[Job], workers: int | None) -> Iterator[tuple[Job, Any]]:
+def run_on_ray(task: bytes, jobs: Sequence[AnyJob], workers: int | None) -> Iterator[tuple[AnyJob, Any]]:
     """Do jobs on the cluster that Ray is connected to, or on one that is started on this machine.
 
     Args:
@@ -45,7 +46,7 @@ def run_on_ray(task: bytes, jobs: Sequence[Job], workers: int | None) -> Iterato
     here = OnNode(ray.get_runtime_context().get_node_id(), soft=False)
     count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     rows = [{"number": number, "data": pickle.dumps(job)} for number, job in enumerate(jobs)]
-    tables = (
+    done = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(_load, batch_size=1, num_cpus=0, scheduling_strategy=here)
         .map_batches(
@@ -56,9 +57,8 @@ def run_on_ray(task: bytes, jobs: Sequence[Job], workers: int | None) -> Iterato
             num_cpus=1,
         )
     )
-    for row in tables.iter_rows():
-        with arrow().ipc.open_stream(row["data"]) as stream:
-            yield jobs[row["number"]], stream.read_all()
+    for row in done.iter_rows():
+        yield jobs[row["number"]], pickle.loads(row["data"])
 
 
 def _load(batch: Rows) -> Rows:
@@ -73,14 +73,10 @@ class _Actor:
         import ray
 
         held = ray.get(task) if isinstance(task, ray.ObjectRef) else task
-        self.worker = Worker(pickle.loads(held))
+        self.worker = pickle.loads(held).worker()
 
     def __call__(self, batch: Rows) -> Rows:
-        table = self.worker(pickle.loads(batch["data"][0]))
-        sink = arrow().BufferOutputStream()
-        with arrow().ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table)
-        return _one(batch["number"], sink.getvalue().to_pybytes())
+        return _one(batch["number"], pickle.dumps(self.worker(pickle.loads(batch["data"][0]))))
 
 
 def _one(number: Any, data: bytes) -> Rows:

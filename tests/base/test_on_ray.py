@@ -1,4 +1,4 @@
-"""The Ray engine: the same parts as on one machine, also when a worker is killed, and a run that goes on."""
+"""Ray: what is found is what one machine finds, also when a worker is killed, and another engine goes on with it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy as np
 import psutil
 import pytest
 from helpers.bulk_faces import METHODS, explain_all, write_list
+from helpers.evaluation_faces import judge, write_faces
 
 ray = pytest.importorskip("ray", reason="the engine needs Ray: pip install 'xfr-plugin[ray]'")
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # warnings of Ray are its own
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Two workers on this machine, who import what this process imports."""
     import sys
@@ -49,6 +50,25 @@ def test_a_killed_worker_costs_nothing(cluster: None, tmp_path: Path) -> None:
             np.testing.assert_allclose(*evidence, rtol=1e-4, atol=1e-6)
     again = explain_all(tmp_path, tmp_path / "run", engine="local")  # the same folder, by another engine
     assert again.manifest == found.manifest
+
+
+def test_faces_are_judged_as_in_one_process(cluster: None, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces")
+    killed: list[int] = []
+    killer = threading.Thread(target=_kill_an_actor, args=(killed,))
+    killer.start()
+    ours = judge(tmp_path / "faces", tmp_path / "run", engine="ray")
+    killer.join()
+    assert killed
+    theirs = judge(tmp_path / "faces", tmp_path / "other")
+    assert ours.facts.keys() == theirs.facts.keys()
+    assert ours.failures == []
+    found, expected = ([r for r in results.records if r.protocol != "cost"] for results in (ours, theirs))
+    assert [r[:4] for r in found] == [r[:4] for r in expected]
+    values = ([r.value for r in records] for records in (found, expected))
+    np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6)
+    again = judge(tmp_path / "faces", tmp_path / "run")  # the same folder, by another engine
+    assert again.records == ours.records
 
 
 def _kill_an_actor(killed: list[int]) -> None:
