@@ -62,7 +62,7 @@ def test_faces_are_judged_as_in_one_process(cluster: None, tmp_path: Path) -> No
     assert killed
     theirs = judge(tmp_path / "faces", tmp_path / "other")
     assert ours.facts.keys() == theirs.facts.keys()
-    assert ours.failures == []
+    assert not ours.failures
     found, expected = ([r for r in results.records if r.protocol != "cost"] for results in (ours, theirs))
     assert [r[:4] for r in found] == [r[:4] for r in expected]
     values = ([r.value for r in records] for records in (found, expected))

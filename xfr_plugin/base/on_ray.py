@@ -23,6 +23,9 @@ __all__ = ["run_on_ray"]
 
 Rows = dict[str, Any]
 
+_LOADING = 2
+"""Processes that load jobs."""
+
 
 def run_on_ray(task: bytes, jobs: Sequence[AnyJob], workers: int | None) -> Iterator[tuple[AnyJob, Any]]:
     """Do jobs on the cluster that Ray is connected to, or on one that is started on this machine.
@@ -45,13 +48,22 @@ def run_on_ray(task: bytes, jobs: Sequence[AnyJob], workers: int | None) -> Iter
     ray.data.DataContext.get_current().enable_progress_bars = False
     here = OnNode(ray.get_runtime_context().get_node_id(), soft=False)
     count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    held = ray.put(task)  # it is kept until the end: an actor that starts anew needs it again
     rows = [{"number": number, "data": pickle.dumps(job)} for number, job in enumerate(jobs)]
     done = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(_load, batch_size=1, num_cpus=0, scheduling_strategy=here)
+        .map_batches(
+            _load,
+            batch_size=1,
+            compute=ray.data.TaskPoolStrategy(
+                size=_LOADING
+            ),  # or each job might start a process, as no CPU is asked
+            num_cpus=0,
+            scheduling_strategy=here,
+        )
         .map_batches(
             _Actor,
-            fn_constructor_args=(ray.put(task),),
+            fn_constructor_args=(held,),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(count, len(jobs))),
             num_cpus=1,
