@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +262,40 @@ def test_the_fine_frame_puts_the_landmarks_on_the_mean_shape() -> None:
     assert torch.allclose(
         to_crop(points, network.fine_frames(points, frames))[1], network.mean_shape, atol=1e-4
     )
+
+
+def test_landmarks_follow_the_labels_to_the_right_of_the_image_and_along_the_face() -> None:
+    network = AlignerNetwork(width=4).eval()
+    angles, mirrored = torch.tensor([0.0, 0.6, 0.0, 0.6]), torch.tensor([False, False, True, True])
+    frames = box_frames(torch.full((4, 2), 50.0), torch.full((4,), 70.0), angles, mirrored)
+
+    def step(crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return network.mean_shape.expand(len(crops), 5, 2), torch.zeros(len(crops))
+
+    def located() -> torch.Tensor:
+        return network.locate(step, torch.zeros(4, 1, 64, 64), frames).points  # type: ignore[arg-type]  # no module
+
+    before = located()
+    eyes = (before[:, 1] - before[:, 0]).norm(dim=1)
+    with torch.no_grad():
+        network.label_offset.copy_(torch.tensor([0.1, 0.05]))
+    shift = (located() - before).mean(1) / eyes[:, None]
+    angle = torch.complex(shift[:, 0], shift[:, 1]).angle()
+    assert torch.allclose(shift.norm(dim=1), torch.full((4,), math.hypot(0.1, 0.05)), atol=1e-3)
+    assert torch.allclose(angle, math.atan2(0.05, 0.1) + angles, atol=0.01)
+
+
+def test_a_turned_face_has_the_landmarks_of_the_face_upright(astronaut: Photo) -> None:
+    aligner, box = load_aligner(), Box(49, 45, 103, 103)
+    upright = aligner(astronaut[FACE], box)
+    middle = np.array([[box.x + box.width / 2 - 0.5, box.y + box.height / 2 - 0.5]])
+    for degrees in (-40, 40):
+        photo, (place,) = turned(astronaut[FACE], middle, degrees)
+        turned_box = Box(
+            place[0] + 0.5 - box.width / 2, place[1] + 0.5 - box.height / 2, box.width, box.height
+        )
+        found, _ = aligner.locate(photo, [turned_box], [math.radians(degrees)])
+        assert error(found[0], turned(photo, upright, degrees)[1]) < 0.02
 
 
 def test_a_fine_frame_never_collapses() -> None:
