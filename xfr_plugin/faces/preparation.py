@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xfr_plugin.base.choices import Alignment
 from xfr_plugin.base.options import checked_at_least, checked_choice
-from xfr_plugin.errors import FaceError, FaceWarning, InputError, NoFaceError, in_one_line
+from xfr_plugin.errors import FaceError, FaceWarning, InputError, NoFaceError
 from xfr_plugin.faces.alignment import align, fit_aligned, five_points
 from xfr_plugin.faces.detection import Box, DetectedFace, Detector
 from xfr_plugin.faces.photo import MAX_PIXELS, PhotoSource, load_photo
@@ -89,7 +89,9 @@ def _found(detector: Detector, photo: NDArray[np.uint8]) -> list[DetectedFace]:
         raise InputError(f"a detector must give a list of faces, got {type(found).__name__}") from None
     for face in faces:
         if not isinstance(face, DetectedFace) or not isinstance(face.box, Box):
-            raise InputError(f"a detector must give DetectedFace values with a Box, got {in_one_line(face)}")
+            raise InputError(
+                f"a detector must give DetectedFace values with a Box, got {type(face).__name__}"
+            )
         if not np.isfinite(face.box.area):
             raise InputError(f"a face box must be finite, got {face.box}")
     return faces
@@ -111,20 +113,18 @@ def _choose(
     points = five_points(chosen.landmarks)
     if points is not chosen.landmarks:
         chosen = replace(chosen, landmarks=points)
-    seen = (points >= -0.5) & (points < np.array([shape[1], shape[0]]) - 0.5)
-    if not seen.all(1).any():
+    seen = ((points >= -0.5) & (points < np.array([shape[1], shape[0]]) - 0.5)).all(1)
+    if not seen.any():
         raise FaceError("the face that was found lies outside of the photo")
     eye_distance = float(np.linalg.norm(points[1] - points[0]))
     if eye_distance < _LEAST_EYE_DISTANCE:
         raise FaceError(
             f"the face has {eye_distance:.0f} pixels between the eyes: too few to recognise anyone"
         )
-    notes = []
-    if len(faces) > 1:
-        which = f"number {index} by size" if index else "the largest"
-        notes.append(f"{len(faces)} faces in the photo: {which} was taken")
-    if eye_distance < _TINY_EYE_DISTANCE:
-        notes.append(f"the face is tiny: {eye_distance:.0f} pixels between the eyes")
-    if not seen.all():
-        notes.append("the face is cut by the border of the photo")
-    return chosen, tuple(notes)
+    which = f"number {index} by size" if index else "the largest"
+    notes = {
+        f"{len(faces)} faces in the photo: {which} was taken": len(faces) > 1,
+        f"the face is tiny: {eye_distance:.0f} pixels between the eyes": eye_distance < _TINY_EYE_DISTANCE,
+        "the face is cut by the border of the photo": not seen.all(),
+    }
+    return chosen, tuple(note for note, applies in notes.items() if applies)
