@@ -1,12 +1,14 @@
 """Measure the shipped detector, its finder and aligner, on LFW photographs of people they were not trained on.
 
     python benchmarks/aligner.py                 # 500 photographs of the official test people
-    python benchmarks/aligner.py --boxes         # how the cascade's boxes lie on the training photographs
+    python benchmarks/aligner.py --boxes         # how the finder's boxes lie on the faces
     python benchmarks/aligner.py --no-shift      # without the sideways shift learned from the labels
     python benchmarks/aligner.py --stress        # every fifth test photograph turned, shrunk, darkened, masked, cut
     python benchmarks/aligner.py --false-alarms  # every fifth upside down: no upright face, so nothing to find
     python benchmarks/aligner.py --crowd         # twelve of the photographs side by side, of three sizes
     python benchmarks/aligner.py --two           # two of them, one larger: is the larger face the one that is taken?
+    python benchmarks/aligner.py --verify        # the photographs against aligned crops: errors of verification
+    python benchmarks/aligner.py --aside         # crops of faces turned to the side, of people that training left out
     python benchmarks/aligner.py --held-out ...  # any of these on the people that training held out, to choose by
 
 Needs `lfw250/`, `labels.csv` and the people files under `XFR_DATA/faces`. Errors are distances to the given
@@ -17,9 +19,12 @@ of its landmarks lies within half an eye distance of the given one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,20 +33,24 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from xfr_plugin.errors import FaceWarning, NoFaceError
 from xfr_plugin.evaluation.occluders.kinds import occlude
+from xfr_plugin.faces.alignment import align, alignment_transform
 from xfr_plugin.faces.detection import DetectedFace
 from xfr_plugin.faces.finder import load_finder
 from xfr_plugin.faces.landmarks import load_aligner
 from xfr_plugin.faces.lfw import read_landmarks, read_people
 from xfr_plugin.faces.photo import load_photo
+from xfr_plugin.faces.preparation import prepare_face
 from xfr_plugin.faces.search import FaceDetector
+from xfr_plugin.recognition import load_recognizer
+from xfr_plugin.recognition.metrics import equal_error_rate, error_rates
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.training.aligner_data import box_offset
+from xfr_plugin.training.aligner_data import box_offset, find_candidates
 from xfr_plugin.training.faces_data import find_faces, split_people
-from xfr_plugin.training.windows import find_boxes
 
-BOX = 2.79
-"""Width of the cascade's boxes in eye distances, see `--boxes`."""
+BOX = 2.78
+"""Side of the finder's boxes in eye distances."""
 
 NAMES = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
 
@@ -138,19 +147,18 @@ def summary(results: list[Result]) -> dict[str, object]:
     }
 
 
-def box_distribution() -> dict[str, object]:
-    """How the cascade's boxes lie on the faces of the training photographs."""
-    folder, truths = lfw_photos("peopleDevTrain.txt")
+def box_distribution(folder: Path, truths: dict[str, NDArray[np.float64]]) -> dict[str, object]:
+    """How the finder's boxes lie beside those that fit the landmarks."""
     offsets = []
     for file, truth in truths.items():
-        near = [box_offset(c, truth) for c in find_boxes(load_photo(folder / file))]
-        near = [o for o in near if abs(o[0]) < 0.7 and abs(o[1]) < 0.7 and 1.6 < o[2] < 5]
-        offsets += near[:1]
+        grey = np.asarray(Image.fromarray(load_photo(folder / file)).convert("L"))
+        near = [box_offset(candidate, truth) for candidate in find_candidates(grey)]
+        offsets += [o for o in near if np.hypot(*o[:2]) < 0.7][:1]
     table = np.array(offsets)
     return {
         "photos": len(truths),
         "with a box on the face": len(table),
-        "mean of x, y, side (eye distances)": table.mean(0).round(3).tolist(),
+        "mean of x, y, side (eye distances), angle (radians)": table.mean(0).round(3).tolist(),
         "standard deviation": table.std(0).round(3).tolist(),
     }
 
@@ -310,19 +318,118 @@ def two(detector: FaceDetector, folder: Path, truths: dict[str, NDArray[np.float
     }
 
 
+SIDEWAYS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 9.0)
+"""Distances of the nose from the middle of eyes and mouth, in eye distances: about .4 at 35°, .6 and more at 60°."""
+
+
+def aside(detector: FaceDetector, most: int = 80) -> dict[str, object]:
+    """How many faces turned to the side are found in aligned crops of training people on whom nothing was trained."""
+    root = data_root() / "faces"
+    train = split_people(find_faces(root / "lfw250", root / "peopleDevTrain.txt"), 0.1, 0)[0]
+    people = set(read_people(root / "peopleDevTrain.txt")) - set(train)
+    labels = {f: p for f, p in read_landmarks(root / "labels.csv").items() if f.split("/")[0] in people}
+
+    def nose(points: NDArray[np.float64]) -> float:
+        across = points[1] - points[0]
+        return float((points[2] - points[[0, 1, 3, 4]].mean(0)) @ across / (across @ across))
+
+    noses = {file: nose(points) for file, points in sorted(labels.items())}
+    usual, rng, report = np.median(list(noses.values())), np.random.default_rng(0), {}
+    for least, below in itertools.pairwise(SIDEWAYS):
+        there = [file for file, place in noses.items() if least <= abs(place - usual) < below]
+        results = []
+        for file in (there[i] for i in rng.permutation(len(there))[:most]):
+            matrix = alignment_transform(labels[file])
+            truth = labels[file] @ matrix[:2, :2].T + matrix[:2, 2]
+            results.append(examine(detector, load_photo(root / "lfw112" / file), truth, file))
+        errors = [result.errors.mean() for result in results if result.errors is not None]
+        report[f"nose {least} to {below} eye distances aside"] = {
+            "crops": len(there),
+            "looked at": len(results),
+            "found": len(errors),
+            "only another face found": sum(r.errors is None and bool(r.faces) for r in results),
+            "mean error %": round(100 * float(np.mean(errors)), 1),
+        }
+    return report
+
+
+def chain_pairs(root: Path, people: list[str]) -> dict[bool, list[tuple[str, str]]]:
+    """Photographs with crops of the same person (at most three others), and of five other people."""
+    rng = np.random.default_rng(0)
+    crops = {p: sorted(f"{p}/{c.name}" for c in (root / "lfw112" / p).glob("*.jpg")) for p in people}
+    pairs: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+    for person in people:
+        others = [q for q in people if q != person and crops[q]]
+        for photo in sorted(f"{person}/{c.name}" for c in (root / "lfw250" / person).glob("*.jpg")):
+            pairs[True] += [(photo, crop) for crop in crops[person] if crop != photo][:3]
+            chosen = rng.choice(len(others), 5, replace=False)
+            pairs[False] += [
+                (photo, crops[others[i]][int(rng.integers(len(crops[others[i]])))]) for i in chosen
+            ]
+    return pairs
+
+
+def verification(detector: FaceDetector, recognizer_name: str = "mobilefacenet_ms1m") -> dict[str, object]:
+    """Errors of verification by the detector, by the given landmarks and by the given crop of each photograph.
+
+    The other side is always a given crop. A photograph without a face matches nobody.
+    """
+    root, recognizer = data_root() / "faces", load_recognizer(recognizer_name)
+    pairs = chain_pairs(root, sorted(read_people(root / "peopleDevTest.txt")))
+    labels, size = read_landmarks(root / "labels.csv"), recognizer.input_size
+
+    def embedded(faces: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+        images = torch.from_numpy(np.stack(list(faces.values()))).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            return dict(zip(faces, torch.cat([recognizer(c) for c in images.split(32)]).numpy(), strict=True))
+
+    def detected(file: str) -> NDArray[np.uint8] | None:
+        with warnings.catch_warnings(), suppress(NoFaceError):
+            warnings.simplefilter(
+                "ignore", FaceWarning
+            )  # tiny and several faces are part of what is measured
+            return prepare_face(root / "lfw250" / file, size, detector=detector, alignment="detect").image
+        return None
+
+    def crop(file: str) -> NDArray[np.uint8]:
+        return load_photo(root / "lfw112" / file)
+
+    photos, references = (sorted({pair[side] for both in pairs.values() for pair in both}) for side in (0, 1))
+    known = embedded({file: crop(file) for file in references})
+    ways = {
+        "given crop": crop,
+        "given landmarks": lambda file: align(load_photo(root / "lfw250" / file), labels[file], size),
+        "finder and aligner": detected,
+    }
+    report: dict[str, object] = {str(same): len(both) for same, both in pairs.items()}
+    threshold = None
+    for name, way in ways.items():
+        probes = embedded({file: face for file in photos if (face := way(file)) is not None})
+        genuine, impostor = (
+            np.array([float(probes[p] @ known[r]) if p in probes else -1.0 for p, r in pairs[same]])
+            for same in (True, False)
+        )
+        rate, at = equal_error_rate(genuine, impostor)
+        threshold = at if threshold is None else threshold  # that of the given crops, for all
+        wrong = error_rates(genuine, impostor, threshold)
+        figures = {"EER": rate, "accuracy": 1 - sum(wrong) / 2, "FMR": wrong[0], "FNMR": wrong[1]}
+        report[name] = {figure: round(100 * float(value), 2) for figure, value in figures.items()}
+    return report
+
+
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--aligner", type=Path, help="weight file; the shipped one, if left out")
     parser.add_argument("--photos", type=int, help="only so many")
-    parser.add_argument(
-        "--boxes", action="store_true", help="the cascade's boxes on the training photographs"
-    )
+    parser.add_argument("--boxes", action="store_true", help="the finder's boxes")
     parser.add_argument("--no-shift", action="store_true", help="without the labels' sideways shift")
     parser.add_argument("--stress", action="store_true", help="changed photographs")
     parser.add_argument("--false-alarms", action="store_true", help="photographs upside down")
     parser.add_argument("--crowd", action="store_true", help="several photographs in one")
     parser.add_argument("--two", action="store_true", help="two photographs in one")
+    parser.add_argument("--aside", action="store_true", help="faces turned to the side")
+    parser.add_argument("--verify", action="store_true", help="verification from photographs of test people")
     parser.add_argument(
         "--held-out", action="store_true", help="people held out of training, not test people"
     )
@@ -330,9 +437,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.boxes:
-        print(json.dumps(box_distribution(), indent=1, ensure_ascii=False))
-        return
     aligner = load_aligner(args.aligner)
     if args.no_shift:
         aligner.network.label_offset[0] = 0
@@ -341,6 +445,15 @@ def main() -> None:
     folder, truths = lfw_photos(people, args.photos, args.held_out)
     if not args.held_out and (args.stress or args.false_alarms):
         truths = dict(list(truths.items())[::5])
+    if args.boxes:
+        print(json.dumps(box_distribution(folder, truths), indent=1, ensure_ascii=False))
+        return
+    if args.aside:
+        print(json.dumps(aside(detector), indent=1, ensure_ascii=False))
+        return
+    if args.verify:
+        print(json.dumps(verification(detector), indent=1, ensure_ascii=False))
+        return
     if args.two:
         print(json.dumps(two(detector, folder, truths), indent=1, ensure_ascii=False))
         return

@@ -14,7 +14,7 @@ from skimage import data
 
 from xfr_plugin import explain, load_recognizer, verify
 from xfr_plugin.errors import FaceWarning, NoFaceError, PhotoFormatError, PhotoNotFoundError
-from xfr_plugin.explanation.quality import MISALIGNED, copy_cautions, misalignment
+from xfr_plugin.explanation.quality import MISALIGNED, Caution, copy_cautions, face_cautions, misalignment
 from xfr_plugin.faces import prepare_face
 from xfr_plugin.recognition import Recognizer
 
@@ -84,6 +84,15 @@ def test_warnings_of_several_faces_say_which_photo(model: Recognizer, crop: Phot
     two = np.concatenate([astronaut, astronaut], axis=1)
     (words,) = said(model, crop, two)
     assert words.startswith("reference: 2 faces in the photo")
+
+
+def test_a_face_that_the_border_cuts_is_named(model: Recognizer, crop: Photo, astronaut: Photo) -> None:
+    cut = astronaut[40:220, 212:325]  # without the right eye
+    words = "the face is cut by the border of the photo"
+    assert f"reference: {words}" in said(model, crop, cut)
+    with pytest.warns(FaceWarning, match=words):
+        face = prepare_face(cut)
+    assert face_cautions("probe", face)[0] == Caution("low_quality", words, "probe")
 
 
 def test_a_score_near_the_threshold_is_said_aloud(model: Recognizer, crop: Photo) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,27 @@ def test_several_faces_are_all_found(detector: FaceDetector, astronaut: Photo) -
     assert centres[0] < 240 < centres[1] < 380 < centres[2]
 
 
+def test_in_a_crowd_the_largest_face_is_among_those_found(detector: FaceDetector, astronaut: Photo) -> None:
+    face = Image.fromarray(astronaut[FACE])
+    crowd = Image.new("RGB", (14 * 80, 10 * 80), (90, 110, 130))
+    for place in range(14 * 10):
+        crowd.paste(face.resize((80, 80)), (place % 14 * 80, place // 14 * 80))
+    crowd.paste(face.resize((160, 160)), (480, 320))
+    found = detector(np.asarray(crowd))
+    assert len(found) > 100
+    largest = max(found, key=lambda face: face.box.area)
+    assert np.linalg.norm(largest.landmarks.mean(0) - (480 + 80, 320 + 80)) < 16
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_faces_that_touch_are_two(detector: FaceDetector, astronaut: Photo, mirrored: bool) -> None:
+    face = astronaut[60:175, 178:273]
+    found = detector(np.hstack([face, face[:, ::-1] if mirrored else face]))
+    assert len(found) == 2
+    left, right = sorted(face.landmarks.mean(0)[0] for face in found)
+    assert left < 95 < right
+
+
 def blank() -> Photo:
     return np.full((300, 400, 3), 120, np.uint8)
 
@@ -166,15 +188,53 @@ def test_landmarks_of_a_box_and_of_a_turned_box_agree(astronaut: Photo) -> None:
     assert none.shape == (0, 5, 2)
 
 
-@pytest.mark.parametrize("box", [Box(0, 0, 0, 10), Box(0, 0, float("nan"), 5), Box(9000, 0, 50, 50)])
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box(0, 0, 0, 10),
+        Box(0, 0, float("nan"), 5),
+        Box(9000, 0, 50, 50),
+        Box(1e300, 0, 50, 50),
+        Box(-1e9, -1e9, 2e9, 2e9),
+        Box(0, 0, 1e300, 1e300),
+    ],
+)
 def test_impossible_boxes_are_refused(astronaut: Photo, box: Box) -> None:
     with pytest.raises(InputError, match="box"):
         load_aligner()(astronaut, box)
 
 
-def test_photos_of_another_kind_are_refused() -> None:
+@pytest.mark.parametrize("angles", [[], [0.0, 0.0], [float("nan")]])
+def test_there_is_one_angle_a_box(astronaut: Photo, angles: list[float]) -> None:
+    with pytest.raises(InputError, match="one finite angle a box"):
+        load_aligner().locate(astronaut, [Box(174, 65, 103, 103)], angles)
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        np.zeros((50, 50), np.uint8),
+        np.zeros((50, 50, 1), np.uint8),
+        np.zeros((50, 50, 4), np.uint8),
+        np.zeros((50, 50, 3)),
+        np.zeros((50, 50, 3), np.int64),
+        np.zeros((0, 5, 3), np.uint8),
+        [[1]],
+    ],
+)
+def test_photos_of_another_kind_are_refused(detector: FaceDetector, photo: Photo) -> None:
     with pytest.raises(InputError, match="H×W×3"):
-        load_aligner().locate(np.zeros((50, 50), np.uint8), [Box(0, 0, 40, 40)])
+        load_aligner().locate(photo, [Box(0, 0, 40, 40)])
+    with pytest.raises(InputError, match="H×W×3"):
+        detector(photo)
+
+
+def test_a_box_many_pixels_wide_gives_the_same_landmarks(astronaut: Photo) -> None:
+    aligner, factor = load_aligner(), 12
+    crop = Image.fromarray(astronaut[FACE])
+    large = np.asarray(crop.resize((200 * factor, 200 * factor), Image.Resampling.BICUBIC))
+    landmarks = aligner(large, Box(*(factor * value for value in (49, 45, 103, 103))))
+    assert error((landmarks + 0.5) / factor - 0.5, aligner(astronaut[FACE], Box(49, 45, 103, 103))) < 0.02
 
 
 def test_frames_map_there_and_back() -> None:
@@ -202,6 +262,40 @@ def test_the_fine_frame_puts_the_landmarks_on_the_mean_shape() -> None:
     assert torch.allclose(
         to_crop(points, network.fine_frames(points, frames))[1], network.mean_shape, atol=1e-4
     )
+
+
+def test_landmarks_follow_the_labels_to_the_right_of_the_image_and_along_the_face() -> None:
+    network = AlignerNetwork(width=4).eval()
+    angles, mirrored = torch.tensor([0.0, 0.6, 0.0, 0.6]), torch.tensor([False, False, True, True])
+    frames = box_frames(torch.full((4, 2), 50.0), torch.full((4,), 70.0), angles, mirrored)
+
+    def step(crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return network.mean_shape.expand(len(crops), 5, 2), torch.zeros(len(crops))
+
+    def located() -> torch.Tensor:
+        return network.locate(step, torch.zeros(4, 1, 64, 64), frames).points  # type: ignore[arg-type]  # no module
+
+    before = located()
+    eyes = (before[:, 1] - before[:, 0]).norm(dim=1)
+    with torch.no_grad():
+        network.label_offset.copy_(torch.tensor([0.1, 0.05]))
+    shift = (located() - before).mean(1) / eyes[:, None]
+    angle = torch.complex(shift[:, 0], shift[:, 1]).angle()
+    assert torch.allclose(shift.norm(dim=1), torch.full((4,), math.hypot(0.1, 0.05)), atol=1e-3)
+    assert torch.allclose(angle, math.atan2(0.05, 0.1) + angles, atol=0.01)
+
+
+def test_a_turned_face_has_the_landmarks_of_the_face_upright(astronaut: Photo) -> None:
+    aligner, box = load_aligner(), Box(49, 45, 103, 103)
+    upright = aligner(astronaut[FACE], box)
+    middle = np.array([[box.x + box.width / 2 - 0.5, box.y + box.height / 2 - 0.5]])
+    for degrees in (-40, 40):
+        photo, (place,) = turned(astronaut[FACE], middle, degrees)
+        turned_box = Box(
+            place[0] + 0.5 - box.width / 2, place[1] + 0.5 - box.height / 2, box.width, box.height
+        )
+        found, _ = aligner.locate(photo, [turned_box], [math.radians(degrees)])
+        assert error(found[0], turned(photo, upright, degrees)[1]) < 0.02
 
 
 def test_a_fine_frame_never_collapses() -> None:

@@ -20,7 +20,7 @@ from xfr_plugin.errors import DeadlineError, LayoutError, WeightsError
 from xfr_plugin.faces.finder import Finder, load_finder, save_finder
 from xfr_plugin.faces.finder_network import FinderNetwork
 from xfr_plugin.faces.preparation import prepare_face
-from xfr_plugin.faces.search import FaceDetector, _rounds
+from xfr_plugin.faces.search import FaceDetector, search_rounds
 
 Photo = NDArray[np.uint8]
 
@@ -78,7 +78,7 @@ def test_of_two_people_the_larger_is_taken(astronaut: Photo, larger_first: bool)
     "size", [(1, 1), (1, 8000), (60, 45), (512, 512), (4000, 400), (8000, 6000), (20000, 10)]
 )
 def test_copies_are_bounded_and_grow(size: tuple[int, int]) -> None:
-    first, *others = _rounds(size)
+    first, *others = search_rounds(size)
     largest = [max(scales) for scales in (first, *others)]
     assert largest == sorted(set(largest))
     pixels = [size[0] * size[1] * scale**2 for scale in largest]

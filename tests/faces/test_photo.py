@@ -31,16 +31,19 @@ def test_path_bytes_pil_and_array_give_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(load_photo(source), rgb)
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK", "YCbCr", "I;16", "HSV", "LAB"])
+@pytest.mark.parametrize(
+    "mode", ["L", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "HSV", "LAB"]
+)
 def test_any_mode_becomes_rgb(mode: str) -> None:
     grey = Image.fromarray(RAMP)
-    image = (
-        Image.fromarray(RAMP.astype(np.uint16) * 257) if mode == "I;16" else grey.convert("RGB").convert(mode)
-    )
+    if mode == "I;16":
+        image = Image.fromarray(RAMP.astype(np.uint16) * 257)
+    else:
+        image = grey.convert("RGB").convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode)).convert(mode)
     loaded = load_photo(image)
     assert loaded.shape == (20, 30, 3)
     assert loaded.dtype == np.uint8
-    if mode not in ("1", "LAB", "P"):
+    if mode not in ("1", "LAB", "P", "PA"):
         assert np.abs(loaded.mean(axis=2) - RAMP).max() <= 4
 
 

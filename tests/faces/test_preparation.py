@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from xfr_plugin.errors import FaceError, FaceWarning, InputError, NoFaceError
@@ -62,6 +67,62 @@ def test_tiny_face_warns(face_photo: NDArray[np.uint8]) -> None:
 def test_a_face_too_small_to_recognise_is_refused(face_photo: NDArray[np.uint8]) -> None:
     with pytest.raises(FaceError, match="5 pixels between the eyes"):
         prepare_face(face_photo, detector=Finder(face_at(5, 0.15)))
+
+
+def test_a_face_that_the_border_cuts_warns(face_photo: NDArray[np.uint8]) -> None:
+    with pytest.warns(FaceWarning, match="cut by the border"):
+        prepare_face(face_photo, detector=Finder(face_at(-60, 1)))
+
+
+def test_a_face_outside_of_the_photo_is_refused(face_photo: NDArray[np.uint8]) -> None:
+    with pytest.raises(FaceError, match="outside of the photo"):
+        prepare_face(face_photo, detector=Finder(face_at(9000, 1)))
+
+
+@pytest.mark.parametrize("convert", [np.ndarray.tolist, torch.from_numpy, lambda points: points.astype(int)])
+def test_landmarks_of_a_detector_may_be_any_numbers(
+    face_photo: NDArray[np.uint8], convert: Callable[[NDArray[np.float64]], object]
+) -> None:
+    face = face_at(5, 1)
+    prepared = prepare_face(face_photo, detector=Finder(replace(face, landmarks=convert(face.landmarks))))
+    assert prepared.detected is not None
+    np.testing.assert_allclose(prepared.detected.landmarks, face.landmarks, atol=1)
+
+
+BOX = Box(0, 0, 112, 112)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (5, "list of faces, got int"),
+        ("face", "DetectedFace values"),
+        ([(BOX, ARCFACE_TEMPLATE)], "DetectedFace values"),
+        ([DetectedFace((0, 0, 5, 5), ARCFACE_TEMPLATE)], "with a Box"),
+        ([DetectedFace(Box(0, 0, float("nan"), 5), ARCFACE_TEMPLATE)], "box must be finite"),
+        ([DetectedFace(BOX, ARCFACE_TEMPLATE * np.nan)], "five finite points"),
+        ([DetectedFace(BOX, ARCFACE_TEMPLATE[:3])], "five finite points"),
+        ([DetectedFace(BOX, [[1, 2], [3]])], "five points"),
+        ([DetectedFace(BOX, None)], "five finite points"),
+    ],
+)
+def test_what_a_detector_gives_is_checked(face_photo: NDArray[np.uint8], found: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        prepare_face(face_photo, detector=lambda _photo: found)
+
+
+def test_a_detector_may_give_no_list(face_photo: NDArray[np.uint8]) -> None:
+    with pytest.raises(NoFaceError):
+        prepare_face(face_photo, detector=lambda _photo: None)
+    assert prepare_face(face_photo, detector=lambda _photo: iter([face_at(5, 1)])).detected is not None
+
+
+@pytest.mark.parametrize("change", [{"face": 0.0}, {"face": True}, {"face": "0"}, {"size": (0, 5)}])
+def test_numbers_that_make_no_sense_are_refused(
+    face_photo: NDArray[np.uint8], change: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"whole number|at least 1"):
+        prepare_face(face_photo, detector=Finder(face_at(5, 1)), **change)
 
 
 def test_a_photo_of_the_crops_size_passes_through(face_photo: NDArray[np.uint8]) -> None:

@@ -91,7 +91,7 @@ def aligner(
     epochs: Epochs = None,
     threads: Threads = None,
 ) -> None:
-    """Train the aligner: five landmarks and a face score from a box of the cascade."""
+    """Train the aligner: five landmarks and a face score from a box of the face finder."""
     from xfr_plugin.training.aligner import AlignerConfig, train_aligner
     from xfr_plugin.training.config import load_config
 

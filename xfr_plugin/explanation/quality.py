@@ -191,4 +191,6 @@ def copy_cautions(first: AlignedFace, second: AlignedFace) -> list[Caution]:
 
 
 def _code(note: str) -> CautionCode:
+    if "cut" in note:
+        return "low_quality"
     return "tiny_face" if "tiny" in note else "several_faces"

@@ -15,7 +15,7 @@ import PIL.Image
 from numpy.typing import ArrayLike, NDArray
 
 from xfr_plugin.base.deadlines import check_deadline
-from xfr_plugin.errors import FaceError, InputError
+from xfr_plugin.errors import FaceError, InputError, in_one_line
 
 __all__ = [
     "ARCFACE_TEMPLATE",
@@ -23,6 +23,7 @@ __all__ = [
     "align",
     "alignment_transform",
     "fit_aligned",
+    "five_points",
     "place_on_template",
     "template",
 ]
@@ -75,9 +76,7 @@ def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
         InputError: the landmarks are not 5×2 finite numbers.
         FaceError: the landmarks coincide.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    if points.shape != (5, 2) or not np.isfinite(points).all():
-        raise InputError(f"landmarks must be five finite points (5×2), got shape {points.shape}")
+    points = five_points(landmarks)
     if np.ptp(points, axis=0).max() < 1e-3:
         raise FaceError("the five landmarks coincide: the face cannot be aligned")
     # in the plane of complex numbers a similarity is z → factor · z + shift
@@ -87,6 +86,21 @@ def alignment_transform(landmarks: ArrayLike, size: tuple[int, int] = (112, 112)
     shift = wanted.mean() - factor * given.mean()
     a, b = factor.real, factor.imag
     return np.array([[a, -b, shift.real], [b, a, shift.imag], [0, 0, 1]])
+
+
+def five_points(landmarks: ArrayLike) -> Landmarks:
+    """Landmarks as an array, 5×2.
+
+    Raises:
+        InputError: they are not 5×2 finite numbers.
+    """
+    try:
+        points = np.asarray(landmarks, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"landmarks must be five points (5×2): {in_one_line(error)}") from error
+    if points.shape != (5, 2) or not np.isfinite(points).all():
+        raise InputError(f"landmarks must be five finite points (5×2), got shape {points.shape}")
+    return points
 
 
 def align(photo: Image, landmarks: ArrayLike, size: tuple[int, int] = (112, 112)) -> Image:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xfr_plugin.errors import InputError
 from xfr_plugin.faces.alignment import Landmarks
 
-__all__ = ["Box", "DetectedFace", "Detector", "LandmarkModel"]
+__all__ = ["Box", "DetectedFace", "Detector", "LandmarkModel", "check_photo"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,18 @@ class Detector(Protocol):
     def __call__(self, photo: NDArray[np.uint8], /) -> Sequence[DetectedFace]:
         """Find the faces of a photo."""
         ...
+
+
+def check_photo(photo: NDArray[Any]) -> None:
+    """See that a photo is what detectors take.
+
+    Raises:
+        InputError: it is not H×W×3 of uint8, or empty.
+    """
+    if not isinstance(photo, np.ndarray):
+        raise InputError(f"a photo is an array, H×W×3 of uint8, not {type(photo).__name__}: see load_photo")
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
+        raise InputError(f"a photo is H×W×3 of uint8, got {photo.dtype} of shape {photo.shape}")
 
 
 class LandmarkModel(Protocol):

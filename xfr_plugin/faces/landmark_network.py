@@ -58,7 +58,8 @@ class AlignerNetwork(nn.Module):
 
     Attributes:
         label_offset: by how much the given landmarks lie beside the places that a network trained on mirrored
-            faces can learn, x and y in eye distances: labels of detectors are often shifted to one side.
+            faces can learn, along the line of the eyes and across it, in eye distances: labels of detectors are often
+            shifted to one side.
             The crops that recognizers were trained on are shifted alike, so the landmarks must be, too.
     """
 
@@ -92,8 +93,11 @@ class AlignerNetwork(nn.Module):
         """Run one step on its crops (B×1×64×64) and place its landmarks in the image."""
         points, logits = step(standardised(crops))
         placed = from_crop(points, frames)
-        eye_distances = (placed[:, 1] - placed[:, 0]).detach().norm(dim=1)
-        return Located(placed + eye_distances[:, None, None] * self.label_offset, logits)
+        # from the eye on the image's left to the other, and across: labels of a turned face are shifted along it
+        along = (placed[:, 1] - placed[:, 0]).detach() * frames[:, :, :2].det().sign()[:, None]
+        across = torch.stack([-along[:, 1], along[:, 0]], dim=1)
+        shift = along * self.label_offset[0] + across * self.label_offset[1]
+        return Located(placed + shift[:, None], logits)
 
     def fine_frames(self, points: Tensor, frames: Tensor) -> Tensor:
         """Frames of the fine step, in which `points` (B×5×2) lie on the mean shape.

@@ -15,7 +15,7 @@ from PIL import Image
 from xfr_plugin.base.weights import MODELS
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.alignment import Landmarks
-from xfr_plugin.faces.detection import Box
+from xfr_plugin.faces.detection import Box, check_photo
 from xfr_plugin.faces.landmark_network import BOX_MARGIN, CROP_SIZE, AlignerNetwork, box_frames
 from xfr_plugin.faces.weights import read_network, write_network
 
@@ -23,6 +23,9 @@ __all__ = ["Aligner", "load_aligner", "save_aligner"]
 
 _PATCH_SIDE = 160
 _PATCH_MARGIN = 2.2
+_LARGEST_PATCH = 1280
+_LARGEST_BOX = 100
+"""In sides of the photo."""
 
 
 class Aligner:
@@ -56,16 +59,18 @@ class Aligner:
             Landmarks in the photo, N×5×2; and how much each box looks like a face, N, 0…1.
 
         Raises:
-            InputError: the photo is not H×W×3 of uint8, or a box is empty or not finite.
+            InputError: the photo is not H×W×3 of uint8; a box is empty, not finite or far larger than the photo;
+                or there is not one finite angle a box.
         """
-        _check(photo, boxes)
+        check_photo(photo)
+        turns = _turns(angles, len(boxes))
+        _check_boxes(photo, boxes)
         if not boxes:
             return np.zeros((0, 5, 2)), np.zeros(0)
         patches, places = zip(*(_patch(photo, box) for box in boxes), strict=True)
         images = torch.from_numpy(np.stack(patches))[:, None].float() / 255
         middle = torch.full((len(boxes), 2), (_PATCH_SIDE - 1) / 2)
         sides = torch.full((len(boxes),), _PATCH_SIDE / _PATCH_MARGIN)
-        turns = torch.tensor([0.0] * len(boxes) if angles is None else list(angles), dtype=torch.float32)
         located = self.network(images, box_frames(middle, sides, turns))
         place = np.array(places)
         points = located.points.double().numpy() * place[:, None, 2:] + place[:, None, :2]
@@ -97,13 +102,21 @@ def _shipped() -> Aligner:
     return load_aligner(MODELS / "aligner.safetensors")
 
 
-def _check(photo: NDArray[np.uint8], boxes: Sequence[Box]) -> None:
-    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
-        raise InputError(f"a photo is H×W×3 of uint8, got {photo.dtype} of shape {photo.shape}")
+def _turns(angles: Sequence[float] | None, count: int) -> torch.Tensor:
+    turns = torch.tensor([0.0] * count if angles is None else list(angles), dtype=torch.float32)
+    if len(turns) != count or not turns.isfinite().all():
+        raise InputError(f"there must be one finite angle a box: {count} boxes, angles {list(angles or ())}")
+    return turns
+
+
+def _check_boxes(photo: NDArray[np.uint8], boxes: Sequence[Box]) -> None:
     for box in boxes:
         values = (box.x, box.y, box.width, box.height)
         if not np.isfinite(values).all() or box.width <= 0 or box.height <= 0:
             raise InputError(f"a face box must be finite and not empty, got {box}")
+        if max(box.width, box.height) > _LARGEST_BOX * max(photo.shape[:2]):
+            height, width = photo.shape[:2]
+            raise InputError(f"the face box {box} is far larger than the photo of {width}×{height} pixels")
 
 
 def _patch(photo: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
@@ -113,6 +126,13 @@ def _patch(photo: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], tuple
         The square; and where it lies: photo = offset (x, y) + scale (x, y) · pixel.
     """
     side = max(box.width, box.height) * _PATCH_MARGIN
+    factor = int(side / _LARGEST_PATCH)
+    if factor > 1:  # many pixels would be padded for a patch of few
+        reduced = np.asarray(Image.fromarray(photo).reduce(factor))
+        small = Box(box.x / factor, box.y / factor, box.width / factor, box.height / factor)
+        square, (x, y, right, down) = _patch(reduced, small)
+        shift = (factor - 1) / 2
+        return square, (factor * x + shift, factor * y + shift, factor * right, factor * down)
     left, top = box.x + (box.width - side) / 2, box.y + (box.height - side) / 2
     height, width = photo.shape[:2]
     outer = (int(np.floor(left)), int(np.floor(top)), int(np.ceil(left + side)), int(np.ceil(top + side)))

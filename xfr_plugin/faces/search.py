@@ -16,18 +16,18 @@ from PIL import Image
 from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.alignment import ARCFACE_TEMPLATE, Landmarks
-from xfr_plugin.faces.detection import Box, DetectedFace, LandmarkModel
+from xfr_plugin.faces.detection import Box, DetectedFace, LandmarkModel, check_photo
 from xfr_plugin.faces.finder import Candidate, Finder, face_box, load_finder
 from xfr_plugin.faces.landmarks import Aligner, load_aligner
 
-__all__ = ["FaceDetector"]
+__all__ = ["FaceDetector", "candidate_around", "search_rounds"]
 
 _FIRST_PIXELS = 320 * 320
 _MOST_PIXELS = 1200 * 1200
 _LONGEST_SIDE = 4000
 _STEP = math.sqrt(2)
 _SMALLEST_SIDE = 24
-_MOST_CANDIDATES = 32
+_MOST_CANDIDATES = 128
 _SURE_WITHOUT_ALIGNER = 0.6
 _HOPELESS = 0.01
 _SMALL = 1e-9
@@ -69,10 +69,12 @@ class FaceDetector:
         """Find the faces of an RGB photo (H×W×3, 0…255), the surest first.
 
         Raises:
+            InputError: the photo is of another kind.
             DeadlineError: see `base.deadlines`.
         """
+        check_photo(photo)
         image, spent = Image.fromarray(photo).convert("L"), 0.0
-        for scales in _rounds(image.size):
+        for scales in search_rounds(image.size):
             check_deadline(spent)  # each round takes longer than the one before
             start = time.thread_time()
             found = self._search(photo, image, scales)
@@ -86,7 +88,8 @@ class FaceDetector:
     ) -> list[DetectedFace]:
         finder = self._finder or load_finder()
         candidates = [c for c in finder(image, scales) if _is_centred_in(c.box, image.size)]
-        candidates = candidates[:_MOST_CANDIDATES]
+        largest = sorted(candidates, key=lambda c: -c.box.width)[:_MOST_CANDIDATES]  # what matters in a crowd
+        candidates = sorted(largest, key=lambda c: -c.score)
         model = self._model or load_aligner()
         if not isinstance(model, Aligner):
             sure = [c.box for c in candidates if c.score >= _SURE_WITHOUT_ALIGNER]
@@ -107,7 +110,7 @@ def _located(
     """
     first = []
     for candidate, (points, score) in zip(candidates, _look(aligner, photo, candidates), strict=True):
-        closer = _around(points, candidate.score)
+        closer = candidate_around(points, candidate.score)
         if score > _HOPELESS and _is_centred_in(closer.box, photo.shape[1::-1]):
             first.append((closer, (points, score)))
     again = _look(aligner, photo, [closer for closer, _ in first])
@@ -124,7 +127,7 @@ def _look(
     return list(zip(landmarks, scores.tolist(), strict=True))
 
 
-def _around(landmarks: Landmarks, score: float) -> Candidate:
+def candidate_around(landmarks: Landmarks, score: float) -> Candidate:
     """The candidate whose box fits these landmarks."""
     # in the plane of complex numbers a similarity is z → factor · z + shift
     given, usual = landmarks @ (1, 1j), ARCFACE_TEMPLATE @ (1, 1j)
@@ -135,7 +138,7 @@ def _around(landmarks: Landmarks, score: float) -> Candidate:
     return Candidate(face_box((middle.real, middle.imag), eyes, angle), angle, score)
 
 
-def _rounds(size: tuple[int, int]) -> Iterator[list[float]]:
+def search_rounds(size: tuple[int, int]) -> Iterator[list[float]]:
     """Scales of the copies to search together: halves down to where a face fills the photo, then larger ones."""
     pixels, longest = size[0] * size[1], max(size)
     scale = min(1.0, math.sqrt(_FIRST_PIXELS / pixels), _LONGEST_SIDE / longest)

@@ -1,4 +1,4 @@
-"""Training of the aligner: five landmarks and a face score from a box of the cascade."""
+"""Training of the aligner: five landmarks and a face score from a box of the face finder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.landmark_network import AlignerNetwork, Located, box_frames, sample_crops
 from xfr_plugin.faces.landmarks import save_aligner
 from xfr_plugin.faces.lfw import read_landmarks
 from xfr_plugin.recognition.zoo import data_root
-from xfr_plugin.training.aligner_data import BOX_MEAN, BOX_SPREAD, PhotoSet, read_photos
+from xfr_plugin.training.aligner_data import BOX_SPREAD, PhotoSet, read_photos
 from xfr_plugin.training.augment import blur, compress, occlude, uniform
 from xfr_plugin.training.config import EngineConfig
 from xfr_plugin.training.engine import Outcome, Task, train
@@ -74,14 +74,13 @@ class AlignerTask(Task):
         faces = find_faces(root / "lfw250", root / config.people)
         train_people, held_out = split_people(faces, config.held_out, config.seed)
         self.train_photos, self.held_out_photos = (
-            read_photos(root / "lfw250", landmarks, all_files(people), config.run / f"boxes-{name}.json")
-            for name, people in (("train", train_people), ("held-out", held_out))
+            read_photos(root / "lfw250", landmarks, all_files(people)) for people in (train_people, held_out)
         )
         self.examples = len(self.train_photos)
         files = [f"lfw250/{file}" for file in all_files(train_people, held_out)]
         self.manifest = build_manifest(root, ["labels.csv", config.people, *files])
         if not len(self.train_photos.false_boxes):
-            raise InputError("the photographs hold nothing that the cascade mistakes for a face: use more")
+            raise InputError("the photographs hold nothing that the finder mistakes for a face: use more")
 
     def build_network(self) -> AlignerNetwork:
         """Build the network with its initial weights."""
@@ -110,9 +109,8 @@ class AlignerTask(Task):
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Mean landmark error on held-out people in eye distances, and how well the score tells faces."""
         photos = self.held_out_photos
-        boxes = photos.expected_boxes()
         numbers = torch.arange(len(photos), dtype=torch.float32)[:, None]
-        faces = self._locate(network, photos, torch.cat([numbers, boxes, 0 * numbers], dim=1))
+        faces = self._locate(network, photos, torch.cat([numbers, photos.boxes], dim=1))
         others = self._locate(network, photos, photos.false_boxes)
         eyes = (photos.landmarks[:, 1] - photos.landmarks[:, 0]).norm(dim=1)
         errors = (faces.points - photos.landmarks).norm(dim=2).mean(1) / eyes
@@ -133,7 +131,7 @@ class AlignerTask(Task):
         return Located(*(torch.cat(values).cpu() for values in zip(*chunks, strict=True)))
 
     def _non_faces(self, faces: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Photos, and frames in them, of boxes that hold no face; most of them fooled the cascade."""
+        """Photos, and frames in them, of boxes that hold no face; most of them fooled the finder."""
         count = max(2, round(faces * self.config.non_faces))
         false = self.train_photos.false_boxes
         fooled = false[torch.randint(len(false), (count - count // 3,), generator=generator)]
@@ -175,29 +173,30 @@ def train_aligner(config: AlignerConfig) -> Outcome:
 def random_face_frames(
     photos: PhotoSet, indices: Tensor, rotation: float, generator: torch.Generator
 ) -> Tensor:
-    """Frames of boxes as the cascade gives them, on faces turned by up to `rotation` degrees and mirrored."""
+    """Frames of boxes as the finder gives them, turned by up to `rotation` degrees beside the faces, and mirrored."""
     count = len(indices)
     points = photos.landmarks[indices]
     eyes = (points[:, 1] - points[:, 0]).norm(dim=1)
-    true_box = photos.expected_boxes()[indices]
-    offsets = (true_box - pad(points.mean(1), (0, 1))) / eyes[:, None]
-    normal = torch.randn(count, 3, generator=generator)
+    normal = torch.randn(count, 4, generator=generator)
     wide = torch.where(torch.rand(count, 1, generator=generator) < 0.3, 2.0, 1.0)
-    drawn = torch.tensor(BOX_MEAN) + torch.tensor(BOX_SPREAD) * normal * wide
-    near = offsets + 0.3 * torch.tensor(BOX_SPREAD) * normal
-    offsets = torch.where(torch.rand(count, 1, generator=generator) < _TRUE_BOX_SHARE, near, drawn)
+    spread = torch.tensor(BOX_SPREAD) * torch.stack([eyes, eyes, eyes, torch.ones(count)], dim=1)
+    drawn = photos.usual_boxes[indices] + spread * normal * wide
+    near = photos.boxes[indices] + 0.3 * spread * normal
+    boxes = torch.where(torch.rand(count, 1, generator=generator) < _TRUE_BOX_SHARE, near, drawn)
     angles = uniform(count, -1, 1, generator) * math.radians(rotation)
     angles = angles * torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, 0.3)
-    turned = torch.polar(torch.ones(count), angles) * torch.complex(offsets[:, 0], offsets[:, 1])
-    centres = points.mean(1) + eyes[:, None] * torch.view_as_real(turned)
-    sides = eyes * offsets[:, 2].clamp(1.6, 5.0)
-    return box_frames(centres, sides, angles, torch.rand(count, generator=generator) < 0.5)
+    middles = points.mean(1)
+    offsets = torch.view_as_complex((boxes[:, :2] - middles).contiguous())
+    centres = middles + torch.view_as_real(torch.polar(torch.ones(count), angles) * offsets)
+    sides = torch.minimum(torch.maximum(boxes[:, 2], 1.6 * eyes), 5 * eyes)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    return box_frames(centres, sides, boxes[:, 3] + angles, mirrored)
 
 
 def random_non_faces(photos: PhotoSet, count: int, generator: torch.Generator) -> Tensor:
     """Boxes (photo, centre, side, angle), B×5, beside the face, or on it and far too small or too large."""
     numbers = torch.randint(len(photos), (count,), generator=generator)
-    faces = photos.expected_boxes()[numbers]
+    faces = photos.boxes[numbers]
     height, width = photos.images.shape[2:]
     side = faces[:, 2] * uniform(count, math.log(0.3), math.log(2.0), generator).exp()
     centre = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])

@@ -1,93 +1,86 @@
-"""Photographs for the training of the aligner: faces with landmarks, cascade boxes, and what is no face."""
+"""Photographs for the training of the aligner: faces with landmarks, the finder's boxes, and what is no face."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.alignment import Landmarks
-from xfr_plugin.faces.detection import Box
+from xfr_plugin.faces.finder import Candidate, load_finder
+from xfr_plugin.faces.search import candidate_around, search_rounds
 from xfr_plugin.training.faces_data import read_pixels
-from xfr_plugin.training.windows import Candidate, find_boxes
 
-__all__ = ["BOX_MEAN", "BOX_SPREAD", "PhotoSet", "box_offset", "read_labelled", "read_photos"]
+__all__ = ["BOX_SPREAD", "PhotoSet", "box_offset", "find_candidates", "read_labelled", "read_photos"]
 
-BOX_MEAN = (0.01, -0.22, 2.78)
-"""The cascade's boxes: centre (x, y) from the landmarks' mean and side, in eye distances. Near
-what `benchmarks/aligner.py --boxes` measures on the training photographs."""
+BOX_SPREAD = (0.09, 0.11, 0.28, 0.07)
+"""Standard deviations of what `box_offset` gives for the finder's boxes, on photographs that it was not trained on
+(`benchmarks/aligner.py --boxes --held-out`)."""
 
-BOX_SPREAD = (0.08, 0.08, 0.25)
-"""Their standard deviations."""
-
-_MOST_HITS_OF_A_FALSE_BOX = 2
+_LEAST_SCORE_OF_A_FALSE_BOX = 0.2
+_NEAR = 0.7
+_MOST_DIFFERENCE_OF_SIDES = 1.2
 
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Photographs with one labelled face each.
+    """Photographs with one labelled face each. A box is its centre, its side and its angle in radians.
 
     Attributes:
         images: grey, uint8, N×1×H×W.
         landmarks: in pixels, N×5×2.
-        boxes: the cascade's box of the face as centre and side in pixels, N×3; NaN where it found none.
-        false_boxes: other boxes of the cascade, on the photo or on the photo upside down, as photo, centre,
-            side and angle in radians, M×5.
+        usual_boxes: the boxes that fit the landmarks, N×4.
+        boxes: the finder's boxes of the faces; where it found none, the usual ones, N×4.
+        false_boxes: what the finder takes for faces in the photo upside down, as photo and box, M×5.
     """
 
     images: Tensor
     landmarks: Tensor
+    usual_boxes: Tensor
     boxes: Tensor
     false_boxes: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def expected_boxes(self) -> Tensor:
-        """The cascade's boxes; where it found none, the box it usually gives."""
-        eyes = (self.landmarks[:, 1] - self.landmarks[:, 0]).norm(dim=1, keepdim=True)
-        usual = eyes * torch.tensor(BOX_MEAN) + torch.nn.functional.pad(self.landmarks.mean(1), (0, 1))
-        return torch.where(self.boxes.isnan(), usual, self.boxes)
 
+def read_photos(folder: Path, landmarks: dict[str, Landmarks], files: Sequence[str]) -> PhotoSet:
+    """Read photographs, all of one size, and run the finder over them.
 
-def read_photos(
-    folder: Path, landmarks: dict[str, Landmarks], files: Sequence[str], boxes_file: Path
-) -> PhotoSet:
-    """Read photographs, all of one size, and run the cascade over them.
+    Unlabelled people stand in upright photographs: what is no face comes from the same photographs upside down.
 
     Args:
         folder: of the photographs.
         landmarks: in the photographs, by file.
         files: the photographs, relative to `folder`.
-        boxes_file: the cascade's boxes are kept here, so that a resumed training need not look again.
 
     Raises:
         InputError: a file has no landmarks, or another size than the first.
         PhotoFormatError: a file is damaged or no image.
     """
     images = read_labelled(folder, landmarks, files)
-    candidates = _find_or_read_boxes(dict(zip(files, images, strict=True)), boxes_file)
-    boxes, false_boxes = [], []
-    for index, (file, (upright, upside_down)) in enumerate(zip(files, candidates, strict=True)):
-        box, others = _sort_boxes(upright, landmarks[file])
-        boxes.append(box)
-        false_boxes += [(float(index), *other, 0.0) for other in others]
-        height, width = images[0].shape
-        turned = [_centre_and_side(candidate) for candidate in upside_down]
-        false_boxes += [(float(index), width - 1 - x, height - 1 - y, side, math.pi) for x, y, side in turned]
+    usual, boxes, false_boxes = [], [], []
+    for index, (file, image) in enumerate(zip(files, images, strict=True)):
+        usual.append(candidate_around(landmarks[file], 0.0))
+        faces = [c for c in find_candidates(image) if _is_face(c, landmarks[file])]
+        boxes.append(max(faces, key=lambda face: face.score, default=usual[-1]))
+        height, width = image.shape
+        for candidate in find_candidates(image[::-1, ::-1], _LEAST_SCORE_OF_A_FALSE_BOX):
+            x, y, side, angle = _numbers(candidate)
+            false_boxes.append((float(index), width - 1 - x, height - 1 - y, side, angle + math.pi))
     return PhotoSet(
         torch.from_numpy(np.stack(images))[:, None],
         torch.from_numpy(np.stack([landmarks[file] for file in files])).float(),
-        torch.tensor(boxes),
+        torch.tensor([_numbers(candidate) for candidate in usual]),
+        torch.tensor([_numbers(candidate) for candidate in boxes]),
         torch.tensor(false_boxes).reshape(-1, 5),
     )
 
@@ -106,55 +99,25 @@ def read_labelled(
     return images
 
 
-def box_offset(candidate: Candidate, landmarks: Landmarks) -> tuple[float, float, float]:
-    """Centre of a box from the landmarks' mean, and its side, in eye distances."""
-    x, y, side = _centre_and_side(candidate)
-    eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))
-    mean_x, mean_y = landmarks.mean(0).tolist()
-    return (x - mean_x) / eye_distance, (y - mean_y) / eye_distance, side / eye_distance
+def find_candidates(image: NDArray[np.uint8], least_score: float = 0.4) -> list[Candidate]:
+    """What the shipped finder takes for faces in a grey photo (H×W) at first sight, best first."""
+    photo = Image.fromarray(np.ascontiguousarray(image))
+    return load_finder()(photo, next(search_rounds(photo.size)), least_score)
 
 
-def _find_or_read_boxes(
-    images: dict[str, NDArray[np.uint8]], path: Path
-) -> list[tuple[list[Candidate], list[Candidate]]]:
-    """Boxes of each photo, and of the same photo upside down, where nothing is an upright face."""
-    if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        stored = {file: [_rows(image), _rows(image[::-1, ::-1])] for file, image in images.items()}
-        write_text(path, json.dumps(stored))
-    if not isinstance(stored, dict) or not images.keys() <= stored.keys():
-        raise InputError(f"{path} holds the boxes of other photographs: delete it")
-    return [(_candidates(stored[file][0]), _candidates(stored[file][1])) for file in images]
-
-
-def _rows(image: NDArray[np.uint8]) -> list[tuple[float, ...]]:
-    return [(*astuple(candidate.box), candidate.hits) for candidate in find_boxes(image)]
-
-
-def _candidates(rows: list[list[float]]) -> list[Candidate]:
-    return [Candidate(Box(*row[:4]), int(row[4])) for row in rows]
-
-
-def _sort_boxes(
-    found: Sequence[Candidate], landmarks: Landmarks
-) -> tuple[tuple[float, float, float], list[tuple[float, float, float]]]:
-    """The box of the labelled face, and boxes that are surely none.
-
-    Boxes with many hits may be other people's faces, which have no labels: they are left out.
-    """
-    own = [candidate for candidate in found if _is_face(candidate, landmarks)]
-    best = max(own, key=lambda candidate: candidate.hits, default=None)
-    others = [c for c in found if c not in own and c.hits <= _MOST_HITS_OF_A_FALSE_BOX]
-    nothing = (float("nan"),) * 3
-    return _centre_and_side(best) if best else nothing, [_centre_and_side(c) for c in others]
+def box_offset(candidate: Candidate, landmarks: Landmarks) -> tuple[float, float, float, float]:
+    """How a box differs from the one that fits the landmarks: x, y and side in eye distances, angle in radians."""
+    usual = _numbers(candidate_around(landmarks, 0.0))
+    x, y, side, angle = (value - other for value, other in zip(_numbers(candidate), usual, strict=True))
+    eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+    return x / eyes, y / eyes, side / eyes, angle
 
 
 def _is_face(candidate: Candidate, landmarks: Landmarks) -> bool:
-    x, y, side = box_offset(candidate, landmarks)
-    return abs(x) < 0.7 and abs(y) < 0.7 and 1.6 < side < 5
+    x, y, side, _angle = box_offset(candidate, landmarks)
+    return math.hypot(x, y) < _NEAR and abs(side) < _MOST_DIFFERENCE_OF_SIDES
 
 
-def _centre_and_side(candidate: Candidate) -> tuple[float, float, float]:
+def _numbers(candidate: Candidate) -> tuple[float, float, float, float]:
     box = candidate.box
-    return box.x + box.width / 2 - 0.5, box.y + box.height / 2 - 0.5, box.width
+    return box.x + box.width / 2 - 0.5, box.y + box.height / 2 - 0.5, box.width, candidate.angle
