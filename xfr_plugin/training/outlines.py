@@ -272,7 +272,7 @@ def planted(faces: OutlineSet, indices: Tensor, share: float, generator: torch.G
         index = wobbled(faces.regions[indices.to(device)], torch.full((count,), _SEAMS), generator)
         masks = ((index == region[:, None, None]) & wanted[:, None, None])[:, None]
         given = faces.images[donors].float() / 255
-        images = blend(images, given, grown(masks), torch.zeros(count, dtype=torch.bool, device=device))
+        images = blend(images, given, grown(masks))
     return images
 
 
