@@ -32,7 +32,6 @@ from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders
-from xfr_plugin.reconstruction.measures import reconstruct
 from xfr_plugin.swaps.regions import COARSE_REGIONS
 from xfr_plugin.training.faces_data import FaceSet, embed_faces, read_faces
 from xfr_plugin.training.publish import present_pairs
@@ -207,7 +206,8 @@ def reconstructions(data: Data, models: list[Model], pictures: Path | None) -> s
     text = ""
     rebuilt = []
     for model, judge in zip(models, reversed(models), strict=True):
-        images = reconstruct(model.decoder, model.embeddings[faces])
+        with torch.no_grad():
+            images = torch.cat([model.decoder.faces(some) for some in model.embeddings[faces].split(64)])
         rebuilt.append(images)
         own = (model.recognizer.embed(images) * model.embeddings[faces]).sum(dim=1).double().numpy()
         other = (judge.recognizer.embed(images) * judge.embeddings[faces]).sum(dim=1).double().numpy()

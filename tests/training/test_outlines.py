@@ -16,7 +16,7 @@ from xfr_plugin.faces.landmark_network import sample_crops
 from xfr_plugin.faces.outline_network import mirror_order
 from xfr_plugin.faces.outlines import load_outline_finder
 from xfr_plugin.training.engine import step_generator, train
-from xfr_plugin.training.manifest import build_manifest, read_manifest
+from xfr_plugin.training.manifest import Manifest, build_manifest
 from xfr_plugin.training.outlines import (
     OutlinesConfig,
     OutlinesTask,
@@ -203,7 +203,10 @@ def test_a_short_training_learns_and_can_be_loaded(root: Path, tmp_path: Path) -
     card = load_outline_finder(out).card
     assert card["components"] == 8
     assert card["training"]["faces"] + card["training"]["held-out faces"] == PEOPLE
-    assert card["training"]["data"] == read_manifest(config.run / "manifest.json").digest
+    assert (
+        card["training"]["data"]
+        == Manifest.model_validate_json((config.run / "manifest.json").read_text()).digest
+    )
     assert card["training"]["held-out figures"]["rms error"] == best["val/rms error"]
     elsewhere = tmp_path / "elsewhere.safetensors"
     assert train_outlines(config.model_copy(update={"out": elsewhere})).best == best
