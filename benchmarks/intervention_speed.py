@@ -8,21 +8,17 @@
   each run: median and least of some runs;
 - exact Shapley values of eight regions, one donor, and the share of the time that the bare forward passes of as many
   faces take in the best batches and by the fastest runtime;
-- values of a pair whose effects are kept;
-- a gallery: 1,000,000 stored embeddings in a file, the best 100 found and explained exactly, the probe's effects
-  computed in the same time.
+- values of a pair whose effects are kept.
 
-Times are seconds; the faces are composites of nobody, the gallery is random.
+Times are seconds; the faces are composites of nobody.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,8 +32,6 @@ from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.folding import fast_recognizer
 from xfr_plugin.swaps.donors import composite_faces
 from xfr_plugin.swaps.regions import FINE_REGIONS, regions_of
-
-GALLERY, BEST, CHUNK = 1_000_000, 100, 50_000
 
 
 def main() -> None:
@@ -103,7 +97,6 @@ def measured(recognizer: Recognizer, faces: Tensor, runs: int) -> dict[str, floa
         "shapley, 8 regions, 1 donor": round(whole, 3),
         "share of the best forward rate": round(passes * best / whole, 3),
         "values from kept effects": round(median(lambda: own.values(other.whole), runs), 6),
-        f"gallery of {GALLERY}, best {BEST} explained": round(gallery(recognizer, faces[:1], exact), 2),
     }
 
 
@@ -111,30 +104,6 @@ def forward_rate(recognizer: Recognizer, faces: Tensor, batch: int) -> float:
     """Seconds a face in batches of this size, the least of some."""
     images = faces[:1].expand(batch, -1, -1, -1).contiguous()
     return min(timed(lambda: recognizer.embed(images)) for _ in range(5)) / batch
-
-
-def gallery(recognizer: Recognizer, probe: Tensor, game: PairShapley) -> float:
-    """Seconds to find the best of a gallery on disk, and to explain them."""
-    width = recognizer.embed(probe).shape[1]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "gallery.npy"
-        stored = np.lib.format.open_memmap(path, "w+", np.float32, (GALLERY, width))
-        random = np.random.default_rng(0)
-        for start in range(0, GALLERY, CHUNK):
-            drawn = random.standard_normal((CHUNK, width), dtype=np.float32)
-            stored[start : start + CHUNK] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-        stored.flush()
-
-        def explained() -> None:
-            units = np.load(path, mmap_mode="r")
-            (effects,) = region_effects(game, probe)
-            scores = np.concatenate(
-                [units[start : start + CHUNK] @ effects.whole.numpy() for start in range(0, GALLERY, CHUNK)]
-            )
-            best = np.argpartition(-scores, BEST)[:BEST]
-            assert effects.values(torch.from_numpy(units[best])).shape[0] == BEST
-
-        return timed(explained)
 
 
 def median(call: Callable[[], object], runs: int) -> float:

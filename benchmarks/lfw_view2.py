@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from sklearn.metrics import roc_auc_score
 
 from xfr_plugin.faces import fit_aligned, load_photo
 from xfr_plugin.faces.lfw import LfwPair, read_pairs
@@ -74,7 +75,7 @@ def report(
         "accuracy_10fold_std": round(accuracy.std, 6),
         "threshold_10fold": round(accuracy.threshold, 5),
         "eer": round(eer, 6),
-        "auc": round(metrics.area_under_roc(scores[same], scores[~same]), 6),
+        "auc": round(float(roc_auc_score(same, scores)), 6),
         "tar_at_fmr_0.001": round(tar, 6),
     }
     people = np.unique([name.split("/")[0] for name in files], return_inverse=True)[1]

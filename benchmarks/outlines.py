@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    outliner = load_outline_finder(args.finder, partial=True)
+    outliner = load_outline_finder(args.finder)
     images, points, features = test_faces(data_root() / "faces", args.faces)
     by_feature = feature_errors(outliner, images, points, features)
     if outliner.features.keys() < features.keys():

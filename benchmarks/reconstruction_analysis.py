@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,18 +22,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import fisher_exact
 from torch import Tensor
 from torch.nn import functional
 
 from xfr_plugin.channels import decoded_changes, normalised_maps
 from xfr_plugin.explanation.figures.explanation import display_map, full_colour_scale, overlay
-from xfr_plugin.faces.lfw import LfwPair, image_path, read_pairs, read_people
+from xfr_plugin.faces.lfw import read_pairs, read_people
 from xfr_plugin.faces.regions import template_regions
 from xfr_plugin.recognition import Recognizer, load_recognizer
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.reconstruction import Decoder, find_decoder, list_decoders
-from xfr_plugin.reconstruction.measures import reconstruct
 from xfr_plugin.swaps.regions import COARSE_REGIONS
 from xfr_plugin.training.faces_data import FaceSet, embed_faces, read_faces
 from xfr_plugin.training.publish import present_pairs
@@ -44,27 +41,8 @@ REGIONS = tuple(COARSE_REGIONS)
 RECOGNIZERS = ("xfr_compact128", "mobilefacenet_ms1m")
 GROUPS = ("true accepts", "false rejects", "false accepts", "true rejects")
 RESAMPLES = 1000
-BAND, BIN = 0.1, 0.02
-IMPOSTORS = 20000
 UNSEEN = 40
 SHARPNESS = 3  # the power by which shipped regional maps are made to compete, see `regional_fit`
-YAW_BINS = (0.0, 0.1, 0.25, np.inf)
-
-# Numbers (from 0) of genuine pairs of pairsDevTest.txt, sorted by eye from contact sheets of the pairs that an edge
-# filter around the eyes ranked highest. Pairs where glasses could not be told are in none of the lists but UNSURE.
-ONE_CLEAR = (99, 178, 189, 201, 220, 248, 250, 335, 353)
-ONE_DARK = (58, 66, 80, 128, 187, 197, 232, 340, 464)
-BOTH = (
-    5, 11, 15, 16, 34, 35, 36, 37, 38, 61, 67, 81, 83, 88, 100, 101, 108, 118, 119, 120, 129, 149, 150, 165, 166, 179,
-    184, 208, 209, 210, 211, 217, 219, 229, 233, 234, 242, 243, 244, 245, 255, 266, 278, 279, 304, 318, 321, 322, 342,
-    358, 368, 379, 380, 381, 382, 383, 403, 432, 446, 451, 452, 453, 454, 461, 487, 494,
-)  # fmt: skip
-UNSURE = (
-    17, 29, 39, 60, 84, 92, 112, 116, 142, 146, 156, 159, 160, 162, 174, 256, 263, 277, 343, 344, 365, 400, 433, 434,
-    436, 483, 489, 498, 332,
-)  # fmt: skip
-# Numbers (from 0) of impostor pairs, of those present, in which both wear glasses; found in the same way.
-BOTH_IMPOSTOR = (85, 141, 200, 208, 229, 231, 243, 253, 261, 267, 268, 269, 363, 406, 418, 424, 434,)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,11 +51,9 @@ class Data:
 
     faces: FaceSet
     person: NDArray[np.int64]
-    pairs: list[LfwPair]
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     same: NDArray[np.bool_]
-    mesh: Array
 
 
 @dataclass(frozen=True)
@@ -125,12 +101,8 @@ def main() -> None:
     sections: list[tuple[str, Callable[[], str]]] = [
         ("Data", lambda: about(data, models)),
         ("What the density is about", lambda: sources(data, models)),
-        ("Glasses", lambda: glasses(data, models)),
-        ("All pairs, matched by score", lambda: matched(models[0])),
-        ("Readout", lambda: readout(data, models)),
         ("Correspondences", lambda: correspondences(data, models, options.pictures)),
         ("Decisions", lambda: decisions(data, models, options.pictures)),
-        ("Pose", lambda: pose(data, models)),
         ("Reconstructions", lambda: reconstructions(data, models, options.pictures)),
     ]
     text = ""
@@ -140,8 +112,6 @@ def main() -> None:
         if options.out:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(text, encoding="utf-8")
-    if options.pictures:
-        save(examples_figure(data, models[0]), options.pictures, "analysis_pairs")
     print(text)
 
 
@@ -152,17 +122,12 @@ def load_data() -> Data:
     names = [file.split("/")[0] for file in files]
     assert not set(names) & set(read_people(root / "peopleDevTrain.txt"))
     place = {file: i for i, file in enumerate(files)}
-    with np.load(root / "mesh468_aligned.npz", allow_pickle=False) as stored:
-        rows = {str(file): i for i, file in enumerate(stored["files"])}
-        mesh = stored["mesh_u8"][[rows[file] for file in files]].astype(np.float64) / 1.5 - 32
     return Data(
         read_faces(root / "lfw112", {file: [file] for file in files}),
         np.unique(names, return_inverse=True)[1],
-        pairs,
         np.array([place[pair.probe] for pair in pairs]),
         np.array([place[pair.reference] for pair in pairs]),
         np.array([pair.same for pair in pairs]),
-        mesh,
     )
 
 
@@ -241,7 +206,8 @@ def reconstructions(data: Data, models: list[Model], pictures: Path | None) -> s
     text = ""
     rebuilt = []
     for model, judge in zip(models, reversed(models), strict=True):
-        images = reconstruct(model.decoder, model.embeddings[faces])
+        with torch.no_grad():
+            images = torch.cat([model.decoder.faces(some) for some in model.embeddings[faces].split(64)])
         rebuilt.append(images)
         own = (model.recognizer.embed(images) * model.embeddings[faces]).sum(dim=1).double().numpy()
         other = (judge.recognizer.embed(images) * judge.embeddings[faces]).sum(dim=1).double().numpy()
@@ -297,50 +263,6 @@ def correlation_cell(x: Array, y: Array, weights: NDArray[np.float64]) -> str:
     drawn = correlation((weights @ moments) / weights.sum(axis=1, keepdims=True))
     low, high = np.quantile(drawn, [0.025, 0.975])
     return cell(float(correlation(moments.mean(axis=0))), float(low), float(high), 2)
-
-
-def readout(data: Data, models: list[Model]) -> str:
-    """What a ridge regression reads of the photo from embeddings of other people: share of variance, five folds."""
-    labels = template_regions((112, 112))
-    light = np.tensordot(data.faces.images.numpy() / 255, [0.299, 0.587, 0.114], axes=([1], [0]))
-    warm = (data.faces.images[:, 0].double() - data.faces.images[:, 2].double()).numpy() / 255
-    face, outside = labels.face, ~labels.face
-    properties = {
-        "yaw (nose between the eyes)": yaw(data),
-        "yaw, magnitude": np.abs(yaw(data)),
-        "opening of the mouth": (data.mesh[:, 14, 1] - data.mesh[:, 13, 1]) / eye_distance(data),
-        "brightness inside the face": light[:, face].mean(axis=1),
-        "red − blue inside the face": warm[:, face].mean(axis=1),
-        "brightness outside": light[:, outside].mean(axis=1),
-    }
-    rows = []
-    weights = weights_of(data.person)
-    for name, value in properties.items():
-        row = [name]
-        for model in models:
-            predicted = cross_predicted(model.embeddings.double().numpy(), value, data.person)
-            errors = np.stack(((value - predicted) ** 2, (value - value.mean()) ** 2), axis=1)
-            drawn = weights @ errors
-            low, high = np.quantile(1 - drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-            row.append(
-                cell(
-                    float(1 - errors[:, 0].sum() / errors[:, 1].sum()), float(low), float(high), 2, sign=False
-                )
-            )
-        rows.append(row)
-    return table(["property of the photo", *(f"R², {model.recognizer.name}" for model in models)], rows)
-
-
-def cross_predicted(x: Array, y: Array, people: NDArray[np.int64]) -> Array:
-    """Predictions for the people of each fold from the others, with a penalty chosen among the latter."""
-    from sklearn.linear_model import RidgeCV
-
-    fold = np.random.default_rng(0).integers(5, size=people.max() + 1)[people]
-    result = np.zeros_like(y)
-    for number in range(5):
-        model = RidgeCV(alphas=np.logspace(-1, 3, 9)).fit(x[fold != number], y[fold != number])
-        result[fold == number] = model.predict(x[fold == number])
-    return result
 
 
 # --- correspondences ------------------------------------------------------------------------------------------------
@@ -541,145 +463,6 @@ def other_photos(data: Data, model: Model, count: int = 2000) -> list[str]:
     return [correlation_cell(x[:, r], y[:, r], weights) for r in range(len(REGIONS))]
 
 
-def all_test_faces(model: Model) -> tuple[Model, NDArray[np.int64]]:
-    """The model with embeddings of every photo of the people of peopleDevTest.txt, and whose each one is."""
-    root = data_root() / "faces"
-    people = {
-        name: [f for i in range(count) if (root / "lfw112" / (f := image_path(name, i + 1))).is_file()]
-        for name, count in read_people(root / "peopleDevTest.txt").items()
-    }
-    faces = read_faces(root / "lfw112", people)
-    return Model(model.recognizer, model.decoder, embed_faces(model.recognizer, faces)), faces.people
-
-
-def matched(official: Model) -> str:
-    """Impostor minus genuine pairs of one score, over all pairs of all test photos."""
-    model, person = all_test_faces(official)
-    first, second = np.triu_indices(len(person), 1)
-    same = person[first] == person[second]
-    scores = (model.embeddings @ model.embeddings.T).numpy()[first, second].astype(np.float64)
-    tau = model.recognizer.calibration.eer.threshold
-    rng = np.random.default_rng(0)
-    header, columns = ["region"], []
-    for low, name in ((tau, "false accepts − true accepts"), (tau - BAND, "true rejects − false rejects")):
-        inside = np.flatnonzero((scores >= low) & (scores < low + BAND))
-        impostors, mates = inside[~same[inside]], inside[same[inside]]
-        chosen = np.concatenate((rng.choice(impostors, min(len(impostors), IMPOSTORS), replace=False), mates))
-        people = len(np.unique(person[first[mates]]))
-        header.append(
-            f"{name}: scores {low:.3f} to {low + BAND:.3f}, {len(chosen) - len(mates)} impostor pairs, "
-            f"{len(mates)} genuine of {people} people"
-        )
-        columns.append(matched_cells(model, person, first[chosen], second[chosen], scores[chosen] - low))
-    rows = [[name, *(column[r] for column in columns)] for r, name in enumerate(REGIONS)]
-    text = f"{model.recognizer.name}: {len(person)} photos of {len(np.unique(person))} people, {len(first)} pairs, "
-    text += (
-        f"{same.sum()} genuine; false match rate {(scores[~same] >= tau).mean():.2%}, false non-match rate "
-    )
-    return text + f"{(scores[same] < tau).mean():.2%}\n\n{table(header, rows)}\n"
-
-
-def matched_cells(
-    model: Model, person: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64], above: Array
-) -> list[str]:
-    """Differences in deviations of genuine pairs, averaged over bins of the score; a genuine person counts once."""
-    density = model.evidence(first, second, own_level=True)
-    people = person[first], person[second]
-    same = people[0] == people[1]
-    count = int(person.max()) + 1
-    share = 1 / np.maximum(np.bincount(people[0][same], minlength=count), 1)
-    base = np.where(same, share[people[0]], 1.0)
-    bins = np.minimum((above / BIN).astype(int), round(BAND / BIN) - 1)
-    deviation = density[same].std(axis=0)
-    parts = [
-        (np.flatnonzero((bins == n) & ~same), np.flatnonzero((bins == n) & same))
-        for n in range(bins.max() + 1)
-    ]
-
-    def difference(drawn: Array) -> Array:
-        weight = base * np.where(same, drawn[people[0]], drawn[people[0]] * drawn[people[1]])
-        gaps = []
-        for pair in parts:
-            if all(weight[part].sum() > 0 for part in pair):
-                one, two = (np.average(density[part], axis=0, weights=weight[part]) for part in pair)
-                gaps.append(one - two)
-        result: Array = np.mean(gaps, axis=0) / deviation
-        return result
-
-    rng = np.random.default_rng(0)
-    draws = [difference(rng.multinomial(count, np.full(count, 1 / count)).astype(float)) for _ in range(400)]
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    middle = difference(np.ones(count))
-    return [cell(float(m), float(a), float(b), 2) for m, a, b in zip(middle, low, high, strict=True)]
-
-
-# --- pose and glasses -----------------------------------------------------------------------------------------------
-
-
-def eye_distance(data: Data) -> Array:
-    return data.mesh[:, 263, 0] - data.mesh[:, 33, 0]
-
-
-def yaw(data: Data) -> Array:
-    """Place of the nose's tip between the outer corners of the eyes: 0 is the middle, ±.5 are the corners."""
-    return (data.mesh[:, 1, 0] - (data.mesh[:, 33, 0] + data.mesh[:, 263, 0]) / 2) / eye_distance(data)
-
-
-def pose(data: Data, models: list[Model]) -> str:
-    turned = yaw(data)
-    apart = np.abs(turned[data.first] - turned[data.second])
-    groups = {
-        (f"under {high:g}" if low == 0 else f"{low:g} and more" if np.isinf(high) else f"{low:g} to {high:g}"):
-        np.flatnonzero(data.same & (apart >= low) & (apart < high))
-        for low, high in itertools.pairwise(YAW_BINS)
-    }  # fmt: skip
-    text = f"difference of yaw in genuine pairs: median {np.median(apart[data.same]):.3f}, 90th percentile "
-    text += f"{np.quantile(apart[data.same], 0.9):.3f}\n\n"
-    return text + "\n".join(grouped(data, model, groups, GENUINE_AVERAGE) for model in models)
-
-
-GENUINE_AVERAGE = "score level: below 0, less alike there than pairs of that score are"
-
-
-def grouped(data: Data, model: Model, groups: dict[str, NDArray[np.int64]], note: str) -> str:
-    """Score, false rejects, and density of evidence at score level of groups of genuine pairs."""
-    rows: list[list[str]] = [["pairs (people)"], ["score"], ["accepted"], *([name] for name in REGIONS)]
-    scores = model.scores(data.first, data.second)
-    for chosen in groups.values():
-        weights = pair_weights(data, chosen)
-        people = len(np.unique(data.person[data.first[chosen]]))
-        rows[0].append(f"{len(chosen)} ({people})")
-        rows[1] += cells(scores[chosen, None], weights, 3, sign=False)
-        rows[2].append(str(int((scores[chosen] >= model.recognizer.calibration.eer.threshold).sum())))
-        density = model.evidence(data.first[chosen], data.second[chosen], own_level=True)
-        for row, text in zip(rows[3:], cells(density, weights), strict=True):
-            row.append(text)
-    return f"{model.recognizer.name} ({note}):\n\n" + table(["", *groups], rows)
-
-
-def glasses(data: Data, models: list[Model]) -> str:
-    genuine = np.flatnonzero(data.same)
-    known = {*ONE_CLEAR, *ONE_DARK, *BOTH, *UNSURE}
-    groups = {
-        "neither seen to wear any": genuine[[i for i in range(len(genuine)) if i not in known]],
-        "both wear glasses": genuine[list(BOTH)],
-        "one, clear": genuine[list(ONE_CLEAR)],
-        "one, dark or tinted": genuine[list(ONE_DARK)],
-    }
-    text = "\n".join(grouped(data, model, groups, GENUINE_AVERAGE) for model in models)
-    impostors = np.flatnonzero(~data.same)
-    glassed = np.isin(np.arange(len(impostors)), BOTH_IMPOSTOR)
-    for model in models:
-        text += "\n" + grouped(data, model, {"both wear glasses": impostors[glassed], "others": impostors[~glassed]},
-                               "impostor pairs, score level")  # fmt: skip
-        accepted = outcome(model, data)[impostors] == 2
-        counts = [[int((accepted & glassed).sum()), int((accepted & ~glassed).sum())],
-                  [int((~accepted & glassed).sum()), int((~accepted & ~glassed).sum())]]  # fmt: skip
-        text += f"\nboth with glasses: {counts[0][0]} of {sum(counts[0])} false accepts, {counts[1][0]} of "
-        text += f"{sum(counts[1])} true rejects; Fisher's exact test p = {fisher_exact(counts)[1]:.2g}\n"
-    return text
-
-
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
@@ -748,13 +531,12 @@ def triples(
     model: Model,
     cases: list[tuple[int, str]],
     across: int,
-    own_level: bool = False,
 ) -> None:
     """Probe, reference, and evidence map over their mean, for official pairs; one colour scale for all."""
     regional = model.decoder.regional
     assert regional is not None
     chosen = np.array([pair for pair, _ in cases])
-    evidence = model.evidence(data.first[chosen], data.second[chosen], own_level) * model.areas / 100
+    evidence = model.evidence(data.first[chosen], data.second[chosen]) * model.areas / 100
     maps = torch.einsum("nr,rhw->nhw", torch.from_numpy(evidence), regional.maps.double())
     sized = functional.interpolate(maps[:, None], (112, 112), mode="bilinear")[:, 0].numpy()
     shown = [display_map(values) for values in sized]
@@ -782,27 +564,6 @@ def error_figure(data: Data, model: Model) -> Figure:
     across = 5
     figure = Figure(figsize=(2.12 * across, 0.86 * -(-len(cases) // across) + 0.1))
     triples(figure, data, model, cases, across)
-    return figure
-
-
-def examples_figure(data: Data, model: Model) -> Figure:
-    """Right decisions at three quantiles of the score, pairs with one pair of glasses, pairs with other poses."""
-    scores = model.scores(data.first, data.second)
-    group, genuine = outcome(model, data), np.flatnonzero(data.same)
-    cases: list[tuple[int, str]] = []
-    for number, word in ((0, "genuine"), (3, "impostor")):
-        members = np.flatnonzero(group == number)
-        ordered = members[np.argsort(scores[members])]
-        picks = ordered[[int(q * (len(ordered) - 1)) for q in (0.1, 0.5, 0.9)]]
-        cases += [(int(pair), f"{word}, score {scores[pair]:.3f}") for pair in picks]
-    for pair in genuine[[201, 220, 197]]:
-        cases.append((int(pair), f"glasses on one, score {scores[pair]:.3f}"))
-    turned = yaw(data)
-    apart = np.where(data.same, np.abs(turned[data.first] - turned[data.second]), 0)
-    for pair in np.argsort(-apart)[:3]:
-        cases.append((int(pair), f"poses {apart[pair]:.2f} apart, score {scores[pair]:.3f}"))
-    figure = Figure(figsize=(2.12 * 3, 0.88 * 4 + 0.1))
-    triples(figure, data, model, cases, 3, own_level=True)
     return figure
 
 

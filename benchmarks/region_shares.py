@@ -3,7 +3,6 @@
     python benchmarks/region_shares.py --pairs 60            # prints
     python benchmarks/region_shares.py --pairs 60 --write    # and writes the cards
     python benchmarks/region_shares.py --recognizers NAME --write
-    python benchmarks/region_shares.py --by-area 200         # do values follow the area that a face shows?
 
 What stands for recognizers that nothing was measured for is written when all of those that ship were measured.
 Genuine pairs of `pairsDevTest.txt`, of the half of the test people that nothing is reported on; usual areas are
@@ -46,17 +45,7 @@ def main() -> None:
     )
     parser.add_argument("--recognizers", nargs="+", default=NAMES, choices=list_recognizers())
     parser.add_argument("--write", action="store_true")
-    parser.add_argument(
-        "--by-area",
-        type=int,
-        metavar="PAIRS",
-        help="compare values in proportion to areas with constant ones",
-    )
     options = parser.parse_args()
-    if options.by_area:
-        for name in options.recognizers:
-            print(f"{name}: {by_area(name, options.by_area)}")
-        return
     found = {name: measured(name, options.pairs, options.shapley) for name in options.recognizers}
     print(json.dumps(found, indent=1))
     if not options.write:
@@ -97,36 +86,6 @@ def usual_areas(people: int = 1000) -> dict[str, float]:
                 if area and name in sums:
                     sums[name] += (area / labels.labels.size, 1)
     return {name: round(float(total / count), 4) for name, (total, count) in sums.items()}
-
-
-def by_area(name: str, pairs: int) -> dict[str, str]:
-    """Share of the variance of values about their constant share that is gone with shares in proportion to the area.
-
-    By region, and of all regions of the face; each share is fitted on four fifths of the pairs and tried on the last.
-    """
-    recognizer = folded_recognizer(load_recognizer(name))
-    attribution = LeaveOneOut(recognizer, level="none")
-    answers = [side[0] for pair in genuine(recognizer, pairs) for side in attribution.regional(pair)]
-    values, scores = np.stack([a.evidence for a in answers]), np.array([a.score for a in answers])
-    areas = [a.regions.labels.areas() for a in answers]
-    sizes = np.array([[float(own[n]) for n in REGION_NAMES] for own in areas])
-    parts = np.arange(len(answers)) // 2 % 5
-
-    def left(expected: np.ndarray) -> np.ndarray:
-        errors = np.zeros(values.shape[1])
-        for part in range(5):
-            fitted, tried = parts != part, parts == part
-            shares = (values * expected)[fitted].sum(0) / np.square(expected)[fitted].sum(0).clip(1e-9)
-            errors += np.square(values - shares * expected)[tried].sum(0)
-        return errors
-
-    constant, growing = left(scores[:, None] * (sizes > 0)), left(scores[:, None] * sizes)
-    gained = {n: f"{1 - g / c:+.2f}" for n, g, c in zip(REGION_NAMES, growing, constant, strict=True)}
-    face = [i for i, n in enumerate(REGION_NAMES) if n not in ("hair", "background")]
-    return gained | {
-        "face": f"{1 - growing[face].sum() / constant[face].sum():+.2f}",
-        "faces": str(len(answers)),
-    }
 
 
 def genuine(recognizer: Recognizer, count: int) -> Iterator[tuple[Tensor, Tensor]]:

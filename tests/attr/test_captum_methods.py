@@ -31,10 +31,9 @@ from xfr_plugin.attr._base.superpixels import face_parts
 from xfr_plugin.base.captum import get_exp_kernel_similarity_function
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import template_regions
-from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition import Recognizer
 
 Images = tuple[Tensor, Tensor]
-RANDOM = (PairSmoothGrad, PairLime, PairKernelShap)
 
 
 def cosine_of(recognizer: Recognizer, partner: Tensor) -> Any:
@@ -359,18 +358,6 @@ def test_superpixels_of_images_without_structure(pair: Images) -> None:
         face_parts(pair[0][0], "slic", 1)
 
 
-@pytest.mark.parametrize("cls", RANDOM)
-def test_random_numbers_are_seeded_and_the_global_ones_left_alone(
-    recognizer: Recognizer, pair: Images, cls: type[Any]
-) -> None:
-    torch.manual_seed(11)
-    before = torch.random.get_rng_state()
-    maps = [cls(recognizer, n_samples=20, seed=seed).attribute(pair)[0] for seed in (0, 0, 1)]
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.equal(maps[0], maps[1])
-    assert not torch.equal(maps[0], maps[2])
-
-
 def test_memory_bounds_leave_the_maps_as_they_are(recognizer: Recognizer, pair: Images) -> None:
     for cls, option in (
         (PairIntegratedGradients, "internal_batch_size"),
@@ -413,64 +400,10 @@ def test_arguments_that_have_no_row_for_each_pair_are_passed_whole(
     torch.testing.assert_close(maps, expected.attribute(pair))
 
 
-@pytest.mark.parametrize(
-    ("cls", "options"),
-    [
-        (PairIntegratedGradients, {"baseline": "white"}),
-        (PairIntegratedGradients, {"n_steps": 0}),
-        (PairIntegratedGradients, {"method": "simpson"}),
-        (PairIntegratedGradients, {"internal_batch_size": 0}),
-        (PairInputXGradient, {"batch_size": 0}),
-        (PairSmoothGrad, {"noise": 0.0}),
-        (PairSmoothGrad, {"noise_type": "mean"}),
-        (PairSmoothGrad, {"gradient": "none"}),
-        (PairSmoothGrad, {"n_samples": 0}),
-        (PairDeepLift, {"baseline": None}),
-        (PairOcclusion, {"window": 113}),
-        (PairOcclusion, {"window": 7, "stride": 8}),
-        (PairLime, {"parts": "squares"}),
-        (PairLime, {"spread": "none"}),
-        (PairLime, {"alpha": -1.0}),
-        (PairLime, {"kernel_width": 0.0}),
-        (PairKernelShap, {"n_samples": 0}),
-        (PairKernelShap, {"n_parts": 0}),
-    ],
-)
-def test_unknown_options_are_refused(
-    recognizer: Recognizer, cls: type[PairAttribution], options: dict[str, Any]
-) -> None:
-    with pytest.raises(InputError):
-        cls(recognizer, 0.2, **options)
-
-
 def test_maps_that_contain_the_input_say_so(recognizer: Recognizer) -> None:
     for cls in (PairIntegratedGradients, PairInputXGradient, PairDeepLift):
         assert cls(recognizer).multiplies_by_inputs
     assert not PairSmoothGrad(recognizer).multiplies_by_inputs
-
-
-REAL: list[tuple[type[PairAttribution], dict[str, Any]]] = [
-    (PairIntegratedGradients, {"n_steps": 2, "baseline": "blur", "method": "riemann_middle"}),
-    (PairInputXGradient, {"batch_size": 1}),
-    (PairSmoothGrad, {"n_samples": 2, "noise": 0.1, "gradient": "absolute", "noise_type": "smoothgrad_sq"}),
-    (PairDeepLift, {"baseline": "mean", "batch_size": 1}),
-    (PairOcclusion, {"window": 56, "stride": 56, "baseline": "grey"}),
-    (PairLime, {"parts": "regions", "n_samples": 16, "alpha": 0.1, "kernel_width": 1.0, "spread": "share"}),
-    (PairKernelShap, {"n_parts": 8, "n_samples": 20, "baseline": "blur", "seed": 1}),
-]
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize(("cls", "options"), REAL, ids=[cls.__name__ for cls, _ in REAL])
-def test_options_on_real_weights(
-    real_pair: Images, cls: type[PairAttribution], options: dict[str, Any]
-) -> None:
-    recognizer = load_recognizer("mobilefacenet_ms1m")
-    for side in cls(recognizer, **options).attribute(real_pair):
-        assert side.shape == (1, 3, 112, 112)
-        assert side.dtype == torch.float32
-        assert bool(torch.isfinite(side).all())
-        assert side.abs().sum() > 0
 
 
 def test_progress_is_shown_if_wanted(

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin.attr import METHODS
 from xfr_plugin.attr.peers.ebp import Ebp
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.recognition import Recognizer
@@ -88,17 +87,6 @@ def test_contrast_is_the_difference_of_two_normalised_maps(positive: tuple[Posit
     torch.testing.assert_close(kept, expected, rtol=1e-3, atol=1e-7)
 
 
-def test_arguments_are_the_parts_of_the_whole(recognizer: Recognizer, pair: Images) -> None:
-    for contrast in ("none", "contrastive", "truncated"):
-        parts = [
-            Ebp(recognizer, contrast=contrast, arguments=arguments).attribute(pair)[0]
-            for arguments in ("for", "against", "combined")
-        ]
-        assert (parts[0] >= 0).all()
-        assert (parts[1] <= 0).all()
-        torch.testing.assert_close(parts[0] + parts[1], parts[2])
-
-
 def test_an_identical_pair_has_nothing_against_it(recognizer: Recognizer, pair: Images) -> None:
     maps, _ = Ebp(recognizer).attribute((pair[0], pair[0]))
     assert (maps >= 0).all()
@@ -120,21 +108,6 @@ def test_networks_without_rules_are_refused_by_name() -> None:
         Ebp(lambda images: images.flatten(1), 0.2)
     with pytest.raises(UnknownNameError, match="composite"):
         Ebp(network, 0.2, composite="epsilon")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"contrast": "both"},
-        {"arguments": "all"},
-        {"truncation": 1.0},
-        {"truncation": -0.1},
-        {"blur": (24, 5)},
-    ],
-)
-def test_unknown_options_are_refused(recognizer: Recognizer, options: dict[str, object]) -> None:
-    with pytest.raises(InputError):
-        METHODS["ebp"].build(recognizer, 0.2, **options)
 
 
 def test_non_mates_must_fit(recognizer: Recognizer, pair: Images) -> None:

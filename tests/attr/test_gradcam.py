@@ -10,10 +10,10 @@ from helpers.counting import counted
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin.attr import GradCam, GradCamPlusPlus, PairAttribution, ScoreCam
+from xfr_plugin.attr import GradCam, GradCamPlusPlus, ScoreCam
 from xfr_plugin.attr._base.layers import find_layer, last_spatial_layer
 from xfr_plugin.errors import InputError, UnknownNameError
-from xfr_plugin.recognition import Recognizer, load_recognizer
+from xfr_plugin.recognition import Recognizer
 
 Images = tuple[Tensor, Tensor]
 CAMS = (GradCam, GradCamPlusPlus, ScoreCam)
@@ -126,17 +126,6 @@ def test_a_constant_channel_masks_everything_and_stays_finite(recognizer: Recogn
         assert bool(torch.isfinite(cls(recognizer).attribute(pair)[0]).all())
 
 
-@pytest.mark.parametrize("cls", CAMS)
-def test_parts_of_the_signed_map(recognizer: Recognizer, pair: Images, cls: Any) -> None:
-    both, similar, dissimilar = (
-        cls(recognizer, arguments=arguments).attribute(pair)[0]
-        for arguments in ("combined", "for", "against")
-    )
-    assert bool((similar >= 0).all())
-    assert bool((dissimilar <= 0).all())
-    torch.testing.assert_close(similar + dissimilar, both)
-
-
 def test_the_last_layer_with_places_is_found_in_the_order_of_calls(
     recognizer: Recognizer, pair: Images
 ) -> None:
@@ -188,45 +177,6 @@ def test_no_hook_is_left_also_after_an_error(recognizer: Recognizer, pair: Image
         cls(recognizer).attribute(pair)
     handle.remove()
     assert hooks() == 0
-
-
-@pytest.mark.parametrize(
-    ("cls", "options"),
-    [
-        (GradCam, {"arguments": "both"}),
-        (GradCam, {"batch_size": 0}),
-        (GradCamPlusPlus, {"places": "negative"}),
-        (ScoreCam, {"weights": "sum"}),
-        (ScoreCam, {"max_channels": 0}),
-    ],
-)
-def test_unknown_options_are_refused(
-    recognizer: Recognizer, cls: type[PairAttribution], options: dict[str, Any]
-) -> None:
-    with pytest.raises(InputError):
-        cls(recognizer, 0.2, **options)
-
-
-REAL: list[tuple[type[PairAttribution], dict[str, Any]]] = [
-    (GradCam, {}),
-    (GradCam, {"layer": "network.conv1", "batch_size": 1}),
-    (GradCamPlusPlus, {"arguments": "against"}),
-    (GradCamPlusPlus, {"places": "all"}),
-    (ScoreCam, {"max_channels": 4}),
-    (ScoreCam, {"max_channels": 4, "weights": "increase", "batch_size": 2}),
-]
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize(("cls", "options"), REAL)
-def test_options_on_real_weights(
-    real_pair: Images, cls: type[PairAttribution], options: dict[str, Any]
-) -> None:
-    recognizer = load_recognizer("mobilefacenet_ms1m")
-    for side in cls(recognizer, **options).attribute(real_pair):
-        assert side.shape == (1, 3, 112, 112)
-        assert bool(torch.isfinite(side).all())
-        assert side.abs().sum() > 0
 
 
 def test_the_layer_is_looked_for_once(

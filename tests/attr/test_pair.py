@@ -23,8 +23,7 @@ from xfr_plugin.attr import (
 )
 from xfr_plugin.channels.evidence import channel_evidence, channel_similarity
 from xfr_plugin.errors import InputError, UnknownNameError
-from xfr_plugin.recognition import Recognizer, load_recognizer
-from xfr_plugin.recognition.self_test import faces_of_nobody
+from xfr_plugin.recognition import Recognizer
 
 Images = tuple[torch.Tensor, torch.Tensor]
 CLASSES = [method.cls for method in METHODS.values()]
@@ -143,38 +142,3 @@ def test_registry_builds_methods_with_their_options(recognizer: Recognizer) -> N
         METHODS["xssab"].build(recognizer, 0.3, chunk=2)
     with pytest.raises(InputError):
         METHODS["fggb"].build(recognizer, 0.3, chunk_size="many")
-
-
-@pytest.mark.parametrize(
-    ("cls", "options"),
-    [
-        (Fggb, {"embedding": "half"}),
-        (Fggb, {"gradient": "none"}),
-        (Fggb, {"level": "tau"}),
-        (Fggb, {"chunk_size": 0}),
-        (Fggb, {"chunk_size": "many"}),
-        (Fggb, {"blur": (24, 5)}),
-        (Xssab, {"blur": (25, 0)}),
-        (Xssab, {"arguments": "both"}),
-    ],
-)
-def test_unknown_options_are_refused(
-    recognizer: Recognizer, cls: type[PairAttribution], options: dict[str, object]
-) -> None:
-    with pytest.raises(InputError):
-        cls(recognizer, 0.2, **options)
-
-
-@pytest.mark.parametrize("name", ["xssab", "lrp", "integrated_gradients", "gradcam", "leave_one_out"])
-def test_inference_mode_of_the_caller_changes_nothing(name: str) -> None:
-    recognizer, method = load_recognizer("xfr_compact128"), METHODS[name]
-    attribution = method.build(recognizer, 0.2, **method.trial_options)
-    probe, reference = (face[None] for face in faces_of_nobody()[:2])
-    embedding = recognizer.embed(reference)
-    expected = attribution.attribute((probe, reference)), attribution.attribute(probe, None, embedding)
-    with torch.inference_mode():
-        found = (
-            attribution.attribute((probe.clone(), reference.clone())),
-            attribution.attribute(probe.clone(), None, embedding.clone()),
-        )
-    torch.testing.assert_close(found, expected)

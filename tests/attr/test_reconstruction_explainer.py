@@ -123,19 +123,6 @@ def test_channels_that_do_not_exist(explainer: ReconstructionExplainer, pair: Im
         explainer.attribute(pair[0], target=target)
 
 
-@pytest.mark.parametrize("response", ["ablation", "gradient"])
-def test_works_without_gradients_and_leaves_no_trace(
-    recognizer: Recognizer, decoder: Decoder, pair: Images, response: Any
-) -> None:
-    explainer = ReconstructionExplainer(recognizer, decoder, response=response)
-    expected = explainer.attribute(pair[0], target=1)
-    with torch.no_grad():
-        torch.testing.assert_close(explainer.attribute(pair[0], target=1), expected)
-    for module in (recognizer, decoder):
-        assert all(p.requires_grad and p.grad is None for p in module.parameters())
-        assert not module.training
-
-
 def test_faces_and_batches_do_not_mix(recognizer: Recognizer, decoder: Decoder, pair: Images) -> None:
     whole = ReconstructionExplainer(recognizer, decoder).all_channels(pair[0])
     for batch_size in (1, 4, 100):

@@ -14,7 +14,6 @@ from xfr_plugin.bulk import RegionRow, Summary, summarise
 from xfr_plugin.bulk.page import region_figure
 from xfr_plugin.bulk.summary import _groups, _intervals, _people
 from xfr_plugin.errors import InputError, UnknownNameError
-from xfr_plugin.explanation.explanation import net_shares
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_shares_are_means_of_those_of_single_pairs(run: BatchResults, summary: S
         explanation = run.explanation(pair, "xssab")
         sides = (explanation.probe, explanation.reference)
         weights = [sum(r.similar + r.dissimilar for r in side.regions) for side in sides]
-        both = [weight * net_shares(side) for side, weight in zip(sides, weights, strict=True)]
+        both = [100 * np.array([region.evidence for region in side.regions]) for side in sides]
         shares.append(sum(both) / sum(weights))
     names = [region.region for region in run.explanation(0, "xssab").probe.regions]
     rows = rows_of(summary, "all", "all")

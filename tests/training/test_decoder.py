@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,7 @@ from xfr_plugin.attr import ReconstructionExplainer, ReconstructionSaliency
 from xfr_plugin.cli.train import app
 from xfr_plugin.recognition import load_recognizer
 from xfr_plugin.reconstruction import load_decoder
-from xfr_plugin.reconstruction.measures import identity_cosines, likeness, reconstruct
 from xfr_plugin.training.decoder import mixed_embeddings
-from xfr_plugin.training.log import read_log
 
 
 @pytest.fixture(scope="module")
@@ -40,23 +39,19 @@ def run(tmp_path_factory: pytest.TempPathFactory, recognizer_file: Path) -> Path
 
 
 def test_a_decoder_learns_and_leaves_log_curves_manifest_and_weights(run: Path) -> None:
-    records = read_log(run / "log.jsonl")
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert records[-1]["train/pixel"] < records[0]["train/pixel"]
     left = {path.name for path in run.iterdir()}
     assert left >= {"curves.png", "manifest.json", "config.json", "checkpoint.pt", "decoder.safetensors"}
 
 
-def test_the_decoder_fits_its_recognizer_and_measures(run: Path, recognizer_file: Path) -> None:
+def test_the_decoder_fits_its_recognizer(run: Path, recognizer_file: Path) -> None:
     recognizer = load_recognizer(recognizer_file)
     decoder = load_decoder(run / "decoder.safetensors", recognizer)
     assert decoder.card.embedding_dim == 512
     assert decoder.atlas.shape == (512, 32, 24)
     embeddings = recognizer.embed(torch.rand(3, 3, 64, 48, generator=torch.Generator().manual_seed(0)))
-    images = reconstruct(decoder, embeddings, batch_size=2)
-    assert images.shape == (3, 3, 64, 48)
-    cosines = identity_cosines(recognizer, decoder, embeddings)
-    assert cosines.shape == (3,)
-    assert float(cosines.max()) <= 1 + 1e-5
+    assert decoder.faces(embeddings).shape == (3, 3, 64, 48)
 
 
 def test_both_reconstruction_classes_work_with_it(run: Path, recognizer_file: Path) -> None:
@@ -89,14 +84,6 @@ def test_regional_evidence_is_measured_anew_by_command(
     assert after.regional is not None
     assert not torch.equal(before.regional.shifts, after.regional.shifts)
     torch.testing.assert_close(before.atlas, after.atlas, rtol=1e-2, atol=1e-6)
-
-
-def test_likeness_of_equal_images_is_perfect() -> None:
-    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    near = (images + 0.1).clamp(0, 1)
-    figures = likeness(near, images)
-    assert figures["psnr"] == pytest.approx(20, abs=1.5)
-    assert 0.5 < figures["ssim"] < 1
 
 
 def test_mixed_embeddings_are_normalised_and_follow_the_generator() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from xfr_plugin.errors import InputError, WeightsError
 from xfr_plugin.training.config import EngineConfig, load_config
 from xfr_plugin.training.engine import Outcome, Task, learning_rate_at, train
-from xfr_plugin.training.log import Record, curve_figure, read_log
+from xfr_plugin.training.log import Record, curve_figure
 
 
 class LineTask(Task):
@@ -96,17 +97,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return train(LineTask(), make_config(tmp_path_factory.mktemp("whole")))
 
 
+def logged(run: Path) -> list[Record]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("step", [7, 10])
 def test_a_killed_training_resumes_to_the_same_curve_and_weights(
     whole: Outcome, killed: dict[int, Path], step: int
 ) -> None:
     run = killed[step]
-    assert len(read_log(run / "log.jsonl")) == step // 5
+    assert len(logged(run)) == step // 5
 
     resumed = train(LineTask(), make_config(run))
 
     assert curve(resumed.records) == curve(whole.records)
-    assert curve(read_log(run / "log.jsonl")) == curve(whole.records)
+    assert curve(logged(run)) == curve(whole.records)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[name], value)
 

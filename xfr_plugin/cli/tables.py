@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -14,9 +13,9 @@ from xfr_plugin.attr.registry import Method
 from xfr_plugin.base.text import printable
 from xfr_plugin.bulk.summary import RegionRow
 from xfr_plugin.explanation.comparison import Comparison, MethodResult
-from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence, net_shares
+from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
-from xfr_plugin.explanation.words import APART, component_name
+from xfr_plugin.explanation.words import APART, component_name, components
 
 __all__ = [
     "comparison_table",
@@ -173,12 +172,11 @@ def _evidence(region: RegionEvidence) -> str:
 def _extreme(face: FaceExplanation, sign: int) -> str:
     """The component of the face with the largest net evidence of a sign, and its share in percent; a dash for less
     than a half."""
-    apart = np.array([region.region in APART for region in face.regions])
-    shares = np.where(apart, 0.0, sign * net_shares(face))
-    best = int(shares.argmax())
-    if shares[best] < 0.5:  # it would be shown as nothing
+    shown = [part for part in components(face.regions) if part.region not in APART]
+    best = max(shown, key=lambda part: sign * part.share, default=None)
+    if best is None or sign * best.share < 0.5:  # it would be shown as nothing
         return "–"
-    return f"{component_name(face.regions[best].region)} {sign * shares[best]:+.0f}"
+    return f"{best.name} {best.share:+.0f}"
 
 
 def _memory(result: MethodResult) -> str:

@@ -29,7 +29,6 @@ __all__ = [
     "Explanation",
     "FaceExplanation",
     "RegionEvidence",
-    "net_shares",
     "ratio_shares",
     "region_evidence",
 ]
@@ -232,16 +231,6 @@ def region_evidence(
     )
 
 
-def net_shares(face: FaceExplanation) -> NDArray[np.float64]:
-    """Net evidence of each region, in percent of all evidence in the face: the sum of its map's magnitudes.
-
-    Shares of different methods can be compared, though their units cannot. An empty map has shares of 0.
-    """
-    total = _all_evidence(face)
-    net = np.array([region.evidence for region in face.regions])
-    return 100 * net / total if total > 0 else np.zeros_like(net)
-
-
 def ratio_shares(explanation: Explanation) -> tuple[dict[str, float], dict[str, float]] | None:
     """Each region's share of the log10 likelihood ratio beyond that of the threshold; probe's and reference's.
 
@@ -263,7 +252,3 @@ def ratio_shares(explanation: Explanation) -> tuple[dict[str, float], dict[str, 
     unit = beyond / decision.margin
     probe, reference = ({name: unit * value for name, value in side.items()} for side in sides)
     return probe, reference
-
-
-def _all_evidence(face: FaceExplanation) -> float:
-    return sum(region.similar + region.dissimilar for region in face.regions)

@@ -180,19 +180,17 @@ def find_outlines(images: Tensor | NDArray[np.uint8], *, as_labelled: bool = Fal
     return load_outline_finder()(images, as_labelled=as_labelled)
 
 
-def load_outline_finder(path: str | os.PathLike[str] | None = None, *, partial: bool = False) -> Outliner:
+def load_outline_finder(path: str | os.PathLike[str] | None = None) -> Outliner:
     """Load an outline finder; the shipped one, if no path is given.
 
     Args:
         path: weight file.
-        partial: take one of an earlier version too, which knows only some of the outlines: training can go on from
-            it, regions it cannot draw.
 
     Raises:
         WeightsError: the file is missing, damaged, or no outline finder of ours.
         LayoutError: its weights do not fit the architecture it names.
     """
-    return _shipped() if path is None else _load(path, partial)
+    return _shipped() if path is None else _load(path)
 
 
 def save_outline_finder(
@@ -218,7 +216,7 @@ def save_outline_finder(
     write_weights(path, state, {_CARD_KEY: card})
 
 
-def _load(path: str | os.PathLike[str], partial: bool = False) -> Outliner:
+def _load(path: str | os.PathLike[str]) -> Outliner:
     name = os.path.basename(path)
     state, metadata = read_weights(path)
     card = metadata.get(_CARD_KEY)
@@ -230,10 +228,10 @@ def _load(path: str | os.PathLike[str], partial: bool = False) -> Outliner:
         network = OutlineFinder(*(_size(card, key, name) for key in ("points", "components", "width")))
     load_halved_into(network, state, name)
     features = _checked_features(card.get("features"), network.points, name)
-    if not partial and (missing := _FEATURES - features.keys()):
+    if missing := _FEATURES - features.keys():
         raise WeightsError(
-            f"{name} is of an earlier version and does not find {', '.join(sorted(missing))}: go on from it with "
-            "`start` in `xfr train outlines`"
+            f"{name} is of an earlier version and does not find {', '.join(sorted(missing))}: train one with "
+            "`xfr train outlines`"
         )
     return Outliner(network, features, _checked_offset(card.get("label_offset"), name), card)
 

@@ -15,7 +15,6 @@ from xfr_plugin.errors import InputError
 
 __all__ = [
     "FoldAccuracy",
-    "area_under_roc",
     "best_threshold",
     "check_scores",
     "cllr",
@@ -87,14 +86,6 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> tuple[float, fl
     low, high = thresholds[after], thresholds[before]
     threshold = low if not np.isfinite(high) else high + weight * (low - high)
     return float(rate), float(threshold)
-
-
-def area_under_roc(genuine: ArrayLike, impostor: ArrayLike) -> float:
-    """Probability that a genuine pair scores above an impostor pair."""
-    from sklearn.metrics import roc_auc_score
-
-    scores, same = _join(genuine, impostor)
-    return float(roc_auc_score(same, scores))
 
 
 def best_threshold(scores: ArrayLike, same: ArrayLike) -> float:

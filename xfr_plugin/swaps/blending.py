@@ -1,4 +1,4 @@
-"""Putting one region of a donor into a face: pasted, feathered, or seamless; one face, or many on any device."""
+"""Putting one region of a donor into a face: pasted, feathered, or seamless; feathered also into many at once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ it needs the regions of both faces, and so can be planted, and not blended by a 
 
 Face: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
-
-_EXACT, _EIGHT_BIT = 1e-9, 3e-5
 
 
 def blend_region(
@@ -57,31 +55,28 @@ def blend_region(
         raise InputError(f"strength must be between 0 and 1, got {strength}")
     checked_choice("blending", blending, "feather", "hard", "poisson")
     masks = grown(torch.from_numpy(mask[None].astype(np.bool_)))
-    faces, donors = (torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float64)) for x in (face, donor))
+    own, theirs = (x.transpose(2, 0, 1).astype(np.float64) for x in (face, donor))
     if blending == "poisson":
-        changes = seamless_changes(faces, donors, masks, _EXACT)
+        changes = seamless_changes(own, theirs, masks[0].numpy())
     elif blending == "hard":
-        changes = (masks[:, None] * (donors - faces))[None]
+        changes = masks.numpy() * (theirs - own)
     else:
-        changes = region_changes(faces, donors, FeatheredMasks.of(masks))
-    blended = (faces + strength * changes[:, 0]).clamp(0, 1)[0].permute(1, 2, 0)
-    return blended.numpy().astype(np.float32)
+        faces, donors = (torch.from_numpy(x[None]) for x in (own, theirs))
+        changes = region_changes(faces, donors, FeatheredMasks.of(masks))[0, 0].numpy()
+    return (own + strength * changes).clip(0, 1).transpose(1, 2, 0).astype(np.float32)
 
 
-def blend(faces: Tensor, donors: Tensor, masks: Tensor, seamless: Tensor) -> Tensor:
-    """Put a region of each donor into a face.
+def blend(faces: Tensor, donors: Tensor, masks: Tensor) -> Tensor:
+    """Put a region of each donor into a face, feathered.
 
     Args:
         faces: N×C×H×W in [0, 1].
         donors: of the same shape.
         masks: of bools, grown, N×1×H×W; an empty one leaves the face as it is.
-        seamless: which are blended seamlessly, N.
 
     Returns:
         N×C×H×W in [0, 1], in steps of 1/255.
     """
     changes = region_changes(faces, donors, FeatheredMasks.of(masks))
-    if bool(seamless.any()):
-        changes[seamless] = seamless_changes(faces[seamless], donors[seamless], masks[seamless], _EIGHT_BIT)
     mixed = ((faces + changes[:, 0]).clamp(0, 1) * 255).round() / 255
     return torch.where(masks.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True), mixed, faces)

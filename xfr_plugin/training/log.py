@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from xfr_plugin.base.files import write_text
 
-__all__ = ["Record", "curve_figure", "read_log", "write_log"]
+__all__ = ["Record", "curve_figure", "write_log"]
 
 Record = dict[str, Any]
 """One line of the log: `epoch`, `step`, `learning_rate`, `seconds`; figures are named `train/…`, `val/…`."""
@@ -19,11 +19,6 @@ Record = dict[str, Any]
 def write_log(path: Path, records: list[Record]) -> None:
     """Write the whole log, so that a resumed run never holds lines of what was lost in between."""
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))
-
-
-def read_log(path: Path) -> list[Record]:
-    """Read a log back."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def curve_figure(records: list[Record]) -> Figure:

@@ -7,14 +7,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from xfr_plugin.base.documents import Document
 from xfr_plugin.base.files import write_text
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
 
-__all__ = ["Manifest", "build_manifest", "read_manifest"]
+__all__ = ["Manifest", "build_manifest"]
 
 
 class Manifest(Document):
@@ -43,15 +41,3 @@ def build_manifest(root: Path, files: Iterable[str]) -> Manifest:
     if missing:
         raise InputError(f"{len(missing)} of {len(names)} files are missing below {root}, e.g. {missing[0]}")
     return Manifest(files={name: sha256_of(root / name) for name in names})
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read a manifest back.
-
-    Raises:
-        InputError: the file is missing or no manifest.
-    """
-    try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{path} is no data manifest: {type(error).__name__}") from error

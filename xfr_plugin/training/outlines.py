@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from xfr_plugin.faces.landmark_network import BOX_MARGIN, box_frames, sample_crops, to_crop
 from xfr_plugin.faces.outline_network import FRAME_SIDE, OutlineFinder, Sketch, mirror_order
-from xfr_plugin.faces.outlines import load_outline_finder, save_outline_finder
+from xfr_plugin.faces.outlines import save_outline_finder
 from xfr_plugin.recognition.zoo import data_root
 from xfr_plugin.swaps.blending import blend
 from xfr_plugin.swaps.masks import grown
@@ -29,7 +29,6 @@ from xfr_plugin.training.faces_data import all_files, find_faces, split_people
 from xfr_plugin.training.manifest import build_manifest
 from xfr_plugin.training.outline_noise import wobbled
 from xfr_plugin.training.outlines_data import OutlineSet, read_outlines, shape_model
-from xfr_plugin.training.outlines_start import start_from
 
 __all__ = ["OutlinesConfig", "OutlinesTask", "face_frames", "misplaced_frames", "planted", "train_outlines"]
 
@@ -49,7 +48,6 @@ class OutlinesConfig(EngineConfig):
             `XFR_DATA`, if left out.
         people: file below it that names the people to train on.
         out: where the trained finder is written; `outlines.safetensors` in the run folder, if left out.
-        start: finder of the same width to go on from; it may know fewer outlines. A new one, if left out.
         photos: so many photographs of each person at most; all, if left out.
         held_out: share of the people on whom training is validated.
         width: channels of the network's first layer.
@@ -74,7 +72,6 @@ class OutlinesConfig(EngineConfig):
     data: Path | None = None
     people: str = "peopleDevTrain.txt"
     out: Path | None = None
-    start: Path | None = None
     photos: int | None = Field(default=None, ge=1)
     held_out: float = Field(default=0.06, gt=0, lt=1)
     width: int = Field(default=24, ge=4, le=32)
@@ -120,9 +117,6 @@ class OutlinesTask(Task):
         )
         network.mean, network.basis, coefficients = shape_model(moved, config.components)
         network.reach = coefficients.square().mean(1).sqrt().quantile(_REACH_QUANTILE)
-        if config.start is not None:
-            finder = load_outline_finder(config.start, partial=True)
-            start_from(network, finder, self.features, moved, coefficients)
         return network
 
     def to(self, device: torch.device) -> None:
@@ -278,7 +272,7 @@ def planted(faces: OutlineSet, indices: Tensor, share: float, generator: torch.G
         index = wobbled(faces.regions[indices.to(device)], torch.full((count,), _SEAMS), generator)
         masks = ((index == region[:, None, None]) & wanted[:, None, None])[:, None]
         given = faces.images[donors].float() / 255
-        images = blend(images, given, grown(masks), torch.zeros(count, dtype=torch.bool, device=device))
+        images = blend(images, given, grown(masks))
     return images
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from xfr_plugin.explanation.comparison import Comparison, MethodResult
-from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, net_shares
+from xfr_plugin.explanation.explanation import Explanation, FaceExplanation
 from xfr_plugin.explanation.figures.explanation import (
     AGAINST_COLOUR,
     DISPLAY_SIGMA,
@@ -25,7 +25,7 @@ from xfr_plugin.explanation.figures.explanation import (
     full_colour_scale,
 )
 from xfr_plugin.explanation.figures.lettering import as_written, ink_on
-from xfr_plugin.explanation.words import component_name, share_of_area
+from xfr_plugin.explanation.words import component_name, components, share_of_area
 
 __all__ = ["comparison_figure"]
 
@@ -152,7 +152,7 @@ def _draw_regions(axes: Axes, explanations: list[Explanation]) -> None:
 
 def _shares_or_none(face: FaceExplanation) -> NDArray[np.float64]:
     """Net shares; NaN, which is left grey, where there was nothing to explain."""
-    shares = net_shares(face)
+    shares = np.array([part.share for part in components(face.regions)])
     return shares if face.saliency.any() else np.full_like(shares, np.nan)
 
 

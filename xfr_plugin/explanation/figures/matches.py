@@ -51,7 +51,12 @@ def matches_table(matches: RegionMatches) -> Table:
     for column in table.columns[2:]:
         column.justify = "right"
     for probe, reference, specific, relevance in strongest_matches(matches):
-        row = (_spoken(probe), _spoken(reference), f"{100 * specific:+.3f}", f"{100 * relevance:+.3f}")
+        row = (
+            component_name(probe),
+            component_name(reference),
+            f"{100 * specific:+.3f}",
+            f"{100 * relevance:+.3f}",
+        )
         table.add_row(*row)
     return table
 
@@ -124,7 +129,7 @@ def _draw_lines(figure: Figure, axes: list[Axes], matches: RegionMatches) -> Non
 
 
 def _draw_matrix(figure: Figure, axes: Axes, matches: RegionMatches) -> None:
-    names = [_spoken(name) for name in matches.regions.names]
+    names = [component_name(name) for name in matches.regions.names]
     values = 100 * matches.specific
     reach = max(100 * matches.self_match, np.finfo(float).tiny)  # one scale for all partners of a face
     colours = LinearSegmentedColormap.from_list("match", [AGAINST_COLOUR, "white", FOR_COLOUR])
@@ -175,10 +180,6 @@ def _shapley_caption(matches: RegionMatches) -> str:
 def _centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
     rows, columns = np.nonzero(mask)
     return float(columns.mean()), float(rows.mean())
-
-
-def _spoken(name: str) -> str:
-    return component_name(name)
 
 
 def _write_csv(matches: RegionMatches, path: Path) -> None:
