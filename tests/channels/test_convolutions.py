@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xfr_plugin.channels.convolutions import BatchedConvolutions
+from xfr_plugin.channels.convolutions import BatchedConvolutions, batched_convolutions
 from xfr_plugin.channels.pullback import one_hot_cotangents, pull_back
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -96,3 +96,48 @@ def test_nothing_of_them_is_left() -> None:
     outside = functional.conv2d(drawn(1, 2, 5, 5).requires_grad_(), drawn(3, 2, 3, 3))
     assert type(inside.grad_fn).__name__ == "_ConvolutionBackward"
     assert type(outside.grad_fn).__name__ == "ConvolutionBackward0"
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "groups"),
+    [(1, 0, 1, 1), ((2, 3), (1, 2), (2, 1), 4), (2, 1, 1, 2), ((1, 2), (0, 1), 1, 4)],
+)
+def test_derivatives_of_every_order_are_those_of_torch(
+    stride: int, padding: int, dilation: int, groups: int
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 8, (3, 2), stride, padding, dilation, groups).double()
+    x = torch.randn(2, 4, 13, 11, dtype=torch.float64, requires_grad=True)
+
+    def derivatives() -> tuple[Tensor, ...]:
+        y = layer(x)
+        start = torch.ones_like(y).cos_().requires_grad_()
+        (first,) = torch.autograd.grad(y, x, start, create_graph=True)
+        weights = torch.sin(torch.arange(first.numel(), dtype=torch.float64)).view_as(first).requires_grad_()
+        (second,) = torch.autograd.grad(first, start, weights, create_graph=True)
+        (third,) = torch.autograd.grad(second, weights, y.detach())
+        return y.detach(), first.detach(), second.detach(), third
+
+    expected = derivatives()
+    with batched_convolutions(layer):
+        found = derivatives()
+    assert "_conv_forward" not in layer.__dict__
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_convolutions_of_another_kind_are_left_alone() -> None:
+    class Own(nn.Conv2d):
+        def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return 2 * super()._conv_forward(input, weight, bias)
+
+    layers = [
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(2, 2, 3, padding="same"),
+        Own(2, 2, 3),
+    ]
+    x = torch.randn(1, 2, 6, 6)
+    for layer in layers:
+        expected = layer(x)
+        with batched_convolutions(layer):
+            assert torch.equal(layer(x), expected)

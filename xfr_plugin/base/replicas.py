@@ -140,9 +140,9 @@ def _checksums(tensors: Sequence[Tensor]) -> tuple[float, ...]:
     sums = []
     for values in tensors:
         if values.numel() >= _FEW and values.is_floating_point():
-            sums.append(_weighed(values.detach().reshape(-1)))
+            sums.append(_weighed(values.reshape(-1)))
         else:
-            small.setdefault((values.dtype, values.device), []).append(values.detach().reshape(-1))
+            small.setdefault((values.dtype, values.device), []).append(values.reshape(-1))
     return *sums, *(_weighed(torch.cat(flats).double()) for flats in small.values())
 
 

@@ -22,7 +22,7 @@ from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.channels.convolutions import BatchedConvolutions
 from xfr_plugin.errors import InputError
 
-__all__ = ["Pullback", "one_hot_cotangents", "pass_memory", "pull_back"]
+__all__ = ["Pullback", "one_hot_cotangents", "pass_memory", "products", "pull_back"]
 
 Pullback: TypeAlias = Callable[[Tensor], Tensor]
 """Maps cotangents K×M×D to gradients K×M×(input shape)."""
@@ -57,8 +57,13 @@ def pull_back(
         leaf = inputs.detach().clone().requires_grad_()
         with nullcontext() if chunk_size == 1 else BatchedConvolutions():  # which pay in batches
             value = function(leaf)
-        seed = _Seed(value)
-        total = _Seeded.apply(value, seed)
+        return value.detach(), products(value, leaf, chunk_size)
+
+
+def products(value: Tensor, leaf: Tensor, chunk_size: int | None = None) -> Pullback:
+    """The pull-back of a value that was computed from a leaf; see `pull_back`."""
+    seed = _Seed(value)
+    total = _Seeded.apply(value, seed)
 
     def product(cotangent: Tensor) -> Tensor:
         seed.cotangent = cotangent
@@ -72,7 +77,7 @@ def pull_back(
         chunks = [_products(product, chunk) for chunk in cotangents.split(chunk_size or len(cotangents))]
         return torch.cat(chunks) if len(chunks) > 1 else chunks[0]  # a copy takes a tenth of a pass
 
-    return value.detach(), pullback
+    return pullback
 
 
 @dataclass

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from xfr_plugin.channels.pullback import one_hot_cotangents
+from xfr_plugin.channels.convolutions import batched_convolutions
+from xfr_plugin.channels.pullback import one_hot_cotangents, products
 from xfr_plugin.errors import InputError
-from xfr_plugin.lrp.convolutions import transposable_convolutions
 
 __all__ = [
     "LinearPropagation",
@@ -55,22 +55,17 @@ class LinearPropagation:
 
     def __init__(self, output: Tensor, leaf: Tensor, inactive: AbstractContextManager[Any]) -> None:
         self.output = output.detach()
-        self._relevance = _random(self.output, seed=1).requires_grad_()
-        (self._propagated,) = torch.autograd.grad(output, leaf, self._relevance, create_graph=True)
-        self._weights = torch.zeros_like(self._propagated, requires_grad=True)
+        relevance = _random(self.output, seed=1).requires_grad_()
+        (propagated,) = torch.autograd.grad(output, leaf, relevance, create_graph=True)
+        weights = torch.zeros_like(propagated, requires_grad=True)
         with inactive:
-            (self._weighed,) = torch.autograd.grad(
-                self._propagated, self._relevance, self._weights, create_graph=True
-            )
-
-    @property
-    def input_shape(self) -> torch.Size:
-        """M×(input shape)."""
-        return self._propagated.shape
+            (weighed,) = torch.autograd.grad(propagated, relevance, weights, create_graph=True)
+        self.input_shape = propagated.shape
+        self._maps, self._transposed = products(weighed, weights), products(propagated, relevance)
 
     def maps(self, relevance: Tensor) -> Tensor:
         """Relevance of the inputs, K×M×(input shape), for relevance K×M×D of the outputs."""
-        return _vectorised(self._weighed, self._weights, relevance)
+        return self._maps(relevance)
 
     def transposed(self, weights: Tensor) -> Tensor:
         """Weighted totals of the inputs' relevance, K×M×D, per unit of relevance of each output.
@@ -78,7 +73,7 @@ class LinearPropagation:
         Args:
             weights: K×M×(input shape).
         """
-        return _vectorised(self._propagated, self._relevance, weights)
+        return self._transposed(weights)
 
 
 class LoopedPropagation:
@@ -119,7 +114,7 @@ def propagate(model: nn.Module, inputs: Tensor, composite: Any | None = None) ->
         InputError: the output is not M×D.
     """
     leaf = inputs.detach().clone().requires_grad_()
-    with transposable_convolutions(model):
+    with batched_convolutions(model):
         output = model(leaf)
         check_embeddings(output, len(leaf))
         plain = LoopedPropagation(output, leaf)
@@ -182,20 +177,6 @@ def region_relevance(propagation: Propagation, masks: Tensor, relevance: Tensor,
 
 def _transposed(propagation: LinearPropagation, masks: Tensor) -> Tensor:
     return propagation.transposed(masks[:, None, None].expand(-1, *propagation.input_shape))
-
-
-def _vectorised(value: Tensor, leaf: Tensor, cotangents: Tensor) -> Tensor:
-    """Products K×… of a recorded graph with cotangents K×…, together if its layers allow it."""
-    if len(cotangents) > 1:
-        try:
-            together: Tensor = torch.autograd.grad(
-                value, leaf, cotangents, retain_graph=True, is_grads_batched=True
-            )[0]
-            return together.detach()
-        except (RuntimeError, NotImplementedError):
-            pass  # some layer knows no batches of gradients
-    rows = [torch.autograd.grad(value, leaf, row, retain_graph=True)[0].detach() for row in cotangents]
-    return torch.stack(rows)
 
 
 def _agree(recorded: LinearPropagation, plain: LoopedPropagation) -> bool:
