@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from xfr_plugin import BatchResults
 from xfr_plugin.bulk import RegionRow, Summary, summarise
 from xfr_plugin.bulk.page import region_figure
 from xfr_plugin.bulk.summary import _groups, _intervals, _people
+from xfr_plugin.bulk.words import decided_in_words, explained_in_words, region_in_words
 from xfr_plugin.errors import InputError, UnknownNameError
 
 
@@ -81,6 +83,40 @@ def test_photos_are_one_persons_as_far_as_genuine_pairs_tell(run: BatchResults) 
     assert _people(table.append_column("genuine", pa.nulls(2, pa.bool_()))).tolist() == [[0, 0], [1, 1]]
 
 
+def test_decisions_are_counted_whether_explained_or_not(tmp_path: Path) -> None:
+    write_list(tmp_path)
+    with (tmp_path / "pairs.csv").open("a") as file:
+        file.write("\ngone.png,gone.png,1,even\n")
+    results = explain_all(tmp_path, tmp_path / "run", methods=["xssab"], select="top 1")
+    summary, rows = summarise(results.folder), results.pairs().to_pylist()
+    threshold, decided = results.manifest.threshold, summary.decided
+    scored = [row for row in rows if row["score"] is not None]
+    wrong = [row["genuine"] for row in scored if (row["score"] >= threshold) != row["genuine"]]
+    assert (decided.pairs, decided.unscored) == (len(rows), 1)
+    assert decided.matches == sum(row["score"] >= threshold for row in scored)
+    assert decided.matches + decided.non_matches == len(scored) == decided.genuine + decided.impostor
+    assert (decided.false_non_matches, decided.false_matches) == (sum(wrong), len(wrong) - sum(wrong))
+    told = " ".join(decided_in_words(decided, results.manifest))
+    assert f"{len(rows)} pairs by " in told
+    assert "1 have no score" in told
+    assert f"Of {decided.genuine} pairs of one person {decided.false_non_matches} do not match" in told
+
+
+def test_what_a_method_explained_is_told_with_its_caveat(run: BatchResults, summary: Summary) -> None:
+    first, *noted = explained_in_words(summary, "xssab")
+    assert first.startswith(f"xssab: {run.manifest.explained['xssab']} pairs explained (all); checked: ")
+    assert f"{summary.verdicts['xssab']['supported']} supported" in first
+    caveat = run.explanation(0, "xssab").notes[-1]
+    assert f"Noted of {run.manifest.pairs} of them: {caveat}." in noted
+
+
+@pytest.mark.parametrize("share", [12.4, -12.4])
+def test_the_region_that_argues_most_is_told_with_its_side(share: float) -> None:
+    told = region_in_words({"nose": 1.0, "right_brow": share})
+    side = "for" if share > 0 else "against"
+    assert told == f"right eyebrow argues most, {side} a match, with 12 % of the evidence"
+
+
 @pytest.mark.parametrize("listed", ["apart", "all with all"])
 def test_intervals_hold_the_mean_nineteen_times_of_twenty(listed: str) -> None:
     """Pairs that share people are no independent samples, whichever side these are on."""
@@ -102,9 +138,13 @@ def test_intervals_hold_the_mean_nineteen_times_of_twenty(listed: str) -> None:
 
 def test_telling_pairs_are_errors_first_and_each_once(run: BatchResults, summary: Summary) -> None:
     numbers = [pair.pair for pair in summary.telling]
-    assert len(set(numbers)) == len(numbers) == 6
+    assert len(set(numbers)) == len(numbers)
+    kinds = Counter(pair.why.partition(";")[0].partition(",")[0] for pair in summary.telling)
+    contradicted = min(summary.verdicts["xssab"].get("contradicted", 0), 2)
+    assert kinds["worst error"] == kinds["nearest to the threshold"] == kinds["most in one region"] == 2
+    assert kinds["contradicted by its check"] <= contradicted
     rows = run.pairs().to_pylist()
-    worst = [pair for pair in summary.telling if pair.why.startswith("worst error")]
+    worst = [pair for pair in summary.telling if pair.why.startswith("worst error, a false ")]
     assert all(rows[pair.pair]["match"] != rows[pair.pair]["genuine"] for pair in worst)
     wrong = [row for row in rows if row["match"] != row["genuine"]]
     assert worst[0].margin == max((row["margin"] for row in wrong), key=abs)
@@ -117,6 +157,11 @@ def test_the_page_shows_plots_and_pairs(summary: Summary, tmp_path: Path) -> Non
     assert page.count("<img") == 3 + len(summary.telling)
     for name in page.split('src="')[1:]:
         assert (tmp_path / name.partition('"')[0]).is_file()
+    assert {path.name for path in tmp_path.glob("regions-*.png")} == {
+        f"regions-xssab-{kind}.png" for kind in ("decision", "error", "group")
+    }
+    for pair in summary.telling:
+        assert f"Probe {pair.probe}, reference {pair.reference}" in page
     assert (tmp_path / "regions.csv").read_text().count("\n") == len(summary.regions) + 1
     assert sum(summary.verdicts["xssab"].values()) == summary.results.manifest.pairs
 
@@ -158,7 +203,8 @@ def test_a_plot_shows_the_largest_groups_and_says_so() -> None:
 
     figure = region_figure([row(f"_{number}", number + 1) for number in range(9)])
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [f"{n + 1} pairs: _{n}" for n in range(3, 9)]
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == [f"{n + 1} pairs: _{n} (too few people for an interval)" for n in range(3, 9)]
     assert "the 6 largest of 9 groups" in figure.axes[0].get_title()
 
 

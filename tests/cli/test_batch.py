@@ -37,14 +37,20 @@ def test_pairs_are_explained_and_summed_up(pairs: Path) -> None:
     done = runner.invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "3 pairs, 2 explained by xssab" in done.stdout
-    assert "failed: pair 2: reference d.png: " in done.stdout
+    assert "failed: d.png: d.png cannot be read: " in done.stdout
+    assert "1 photo failed, and so 1 pair; 0 explanations" in done.stdout
     assert "explaining: 2 of 2" in done.stderr
-    table = runner.invoke(app, ["summary", str(out), "--group", "door"])
+    elsewhere = pairs.parent / "elsewhere"
+    table = runner.invoke(app, ["summary", str(out), "--group", "door", "--out", str(elsewhere)])
     assert table.exit_code == 0, table.output
-    assert "index.html" in table.stdout
+    assert "3 pairs by xfr_compact128" in table.stdout
+    assert "xssab: 2 pairs explained (all)" in table.stdout
+    assert str(elsewhere / "index.html") in table.stdout
+    assert not (out / "summary").exists()
     found = json.loads(runner.invoke(app, ["summary", str(out), "--json"]).stdout)
     assert {row["group"] for row in found["regions"] if row["by"] == "all"} == {"all"}
     assert {row["pair"] for row in found["telling"]} == {0, 1}
+    assert found["decided"]["unscored"] == 1
 
 
 def test_what_was_not_explained_cannot_be_summed_up(pairs: Path) -> None:
@@ -79,7 +85,24 @@ def test_the_same_command_goes_on_where_the_run_lies_among_the_photos(pairs: Pat
     for _ in range(2):
         done = CliRunner().invoke(app, [*words, "--pictures", "all", "--workers", "1"])
         assert done.exit_code == 0, done.output
-        assert "3 pairs, 3 explained by xssab" in done.stdout
+        assert "3 pairs, 3 explained by xssab, 3 pictures" in done.stdout
+
+
+def test_a_photo_that_fails_is_told_once_however_many_pairs_it_is_in(pairs: Path) -> None:
+    pairs.write_text("probe,reference\na.png,d.png\nd.png,b.png\nc.png,d.png\na.png,b.png\n")
+    words = ["batch", str(pairs), "--out", str(pairs.parent / "run"), "--methods", "xssab"]
+    done = CliRunner().invoke(app, [*words, "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("d.png") == 2  # its name, and the reason
+    assert "4 pairs, 1 explained by xssab" in done.stdout
+    assert "1 photo failed, and so 3 pairs; 0 explanations" in done.stdout
+
+
+def test_pictures_are_of_explained_pairs(pairs: Path) -> None:
+    words = ["batch", str(pairs), "--out", str(pairs.parent / "run"), "--methods", "xssab"]
+    done = CliRunner().invoke(app, [*words, "--select", "top 1", "--pictures", "all", "--workers", "1"])
+    assert "1 explained by xssab, 1 picture:" in done.stdout
+    assert "pictures: 1 of 1" in done.stderr
 
 
 def test_a_summary_can_be_read_in_80_columns() -> None:

@@ -107,12 +107,22 @@ def test_a_hundred_candidates_cost_the_passes_of_one(
 
 def test_galleries_that_cannot_be_searched_are_errors(recognizer: Recognizer, tmp_path: Path) -> None:
     photo = np.zeros((24, 20, 3), dtype=np.uint8)
-    (tmp_path / "text.npy").write_text("no array")
+    np.save(tmp_path / "cut.npy", np.ones((3, 6)))
+    whole = (tmp_path / "cut.npy").read_bytes()
+    damaged = {
+        "text": b"no array",
+        "empty": b"",
+        "cut": whole[:-1],
+        "head": whole[:20],
+        "zip": b"PK\x03\x04 no zip",
+    }
+    for name, data in damaged.items():
+        (tmp_path / f"{name}.npy").write_bytes(data)
     np.savez(tmp_path / "several.npz", a=np.ones((3, 6)))
     for gallery, words in (
         (tmp_path / "nothing.npy", "No such file"),
-        (tmp_path / "text.npy", "cannot be read"),
-        (tmp_path / "several.npz", "several arrays"),
+        *((tmp_path / f"{name}.npy", f"{name}.npy is no array that numpy.save wrote") for name in damaged),
+        (tmp_path / "several.npz", "several.npz is no array that numpy.save wrote"),
         (np.ones((3, 7)), "N×6"),
     ):
         with pytest.raises(InputError, match=words):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["code_span", "digits_apart", "markdown_text", "printable"]
+__all__ = ["code_span", "counted", "digits_apart", "markdown_text", "printable"]
 
 _JOINERS = "\u200c\u200d"
 """Invisible, and needed to write Persian and several Indic languages."""
@@ -35,6 +35,11 @@ def code_span(text: str) -> str:
     line = printable(text).replace("|", r"\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+def counted(number: int, noun: str) -> str:
+    """How many of something: `1 pair`, `1,000 pairs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def digits_apart(first: float, second: float, least: int) -> int:

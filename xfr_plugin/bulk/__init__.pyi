@@ -5,10 +5,11 @@ from .pairs import PairTable, read_pair_table
 from .progress import Step
 from .results import BatchResults
 from .selection import selected
-from .summary import RegionRow, Summary, summarise
+from .summary import Decided, RegionRow, Summary, summarise
 
 __all__ = [
     "BatchResults",
+    "Decided",
     "PairTable",
     "RegionRow",
     "Step",

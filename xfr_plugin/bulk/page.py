@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from xfr_plugin.base.files import atomic_path, write_text
+from xfr_plugin.base.text import counted
+from xfr_plugin.bulk.store import KINDS
+from xfr_plugin.bulk.words import LEGEND, decided_in_words, explained_in_words
 from xfr_plugin.errors import ResultError
 from xfr_plugin.explanation.figures.lettering import COLOURS, HATCHES, as_written
 from xfr_plugin.explanation.words import component_name
@@ -31,9 +34,9 @@ def draw_plots(summary: Summary, folder: Path) -> list[Path]:
     """Net evidence by region, a picture for each method and kind of group, as PNG."""
     kinds = dict.fromkeys((row.method, row.by) for row in summary.regions if row.by != "all")
     paths = []
-    for number, (method, by) in enumerate(kinds):
+    for method, by in kinds:
         rows = [row for row in summary.regions if (row.method, row.by) == (method, by)]
-        path = folder / f"regions-{method}-{number}.png"
+        path = folder / f"regions-{method}-{by if by in KINDS else 'group'}.png"  # a column may have any name
         with atomic_path(path) as temporary:
             as_written(region_figure(rows)).savefig(temporary, dpi=110, format="png")
         paths.append(path)
@@ -62,56 +65,75 @@ def region_figure(rows: Sequence[RegionRow]) -> Figure:
             hatch=HATCHES[number],
             edgecolor="white",
             lw=0,
-            error_kw={"lw": 0.8, "ecolor": "#555"},
-            label=f"{sizes[group]} pairs: {group}",  # a name that begins with _ would not be shown
+            error_kw={"lw": 1.1, "ecolor": "black"},
+            label=_label(sizes[group], group, np.isnan(ends).any()),
         )
     axes.set_yticks(range(len(regions)), list(map(component_name, regions)))
     axes.invert_yaxis()
     axes.axvline(0, color="#555", lw=0.8)
-    axes.set_xlabel("net evidence, % of all in the pair; right of 0 argues for a match")
+    axes.set_xlabel(
+        "net evidence, % of all in the pair, mean and 95 % interval; right of 0 argues for a match"
+    )
     which = f", the {len(groups)} largest of {len(sizes)} groups" if len(groups) < len(sizes) else ""
     axes.set_title(f"{rows[0].method}, by {rows[0].by}{which}")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 
+def _label(pairs: int, group: str, is_alone: bool) -> str:
+    """A name that begins with _ would not be shown, if it came first."""
+    return f"{counted(pairs, 'pair')}: {group}{' (too few people for an interval)' if is_alone else ''}"
+
+
 def write_page(summary: Summary, folder: Path, plots: Sequence[Path]) -> Path:
     """Write `index.html` with the plots and the telling pairs; their pictures go beside it."""
     manifest = summary.results.manifest
+    title = f"{counted(manifest.pairs, 'pair')}, {escape(manifest.recognizer)}"
+    by_pair: dict[int, list[TellingPair]] = {}
+    for pair in summary.telling:
+        by_pair.setdefault(pair.pair, []).append(pair)
     parts = [
-        f"<h1>{manifest.pairs} pairs, {escape(manifest.recognizer)}</h1>",
-        f"<p>Threshold {manifest.threshold:.4f} ({escape(manifest.threshold_source)}); explained: "
-        + ", ".join(f"{count} by {escape(name)}" for name, count in manifest.explained.items())
-        + f"; {manifest.failures} failures.</p>",
-        *(
-            f"<p>{escape(name)}, checked: {_counted(counts)}.</p>"
-            for name, counts in summary.verdicts.items()
-            if counts
-        ),
-        *(f'<p><img src="{escape(plot.name)}" alt="regions by group"></p>' for plot in plots),
+        f"<h1>{title}</h1>",
+        *_paragraphs(decided_in_words(summary.decided, manifest)),
+        *(part for name in summary.verdicts for part in _paragraphs(explained_in_words(summary, name))),
+        "<h2>Which regions argue</h2>",
+        *_paragraphs([LEGEND]),
+        *(_image(plot.name, plot.stem.replace("-", " ")) for plot in plots),
         "<h2>Pairs worth a look</h2>",
-        *(_pair(summary, pair, folder) for pair in summary.telling),
+        *(_pair(summary, pairs, folder) for pairs in by_pair.values()),
     ]
     path = folder / "index.html"
     head = (
-        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Summary</title><style>{_STYLE}</style>'
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     )
     write_text(path, "\n".join([head, *parts, "</html>"]))
     return path
 
 
-def _pair(summary: Summary, pair: TellingPair, folder: Path) -> str:
+def _pair(summary: Summary, by_method: Sequence[TellingPair], folder: Path) -> str:
+    """A pair, and its pictures by the methods for which it is telling."""
+    pair = by_method[0]
     words = (
-        f"<h3>Pair {pair.pair}: {escape(pair.why)}</h3><p>{escape(pair.probe)} and {escape(pair.reference)}, "
-        f"score {pair.score:.3f}, margin {pair.margin:+.3f}, by {escape(pair.method)}</p>"
+        f"<h3>Pair {pair.pair}: score {pair.score:.3f}, {abs(pair.margin):.3f} "
+        f"{'above' if pair.margin >= 0 else 'below'} the threshold</h3>"
+        f"<p>Probe {escape(pair.probe)}, reference {escape(pair.reference)}</p>"
     )
+    return words + "".join(_explained(summary, one, folder) for one in by_method)
+
+
+def _explained(summary: Summary, pair: TellingPair, folder: Path) -> str:
+    (words,) = _paragraphs([f"{pair.method}: {pair.why}"])
     try:
         explanation = summary.results.explanation(pair.pair, pair.method)
     except ResultError:  # the run kept no maps
         return words
     picture, _ = explanation.save(folder, f"pair-{pair.pair:06d}-{pair.method}")
-    return f'{words}<p><img src="{escape(os.path.basename(picture))}" alt="{escape(pair.why)}"></p>'
+    return words + _image(os.path.basename(picture), pair.why)
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {word}" for word, count in counts.items())
+def _paragraphs(lines: Sequence[str]) -> list[str]:
+    return [f"<p>{escape(line)}</p>" for line in lines]
+
+
+def _image(name: str, words: str) -> str:
+    return f'<p><img loading="lazy" src="{escape(name)}" alt="{escape(words)}"></p>'

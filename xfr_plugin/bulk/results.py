@@ -81,14 +81,13 @@ class BatchResults:
 
     def embeddings(self) -> tuple[list[str], NDArray[np.float32]]:
         """Names of the photos that have a face, and their unit embeddings N×D: a gallery for `search`."""
-        names: dict[str, str] = {}
-        for side in SIDES:
-            columns = self.pairs([side, f"{side}_sha256"])
-            names |= dict(
-                zip(*(columns.column(name).to_pylist() for name in (side, f"{side}_sha256")), strict=True)
-            )
-        known = {name: digest for name, digest in names.items() if digest not in self._faces.failed}
+        known = {name: digest for name, digest in self._photos().items() if digest not in self._faces.failed}
         return list(known), self._faces.units(list(known.values()))
+
+    def faceless(self) -> dict[str, str]:
+        """Names of the photos that cannot be read or show no face, and why."""
+        failed = self._faces.failed
+        return {name: failed[digest] for name, digest in self._photos().items() if digest in failed}
 
     def failures(self) -> list[dict[str, Any]]:
         """What failed: pair, method (None where there was no score) and error."""
@@ -108,7 +107,7 @@ class BatchResults:
         Raises:
             ResultError: the pair was not explained by this method, or without its maps.
         """
-        row = self._row(pair, method)
+        row = self._found(f"explanations/{method}", pair)
         if row is None or row["error"] is not None:
             why = "it was not asked for" if row is None else row["error"]
             raise ResultError(f"pair {pair} has no explanation by {method}: {why}")
@@ -121,20 +120,40 @@ class BatchResults:
 
     def save_pictures(self, pairs: Iterable[int], progress: Progress | None = None) -> list[Path]:
         """Write picture and document of these pairs by every method that has explained them, below `pictures`."""
-        chosen = [(int(pair), method) for method in self.manifest.methods for pair in pairs]
+        numbers = sorted({int(pair) for pair in pairs})
+        chosen = [
+            (pair, method)
+            for method in self.manifest.methods
+            for pair in filter(self._explained(method).__contains__, numbers)
+        ]
         clock = Clock("pictures", 0, len(chosen), progress)
         written: list[Path] = []
         for pair, method in chosen:
-            row = self._row(pair, method)
-            if row is not None and row["error"] is None:
-                saved = self.explanation(pair, method).save(self.folder / "pictures", f"{pair:06d}-{method}")
-                written += saved
+            written += self.explanation(pair, method).save(self._pictures, f"{pair:06d}-{method}")
             clock.passed(1)
         return written
 
-    def _row(self, pair: int, method: str) -> dict[str, Any] | None:
-        """The row of an explanation."""
-        return self._found(f"explanations/{method}", pair)
+    def pictures(self) -> list[Path]:
+        """The pictures that `save_pictures` has written."""
+        return sorted(self._pictures.glob("*.png"))
+
+    @property
+    def _pictures(self) -> Path:
+        return self.folder / "pictures"
+
+    def _explained(self, method: str) -> set[int]:
+        """Numbers of the pairs that the method has explained."""
+        table = self.explanations(method, ["pair", "error"])
+        numbers, errors = (table.column(name).to_pylist() for name in ("pair", "error"))
+        return {pair for pair, error in zip(numbers, errors, strict=True) if error is None}
+
+    def _photos(self) -> dict[str, str]:
+        """Checksums of the photos by their names."""
+        found: dict[str, str] = {}
+        for side in SIDES:
+            columns = self.pairs([side, f"{side}_sha256"]).columns
+            found |= dict(zip(*(column.to_pylist() for column in columns), strict=True))
+        return found
 
     def _found(self, name: str, pair: int, columns: Sequence[str] | None = None) -> dict[str, Any] | None:
         """The row of a pair; of the parts, only those that may hold it are read."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ from xfr_plugin.base.files import write_text
 from xfr_plugin.bulk.pairs import arrow
 from xfr_plugin.bulk.results import BatchResults
 from xfr_plugin.bulk.store import KINDS
+from xfr_plugin.bulk.words import region_in_words
 from xfr_plugin.errors import InputError, UnknownNameError
 from xfr_plugin.explanation.pipeline import SIDES
-from xfr_plugin.explanation.words import component_name
 
-__all__ = ["RegionRow", "Summary", "TellingPair", "summarise"]
+__all__ = ["Decided", "RegionRow", "Summary", "TellingPair", "summarise"]
 
 _FEWEST_PEOPLE = 5
 _MOST_GROUPS = 50
@@ -54,6 +56,30 @@ class RegionRow(Document):
     high: float | None
 
 
+class Decided(Document):
+    """How all pairs of a run were decided, explained or not.
+
+    Attributes:
+        pairs: all of them.
+        matches: that match.
+        non_matches: that do not.
+        unscored: that have no score.
+        genuine: with a score, and known to show one person.
+        impostor: with a score, and known to show two.
+        false_non_matches: genuine ones that do not match.
+        false_matches: impostor ones that match.
+    """
+
+    pairs: int
+    matches: int
+    non_matches: int
+    unscored: int
+    genuine: int
+    impostor: int
+    false_non_matches: int
+    false_matches: int
+
+
 class TellingPair(Document):
     """A pair that is worth a look, and why.
 
@@ -83,15 +109,19 @@ class Summary:
     Attributes:
         results: the run.
         regions: a row for each method, group and region.
-        telling: pairs worth a look: the worst errors, those nearest to the threshold, and those of whose evidence
-            most lies in one region.
+        telling: pairs worth a look: the worst errors, those whose check contradicts the maps, those nearest to the
+            threshold, and those of whose evidence most lies in one region.
         verdicts: of the checks, how many explanations got which, by method.
+        notes: what is noted of explanations, and of how many, by method.
+        decided: how all pairs were decided.
     """
 
     results: BatchResults
     regions: tuple[RegionRow, ...]
     telling: tuple[TellingPair, ...]
     verdicts: Mapping[str, Mapping[str, int]]
+    notes: Mapping[str, Mapping[str, int]]
+    decided: Decided
 
     def save(self, folder: str | os.PathLike[str] | None = None) -> list[Path]:
         """Write `regions.csv`, plots, and `index.html`, a page with the pictures of the telling pairs.
@@ -129,7 +159,7 @@ def summarise(folder: str | os.PathLike[str], *, group: str | None = None, count
     people = _people(pairs)
     rows: list[RegionRow] = []
     telling: list[TellingPair] = []
-    verdicts = {}
+    verdicts, notes = {}, {}
     for method in results.manifest.methods:
         explained = _explained(results, method)
         if not len(explained):
@@ -138,17 +168,19 @@ def summarise(folder: str | os.PathLike[str], *, group: str | None = None, count
         for by, groups in _groups(found.pairs, group):
             rows += [row for name, mask in groups for row in found.rows(method, by, name, mask)]
         telling += found.telling(method, count)
-        verdicts[method] = _counts(explained.column("verdict").to_pylist())
-    return Summary(results, tuple(rows), tuple(telling), verdicts)
+        verdicts[method] = Counter(filter(None, found.verdicts))
+        notes[method] = Counter(chain.from_iterable(explained.column("notes").to_pylist()))
+    return Summary(results, tuple(rows), tuple(telling), verdicts, notes, _decided(pairs))
 
 
 @dataclass(frozen=True, eq=False)
 class _Shares:
-    """Net shares by region, N×R, in percent, the rows of their N pairs, and whom these show, N×2."""
+    """Net shares by region, N×R, in percent; of the N pairs rows, verdicts and whom they show, N×2."""
 
     names: tuple[str, ...]
     values: NDArray[np.float64]
     pairs: Any
+    verdicts: Sequence[str | None]
     people: Indices
 
     @classmethod
@@ -165,7 +197,8 @@ class _Shares:
         totals = all_of_it.sum(axis=1, keepdims=True)
         shares = np.divide(100 * net, totals, out=np.zeros_like(net), where=totals > 0)
         numbers = explained.column("pair")
-        return cls(names, shares, pairs.take(numbers), people[numbers.to_numpy()])
+        verdicts = explained.column("verdict").to_pylist()
+        return cls(names, shares, pairs.take(numbers), verdicts, people[numbers.to_numpy()])
 
     def rows(self, method: str, by: str, group: str, mask: NDArray[np.bool_]) -> Iterator[RegionRow]:
         """A row a region for the pairs of a group."""
@@ -186,23 +219,23 @@ class _Shares:
         """The `count` first of each kind; a pair is shown once."""
         margins = self.pairs.column("margin").to_numpy()
         errors = _error_kinds(self.pairs)
-        wrong = np.flatnonzero(np.char.startswith(errors, "false"))
-        strongest = np.abs(self.values).max(axis=1)
+        far, strongest = np.argsort(-np.abs(margins), kind="stable"), np.abs(self.values).max(axis=1)
         kinds = {
-            "worst error": wrong[np.argsort(-np.abs(margins[wrong]))],
-            "nearest to the threshold": np.argsort(np.abs(margins)),
-            "most in one region": np.argsort(-strongest),
+            "worst error": far[np.char.startswith(errors[far], "false")],
+            "contradicted by its check": far[np.array(self.verdicts)[far] == "contradicted"],
+            "nearest to the threshold": far[::-1],
+            "most in one region": np.argsort(-strongest, kind="stable"),
         }
         shown: set[int] = set()
         for kind, order in kinds.items():
             for at in [int(at) for at in order if int(at) not in shown][:count]:
                 shown.add(at)
-                yield self._pair(method, at, kind)
+                what = f"{kind}, a {errors[at]}" if kind == "worst error" else kind
+                yield self._pair(method, at, what)
 
     def _pair(self, method: str, at: int, kind: str) -> TellingPair:
         row = self.pairs.slice(at, 1).to_pylist()[0]
-        place = int(np.abs(self.values[at]).argmax())
-        region, share = component_name(self.names[place]), self.values[at, place]
+        shares = dict(zip(self.names, self.values[at].tolist(), strict=True))
         return TellingPair(
             pair=row["pair"],
             probe=row["probe"],
@@ -210,7 +243,7 @@ class _Shares:
             method=method,
             score=row["score"],
             margin=row["margin"],
-            why=f"{kind}; {region} has {share:+.0f} % of the evidence",
+            why=f"{kind}; {region_in_words(shares)}",
         )
 
 
@@ -218,7 +251,7 @@ def _explained(results: BatchResults, method: str) -> Any:
     """Explanations that did not fail."""
     from pyarrow import compute
 
-    table = results.explanations(method, ["pair", "error", "regions", "verdict"])
+    table = results.explanations(method, ["pair", "error", "regions", "verdict", "notes"])
     return table.filter(compute.is_null(table.column("error")))
 
 
@@ -265,6 +298,26 @@ def _error_kinds(pairs: Any) -> NDArray[np.str_]:
     return np.array(kinds, dtype=np.str_)
 
 
+def _decided(pairs: Any) -> Decided:
+    genuine, matches = (pairs.column(name).to_pylist() for name in ("genuine", "match"))
+    found = Counter(zip(genuine, matches, strict=True))
+
+    def count(truths: Sequence[bool | None], decisions: Sequence[bool | None]) -> int:
+        return sum(found[truth, decision] for truth in truths for decision in decisions)
+
+    anything = (True, False, None)
+    return Decided(
+        pairs=len(pairs),
+        matches=count(anything, [True]),
+        non_matches=count(anything, [False]),
+        unscored=count(anything, [None]),
+        genuine=count([True], [True, False]),
+        impostor=count([False], [True, False]),
+        false_non_matches=count([True], [False]),
+        false_matches=count([False], [True]),
+    )
+
+
 def _people(pairs: Any) -> Indices:
     """Whom each pair shows, N×2: people by number, as far as genuine pairs tell which photos are of one."""
     from scipy.sparse import coo_matrix, csgraph
@@ -306,11 +359,6 @@ def _intervals(
 
 def _sums(groups: Indices, values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.bincount(groups, weights=column) for column in values.T], axis=1)
-
-
-def _counts(words: Sequence[str | None]) -> dict[str, int]:
-    known = [word for word in words if word is not None]
-    return {word: known.count(word) for word in dict.fromkeys(known)}
 
 
 def _as_csv(rows: Sequence[RegionRow]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from xfr_plugin.base.choices import DEFAULT_RECOGNIZER
+from xfr_plugin.base.text import counted
 from xfr_plugin.cli.codes import EXIT_CODES
 from xfr_plugin.cli.options import (
     AlignmentOption,
@@ -26,6 +28,9 @@ from xfr_plugin.cli.options import (
 from xfr_plugin.cli.output import print_document, print_lines, terminal, working
 from xfr_plugin.cli.progress import progress_bar
 from xfr_plugin.errors import InputError
+
+if TYPE_CHECKING:
+    from xfr_plugin.bulk import BatchResults
 
 app = typer.Typer()
 
@@ -70,7 +75,10 @@ def batch_command(
         ),
     ] = "all",
     pictures: Annotated[
-        str, typer.Option(help="Pairs that get picture and document, in the words of --select.")
+        str,
+        typer.Option(
+            help="Of the explained pairs, those that get picture and document, in words of --select."
+        ),
     ] = "none",
     check: CheckOption = False,
     maps: Annotated[bool, typer.Option(help="Keep maps, of which pictures are made.")] = True,
@@ -114,13 +122,12 @@ def batch_command(
             progress=lambda step: show(*step),
         )
     manifest = results.manifest
-    done = ", ".join(f"{count} explained by {name}" for name, count in manifest.explained.items())
-    print_lines(f"{manifest.pairs} pairs{', ' if done else ''}{done}: {out}")
+    done = [f"{count:,} explained by {name}" for name, count in manifest.explained.items()]
+    if pictures.strip() != "none":
+        done.append(counted(len(results.pictures()), "picture"))
+    print_lines(f"{', '.join([counted(manifest.pairs, 'pair'), *done])}: {out}")
     failures = results.failures()
-    for failure in failures[:_SHOWN_FAILURES]:
-        print_lines(f"failed: pair {failure['pair']}: {failure['error']}")
-    if len(failures) > _SHOWN_FAILURES:
-        print_lines(f"… {len(failures)} failures in all: rows with an `error`")
+    _print_failures(results, failures)
     if sum(failure["method"] is None for failure in failures) == manifest.pairs:
         raise InputError(f"no pair of {pairs} could be decided: see the reasons above")
     if any(failure["method"] for failure in failures) and not any(manifest.explained.values()):
@@ -134,6 +141,9 @@ def summary_command(
         str | None, typer.Option(help="Column of the list of pairs, by which they are grouped too.")
     ] = None,
     count: Annotated[int, typer.Option(min=0, help="Telling pairs of each kind.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; `summary` in that of the run, if left out.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say which regions argue in the pairs of a run: a table, plots, and a page of telling pairs."""
@@ -143,16 +153,38 @@ def summary_command(
         summary = summarise(folder, group=group, count=count)
         if not summary.regions:
             raise InputError(f"nothing is explained in {folder}: run `xfr batch` with --methods")
-        written = summary.save()
+        written = summary.save(out)
     if as_json:
         rows = {"regions": summary.regions, "telling": summary.telling}
-        print_document(json.dumps({k: [row.model_dump() for row in v] for k, v in rows.items()}, indent=1))
+        document = {
+            "decided": summary.decided.model_dump(),
+            "verdicts": summary.verdicts,
+            **{name: [row.model_dump() for row in some] for name, some in rows.items()},
+        }
+        print_document(json.dumps(document, indent=1))
         return
+    from xfr_plugin.bulk.words import LEGEND, decided_in_words, explained_in_words
     from xfr_plugin.cli.tables import summary_tables
 
-    for method in dict.fromkeys(row.method for row in summary.regions):
+    print_lines(*decided_in_words(summary.decided, summary.results.manifest), LEGEND)
+    for method in summary.verdicts:
+        print_lines(*explained_in_words(summary, method))
         terminal().print(*summary_tables([row for row in summary.regions if row.method == method]))
     print_lines(*map(str, written))
+
+
+def _print_failures(results: BatchResults, failures: Sequence[Mapping[str, Any]]) -> None:
+    """Photos, each once however many pairs it is in, and explanations that failed."""
+    explanations = [failure for failure in failures if failure["method"]]
+    photos = [f"{name}: {why}" for name, why in results.faceless().items()]
+    pairs = [f"pair {one['pair']} by {one['method']}: {one['error']}" for one in explanations]
+    for group in (photos, pairs):
+        print_lines(*(f"failed: {line}" for line in group[:_SHOWN_FAILURES]))
+    if failures:
+        print_lines(
+            f"{counted(len(photos), 'photo')} failed, and so {counted(len(failures) - len(pairs), 'pair')}; "
+            f"{counted(len(pairs), 'explanation')}: rows with an `error`"
+        )
 
 
 def _methods(text: str) -> list[str] | None:

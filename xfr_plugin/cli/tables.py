@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from xfr_plugin.attr.registry import Method
-from xfr_plugin.base.text import printable
+from xfr_plugin.base.text import counted, printable
 from xfr_plugin.bulk.summary import RegionRow
 from xfr_plugin.explanation.comparison import Comparison, MethodResult
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation, RegionEvidence
@@ -78,18 +78,23 @@ def region_table(explanation: Explanation) -> Table:
 
 
 def summary_tables(rows: Sequence[RegionRow]) -> Iterator[Table]:
-    """Mean net evidence of each region in groups of pairs by one method, with intervals; three groups a table."""
-    for by in dict.fromkeys(row.by for row in rows):
-        groups = list(dict.fromkeys((row.group, row.pairs) for row in rows if row.by == by))
+    """Mean net evidence of each region in groups of pairs by one method, with intervals; three groups a table.
+
+    All pairs stand beside the decisions.
+    """
+    together = {"all": "decision"}
+    for by in dict.fromkeys(together.get(row.by, row.by) for row in rows):
+        own = [row for row in rows if together.get(row.by, row.by) == by]
+        groups = list(dict.fromkeys((row.group, row.pairs) for row in own))
         for start in range(0, len(groups), _ABREAST):
-            yield _summary_table([row for row in rows if row.by == by], by, groups[start : start + _ABREAST])
+            yield _summary_table(own, by, groups[start : start + _ABREAST])
 
 
 def _summary_table(rows: Sequence[RegionRow], by: str, groups: Sequence[tuple[str, int]]) -> Table:
-    title = f"net evidence, % of all in the pair ({rows[0].method}{'' if by == 'all' else f', by {by}'})"
+    title = f"net evidence, % of all in the pair ({rows[0].method}, by {by})"
     table = Table(Column("region", overflow="fold"), title=title)
     for group, pairs in groups:
-        table.add_column(f"{group}\n{pairs} pairs", justify="right", overflow="fold")
+        table.add_column(f"{group}\n{counted(pairs, 'pair')}", justify="right", overflow="fold")
     for region in dict.fromkeys(row.region for row in rows):
         own = {row.group: row for row in rows if row.region == region}
         table.add_row(component_name(region), *(_with_interval(own[group]) for group, _ in groups))

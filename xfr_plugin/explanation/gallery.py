@@ -206,9 +206,8 @@ def _opened(gallery: GallerySource) -> NDArray[Any]:
     if isinstance(gallery, np.ndarray):
         return gallery
     try:
-        stored = np.load(gallery, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, TypeError) as error:
+        return np.lib.format.open_memmap(gallery, mode="r")
+    except OSError as error:
         raise InputError(f"the gallery {shown(str(gallery))} cannot be read: {reason(error)}") from error
-    if not isinstance(stored, np.ndarray):
-        raise InputError(f"the gallery {shown(str(gallery))} holds several arrays: write one with numpy.save")
-    return stored
+    except (ValueError, TypeError, EOFError) as error:
+        raise InputError(f"the gallery {shown(str(gallery))} is no array that numpy.save wrote") from error
