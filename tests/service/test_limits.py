@@ -29,6 +29,7 @@ from skimage.data import astronaut
 from xfr_plugin.base import deadlines
 from xfr_plugin.base.deadlines import check_deadline, until
 from xfr_plugin.errors import DeadlineError
+from xfr_plugin.faces import load_photo
 from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.service import (
     Answer,
@@ -97,6 +98,11 @@ def webp_that_says(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def webp_of_chunks(count: int) -> bytes:
+    data = saved(Image.new("RGB", (112, 112)), "WEBP") + b"junk\0\0\0\0" * count
+    return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
 EXPLODING: dict[str, tuple[Callable[[], bytes], str]] = {
     "high": (lambda: png(1, 32000), "too_large"),
     "wide": (lambda: png(3000, 2), "too_large"),
@@ -106,6 +112,7 @@ EXPLODING: dict[str, tuple[Callable[[], bytes], str]] = {
     "chunks": (lambda: png(112, 112, chunk(b"teXt", b"") * 20_000), "not_an_image"),
     "segments": (lambda: b"\xff\xd8" + b"\xff\xe0\0\2" * 200_000 + crops()[0], "not_an_image"),
     "fill": (lambda: b"\xff\xd8" + b"\xff" * 1_000_000 + b"\xda", "not_an_image"),
+    "chunks, as WebP": (lambda: webp_of_chunks(700_000), "not_an_image"),
     "runs": (bmp_of_runs, "not_an_image"),
     "canvas": (lambda: webp_that_says(16_000, 16_000), "too_large"),
 }
@@ -119,6 +126,62 @@ def test_bytes_that_explode(service: ExplanationService, name: str, alignment: s
     with pytest.raises(ServiceError) as caught:
         service.answer(request)
     assert caught.value.code == code
+
+
+def segment(kind: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, kind, len(data) + 2) + data
+
+
+def jpeg_with(segments: bytes) -> bytes:
+    data = saved(Image.open(io.BytesIO(crops()[0])).convert("RGB"), "JPEG")
+    return data[:2] + segments + data[2:]
+
+
+PACKED = zlib.compress(bytes(1000 << 10), 9)
+METADATA: dict[str, Callable[[], bytes]] = {
+    "profiles": lambda: png(112, 112, chunk(b"iCCP", b"k\0\0" + PACKED) * 5000),
+    "packed texts": lambda: png(112, 112, chunk(b"zTXt", b"k\0\0" + PACKED) * 60),
+    "texts": lambda: png(112, 112, chunk(b"tEXt", b"k\0" + bytes(5 << 20))),
+    "EXIF": lambda: png(112, 112, chunk(b"eXIf", b"II*\0\x08\0\0\0\xff\xff" + bytes(12 * 65535 + 4))),
+    "much EXIF": lambda: png(112, 112, chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0" + bytes(60_000)) * 90),
+    "EXIF of JPEG": lambda: jpeg_with(segment(0xE1, b"Exif\0\0II*\0" + bytes(65_000)) * 90),
+    "resources": lambda: jpeg_with(segment(0xED, b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5000) * 90),
+    "EXIF of WebP": lambda: saved(Image.new("RGB", (112, 112)), "WEBP", exif=b"Exif\0\0" + bytes(5 << 20)),
+    "a profile of WebP": lambda: saved(Image.new("RGB", (112, 112)), "WEBP", icc_profile=bytes(5 << 20)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(METADATA))
+def test_metadata_that_explodes_reaches_no_reader(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, read = METADATA[name](), []
+    load = decoding.load_photo
+    monkeypatch.setattr(
+        decoding,
+        "load_photo",
+        lambda photo, *more, **named: (read.append(photo), load(photo, *more, **named))[1],
+    )
+    found = decoding.decode_photo(data, Limits())
+    assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert len(read[0]) < 80_000
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("metadata", ["EXIF", "XMP"])
+def test_photos_stay_upright(kind: str, metadata: str) -> None:
+    """The orientation is what is left of all that cameras write."""
+    photo = Image.effect_noise((60, 40), 90).convert("RGB")
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = (6 if metadata == "EXIF" else 1), "camera"
+    given: dict[str, Any] = {"icc_profile": bytes(3000), **({"exif": exif} if metadata == "EXIF" else {})}
+    if metadata == "XMP" and kind == "PNG":
+        data = saved(photo, kind, **given)
+        data = data[:33] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp) + data[33:]
+    else:
+        data = saved(photo, kind, **given, **({"xmp": xmp} if metadata == "XMP" else {}))
+    found = decoding.decode_photo(data, Limits())
+    assert found.shape == (60, 40, 3)
+    assert np.array_equal(found, load_photo(data))
 
 
 def test_photos_as_people_take_them_pass() -> None:
@@ -418,7 +481,7 @@ def test_what_a_deadline_will_end_soon_is_not_slow(
 def test_a_body_of_different_requests_is_never_told_to_come_again_for_them(
     service: ExplanationService, monkeypatch: pytest.MonkeyPatch, version: int, order: int
 ) -> None:
-    """One of them has a deadline that will have passed when another is explained: its own error, and no one else's."""
+    """Where one has a deadline that will have passed when another is explained, that is its own error alone."""
     priced(service, monkeypatch, "xface", 30.0)
     late_within(monkeypatch, Explainers, "maps", 30, lambda self, method, *rest: method == "xface")
     text = {side: base64.b64encode(image).decode() for side, image in PAIR.items()}
