@@ -92,29 +92,34 @@ class Batch(Generic[T]):
     ) -> Batch[U]:
         """Bring those that are in time through a stage, all of one key at once, the cheapest first.
 
-        A group is worked on until the last of its deadlines has passed. Bodies whose price is more than `patience`
-        seconds of CPU time are told to come again, and so is a group that takes more for each of its requests, which
-        only a wrong price lets happen. If the work fails otherwise, each tries alone, and keeps its own error.
+        A group is worked on until the last of its deadlines has passed, or for `patience` seconds of CPU time for
+        each of its requests, which are then told to come again. If the work fails otherwise, each tries alone, and
+        keeps its own error.
         """
-        made = list(self.in_time().values)
-        prices = [0.0 if isinstance(value, ServiceError) else price(value) for value in made]
-        of_body: dict[int, float] = defaultdict(float)
-        for body, seconds in zip(self.bodies, prices, strict=True):
-            of_body[body] += seconds
         groups: dict[object, list[tuple[int, T]]] = {}
         replies: dict[int, U | ServiceError] = {}
-        for place, value in enumerate(made):
+        for place, value in enumerate(self.in_time().values):
             if isinstance(value, ServiceError):
                 replies[place] = value
-            elif prices[place] and of_body[self.bodies[place]] > patience:
-                replies[place] = ServiceError("busy", _BUSY)
             else:
                 groups.setdefault(key(value), []).append((place, value))
-        for members in sorted(groups.values(), key=lambda group: prices[group[0][0]]):
+        for members in sorted(groups.values(), key=lambda group: price(group[0][1])):
             last = max(self.clocks[place].end for place, _ in members)
             found = _tried_together(stage, [value for _, value in members], last, patience)
             replies.update(zip([place for place, _ in members], found, strict=True))
-        return Batch(self.clocks, [replies[place] for place in range(len(made))], self.bodies)
+        return Batch(self.clocks, [replies[place] for place in range(len(self.values))], self.bodies)
+
+    def affordable(self, price: Callable[[T], float], patience: float) -> Batch[T]:
+        """Those of bodies whose price is more than `patience` are told to come again, but for what costs nothing."""
+        prices = [0.0 if isinstance(value, ServiceError) else price(value) for value in self.values]
+        of_body: dict[int, float] = defaultdict(float)
+        for body, seconds in zip(self.bodies, prices, strict=True):
+            of_body[body] += seconds
+        values = [
+            ServiceError("busy", _BUSY) if seconds and of_body[body] > patience else value
+            for value, seconds, body in zip(self.values, prices, self.bodies, strict=True)
+        ]
+        return Batch(self.clocks, values, self.bodies)
 
     def busy(self) -> list[int]:
         """Places of those that were told to come again."""

@@ -218,13 +218,14 @@ class ExplanationService:
         models = self._models
         return (
             asked.each(lambda each: plan(models, *each))
+            .affordable(partial(price, models), patience)
             .each(partial(open_inputs, models), crowd)
             .together(partial(decide_together, models))
             .each(partial(keep_deadline, models))
             .together(
                 partial(explain_together, models),
                 key=lambda decided: decided.task.method,
-                price=partial(price, models),
+                price=lambda decided: price(models, decided.task),
                 patience=patience,
             )
             .each(lambda decided: answer(models, decided, size))

@@ -236,14 +236,15 @@ def keep_deadline(models: Models, decided: Decided) -> Decided:
     return replace(decided, task=replace(task, method=faster, replaced=replaced))
 
 
-def price(models: Models, decided: Decided) -> float:
+def price(models: Models, task: Task) -> float:
     """Seconds of CPU time that a request's reasons are expected to take, as far as its deadline lets them."""
-    task = decided.task
     if task.method is None:
         return 0.0
-    each = models.cpu_costs.estimate(task.method, decided.candidates is not None)
+    gallery = task.request.gallery
+    pairs = 1 if gallery is None else min(gallery.top, models.deployment.limits.top) + 1
+    each = models.cpu_costs.estimate(task.method, gallery is not None)
     check = _CHECK_FORWARDS * models.forward_seconds if task.request.wants("faithfulness") else 0.0
-    return min(each * len(decided.pairs) + check, max(task.clock.seconds_left(), 0.0))
+    return min(each * pairs + check, max(task.clock.seconds_left(), 0.0))
 
 
 def explain_together(models: Models, batch: list[Decided]) -> list[Decided]:
