@@ -554,8 +554,8 @@ def test_tokens_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = write_token(file)
     assert file.stat().st_mode & 0o077 == 0
     tokens = Tokens(file)
-    assert tokens.allow(f"Bearer {first}")
     second = write_token(file)
+    assert tokens.allow(f"Bearer {first}"), "though nobody asked before"
     assert tokens.allow(f"Bearer {second}")
     assert tokens.allow(f"Bearer {first}")
     now = time.monotonic()

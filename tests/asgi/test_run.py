@@ -388,3 +388,10 @@ def test_a_store_is_read(tmp_path: Path) -> None:
         (store / "model-config.yaml").write_text(wrong)
         with pytest.raises(InputError):
             read_store(store, scratch)
+
+
+@pytest.mark.parametrize("text", ["minWorkers: 1\nminWorkers: 2\n", "handler:\n  fmr: 0.1\n  'fmr': 0.01\n"])
+def test_settings_that_are_given_twice_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model-config.yaml").write_text(text)
+    with pytest.raises(InputError, match="is given twice"):
+        read_store(tmp_path, tmp_path)

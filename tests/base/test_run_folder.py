@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from xfr_plugin.base.run_folder import check_space, lock_folder
+from xfr_plugin.base.run_folder import check_running, check_space, lock_folder
+from xfr_plugin.cli.xfr import app
 from xfr_plugin.errors import InputError
 
 _HOLD = """
@@ -55,3 +57,20 @@ def test_a_temporary_folder_without_room_is_refused(tmp_path: Path) -> None:
     check_space(tmp_path, 1)
     with pytest.raises(InputError, match="TMPDIR"):
         check_space(tmp_path, 1 << 60)
+
+
+def test_whether_a_server_runs_in_a_folder(tmp_path: Path) -> None:
+    """What a killed one left behind is no server; and to ask keeps none from starting."""
+    with pytest.raises(InputError, match="no server runs"):
+        check_running(tmp_path / "nowhere")
+    (tmp_path / "key_file.json").write_text('{"inference": {"key": "left"}}')
+    lock = lock_folder(tmp_path)
+    check_running(tmp_path)
+    os.close(lock)
+    with pytest.raises(InputError, match="no server runs"):
+        check_running(tmp_path)
+    rotated = CliRunner().invoke(app, ["serve", "--rotate-token", "--run-dir", str(tmp_path)])
+    assert rotated.exit_code == 2
+    assert "no server runs" in rotated.stderr
+    assert "left" in (tmp_path / "key_file.json").read_text()
+    os.close(lock_folder(tmp_path))

@@ -29,6 +29,7 @@ from skimage.data import astronaut
 from xfr_plugin.base import deadlines
 from xfr_plugin.base.deadlines import check_deadline, until
 from xfr_plugin.errors import DeadlineError
+from xfr_plugin.faces import load_photo
 from xfr_plugin.faces.search import FaceDetector
 from xfr_plugin.service import (
     Answer,
@@ -97,6 +98,11 @@ def webp_that_says(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def webp_of_chunks(count: int) -> bytes:
+    data = saved(Image.new("RGB", (112, 112)), "WEBP") + b"junk\0\0\0\0" * count
+    return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
 EXPLODING: dict[str, tuple[Callable[[], bytes], str]] = {
     "high": (lambda: png(1, 32000), "too_large"),
     "wide": (lambda: png(3000, 2), "too_large"),
@@ -106,6 +112,7 @@ EXPLODING: dict[str, tuple[Callable[[], bytes], str]] = {
     "chunks": (lambda: png(112, 112, chunk(b"teXt", b"") * 20_000), "not_an_image"),
     "segments": (lambda: b"\xff\xd8" + b"\xff\xe0\0\2" * 200_000 + crops()[0], "not_an_image"),
     "fill": (lambda: b"\xff\xd8" + b"\xff" * 1_000_000 + b"\xda", "not_an_image"),
+    "chunks, as WebP": (lambda: webp_of_chunks(700_000), "not_an_image"),
     "runs": (bmp_of_runs, "not_an_image"),
     "canvas": (lambda: webp_that_says(16_000, 16_000), "too_large"),
 }
@@ -119,6 +126,62 @@ def test_bytes_that_explode(service: ExplanationService, name: str, alignment: s
     with pytest.raises(ServiceError) as caught:
         service.answer(request)
     assert caught.value.code == code
+
+
+def segment(kind: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, kind, len(data) + 2) + data
+
+
+def jpeg_with(segments: bytes) -> bytes:
+    data = saved(Image.open(io.BytesIO(crops()[0])).convert("RGB"), "JPEG")
+    return data[:2] + segments + data[2:]
+
+
+PACKED = zlib.compress(bytes(1000 << 10), 9)
+METADATA: dict[str, Callable[[], bytes]] = {
+    "profiles": lambda: png(112, 112, chunk(b"iCCP", b"k\0\0" + PACKED) * 5000),
+    "packed texts": lambda: png(112, 112, chunk(b"zTXt", b"k\0\0" + PACKED) * 60),
+    "texts": lambda: png(112, 112, chunk(b"tEXt", b"k\0" + bytes(5 << 20))),
+    "EXIF": lambda: png(112, 112, chunk(b"eXIf", b"II*\0\x08\0\0\0\xff\xff" + bytes(12 * 65535 + 4))),
+    "much EXIF": lambda: png(112, 112, chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0" + bytes(60_000)) * 90),
+    "EXIF of JPEG": lambda: jpeg_with(segment(0xE1, b"Exif\0\0II*\0" + bytes(65_000)) * 90),
+    "resources": lambda: jpeg_with(segment(0xED, b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\0" * 5000) * 90),
+    "EXIF of WebP": lambda: saved(Image.new("RGB", (112, 112)), "WEBP", exif=b"Exif\0\0" + bytes(5 << 20)),
+    "a profile of WebP": lambda: saved(Image.new("RGB", (112, 112)), "WEBP", icc_profile=bytes(5 << 20)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(METADATA))
+def test_metadata_that_explodes_reaches_no_reader(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, read = METADATA[name](), []
+    load = decoding.load_photo
+    monkeypatch.setattr(
+        decoding,
+        "load_photo",
+        lambda photo, *more, **named: (read.append(photo), load(photo, *more, **named))[1],
+    )
+    found = decoding.decode_photo(data, Limits())
+    assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert len(read[0]) < 80_000
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("metadata", ["EXIF", "XMP"])
+def test_photos_stay_upright(kind: str, metadata: str) -> None:
+    """The orientation is what is left of all that cameras write."""
+    photo = Image.effect_noise((60, 40), 90).convert("RGB")
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = (6 if metadata == "EXIF" else 1), "camera"
+    given: dict[str, Any] = {"icc_profile": bytes(3000), **({"exif": exif} if metadata == "EXIF" else {})}
+    if metadata == "XMP" and kind == "PNG":
+        data = saved(photo, kind, **given)
+        data = data[:33] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp) + data[33:]
+    else:
+        data = saved(photo, kind, **given, **({"xmp": xmp} if metadata == "XMP" else {}))
+    found = decoding.decode_photo(data, Limits())
+    assert found.shape == (60, 40, 3)
+    assert np.array_equal(found, load_photo(data))
 
 
 def test_photos_as_people_take_them_pass() -> None:
@@ -263,9 +326,9 @@ def late_within(
     original, asked = getattr(owner, name), [0]
     inside = False
 
-    def now() -> float:
+    def late(clock: Callable[[], float]) -> float:
         asked[0] += inside
-        return time.perf_counter() + seconds * (asked[0] > 1)
+        return clock() + seconds * (asked[0] > 1)
 
     def called(*given: Any, **named: Any) -> Any:
         nonlocal inside
@@ -275,7 +338,9 @@ def late_within(
         finally:
             inside = False
 
-    clock = SimpleNamespace(perf_counter=now, thread_time=time.thread_time)
+    clock = SimpleNamespace(
+        perf_counter=lambda: late(time.perf_counter), thread_time=lambda: late(time.thread_time)
+    )
     monkeypatch.setattr(deadlines, "time", clock)
     monkeypatch.setattr(batch, "time", clock)
     monkeypatch.setattr(owner, name, called)
@@ -330,19 +395,110 @@ def noted_decoding(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return sizes
 
 
-def test_slow_work_does_not_hold_up_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told to come again, once a neighbour's deadline has passed by the patience of the deployment."""
-    service = ExplanationService(Deployment(methods="all", limits=Limits(patience_ms=100)))
-    monkeypatch.setattr(type(service._models.costs), "fits", lambda *given: True)
+def priced(service: ExplanationService, monkeypatch: pytest.MonkeyPatch, method: str, seconds: float) -> None:
+    """A machine on which a method takes so much CPU time for a pair."""
+    monkeypatch.setitem(service._models.cpu_costs._seconds, (method, False), seconds)
+
+
+@pytest.fixture
+def explained_by(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Methods that explain, as they do, and the threads in which they do."""
+    found: list[tuple[str, str]] = []
+    maps = Explainers.maps
+
+    def noted(self: Explainers, method: str, pairs: Any) -> Any:
+        found.extend([(method, threading.current_thread().name)] * len(pairs))
+        return maps(self, method, pairs)
+
+    monkeypatch.setattr(Explainers, "maps", noted)
+    return found
+
+
+PAIR = {"probe": crops()[0], "reference": crops()[1]}
+
+
+@pytest.mark.parametrize("kind", ["a slow method", "a check", "many pairs", "a gallery"])
+def test_slow_reasons_do_not_hold_up_their_neighbours(
+    service: ExplanationService,
+    monkeypatch: pytest.MonkeyPatch,
+    explained_by: list[tuple[str, str]],
+    kind: str,
+) -> None:
+    """They are not begun beside others, and elsewhere they give way to what is quick."""
+    priced(service, monkeypatch, "xssab", 3.0 if kind == "a slow method" else 0.2)
+    monkeypatch.setitem(service._models.cpu_costs._seconds, ("xssab", True), 0.4)
+    models = replace(service._models, forward_seconds=1.0 if kind == "a check" else 0.001)
+    monkeypatch.setattr(service, "_models", models)
+    given: dict[str, Any] = {**PAIR, "returns": ["faithfulness"]} if kind == "a check" else PAIR
+    if kind == "a gallery":
+        given = {"probe": crops()[0], "gallery": {"embeddings": np.eye(128)[:12].tolist()}}
+    slow = [parse_request({**given, "method": "xssab"})] * (12 if kind == "many pairs" else 1)
+    quick, plain = parse_request({**PAIR, "method": "xssab"}), parse_request(PAIR)
+    bodies = [0] * len(slow)
+    if kind == "a slow method":
+        quick = parse_request({**PAIR, "method": "amortised"})
+    *told, explained, decided = service.answer_all(
+        [*slow, quick, plain], [True] * len(slow) + [True, False], None, [*bodies, 1, 2], lambda: True
+    )
+    assert {reply.code for reply in told if isinstance(reply, ErrorBody)} == {"busy"}
+    assert isinstance(explained, Answer)
+    assert isinstance(decided, Answer)
+    assert [thread for _, thread in explained_by] == ["MainThread"]
+    explained_by.clear()
+    alone = service.answer_all(slow, [True] * len(slow), None, bodies, lambda: True)
+    assert all(isinstance(reply, Answer) for reply in alone)
+    assert {thread for _, thread in explained_by} == {"xfr-slow"}
+
+
+def test_reasons_that_take_longer_than_expected_end_when_neighbours_have_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = ExplanationService(Deployment(methods="all", limits=Limits(patience_ms=200)))
+    priced(service, monkeypatch, "lime", 0.01)
+    passes = counted(monkeypatch)
+    slow, plain = parse_request({**PAIR, "method": "lime"}), parse_request(PAIR)
+    late_within(monkeypatch, Explainers, "maps", 30, lambda *given: True)
+    told, decided = service.answer_all([slow, plain], [True, False], None, None, lambda: True)
+    assert isinstance(told, ErrorBody)
+    assert told.code == "busy"
+    assert isinstance(decided, Answer)
+    assert passes["passes"] <= 3, "the decision's, and those before it asks again"
+
+
+def test_what_a_deadline_will_end_soon_is_not_slow(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is answered by a faster method, or not at all, and nobody waits for long."""
+    priced(service, monkeypatch, "xssab", 30.0)
+    soon = parse_request({**PAIR, "method": "xssab", "deadline_ms": 900})
+    found, decided = service.answer_all([soon, parse_request(PAIR)], [True, False], None, None, lambda: True)
+    assert isinstance(found, Answer) or found.code == "deadline"
+    assert isinstance(decided, Answer)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_body_of_different_requests_is_never_told_to_come_again_for_them(
+    service: ExplanationService, monkeypatch: pytest.MonkeyPatch, version: int, order: int
+) -> None:
+    """Where one has a deadline that will have passed when another is explained, that is its own error alone."""
+    priced(service, monkeypatch, "xface", 30.0)
     late_within(monkeypatch, Explainers, "maps", 30, lambda self, method, *rest: method == "xface")
-    pair = {"probe": crops()[0], "reference": crops()[1]}
-    slow = parse_request({**pair, "method": "xface", "id": "slow"})
-    quick = parse_request({**pair, "method": "reconstruction", "deadline_ms": 25_000, "id": "quick"})
-    plain = parse_request({**pair, "id": "plain"})
-    replies = service.answer_all([slow, quick, plain], [True, True, False])
-    assert isinstance(replies[0], ErrorBody)
-    assert (replies[0].code, replies[0].status, replies[0].id) == ("busy", 503, "slow")
-    assert isinstance(replies[2], Answer)
+    text = {side: base64.b64encode(image).decode() for side, image in PAIR.items()}
+    if version == 1:
+        items = [{**text, "method": "xface"}, {**text, "method": "reconstruction", "deadline_ms": 20_000}]
+        body: dict[str, Any] = {"instances": items[::order]}
+    else:
+        tensors = [
+            {"name": side, "datatype": "BYTES", "shape": [2], "data": [data] * 2}
+            for side, data in text.items()
+        ]
+        body = {"inputs": tensors, "parameters": {"method": "xface", "deadline_ms": 50_000}}
+    sent = {"body": json.dumps(body).encode()}
+    (response,) = respond(service, [sent], [{"explain": "True"}], may_be_slow=lambda: True)
+    assert response.status == 200
+    codes = [reply.code if isinstance(reply, ErrorBody) else "answer" for reply in response.replies]
+    assert codes == (["answer", "deadline"][::order] if version == 1 else ["answer", "answer"])
 
 
 def test_a_long_search_does_not_hold_up_its_neighbours() -> None:
@@ -351,17 +507,15 @@ def test_a_long_search_does_not_hold_up_its_neighbours() -> None:
     noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
-    asked: list[list[int]] = []
-    told, answer = service.answer_all(
-        [slow, quick], [False, False], may_be_slow=lambda at: asked.append([*at])
-    )
+    asked: list[int] = []
+    told, answer = service.answer_all([slow, quick], [False, False], may_be_slow=lambda: not asked.append(1))
     assert isinstance(told, ErrorBody)
     assert (told.code, told.id) == ("busy", "slow")
     assert isinstance(answer, Answer)
-    (alone,) = service.answer_all([slow], [False], may_be_slow=lambda at: not asked.append([*at]))
+    (alone,) = service.answer_all([slow], [False], may_be_slow=lambda: not asked.append(1))
     assert isinstance(alone, ErrorBody)
     assert alone.code == "no_face"
-    assert asked == [[0], [0]]
+    assert asked == [1]
 
 
 def test_what_is_quick_is_answered_however_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +524,7 @@ def test_what_is_quick_is_answered_however_busy_the_machine_is(monkeypatch: pyte
     decode = decoding.load_photo
     monkeypatch.setattr(decoding, "load_photo", lambda *a, **k: (time.sleep(0.1), decode(*a, **k))[1])
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
-    replies = service.answer_all([quick] * 3, [False] * 3, may_be_slow=lambda _: False)
+    replies = service.answer_all([quick] * 3, [False] * 3, may_be_slow=lambda: False)
     assert all(isinstance(reply, Answer) for reply in replies)
 
 
@@ -389,8 +543,10 @@ def test_many_slow_requests_hold_up_their_neighbours_no_longer_than_one(
     noise = saved(Image.effect_noise((900, 900), 90).convert("RGB"), "PNG")
     slow = parse_request({"probe": noise, "reference": ROW, "id": "slow"})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
-    *told, answer = service.answer_all([slow] * 6 + [quick], [False] * 7, may_be_slow=lambda _: False)
-    shares = [round(seconds, 2) for seconds in allowed if seconds < math.inf]
+    *told, answer = service.answer_all([slow] * 6 + [quick], [False] * 7, may_be_slow=lambda: False)
+    *shares, _ = [
+        round(seconds, 2) for seconds in allowed if seconds < math.inf
+    ]  # the last is that of reasons
     assert shares == sorted(shares, reverse=True), "what the ones before have left"
     assert (shares[0], shares[-1]) == (0.05, 0.01)
     assert {reply.code for reply in told if isinstance(reply, ErrorBody)} == {"busy"}
@@ -427,12 +583,12 @@ def test_large_images_are_not_decoded_beside_others(monkeypatch: pytest.MonkeyPa
     large = parse_request({"probe": png(6000, 4000), "reference": ROW, "alignment": "aligned"})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
     decoded = noted_decoding(monkeypatch)
-    told, answer = service.answer_all([large, quick], [False, False], may_be_slow=lambda _: False)
+    told, answer = service.answer_all([large, quick], [False, False], may_be_slow=lambda: False)
     assert set(decoded) == {(112, 112)}
     assert isinstance(told, ErrorBody)
     assert told.code == "busy"
     assert isinstance(answer, Answer)
-    (alone,) = service.answer_all([large], [False], may_be_slow=lambda _: True)
+    (alone,) = service.answer_all([large], [False], may_be_slow=lambda: True)
     assert isinstance(alone, Answer)
 
 
@@ -452,12 +608,12 @@ def test_photographs_are_not_searched_in_vain(monkeypatch: pytest.MonkeyPatch) -
     two = parse_request({"probe": photo, "reference": photo})
     quick = parse_request({"probe": crops()[0], "reference": crops()[1]})
     monkeypatch.setattr(service, "_models", with_search_of(service, 0.1))
-    told, answer = service.answer_all([two, quick], [False, False], may_be_slow=lambda _: False)
+    told, answer = service.answer_all([two, quick], [False, False], may_be_slow=lambda: False)
     assert isinstance(told, ErrorBody)
     assert told.code == "busy"
     assert isinstance(answer, Answer)
     assert searched == []
-    (alone,) = service.answer_all([two], [False], may_be_slow=lambda _: True)
+    (alone,) = service.answer_all([two], [False], may_be_slow=lambda: True)
     assert isinstance(alone, Answer)
     assert searched == ["xfr-slow"] * 2
 

@@ -321,7 +321,7 @@ def test_everything_that_can_be_returned(service: ExplanationService) -> None:
 
 
 def test_a_deadline_replaces_the_method(service: ExplanationService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(service._models.costs._seconds, "xface", 1000.0)
+    monkeypatch.setitem(service._models.costs._seconds, ("xface", False), 1000.0)
     answer = ask(service, **pair(0, 1, method="xface", deadline_ms=60_000))
     assert answer.explanation is not None
     assert answer.explanation.replaced is not None
@@ -333,7 +333,9 @@ def test_a_deadline_replaces_the_method(service: ExplanationService, monkeypatch
 def test_the_pairs_of_a_gallery_share_its_deadline(
     service: ExplanationService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(service._models.costs._seconds, "xface", 30.0)  # which fits once, but not twice
+    monkeypatch.setitem(
+        service._models.costs._seconds, ("xface", True), 30.0
+    )  # which fits once, but not twice
     stored = [units(ask(service, False, **pair(i, i, returns=["embeddings"])))["probe"] for i in range(2)]
     gallery = {"embeddings": [e.tolist() for e in stored], "top": 1}
     answer = ask(service, probe=crops()[0], gallery=gallery, method="xface", deadline_ms=60_000)
@@ -341,6 +343,7 @@ def test_the_pairs_of_a_gallery_share_its_deadline(
     assert answer.candidates[0].explanation is not None
     assert answer.candidates[0].explanation.replaced is not None
     assert answer.candidates[0].explanation.replaced.asked == "xface"
+    assert "method_replaced" in {warned.code for warned in answer.warnings}
 
 
 def test_a_deadline_that_cannot_be_kept_is_an_error_of_its_own(service: ExplanationService) -> None:

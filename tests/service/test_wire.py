@@ -252,3 +252,46 @@ def test_marks_and_line_breaks_are_no_part_of_a_document(service: ExplanationSer
         b"\xef\xbb\xbf" + json.dumps({"instances": [{"probe": broken, "reference": text(1)}]}).encode()
     )
     assert one(service, {"body": instances}).status == 200
+
+
+def twice() -> dict[str, tuple[dict[str, Any], str]]:
+    """Fields of bodies in which something is given twice, and what."""
+    face, row = text(0), json.dumps(ROW)
+    pair = f'"probe": {row}, "reference": {row}'
+    tensors = [
+        {"name": name, "datatype": "FP32", "shape": [1, 128], "data": ROW} for name in ("probe", "reference")
+    ]
+    v2 = {"inputs": tensors, "id": "q"}
+    return {
+        "a face": ({"body": f'{{{pair}, "probe": "{face}"}}'}, "'probe'"),
+        "an option, escaped": ({"body": f'{{{pair}, "fmr": 0.1, "\\u0066mr": 0.01}}'}, "'fmr'"),
+        "within a face": ({"body": f'{{"reference": {row}, "probe": {{"face": 0, "face": 1}}}}'}, "'face'"),
+        "within an instance": ({"body": f'{{"instances": [{{{pair}, "id": "a", "id": "b"}}]}}'}, "'id'"),
+        "instances": ({"body": f'{{"instances": [], "instances": [{{{pair}}}]}}'}, "'instances'"),
+        "instances and inputs": ({"body": json.dumps({"instances": [1], **v2})}, "both versions"),
+        "parameters": ({"body": json.dumps({**v2, "parameters": {"id": "other"}})}, "id"),
+        "a tensor": ({"body": json.dumps({**v2, "parameters": {"probe": ROW}})}, "probe"),
+        "a field": ({"request": b'{"id": "a", "id": "b"}', "probe": row, "reference": row}, "'id'"),
+        "a face of a form": ({"probe": b'{"face": 0, "face": 1}', "reference": row}, "'face'"),
+        "field and request": ({"request": b'{"id": "a"}', "id": b"b", "probe": row, "reference": row}, "id"),
+        "header and body": ({"body": crops()[0]}, "probe"),
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(twice()))
+def test_what_is_given_twice_is_refused(service: ExplanationService, kind: str) -> None:
+    """A proxy may have looked at the other one."""
+    fields, what = twice()[kind]
+    if isinstance(fields.get("body"), str):
+        fields = {"body": fields["body"].encode()}
+    response = one(service, fields, **{HEADER: json.dumps({"probe": ROW, "reference": ROW})})
+    assert response.status == 400
+    assert what in response.body
+    assert "twice" in response.body or "both" in response.body
+
+
+def test_answers_in_which_a_key_is_given_twice_are_none() -> None:
+    with pytest.raises(ValueError, match="'code' is given twice"):
+        reply_from_json(
+            '{"format": "xfr-error/1", "code": "busy", "code": "internal", "status": 500, "message": ""}'
+        )

@@ -204,3 +204,11 @@ def save_as_of_another(model: EvidenceModel, path: Path) -> Path:
     changed = {"recognizer": "another", "recognizer_sha256": "0" * 64}
     save_evidence(EvidenceModel(model.network, model.card.model_copy(update=changed)), path)
     return path
+
+
+def test_entries_that_are_given_twice_are_refused(tmp_path: Path) -> None:
+    """Java would take the last without a word."""
+    file = tmp_path / "config.properties"
+    file.write_text("# a comment\nload_models=a.mar\n load_models = b.mar\n")
+    with pytest.raises(InputError, match="load_models is given twice"):
+        read_properties(file)

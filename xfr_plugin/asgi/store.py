@@ -6,11 +6,13 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from xfr_plugin.base.checksums import verify_archive
+from xfr_plugin.base.documents import RepeatedKeyError
 from xfr_plugin.base.run_folder import check_space
 from xfr_plugin.errors import InputError, first_fault
 from xfr_plugin.recognition.loading import module_of
@@ -41,11 +43,12 @@ def read_store(store: Path, scratch: Path) -> tuple[Deployment, Workers]:
     if not file.is_file():
         return Deployment(), Workers()
     try:
-        config = dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+        config = dict(yaml.load(file.read_text(encoding="utf-8"), _KeysOnce))  # a SafeLoader
         numbers = {ours: config[theirs] for theirs, ours in _WORKER_KEYS.items() if theirs in config}
         workers = Workers.model_validate(numbers)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         fault = first_fault(error) if isinstance(error, ValidationError) else "it cannot be read"
+        fault = str(error) if isinstance(error, RepeatedKeyError) else fault
         raise InputError(f"{file}: {fault}") from error
     archives = list(store.glob("*.mar"))
     for archive in archives:
@@ -57,6 +60,18 @@ def read_store(store: Path, scratch: Path) -> tuple[Deployment, Workers]:
         for archive in archives:
             _unpack(archive, scratch, lambda name: name == f"{module}.py" or name.startswith(f"{module}/"))
     return deployment, workers
+
+
+class _KeysOnce(yaml.SafeLoader):
+    """Refuses a key that is given twice: the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping of what was read."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise RepeatedKeyError(f"the key {key!r} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 def module_folders(deployment: Deployment, scratch: Path) -> tuple[str, ...]:

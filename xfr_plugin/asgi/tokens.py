@@ -32,6 +32,7 @@ class Tokens:
         self._file, self._changed = file, -1
         self._current = self._last = ""
         self._replaced = 0.0
+        self._read()  # or the first token is not known where nobody asked before it was replaced
 
     def allow(self, authorization: str) -> bool:
         """Check the header `Authorization`."""

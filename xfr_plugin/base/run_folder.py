@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xfr_plugin.errors import InputError
 
-__all__ = ["check_space", "lock_folder"]
+__all__ = ["check_running", "check_space", "lock_folder"]
 
 
 def lock_folder(folder: Path) -> int:
@@ -32,6 +32,27 @@ def lock_folder(folder: Path) -> int:
         os.close(lock)
         raise InputError(f"another server runs in {folder}: stop it, or choose another --run-dir") from error
     return lock
+
+
+def check_running(folder: Path) -> None:
+    """Make sure that a server runs in a folder.
+
+    Raises:
+        InputError: none does; a key file that lies there was left by one that was killed.
+    """
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        finally:
+            os.close(lock)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
+    raise InputError(f"no server runs in {folder}: name the --run-dir of one that does")
 
 
 def check_space(folder: Path, needed: int) -> None:

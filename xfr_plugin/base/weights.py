@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from xfr_plugin.base.documents import read_json
 from xfr_plugin.base.files import atomic_path, reason, shown
 from xfr_plugin.errors import ChecksumError, InputError, LayoutError, OutputError, WeightsError, first_fault
 
@@ -202,7 +203,7 @@ def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Tenso
         with safe_open(path, framework="pt", device="cpu") as file:
             names = file.keys() if tensors else []
             state = {name: file.get_tensor(name) for name in names}
-            document = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            document = read_json((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, ValueError, TypeError, RecursionError, OSError) as error:
         raise WeightsError(f"{path.name} is not a readable safetensors file ({error})") from error
     except RuntimeError as error:  # torch's, of a file that cannot be mapped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 
 from xfr_plugin.base.choices import Alignment
+from xfr_plugin.base.documents import RepeatedKeyError, read_json
 from xfr_plugin.errors import InputError
 
 __all__ = [
@@ -121,9 +121,13 @@ def read_options(pairs: Sequence[str] | None) -> dict[str, Any]:
         name, separator, value = pair.partition("=")
         if not separator:
             raise InputError(f"--option takes name=value, got {pair!r}")
+        if name in options:
+            raise InputError(f"--option {name} is given twice")
         try:
-            options[name] = json.loads(value)
-        except json.JSONDecodeError:
+            options[name] = read_json(value)
+        except RepeatedKeyError as error:
+            raise InputError(f"--option {name}: {error}") from None
+        except ValueError:
             options[name] = _PYTHON.get(value, value)
     return options
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from xfr_plugin.base.files import read_text
+from xfr_plugin.base.run_folder import check_running
 from xfr_plugin.cli.output import print_lines, terminal
 from xfr_plugin.cli.package import DEFAULT_STORE
 from xfr_plugin.errors import InputError
@@ -72,6 +73,7 @@ def serve_command(
 
 def _rotated(run_dir: Path) -> Path:
     """Which server it is, its key file tells: TorchServe's holds a key for making tokens."""
+    check_running(run_dir)
     key_file = run_dir / "key_file.json"
     text = read_text(key_file, "key file of a running server")
     if '"API"' in text:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from PIL import Image
 
-__all__ = ["orientation", "upright", "without_metadata"]
+__all__ = ["orientation", "upright", "with_orientation_alone", "without_metadata"]
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -21,7 +22,21 @@ _TURNS = {
 }
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_WEBP_METADATA = (b"EXIF", b"XMP ", b"ICCP")
+_WEBP_METADATA = {b"EXIF": 0x08, b"XMP ": 0x04, b"ICCP": 0x20}
+"""Chunks, and the flags of the file's head that say that they follow."""
+_ORIENTED = (
+    *(b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"),  # JPEG
+    *(
+        b"eXIf",
+        b"iTXtXML:com.adobe.xmp\0",
+        b"zTXtRaw profile type exif\0",
+        b"tEXtRaw profile type exif\0",
+    ),  # PNG
+    *(b"EXIF", b"XMP "),  # WebP
+)
+"""How parts begin that may hold an orientation."""
+_LARGEST_ORIENTED = 64 << 10
+"""As much as a segment of a JPEG holds."""
 
 
 def orientation(image: Image.Image) -> int:
@@ -45,17 +60,42 @@ def upright(image: Image.Image) -> Image.Image:
 
 def without_metadata(data: bytes) -> bytes:
     """A JPEG, PNG or WebP with its pixels alone, as far as its structure can be followed; others as they are."""
+    return _kept(data, lambda part: part.startswith(b"eXIf"))
+
+
+def with_orientation_alone(data: bytes) -> bytes:
+    """The same with what may say the orientation: one part of each kind, and none that is large.
+
+    Readers unpack and parse all metadata, which takes seconds for what fits into few bytes.
+    """
+    found: set[bytes] = set()
+
+    def keep(part: bytes) -> bool:
+        kind = next((start for start in _ORIENTED if part.startswith(start)), None)
+        if kind is None or kind in found or len(part) > _LARGEST_ORIENTED:
+            return False
+        found.add(kind)
+        return True
+
+    return _kept(data, keep)
+
+
+_Keep: TypeAlias = Callable[[bytes], bool]
+"""Whether to keep a part of metadata: a JPEG segment's content, or name and content of another chunk."""
+
+
+def _kept(data: bytes, keep: _Keep) -> bytes:
     if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd8" + b"".join(_jpeg_segments(data))
+        return b"\xff\xd8" + b"".join(_jpeg_segments(data, keep))
     if data.startswith(_PNG):
-        return _PNG + b"".join(_png_chunks(data))
+        return _PNG + b"".join(_png_chunks(data, keep))
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        body = b"WEBP" + b"".join(_webp_chunks(data))
+        body = b"WEBP" + b"".join(_webp_chunks(data, keep))
         return b"RIFF" + len(body).to_bytes(4, "little") + body
     return data
 
 
-def _jpeg_segments(data: bytes) -> Iterator[bytes]:
+def _jpeg_segments(data: bytes, keep: _Keep) -> Iterator[bytes]:
     """Segments but for APP1…APP13, APP15 and comments; the first scan comes with all that follows it."""
     at = 2
     while at + 4 <= len(data):
@@ -70,30 +110,34 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
             yield data[at:]
             return
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)):
+        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)) or keep(data[at + 4 : end]):
             yield data[at:end]
         at = end
 
 
-def _png_chunks(data: bytes) -> Iterator[bytes]:
-    """Chunks that make the pixels, and EXIF data that is whole."""
+def _png_chunks(data: bytes, keep: _Keep) -> Iterator[bytes]:
+    """Chunks that make the pixels, and metadata that is whole."""
     at = len(_PNG)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        name, checksum = data[at + 4 : at + 8], data[end - 4 : end]
-        is_whole = zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big") == checksum
-        if name in _PNG_PIXELS or (name == b"eXIf" and is_whole):
+        content, checksum = data[at + 4 : end - 4], data[end - 4 : end]
+        if content[:4] in _PNG_PIXELS or (
+            keep(content) and zlib.crc32(content).to_bytes(4, "big") == checksum
+        ):
             yield data[at:end]
         at = end
 
 
-def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    at = 12
+def _webp_chunks(data: bytes, keep: _Keep) -> list[bytes]:
+    at, chunks, follow = 12, list[bytes](), 0
     while at + 8 <= len(data):
         end = at + 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
         name, chunk = data[at : at + 4], data[at:end]
-        if name == b"VP8X":
-            chunk = chunk[:8] + bytes([chunk[8] & ~0x2C]) + chunk[9:]  # says which metadata follows
-        if name not in _WEBP_METADATA:
-            yield chunk
+        if name not in _WEBP_METADATA or keep(name + chunk[8:]):
+            chunks.append(chunk)
+            follow |= _WEBP_METADATA.get(name, 0)
         at = end
+    if chunks and chunks[0].startswith(b"VP8X"):
+        flags = chunks[0][8] & ~sum(_WEBP_METADATA.values()) | follow
+        chunks[0] = chunks[0][:8] + bytes([flags]) + chunks[0][9:]
+    return chunks

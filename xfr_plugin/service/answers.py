@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
-from xfr_plugin.base.documents import Document
+from xfr_plugin.base.documents import Document, with_keys_once
 from xfr_plugin.explanation.document import Base64, MapDocument
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness
@@ -200,7 +200,7 @@ _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="f
 
 def reply_from_json(document: bytes | str) -> Reply:
     """Read an answer or error; raises pydantic's ValidationError for anything else."""
-    return _REPLY.validate_json(document)
+    return _REPLY.validate_json(with_keys_once(document, "answer"))
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:

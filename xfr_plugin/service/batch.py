@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from xfr_plugin.base.deadlines import until
-from xfr_plugin.base.priority import at_low_priority
 from xfr_plugin.errors import DeadlineError
 from xfr_plugin.service.errors import ServiceError, as_service_error
 
@@ -59,23 +59,19 @@ class Batch(Generic[T]):
     Attributes:
         clocks: of each.
         values: what the last stage made of each, or why there will be no answer.
+        bodies: of which body each is; those of one body wait for each other, whatever they ask.
     """
 
     clocks: Sequence[Clock]
     values: Sequence[T | ServiceError]
+    bodies: Sequence[int]
 
-    def each(
-        self,
-        stage: Callable[[T], U],
-        patience: float = float("inf"),
-        may_be_slow: Callable[[Collection[int]], bool] = lambda _: False,
-    ) -> Batch[U]:
+    def each(self, stage: Callable[[T], U], patience: float = float("inf")) -> Batch[U]:
         """Bring those that are in time through a stage, one by one; an error stays with its request.
 
         All of them together take `patience` seconds of CPU time, about: who comes when these have passed has a
-        quarter of them. What is quick stays quick on a machine that others use too, and is not told to come again.
-        Who needs longer is told to come again, or goes on until its deadline, behind what is quick elsewhere,
-        if `may_be_slow` says so of the places of all of these.
+        quarter of them, and who needs longer is told to come again. CPU time, so that what is quick stays quick on a
+        machine that others use too.
         """
         values = self.in_time().values
         end = time.thread_time() + patience
@@ -85,19 +81,7 @@ class Batch(Generic[T]):
             else _tried(stage, value, clock.end, max(end, time.thread_time() + patience / 4))
             for clock, value in zip(self.clocks, values, strict=True)
         ]
-        slow = {
-            place: value
-            for place, (value, reply) in enumerate(zip(values, found, strict=True))
-            if not isinstance(value, ServiceError) and _is_busy(reply)
-        }
-        if slow and may_be_slow(slow):
-
-            def at_leisure() -> None:
-                for place, value in slow.items():
-                    found[place] = _tried(stage, value, self.clocks[place].end, float("inf"))
-
-            at_low_priority(at_leisure)
-        return Batch(self.clocks, found)
+        return Batch(self.clocks, found, self.bodies)
 
     def together(
         self,
@@ -108,26 +92,50 @@ class Batch(Generic[T]):
     ) -> Batch[U]:
         """Bring those that are in time through a stage, all of one key at once, the cheapest first.
 
-        A group is worked on until the last of its deadlines has passed, or the first of the others' by more than
-        `patience` seconds: its requests are then told to come again. If the work fails otherwise, each tries
-        alone, and keeps its own error.
+        A group is worked on until the last of its deadlines has passed, or for `patience` seconds of CPU time for
+        each of its requests, which are then told to come again. If the work fails otherwise, each tries alone, and
+        keeps its own error.
         """
-        made = dict(enumerate(self.in_time().values))
-        waiting = [(place, value) for place, value in made.items() if not isinstance(value, ServiceError)]
         groups: dict[object, list[tuple[int, T]]] = {}
-        for place, value in waiting:
-            groups.setdefault(key(value), []).append((place, value))
-        replies: dict[int, U | ServiceError] = {
-            place: value for place, value in made.items() if isinstance(value, ServiceError)
-        }
+        replies: dict[int, U | ServiceError] = {}
+        for place, value in enumerate(self.in_time().values):
+            if isinstance(value, ServiceError):
+                replies[place] = value
+            else:
+                groups.setdefault(key(value), []).append((place, value))
         for members in sorted(groups.values(), key=lambda group: price(group[0][1])):
-            places = [place for place, _ in members]
-            others = [self.clocks[place].end for place, _ in waiting if place not in places]
-            last = max(self.clocks[place].end for place in places)
-            first = min(others, default=float("inf")) + patience
-            found = _tried_together(stage, [value for _, value in members], last, first)
-            replies.update(zip(places, found, strict=True))
-        return Batch(self.clocks, [replies[place] for place in range(len(self.values))])
+            last = max(self.clocks[place].end for place, _ in members)
+            found = _tried_together(stage, [value for _, value in members], last, patience)
+            replies.update(zip([place for place, _ in members], found, strict=True))
+        return Batch(self.clocks, [replies[place] for place in range(len(self.values))], self.bodies)
+
+    def affordable(self, price: Callable[[T], float], patience: float) -> Batch[T]:
+        """Those of bodies whose price is more than `patience` are told to come again, but for what costs nothing."""
+        prices = [0.0 if isinstance(value, ServiceError) else price(value) for value in self.values]
+        of_body: dict[int, float] = defaultdict(float)
+        for body, seconds in zip(self.bodies, prices, strict=True):
+            of_body[body] += seconds
+        values = [
+            ServiceError("busy", _BUSY) if seconds and of_body[body] > patience else value
+            for value, seconds, body in zip(self.values, prices, self.bodies, strict=True)
+        ]
+        return Batch(self.clocks, values, self.bodies)
+
+    def busy(self) -> list[int]:
+        """Places of those that were told to come again."""
+        return [
+            place
+            for place, value in enumerate(self.values)
+            if isinstance(value, ServiceError) and value.code == "busy"
+        ]
+
+    def at(self, places: Sequence[int]) -> Batch[T]:
+        """Those at these places alone."""
+        return Batch(
+            [self.clocks[place] for place in places],
+            [self.values[place] for place in places],
+            [self.bodies[place] for place in places],
+        )
 
     def in_time(self) -> Batch[T]:
         """Those whose deadline has passed have an error instead of their value."""
@@ -138,11 +146,7 @@ class Batch(Generic[T]):
             else value
             for clock, value in zip(self.clocks, self.values, strict=True)
         ]
-        return Batch(self.clocks, values)
-
-
-def _is_busy(reply: object) -> bool:
-    return isinstance(reply, ServiceError) and reply.code == "busy"
+        return Batch(self.clocks, values, self.bodies)
 
 
 def _tried(stage: Callable[[T], U], value: T, last: float, cpu_last: float) -> U | ServiceError:
@@ -150,26 +154,28 @@ def _tried(stage: Callable[[T], U], value: T, last: float, cpu_last: float) -> U
         with until(last, cpu_last):
             return stage(value)
     except DeadlineError as error:
-        if cpu_last - time.thread_time() < last - time.perf_counter():
-            return ServiceError("busy", _BUSY)
-        return as_service_error(error)
+        return _late(error, last, cpu_last)
     except Exception as error:
         return as_service_error(error)
 
 
 def _tried_together(
-    stage: Callable[[list[T]], list[U]], values: list[T], last: float, neighbours: float
+    stage: Callable[[list[T]], list[U]], values: list[T], last: float, patience: float
 ) -> Sequence[U | ServiceError]:
-    end = min(last, neighbours)
+    cpu_last = time.thread_time() + patience * len(values)
     try:
-        with until(end):
+        with until(last, cpu_last):
             return stage(values)
     except DeadlineError as error:
-        told = as_service_error(error)
-        if neighbours < last:
-            told = ServiceError("busy", _BUSY)
-        return [told] * len(values)
+        return [_late(error, last, cpu_last)] * len(values)
     except Exception as error:
         if len(values) == 1:
             return [as_service_error(error)]
-        return [reply for value in values for reply in _tried_together(stage, [value], last, neighbours)]
+        return [reply for value in values for reply in _tried_together(stage, [value], last, patience)]
+
+
+def _late(error: DeadlineError, last: float, cpu_last: float) -> ServiceError:
+    """Whose time was over first: the neighbours', who waited, or its own."""
+    if cpu_last - time.thread_time() < last - time.perf_counter():
+        return ServiceError("busy", _BUSY)
+    return as_service_error(error)

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from xfr_plugin.base.deadlines import check_deadline
 from xfr_plugin.base.quiet import ignoring
 from xfr_plugin.errors import FaceWarning, PhotoTooLargeError, XfrError
 from xfr_plugin.faces import AlignedFace, Alignment, Detector, load_photo, prepare_face
+from xfr_plugin.faces.metadata import with_orientation_alone
 from xfr_plugin.faces.photo import SizeCheck
 from xfr_plugin.service.errors import ServiceError
 from xfr_plugin.service.limits import Limits
@@ -149,6 +151,7 @@ def decode_photo(data: bytes, limits: Limits) -> NDArray[np.uint8]:
 
 def _decoded(data: bytes, limits: Limits, later: Callable[[int, int], float]) -> NDArray[np.uint8]:
     check_image(data, limits)
+    data = with_orientation_alone(data)
     photo = _photo(data, limits, check_size(data, limits, later))
     check_deadline()
     return photo
@@ -171,13 +174,19 @@ def _has_many_parts(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8"):
         return data.count(b"\xff") - data.count(b"\xff\0") > _MOST_MARKS
     if data.startswith(b"\x89PNG"):
-        at = 8
-        for _ in range(_MOST_CHUNKS):
-            at += 12 + int.from_bytes(data[at : at + 4], "big")
-            if at >= len(data):
-                return False
-        return True
+        return _has_many_chunks(data, 8, 12, slice(0, 4), "big")
+    if data.startswith(b"RIFF"):
+        return _has_many_chunks(data, 12, 8, slice(4, 8), "little")
     return data.startswith(b"BM") and data[30:34] in _BMP_RUNS
+
+
+def _has_many_chunks(data: bytes, at: int, more: int, size: slice, order: Literal["big", "little"]) -> bool:
+    """Whether there are more chunks than photos have; each has `more` bytes than its size says."""
+    for _ in range(_MOST_CHUNKS):
+        at += more + int.from_bytes(data[at : at + 8][size], order)
+        if at >= len(data):
+            return False
+    return True
 
 
 def _canvas_of_webp(data: bytes) -> tuple[int, int]:

@@ -56,6 +56,9 @@ def read_v2(document: dict[str, Any], limits: Limits) -> list[Any]:
     shared = document.get("parameters") or {}
     if not isinstance(shared, dict):
         raise ServiceError("malformed", "parameters: must be an object")
+    for name in shared:
+        if name in tensors or (name == "id" and "id" in document):
+            raise ServiceError("malformed", f"{name} is given twice: in parameters, too")
     shared = {**shared, **({"id": document["id"]} if "id" in document else {})}
     if isinstance(shared.get("returns"), str):
         shared["returns"] = [part.strip() for part in shared["returns"].split(",") if part.strip()]

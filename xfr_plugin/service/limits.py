@@ -42,7 +42,7 @@ class Limits(Document):
         instances: requests in one KServe body.
         answer_bytes: of the answer to a body.
         deadline_ms: longest time that a request may ask for; and the one of requests that ask for none.
-        patience_ms: by how much the slow work of a batch may make its neighbours late, at most.
+        patience_ms: of CPU time, for which the reasons that a body asks for may keep others waiting, about.
         crowd_ms: of CPU time, for which decoding images of a batch, and finding faces, may keep others waiting.
         memory_mib: private memory of a worker process, beyond which allocations fail.
         cpu_seconds: of one batch, beyond which the worker process is ended.

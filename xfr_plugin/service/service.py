@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -19,6 +19,7 @@ from skimage.data import astronaut
 from xfr_plugin._version import __version__
 from xfr_plugin.attr.amortised.model import evidence_file, load_evidence
 from xfr_plugin.attr.registry import METHODS, default_method, get_method
+from xfr_plugin.base.priority import at_low_priority
 from xfr_plugin.base.weights import sha256_of
 from xfr_plugin.errors import InputError
 from xfr_plugin.explanation.verification import choose_threshold
@@ -96,6 +97,7 @@ class ExplanationService:
             decoder=decoder,
             explainers=Explainers(recognizer, decoder, network, thrifty=settings.thrifty),
             costs=CostBook(forward_seconds),
+            cpu_costs=CostBook(forward_seconds),
             faces=FaceSettings(
                 recognizer.input_size,
                 detector,
@@ -153,7 +155,8 @@ class ExplanationService:
         requests: Sequence[Request],
         explain: Sequence[bool],
         waited: Sequence[float] | None = None,
-        may_be_slow: Callable[[Collection[int]], bool] | None = None,
+        bodies: Sequence[int] | None = None,
+        may_be_slow: Callable[[], bool] | None = None,
     ) -> list[Reply]:
         """Answer a batch: images are embedded in one forward pass, explanations share passes where they can.
 
@@ -163,13 +166,14 @@ class ExplanationService:
             requests: what is asked.
             explain: for each, whether to say why, if the request leaves it open.
             waited: seconds for which each has waited, which count to its deadline.
-            may_be_slow: makes the limit `crowd_ms` hold, for callers whom others may not keep waiting; asked whether
-                requests at these places, which do not keep it, may take their time.
+            bodies: of which body each is, if not each of its own: those of one wait for each other.
+            may_be_slow: makes the limits `crowd_ms` and `patience_ms` hold, for callers whom others may not keep
+                waiting; asked, where something of every body does not keep them, whether it may take its time.
         """
         return [
             reply.body(request.id) if isinstance(reply, ServiceError) else reply
             for request, reply in zip(
-                requests, self._run(requests, explain, waited, may_be_slow), strict=True
+                requests, self._run(requests, explain, waited, bodies, may_be_slow), strict=True
             )
         ]
 
@@ -178,33 +182,55 @@ class ExplanationService:
         requests: Sequence[Request],
         explain: Sequence[bool],
         waited: Sequence[float] | None = None,
-        may_be_slow: Callable[[Collection[int]], bool] | None = None,
+        bodies: Sequence[int] | None = None,
+        may_be_slow: Callable[[], bool] | None = None,
     ) -> list[Answer | ServiceError]:
-        start, models, size = time.perf_counter(), self._models, len(requests)
+        start, size = time.perf_counter(), len(requests)
         limits = self.deployment.limits
         clocks = [
             Clock(start - before, request.deadline_ms or limits.deadline_ms)
             for request, before in zip(requests, waited or [0.0] * size, strict=True)
         ]
-        crowd = () if may_be_slow is None else (limits.crowd_ms / 1000, may_be_slow)
-        batch = Batch(clocks, list(zip(requests, explain, clocks, strict=True)))
-        replies = (
-            batch.each(lambda asked: plan(models, *asked))
-            .each(partial(open_inputs, models), *crowd)
+        asked = Batch(clocks, list(zip(requests, explain, clocks, strict=True)), bodies or range(size))
+        if may_be_slow is None:
+            replies = list(self._answers(asked, size).values)
+        else:
+            found = self._answers(asked, size, limits.crowd_ms / 1000, limits.patience_ms / 1000)
+            replies, slow = list(found.values), asked.at(found.busy())
+            if slow.bodies and set(slow.bodies) == set(asked.bodies) and may_be_slow():
+
+                def at_leisure() -> None:
+                    for place, reply in zip(found.busy(), self._answers(slow, size).values, strict=True):
+                        replies[place] = reply
+
+                at_low_priority(at_leisure)
+        total = 1000 * (time.perf_counter() - start)
+        return [_finished(reply, clock, total) for reply, clock in zip(replies, clocks, strict=True)]
+
+    def _answers(
+        self,
+        asked: Batch[tuple[Request, bool, Clock]],
+        size: int,
+        crowd: float = float("inf"),
+        patience: float = float("inf"),
+    ) -> Batch[Answer]:
+        """Bring requests through all stages: images within `crowd`, and reasons within `patience` seconds."""
+        models = self._models
+        return (
+            asked.each(lambda each: plan(models, *each))
+            .affordable(partial(price, models), patience)
+            .each(partial(open_inputs, models), crowd)
             .together(partial(decide_together, models))
             .each(partial(keep_deadline, models))
             .together(
                 partial(explain_together, models),
                 key=lambda decided: decided.task.method,
-                price=partial(price, models),
-                patience=limits.patience_ms / 1000,
+                price=lambda decided: price(models, decided.task),
+                patience=patience,
             )
             .each(lambda decided: answer(models, decided, size))
             .in_time()
-            .values
         )
-        total = 1000 * (time.perf_counter() - start)
-        return [_finished(reply, clock, total) for reply, clock in zip(replies, clocks, strict=True)]
 
 
 def _finished(reply: Answer | ServiceError, clock: Clock, total: float) -> Answer | ServiceError:

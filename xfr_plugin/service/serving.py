@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -64,8 +64,8 @@ def respond(
         items: fields of each body, see `wire.read_message`.
         headers: of each; `explain` is "True" for the endpoint of explanations.
         waited: seconds for which each has waited.
-        may_be_slow: asked when every body is slow to decode, so that nobody waits who is quick; else slow ones are
-            told to come again. Without it there is no hurry: the limit `crowd_ms` does not hold.
+        may_be_slow: asked when every body is slow, so that nobody waits who is quick; else slow ones are told to
+            come again. Without it there is no hurry: the limits `crowd_ms` and `patience_ms` do not hold.
     """
     limits = service.deployment.limits
     messages = [
@@ -75,20 +75,22 @@ def respond(
     messages = [_answerable(service, message) for message in messages]
     before = waited or [0.0] * len(messages)
     asked = [
-        (message, request, spent)
-        for message, spent in zip(messages, before, strict=True)
+        (body, request)
+        for body, message in enumerate(messages)
         for request in message.requests
         if isinstance(request, Request)
     ]
+    bodies = [body for body, _ in asked]
 
-    def nobody_waits(slow: Collection[int]) -> bool:
-        holders = {id(asked[place][0]) for place in slow}
-        return len(holders) == len(messages) and may_be_slow is not None and may_be_slow()
+    def nobody_waits() -> bool:
+        """A body that holds no request waits, too."""
+        return len(set(bodies)) == len(messages) and may_be_slow is not None and may_be_slow()
 
     replies = service.answer_all(
-        [request for _, request, _ in asked],
-        [message.explain for message, _, _ in asked],
-        [spent for _, _, spent in asked],
+        [request for _, request in asked],
+        [messages[body].explain for body in bodies],
+        [before[body] for body in bodies],
+        bodies,
         None if may_be_slow is None else nobody_waits,
     )
     answers = iter(replies)

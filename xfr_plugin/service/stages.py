@@ -77,7 +77,8 @@ class Models:
         embedder: the same, or a copy that embeds the same in less time: no one changes its weights while it serves.
         decoder: of the recognizer, if there is one.
         explainers: its attribution methods.
-        costs: of the methods.
+        costs: time that the methods take, by which deadlines are kept.
+        cpu_costs: CPU time that they take, by which neighbours are.
         faces: how images become aligned faces.
         method: what `auto` stands for.
         embedding_dim: length of an embedding.
@@ -91,6 +92,7 @@ class Models:
     decoder: Decoder | None
     explainers: Explainers
     costs: CostBook
+    cpu_costs: CostBook
     faces: FaceSettings
     method: str
     embedding_dim: int
@@ -218,23 +220,31 @@ def keep_deadline(models: Models, decided: Decided) -> Decided:
         return decided
     check = _CHECK_FORWARDS * models.forward_seconds if task.request.wants("faithfulness") else 0.0
     left = (task.clock.seconds_left() - check) / count
-    if models.costs.fits(method, left):
+    gallery = decided.candidates is not None
+    if models.costs.fits(method, left, gallery):
         return decided
-    faster = models.costs.faster([name for name in _possible(models, task.request) if name != method], left)
+    others = [name for name in _possible(models, task.request) if name != method]
+    faster = models.costs.faster(others, left, gallery)
     if faster is None:
         raise ServiceError(
             "deadline", "no method of this deployment explains within the deadline: allow more time"
         )
-    expected = 1000 * models.costs.estimate(method) * count
+    expected = 1000 * models.costs.estimate(method, gallery) * count
     reason = f"{method} takes about {expected:.0f} ms and would not keep the deadline: {faster} answered"
     asked = task.replaced.asked if task.replaced else method
     replaced = Replacement(asked=asked, used=faster, reason=reason)
     return replace(decided, task=replace(task, method=faster, replaced=replaced))
 
 
-def price(models: Models, decided: Decided) -> float:
-    """Seconds that the explanation of one pair is expected to take."""
-    return models.costs.estimate(decided.task.method) if decided.task.method else 0.0
+def price(models: Models, task: Task) -> float:
+    """Seconds of CPU time that a request's reasons are expected to take, as far as its deadline lets them."""
+    if task.method is None:
+        return 0.0
+    gallery = task.request.gallery
+    pairs = 1 if gallery is None else min(gallery.top, models.deployment.limits.top) + 1
+    each = models.cpu_costs.estimate(task.method, gallery is not None)
+    check = _CHECK_FORWARDS * models.forward_seconds if task.request.wants("faithfulness") else 0.0
+    return min(each * pairs + check, max(task.clock.seconds_left(), 0.0))
 
 
 def explain_together(models: Models, batch: list[Decided]) -> list[Decided]:
@@ -245,10 +255,13 @@ def explain_together(models: Models, batch: list[Decided]) -> list[Decided]:
     start = time.perf_counter()
     pairs = find_pair_regions([pair for decided in batch for pair in decided.pairs])
     found_regions = time.perf_counter()
+    computed = time.thread_time()
     maps = iter(models.explainers.maps(method, pairs))
-    end = time.perf_counter()
-    if all(decided.candidates is None for decided in batch):  # candidates share what the probe costs
-        models.costs.learn(method, (end - found_regions) / len(pairs))
+    computed, end = time.thread_time() - computed, time.perf_counter()
+    kinds = {decided.candidates is not None for decided in batch}
+    if len(kinds) == 1:
+        models.costs.learn(method, (end - found_regions) / len(pairs), *kinds)
+        models.cpu_costs.learn(method, computed / len(pairs), *kinds)
     for decided in batch:
         decided.task.clock.spent("explain", end - start)
     remaining = iter(pairs)
@@ -272,7 +285,8 @@ def answer(models: Models, decided: Decided, batch_size: int) -> Answer:
         candidates = tuple(_explained(models, decided, place) for place in range(len(candidates)))
     aligned = {side: face.aligned for side in SIDES if (face := decided.faces.get(side)) and face.aligned}
     warnings = [Warned(**vars(caution)) for caution in decided.pairs[0].cautions()]
-    if explanation is not None and task.replaced is not None:
+    explained = explanation is not None or any(candidate.explanation for candidate in candidates or ())
+    if explained and task.replaced is not None:
         warnings.append(Warned(code="method_replaced", message=task.replaced.reason))
     has_embeddings = models.embedding_dim > 0
     embeddings: dict[str, str] = {

@@ -10,13 +10,13 @@ A body is one of these:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json
 
+from xfr_plugin.base.documents import RepeatedKeyError, check_keys, read_json
 from xfr_plugin.errors import XfrError
 from xfr_plugin.service.answers import Reply
 from xfr_plugin.service.errors import ErrorBody, ServiceError, as_service_error
@@ -110,6 +110,8 @@ def _read(fields: Mapping[str, Any], headers: Mapping[str, str], explain: bool, 
                 f"the body is neither JSON nor a form; an image alone needs the header {HEADER}",
             )
         document = _object(_sent(rest), HEADER, limits)
+        if "probe" in document:
+            raise ServiceError("malformed", f"the probe is given twice: by the body, and in {HEADER}")
         return Message((parse_request({**document, "probe": data}),), explain, _one)
     return _read_parsed(body, explain, limits)
 
@@ -127,6 +129,10 @@ def _read_json(data: bytes, explain: bool, limits: Limits) -> Message:
     data = data.removeprefix(_BOM)
     check_json(data, "the JSON", limits)
     if b'"instances"' in data or b'"inputs"' in data:
+        try:
+            check_keys(data)
+        except RepeatedKeyError as error:
+            raise ServiceError("malformed", f"the body: {error}") from None
         document = from_json(data, cache_strings="keys")
         if is_v1(document) or is_v2(document):
             return _read_parsed(document, explain, limits)
@@ -134,6 +140,8 @@ def _read_json(data: bytes, explain: bool, limits: Limits) -> Message:
 
 
 def _read_parsed(document: Any, explain: bool, limits: Limits) -> Message:
+    if is_v1(document) and is_v2(document):
+        raise ServiceError("malformed", "the body is of both versions: give either instances or inputs")
     if is_v1(document):
         return Message(_each(read_v1(document, limits)), explain, write_v1(explain))
     if is_v2(document):
@@ -164,6 +172,8 @@ def _from_form(fields: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     if "request" in fields:
         document |= _object(fields["request"], "request", limits)
     for name, value in fields.items():
+        if name in document:
+            raise ServiceError("malformed", f"{name} is given twice: as a field, and in the field request")
         if name in _FACES:
             document[name] = _face(value, name, limits)
         elif name != "request":
@@ -203,6 +213,8 @@ def _parsed(data: bytes | bytearray | str, name: str, limits: Limits) -> Any:
     data = data.removeprefix(_BOM)
     check_json(data, name, limits)
     try:
-        return json.loads(data)
+        return read_json(data)
+    except RepeatedKeyError as error:
+        raise ServiceError("malformed", f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ServiceError("malformed", f"{name}: no valid JSON") from error

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from xfr_plugin.base.documents import Document
+from xfr_plugin.base.documents import Document, RepeatedKeyError, read_json
 from xfr_plugin.base.files import write_text
 from xfr_plugin.errors import InputError
 from xfr_plugin.faces.regions import RegionMap, RegionsOf
@@ -263,11 +263,14 @@ def read_plantings(path: Path) -> list[Planting]:
         InputError: missing, or not a manifest of plantings.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path.read_text(encoding="utf-8"))
         if document.get("format") != _FORMAT:
             raise InputError(f"{path.name} is not a manifest of plantings ({_FORMAT})")
         return [Planting.model_validate(entry) for entry in document["plantings"]]
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, ValidationError) as error:
+    except (
+        *(OSError, KeyError, TypeError, AttributeError),
+        *(json.JSONDecodeError, RepeatedKeyError, ValidationError),
+    ) as error:
         raise InputError(f"{path.name} is not a manifest of plantings: {error}") from error
 
 

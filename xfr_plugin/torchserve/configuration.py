@@ -97,14 +97,19 @@ def read_properties(path: Path) -> dict[str, str]:
     """Entries of a `config.properties`.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or names an entry twice.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: run `xfr package --out {path.parent}` first") from error
-    pairs = (line.partition("=") for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    pairs = [line.partition("=") for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    entries: dict[str, str] = {}
+    for name, value in ((name.strip(), value.strip()) for name, _, value in pairs):
+        if name in entries:
+            raise InputError(f"{path}: {name} is given twice")
+        entries[name] = value
+    return entries
 
 
 def write_model_store(folder: Path, name: str, deployment: Deployment, workers: Workers) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from xfr_plugin.base.documents import Document
+from xfr_plugin.base.documents import Document, read_json
 from xfr_plugin.errors import InputError, first_fault
 
 if sys.version_info >= (3, 11):
@@ -132,7 +131,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _parse(path: Path) -> Any:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        return json.loads(text)
+        return read_json(text)
     if path.suffix != ".toml":
         raise InputError(f"{path.name}: configurations are .toml or .json files")
     return tomllib.loads(text)
