@@ -206,7 +206,7 @@ def test_colours_are_for_what_is_more_than_its_error(page: Page) -> None:
 def test_doubt_of_the_maps_stands_above_them(page: Page, verdict: str) -> None:
     words = ["Do not rely on these maps."]
     page.browser.execute_script(
-        "answer = {explanation: arguments[0]}; $('result').hidden = false; showDoubt();",
+        "$('result').hidden = false; showDoubt(arguments[0]);",
         {"faithfulness": {"verdict": verdict}, "words": words},
     )
     assert page.text("#doubt") == ("" if verdict == "supported" else words[0])

@@ -33,8 +33,7 @@ function digitsApart(first, second, least = 3) {
   return digits;
 }
 const png = (data) => `data:image/png;base64,${data}`;
-/** A sentence whose lines end at no place between a number, its error and its unit. */
-const whole = (text) => text.replace(/ (?=[±%])|(?<=±) /g, "\u00a0");
+const whole = (text) => text.replace(/ (?=[±%])|(?<=±) /g, "\u00a0"); // no line ends within a number
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const bytesOf = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
 
@@ -74,9 +73,7 @@ async function working(what, button, work) {
 
 const isReady = () => SIDES.every((side) => chosen[side]?.faces);
 
-function ready() {
-  $("explain").disabled = atWork > 0 || !isReady();
-}
+const ready = () => { $("explain").disabled = atWork > 0 || !isReady(); };
 
 function forget() {
   turn += 1; // answers on their way are of another pair
@@ -162,9 +159,7 @@ const pairOf = (more) => JSON.stringify({
   reference: { image: chosen.reference.data, face: chosen.reference.face }, ...more,
 });
 
-async function explained(method, returns) {
-  return (await ask("/explanations/xfr", pairOf({ method, returns }))).json();
-}
+const explained = async (method, returns) => (await ask("/explanations/xfr", pairOf({ method, returns }))).json();
 
 const explain = () => working("Deciding, explaining, and testing the explanation …", $("explain"), explainPair);
 $("explain").addEventListener("click", explain);
@@ -176,7 +171,7 @@ async function explainPair() {
   answer = found;
   $("result").hidden = false;
   showDecision();
-  showDoubt();
+  showDoubt(answer.explanation);
   showMaps();
   blend(100);
   showTable();
@@ -199,12 +194,8 @@ function showDecision() {
   $("scale").setAttribute("aria-label", `score ${plain(score, digits)}, ${side} the threshold ${plain(threshold, digits)}`);
 }
 
-/** Say above the maps that the check does not support them: the first of the words does. */
-function showDoubt() {
-  const { faithfulness, words } = answer.explanation;
-  $("doubt").hidden = !faithfulness || faithfulness.verdict === "supported";
-  $("doubt").textContent = words[0];
-}
+/** Say above the maps that the check does not support them, as the first of the words does. */
+const showDoubt = ({ faithfulness, words }) => Object.assign($("doubt"), { hidden: (faithfulness?.verdict ?? "supported") === "supported", textContent: words[0] });
 
 /** Ends of the scale: of cosines up to 1, of other scores as far as these two need. */
 function ends(score, threshold) {
