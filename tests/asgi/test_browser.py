@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 from xfr_plugin.explanation.verification import Verification
-from xfr_plugin.explanation.words import written
+from xfr_plugin.explanation.words import share_of_area, written
 from xfr_plugin.service import Limits
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
@@ -32,6 +32,8 @@ def test_a_sample_is_explained_and_regions_tell_their_value(page: Page) -> None:
     page.explained()
     assert page.text("#verdict") in ("Match", "No match")
     assert page.text("#score-text") in page.text("#words")
+    doubted = page.text("#words li").startswith("Do not rely on these maps")
+    assert page.at("#doubt").is_displayed() == doubted
     assert page.browser.switch_to.active_element == page.at("#verdict")
     stack = page.at(".stack[data-side=probe]")
     page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", stack)
@@ -198,6 +200,41 @@ def test_colours_are_for_what_is_more_than_its_error(page: Page) -> None:
             found += 1
             assert not is_coloured or abs(share) >= 2 * error - 1.5  # of rounded numbers
     assert found > 10
+
+
+@pytest.mark.parametrize("verdict", ["supported", "weak", "contradicted"])
+def test_doubt_of_the_maps_stands_above_them(page: Page, verdict: str) -> None:
+    words = ["Do not rely on these maps."]
+    page.browser.execute_script(
+        "$('result').hidden = false; showDoubt(arguments[0]);",
+        {"faithfulness": {"verdict": verdict}, "words": words},
+    )
+    assert page.text("#doubt") == ("" if verdict == "supported" else words[0])
+    assert page.at("#doubt").location["y"] <= page.at("#pair").location["y"]
+
+
+def test_other_methods_are_told_for_each_face(page: Page) -> None:
+    """Of a mouth that argues for in one face and against in the other, their mean is nothing."""
+    rows = [
+        [{"region": name, "evidence": sign * share, "similar": share, "dissimilar": 0, "pixels": 1, "error": None}
+         for name, share in (("mouth", 3), ("nose", 1))] for sign in (1, -1)
+    ]  # fmt: skip
+    said = page.browser.execute_script(
+        "return arguments[0].map((table, place) => extremes(SIDES[place], shares(table)))", rows
+    )
+    said = [line.replace("\N{NO-BREAK SPACE}", " ") for line in said]
+    assert said == [
+        "Probe: most for mouth (+75 %); most against nothing.",
+        "Reference: most for nothing; most against mouth (−75 %).",
+    ]
+
+
+def test_areas_are_written_as_in_a_report(page: Page) -> None:
+    areas = [0.04, 0.44, 1.96, 12.3]
+    shown = page.browser.execute_script(
+        "return arguments[0].map((area) => cells({share: 1, error: null, area})[1].textContent)", areas
+    )
+    assert shown == [share_of_area(area) for area in areas]
 
 
 def test_two_kinds_of_work_at_once_end_when_both_have(page: Page) -> None:

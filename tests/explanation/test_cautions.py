@@ -14,7 +14,14 @@ from skimage import data
 
 from xfr_plugin import explain, load_recognizer, verify
 from xfr_plugin.errors import FaceWarning, NoFaceError, PhotoFormatError, PhotoNotFoundError
-from xfr_plugin.explanation.quality import MISALIGNED, Caution, copy_cautions, face_cautions, misalignment
+from xfr_plugin.explanation.quality import (
+    MISALIGNED,
+    Caution,
+    copy_cautions,
+    face_cautions,
+    measure,
+    misalignment,
+)
 from xfr_plugin.faces import prepare_face
 from xfr_plugin.recognition import Recognizer
 
@@ -78,6 +85,15 @@ def test_poor_faces_are_named(model: Recognizer, crop: Photo, change: object, wo
     with pytest.warns(FaceWarning):
         notes = explain(poor, crop, recognizer=model, alignment="aligned", method="xssab").notes
     assert any(note.startswith(f"probe: the face is {word}") for note in notes)
+
+
+@pytest.mark.parametrize("height", [112, 128, 160, 224])
+def test_a_face_is_as_sharp_for_a_recognizer_of_larger_images(crop: Photo, height: int) -> None:
+    """From pixel to pixel an enlarged face is smoother, and was said to be blurred."""
+    blurred = np.asarray(Image.fromarray(crop).resize((14, 14)).resize((112, 112)))
+    for face in (crop, blurred):
+        larger = np.asarray(Image.fromarray(face).resize((height, height), Image.Resampling.BICUBIC))
+        assert 0.8 < measure(larger)[2] / measure(face)[2] < 1.1
 
 
 def test_warnings_of_several_faces_say_which_photo(model: Recognizer, crop: Photo, astronaut: Photo) -> None:

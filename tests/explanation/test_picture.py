@@ -13,7 +13,7 @@ from PIL import Image
 
 from xfr_plugin import Explanation, explain
 from xfr_plugin.explanation.explanation import FaceExplanation, region_evidence
-from xfr_plugin.explanation.figures.canvas import Canvas, wrapped
+from xfr_plugin.explanation.figures.canvas import Canvas, text_width, wrapped
 from xfr_plugin.explanation.figures.explanation import (
     explained_face,
     explanation_figure,
@@ -77,6 +77,26 @@ def test_what_argues_against_is_hatched_so_that_no_colour_is_needed(explanation:
         assert (np.abs(np.diff(row)).max() > 25) == lines
 
 
+@pytest.mark.parametrize("width", [120, 280, 370, 560])
+def test_no_number_on_a_map_lies_over_another_or_is_cut_off(explanation: Explanation, width: int) -> None:
+    """As on the slivers of a face in profile, and at the border; what has no room stands in the chart."""
+    labels = np.zeros((24, 20), dtype=np.uint8)
+    for place, column in enumerate((0, 8, 9, 10, 19), start=1):
+        labels[10:14, column] = place
+    regions = RegionMap(labels, ("background", "right_ear", "nose", "right_eye", "mouth", "left_ear"))
+    values = np.where(labels, labels * np.float32(0.1), 0).astype(np.float32)
+    face = FaceExplanation(explanation.probe.image, values, region_evidence(values, regions), regions)
+    drawn = explained_face(face, 1.0, width)
+    assert "+33" in drawn.written, "the strongest is never left out"
+    size = round(14 * max(1, width / 370))
+    room = [text_width(words, size, bold=True) for words in drawn.written]
+    assert sum(room) < width
+    right = np.asarray(drawn.image)[:, -3:].reshape(-1, 3)
+    assert not (right == 0).all(axis=1).any(), "letters keep off the border"
+    chart = written(replace(explanation, probe=face, reference=face))
+    assert all(f"+{share:.1f}" in chart for share in (100 * n / 15 for n in range(1, 6)))
+
+
 def test_calibrated_recognizers_show_how_scores_lie(
     face_photo: NDArray[np.uint8], recognizer: Recognizer
 ) -> None:
@@ -122,6 +142,12 @@ def test_the_figure_is_the_picture(explanation: Explanation) -> None:
     picture, figure = explanation_picture(explanation), explanation_figure(explanation)
     assert picture.width == 1600
     assert figure.get_size_inches().tolist() == [picture.width / 100, picture.height / 100]
+
+
+def test_a_number_keeps_its_error_and_its_unit() -> None:
+    for width in range(130, 400, 7):
+        lines = wrapped("the nose (−14 ± 2 %), the mouth (+3 ± 1 %) and 20 % of the picture", width, 16)
+        assert not any(line.startswith(("%", "±")) or line.endswith("±") for line in lines)
 
 
 def test_lines_fit_and_lose_no_letter() -> None:

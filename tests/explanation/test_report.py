@@ -82,7 +82,7 @@ def test_a_report_says_how_it_was_made_and_names_are_text(report: Report, photos
     page = report.html()
     for photo in photos:
         assert hashlib.sha256(photo.read_bytes()).hexdigest() in page
-    assert "&lt;b&gt;a&amp;b.png" in page
+    assert page.count("<bdi>&lt;b&gt;a&amp;b.png</bdi>") == 2, "under the face, and beside the checksum"
     assert "<b>" not in page
     assert "xfr report &lt;a&gt; b" in page
     assert report.created.isoformat() in page
@@ -106,7 +106,16 @@ def test_three_methods_stand_beside_each_other(report: Report) -> None:
     assert len(report.comparison.results) == len({result.method for result in report.comparison.results}) > 1
     assert report.explanation.faithfulness is not None
     page = report.html()
-    assert all(f"{method}: " in page for method in methods)
+    titles = [method for method in methods if f"<h3>{method}: " in page]
+    assert titles == methods[1:], "the method itself stands above"
+    assert page.count("Check: ") == len(methods), "what is known of each"
+
+
+def test_lines_end_at_no_place_within_a_number(report: Report) -> None:
+    shown = re.sub(r"<style>.*?</style>|<table.*?</table>|alt=\"[^\"]*\"", "", report.html(), flags=re.DOTALL)
+    sentences = re.findall(r"<p[^>]*>(.*?)</p>", shown, flags=re.DOTALL)
+    assert any("&nbsp;%" in sentence for sentence in sentences)
+    assert not any(re.search(r"\d ±|± \d|\d %", sentence) for sentence in sentences)
 
 
 def test_which_part_goes_with_which_is_told_by_shapley_values_where_they_are_quick(

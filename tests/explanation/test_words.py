@@ -10,9 +10,11 @@ from typing import cast
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from xfr_plugin import Explanation, Verification
 from xfr_plugin.cli.output import print_decision
+from xfr_plugin.cli.tables import region_table
 from xfr_plugin.explanation.explanation import RegionEvidence
 from xfr_plugin.explanation.faithfulness import Faithfulness, FaithfulnessRow, Verdict, verdict_of
 from xfr_plugin.explanation.figures.explanation import decision_title
@@ -208,7 +210,7 @@ def test_turned_faces_are_named() -> None:
     turned = said(row("right_cheek", 5, 1, pixels=10), row("left_cheek", 5, 1, pixels=90))
     assert "The probe is turned: its right cheek covers 10 % of the picture, the other 90 %" in turned
     hidden = said(row("right_cheek", 0, 1, pixels=0), row("left_cheek", 5, 1, pixels=90))
-    assert "its right cheek is not seen, the other 100 %" in hidden
+    assert "its right cheek is not seen, the other 100 %; what argues on that side, for or against" in hidden
     assert "turned" not in said(row("right_cheek", 5, 1, pixels=40), row("left_cheek", 5, 1, pixels=60))
 
 
@@ -229,15 +231,29 @@ def test_shares_of_area_are_never_nothing_of_something() -> None:
     ]
 
 
+def test_what_is_not_seen_is_said_in_the_table_of_the_terminal_too() -> None:
+    face = SimpleNamespace(regions=(row("nose", 1, 0.1), row("left_ear", 0.0, pixels=0)))
+    found = SimpleNamespace(method="m", probe=face, reference=face)
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        Console(width=80).print(region_table(cast(Explanation, found)))
+    (line,) = (line for line in stream.getvalue().splitlines() if "left ear" in line)
+    assert line.count("not seen") == 2
+
+
 def test_ratios_are_bounded_and_have_the_words_of_their_band() -> None:
     def words(llr: float, score: float = 0.5) -> str:
         return strength_in_words(SUPPORT.strength(score, llr, "toy"))
 
-    assert "at least 10,000 times as likely for one person as for two" in words(30.0)
-    assert words(30.0).endswith("very strong support for one person.")
-    assert "32 times as likely for two people as for one" in words(-30.0)
-    assert words(-30.0).endswith("moderate support for two people.")
-    assert words(0.1).endswith("no support either way.")
+    most = "10,000 times as likely for one person as for two, the most that the data can show: "
+    assert f"{most}very strong support for one person (" in words(30.0)
+    assert "interval" not in words(30.0), "of what lies beyond the bound nobody knows an interval"
+    assert "for two people as for one, the most that the data can show: moderate support for two" in words(
+        -30.0
+    )
+    assert "as for two: no support either way (" in words(0.1)
+    assert "95 % interval" in words(0.1)
+    assert "relatives and look-alikes" in words(30.0)
+    assert not any("relatives" in words(llr) for llr in (0.1, -30.0)), "they can only raise a score"
     found = SUPPORT.strength(0.5, 2.0, "toy")
     assert found.low < found.log10_lr < found.high
     assert not found.at_bound

@@ -170,6 +170,8 @@ def _verdict(result: MethodResult) -> str:
 
 
 def _evidence(region: RegionEvidence) -> str:
+    if not region.pixels:
+        return "not seen"
     error = "" if region.error is None else f" ± {region.error:.4f}"
     return f"{region.evidence:+.4f}{error}"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from xfr_plugin.explanation.occlusion import covered_parts
 from xfr_plugin.explanation.verification import Verification
@@ -70,7 +71,7 @@ is no aligned crop. 200 aligned crops of LFW's training people have .02 … .20,
 (`benchmarks/serving_quality.py`)."""
 
 
-_GREY, _SMALLEST = np.array([0.299, 0.587, 0.114], dtype=np.float32), 14
+_GREY, _SMALLEST, _HEIGHT = np.array([0.299, 0.587, 0.114], dtype=np.float32), 14, 112
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,15 @@ class Caution:
 
 def measure(image: NDArray[np.uint8]) -> tuple[float, float, float]:
     """Brightness (mean), contrast (standard deviation) and sharpness (that of the Laplacian) of the middle of an
-    aligned face, H×W×3; all in grey levels, 0…255."""
+    aligned face, H×W×3; all in grey levels, 0…255.
+
+    A larger face is reduced to the height that `SMOOTHEST` is of: what is enlarged for a recognizer is smoother from
+    pixel to pixel, and no more blurred.
+    """
+    height, width = image.shape[:2]
+    if height > _HEIGHT:
+        size = (max(1, round(width * _HEIGHT / height)), _HEIGHT)
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     rows, columns = (slice(side // 4, side - side // 8) for side in image.shape[:2])
     middle = (image.astype(np.float32) @ _GREY)[rows, columns]
     return float(middle.mean()), float(middle.std()), float(_laplacian(middle).std())

@@ -63,6 +63,10 @@ _CHEEKS = ("right_cheek", "left_cheek")
 _TURNED = 1 / 3
 """Share of the other cheek's area below which a cheek is hardly seen."""
 
+_STRANGERS = (
+    "Two people are any two of these data, mostly strangers: relatives and look-alikes can score higher."
+)
+
 _POOR = ("the face is", "tiny", "covered")
 """Words of cautions that say why a score may be too low."""
 
@@ -246,18 +250,19 @@ def _side(decision: Verification) -> str:
 
 
 def strength_in_words(strength: Strength) -> str:
-    """How strongly the score speaks: the ratio with its interval, the verbal equivalent, and on what data."""
+    """How strongly the score speaks: the ratio, its verbal equivalent, the interval, and what the data can show."""
     same = strength.log10_lr >= 0
-    sign = 1 if same else -1
-    value = sign * strength.log10_lr
+    value = abs(strength.log10_lr)
     likelier = "one person as for two" if same else "two people as for one"
-    bound = "at least " if strength.at_bound else ""
-    return (
-        f"The score is {bound}{_times(value)} times as likely for {likelier} (log10 likelihood ratio "
-        f"{_signed(strength.log10_lr)}, 95 % interval {_signed(strength.low)} to {_signed(strength.high)}, "
-        f"bounded to {_signed(strength.lower_bound)} … {_signed(strength.upper_bound)} by what "
-        f"{strength.people:,} people of {strength.dataset} can show): {_band(value)}{_whom(value, same)}."
+    most = ", the most that the data can show" if strength.at_bound else ""
+    interval = f", 95 % interval {_signed(strength.low)} to {_signed(strength.high)}"
+    line = (
+        f"The score is {_times(value)} times as likely for {likelier}{most}: {_band(value)}{_whom(value, same)} "
+        f"(log10 likelihood ratio {_signed(strength.log10_lr)}{interval if strength.low < strength.high else ''}; "
+        f"{strength.people:,} people of {strength.dataset} can show {_signed(strength.lower_bound)} … "
+        f"{_signed(strength.upper_bound)})."
     )
+    return f"{line} {_STRANGERS}" if same and _whom(value, same) else line
 
 
 def tension_in_words(decision: Verification) -> str:
@@ -352,7 +357,7 @@ def hardly_seen(name: str, listed: Sequence[Component]) -> list[str]:
     pairs = [(side, areas.get(side), areas.get(other)) for side, other in (_CHEEKS, _CHEEKS[::-1])]
     return [
         f"The {name} is turned: its {component_name(side)} {_covering(area)}, the other {share_of_area(other)}; "
-        "what argues against a match there may be no more than that it is hidden."
+        "what argues on that side, for or against a match, may be no more than that it is hidden."
         for side, area, other in pairs
         if area is not None and other is not None and area < _TURNED * other
     ]

@@ -53,7 +53,7 @@ class Strength(Document):
         high: upper end.
         lower_bound: least ratio that the data can show.
         upper_bound: greatest one.
-        at_bound: the map itself went beyond a bound, so that the ratio is "at least" (or "at most") this one.
+        at_bound: the map itself went beyond a bound, so that the ratio is the most that the data can show.
         dataset: that it was calibrated on.
         people: how many were in it.
     """

@@ -33,6 +33,7 @@ function digitsApart(first, second, least = 3) {
   return digits;
 }
 const png = (data) => `data:image/png;base64,${data}`;
+const whole = (text) => text.replace(/ (?=[±%])|(?<=±) /g, "\u00a0"); // no line ends within a number
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const bytesOf = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
 
@@ -72,9 +73,7 @@ async function working(what, button, work) {
 
 const isReady = () => SIDES.every((side) => chosen[side]?.faces);
 
-function ready() {
-  $("explain").disabled = atWork > 0 || !isReady();
-}
+const ready = () => { $("explain").disabled = atWork > 0 || !isReady(); };
 
 function forget() {
   turn += 1; // answers on their way are of another pair
@@ -160,9 +159,7 @@ const pairOf = (more) => JSON.stringify({
   reference: { image: chosen.reference.data, face: chosen.reference.face }, ...more,
 });
 
-async function explained(method, returns) {
-  return (await ask("/explanations/xfr", pairOf({ method, returns }))).json();
-}
+const explained = async (method, returns) => (await ask("/explanations/xfr", pairOf({ method, returns }))).json();
 
 const explain = () => working("Deciding, explaining, and testing the explanation …", $("explain"), explainPair);
 $("explain").addEventListener("click", explain);
@@ -174,10 +171,11 @@ async function explainPair() {
   answer = found;
   $("result").hidden = false;
   showDecision();
+  showDoubt(answer.explanation);
   showMaps();
   blend(100);
   showTable();
-  $("words").replaceChildren(...[...new Set(answer.explanation.words)].map((text) => element("li", text)));
+  $("words").replaceChildren(...[...new Set(answer.explanation.words)].map((text) => element("li", whole(text))));
   $("verdict").focus({ preventScroll: true });
   $("verdict").scrollIntoView();
 }
@@ -195,6 +193,9 @@ function showDecision() {
   const side = score > threshold ? "above" : score < threshold ? "below" : "at";
   $("scale").setAttribute("aria-label", `score ${plain(score, digits)}, ${side} the threshold ${plain(threshold, digits)}`);
 }
+
+/** Say above the maps that the check does not support them, as the first of the words does. */
+const showDoubt = ({ faithfulness, words }) => Object.assign($("doubt"), { hidden: (faithfulness?.verdict ?? "supported") === "supported", textContent: words[0] });
 
 /** Ends of the scale: of cosines up to 1, of other scores as far as these two need. */
 function ends(score, threshold) {
@@ -249,7 +250,7 @@ function cells({ share, error, area }) {
   const kind = Math.abs(share) < Math.max(0.5, 2 * error) ? "" : share > 0 ? "for-text" : "against-text";
   const [value, more] = withError(share, error), cell = element("td", value, { className: kind });
   cell.append(element("span", more, { className: "error" }), " %");
-  return [cell, element("td", area < 0.5 ? "< 1 %" : `${area.toFixed(0)} %`)];
+  return [cell, element("td", area < 0.1 ? "< 0.1 %" : `${area.toFixed(area < 2 ? 1 : 0)} %`)];
 }
 
 /** A share in percent, and its standard error, where the method has one. */
@@ -323,7 +324,7 @@ $("ask-matches").addEventListener("click", () => working("Looking which parts go
   $("matches").querySelector("ol").replaceChildren(...matches.map((pair) =>
     element("li", `${spoken(pair.probe)} – ${spoken(pair.reference)}: ${signed(pair.value, 3)}`)));
   $("matches").querySelector(".note").textContent = matches.length
-    ? "Probe – reference: what the two bring to the score together, by Shapley values of removing both. Lines: blue and whole raise the score, orange and dashed lower it; thicker is more."
+    ? "Probe – reference: what the two bring to the score together, by Shapley values of removing both. Lines: blue and whole raise the score, orange and dashed lower it; thicker is more. They prove no resemblance."
     : "No two parts bring anything to the score together.";
   blend(0);
   drawLines();
@@ -366,16 +367,19 @@ $("ask-methods").addEventListener("click", () => working("Asking other methods �
   }
 }));
 
+/** What argues most in a face: a mean of both would say what neither map shows where they disagree. */
+function extremes(side, known) {
+  const ranked = [...known].filter(([name]) => !start.apart.includes(name)).sort((a, b) => b[1].share - a[1].share);
+  const said = ([name, { share }], sign) => (sign * share > 0.5 ? whole(`${spoken(name)} (${signed(share)} %)`) : "nothing");
+  return `${capital(side)}: most for ${said(ranked[0], 1)}; most against ${said(ranked.at(-1), -1)}.`;
+}
+
 function card(title, found) {
   const box = element("article"), why = found.explanation;
   box.append(element("h4", why ? why.title : title));
   if (!why) return box.append(element("p", found.message)), box;
   box.append(...SIDES.map((side) => element("img", "", { src: png(why[side].overlay_png), alt: `map of the ${side} by ${why.title}` })));
-  const [probe, reference] = SIDES.map((side) => shares(why[side].regions));
-  const ranked = [...probe.keys()].filter((name) => !start.apart.includes(name))
-    .map((name) => [name, (probe.get(name).share + reference.get(name).share) / 2]).sort((a, b) => b[1] - a[1]);
-  const said = ([name, share]) => `${spoken(name)} (${signed(share)} %)`, first = ranked[0], last = ranked.at(-1);
-  box.append(element("p", `Most for: ${first[1] > 0.5 ? said(first) : "nothing"}; most against: ${last[1] < -0.5 ? said(last) : "nothing"}.`));
+  box.append(...SIDES.map((side) => element("p", extremes(side, shares(why[side].regions)))));
   if (why.replaced) box.append(element("p", why.replaced.reason));
   return box.append(element("p", capital(why.caveat) + ".", { className: "note" })), box;
 }

@@ -7,6 +7,7 @@ ticks that nobody sees, and compresses slowly.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,13 +19,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xfr_plugin.base.text import printable
 
-__all__ = ["Canvas", "Colour", "Point", "hatched"]
+__all__ = ["Canvas", "Colour", "Point", "hatched", "line_height", "text_width", "wrapped"]
 
 Colour: TypeAlias = str | tuple[int, int, int]
 Point: TypeAlias = tuple[float, float]
 
 _FINE = 3
 """Shapes are drawn three times as large and reduced, so that slanted edges are smooth."""
+
+
+_UNBROKEN = re.compile(r"(?<!±)\s+(?![±%])")
+"""Where a line may end: a number keeps its error and its unit."""
 
 
 @cache
@@ -69,7 +74,7 @@ class Canvas:
         self._draw.text(
             place, line, font=font, fill=colour, anchor=anchor, stroke_width=width, stroke_fill=halo
         )
-        return _width(line, size, bold)
+        return text_width(line, size, bold)
 
     def paragraph(self, place: Point, words: str, width: float, size: int = 16) -> float:
         """Write text in lines of at most this width, and return the height that it takes."""
@@ -111,9 +116,9 @@ class Canvas:
 def wrapped(words: str, width: float, size: int) -> list[str]:
     """Lines of at most this width in pixels; what is longer than a line alone is broken."""
     lines: list[str] = []
-    line, used, space = "", 0.0, _width(" ", size)
+    line, used, space = "", 0.0, text_width(" ", size)
     for word in _pieces(printable(words), width, size):
-        own = _width(word, size)
+        own = text_width(word, size)
         if line and used + space + own > width:
             lines.append(line)
             line, used = word, own
@@ -123,15 +128,18 @@ def wrapped(words: str, width: float, size: int) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
-def _width(word: str, size: int, bold: bool = False) -> float:
+def text_width(word: str, size: int, bold: bool = False) -> float:
+    """Width in pixels of printable text."""
     return float(_font(size, bold).getlength(word))
 
 
 def _pieces(words: str, width: float, size: int) -> Iterator[str]:
     """Words, and parts of those that are longer than a line."""
-    for word in words.split():
-        while _width(word, size) > width and len(word) > 1:
-            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _width(word[:n], size) <= width)
+    for word in _UNBROKEN.split(words.strip()):
+        while text_width(word, size) > width and len(word) > 1:
+            fits = next(
+                n for n in range(len(word) - 1, 0, -1) if n == 1 or text_width(word[:n], size) <= width
+            )
             yield word[:fits]
             word = word[fits:]
         yield word

@@ -18,7 +18,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from xfr_plugin.base.statistics import smoothed
 from xfr_plugin.explanation.explanation import Explanation, FaceExplanation
-from xfr_plugin.explanation.figures.canvas import Canvas, Point, hatched, line_height, wrapped
+from xfr_plugin.explanation.figures.canvas import (
+    Canvas,
+    Point,
+    hatched,
+    line_height,
+    text_width,
+    wrapped,
+)
 from xfr_plugin.explanation.verification import Verification
 from xfr_plugin.explanation.words import (
     APART,
@@ -160,10 +167,28 @@ def explained_face(face: FaceExplanation, scale: float, width: int, numbers: boo
     mixed[edges] = 1.0
     canvas = Canvas(width, height)
     canvas.paste(Image.fromarray((np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)), (0, 0))
-    for part, place in _places(face, width / face.image.shape[1]) if numbers else ():
-        size = 17 if part.area > 2 else 14
-        canvas.text(place, _minus(f"{part.share:+.0f}"), size, bold=True, anchor="mm", halo="white")
+    if numbers:
+        _write_values(canvas, _places(face, width / face.image.shape[1]))
     return canvas
+
+
+def _write_values(canvas: Canvas, places: Sequence[tuple[Component, Point]]) -> None:
+    """Write values at their regions, the strongest first; one that would lie over another is left to the chart."""
+    width, height = canvas.image.size
+    enlarged, taken = max(1.0, width / _FACE), list[tuple[float, float, float, float]]()
+    for part, (x, y) in sorted(places, key=lambda one: -abs(one[0].share)):
+        words, size = _minus(f"{part.share:+.0f}"), round((17 if part.area > 2 else 14) * enlarged)
+        across, down = text_width(words, size, bold=True) / 2 + 2, 0.4 * size + 2
+        x, y = min(max(x, across), width - across), min(max(y, down), height - down)
+        box = (x - across, y - down, x + across, y + down)
+        if not any(_overlap(box, other) for other in taken):
+            taken.append(box)
+            canvas.text((x, y), words, size, bold=True, anchor="mm", halo="white")
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two boxes (left, top, right, bottom) have more than their rims in common."""
+    return all(one[i] < other[i + 2] - 1 and other[i] < one[i + 2] - 1 for i in (0, 1))
 
 
 def score_panel(explanation: Explanation) -> Canvas:
@@ -195,7 +220,7 @@ def _drawn(explanation: Explanation) -> Canvas:
     title = wrapped(headline(explanation), _WIDTH - 2 * _EDGE, 21)
     faces_top = 92 + len(title) * line_height(21) + 30
     legend_top = faces_top + face_height + 10
-    chart_top = legend_top + 52
+    chart_top = legend_top + 62
     small = wrapped(_small_print(explanation), _WIDTH - 2 * _EDGE, _SMALL)
     notes = _notes(explanation)
     right = 250 + sum(
@@ -257,6 +282,8 @@ def _draw_legend(canvas: Canvas, top: int) -> None:
     canvas.paste(Image.fromarray((strip * 255).astype(np.uint8)), (left, top))
     canvas.text((left - 12, top + 9), "against a match (hatched)", 16, anchor="rm")
     canvas.text((left + 2 * width + 12, top + 9), "for a match", 16, anchor="lm")
+    words = "colour: how much each place argues; number: what the whole region adds up to"
+    canvas.text((_WIDTH // 2, top + 26), words, 14, colour=_GREY, anchor="ma")
 
 
 def _bars(explanation: Explanation) -> tuple[list[_Bar], list[_Bar]]:
@@ -461,7 +488,8 @@ def _small_print(explanation: Explanation) -> str:
     return (
         f"{decision_in_words(decision)} Method {explanation.method}, recognizer {decision.recognizer}.{caveats} "
         "Both maps share one colour scale and are smoothed for the eye "
-        f"(σ = {DISPLAY_SIGMA:.0%} of the height); numbers are not. Left and right are the subject's. "
+        f"(σ = {DISPLAY_SIGMA:.0%} of the height); numbers are not, and stand in the chart where a map has no room. "
+        "Left and right are the subject's. "
         "The picture shows what moves this recognizer's score, and not who somebody is. "
         f"xfr-plugin {explanation.version}"
     )

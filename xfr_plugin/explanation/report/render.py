@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import platform
+import re
 from importlib import resources
 from typing import Any
 
@@ -29,6 +30,7 @@ from xfr_plugin.explanation.report.build import Report
 from xfr_plugin.explanation.words import (
     APART,
     Component,
+    check_in_words,
     component_name,
     components,
     explanation_in_words,
@@ -54,7 +56,7 @@ def html_of(report: Report) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
-    environment.filters |= {"component": component_name, "minus": lambda text: text.replace("-", "−")}
+    environment.filters |= {"component": component_name, "minus": _minus, "share": _share, "whole": _whole}
     return environment.from_string(template.read_text(encoding="utf-8")).render(values_of(report))
 
 
@@ -84,13 +86,20 @@ def values_of(report: Report) -> dict[str, Any]:
         "decision": decision,
         "headline": headline(explanation),
         "sentences": explanation_in_words(explanation),
-        "faces": [_face(name, face, scale) for name, face in zip(SIDES, sides, strict=True)],
+        "faces": [
+            _face(name, face, scale) | {"file": given.name}
+            for name, face, given in zip(SIDES, sides, report.inputs, strict=True)
+        ],
         "panel": _data(panel.image),
         "panel_words": ", ".join(panel.written),
         "rows": _rows(explanation),
         "has_ratios": ratio_shares(explanation) is not None,
         "check": explanation.faithfulness,
-        "methods": [_method(other) for other in report.comparison.explanations.values()],
+        "methods": [
+            _method(other)
+            for name, other in report.comparison.explanations.items()
+            if name != explanation.method
+        ],
         "failed": [result for result in report.comparison.results if result.explanation is None],
         "agreement": _agreement(report),
         "matches": _matches(report),
@@ -112,6 +121,22 @@ def values_of(report: Report) -> dict[str, Any]:
 
 def _sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}."
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _share(said: float) -> str:
+    """A share in percent; one of nothing has no sign."""
+    return _minus(f"{100 * said:+.0f} %" if round(100 * said) else "0 %")
+
+
+def _whole(text: str) -> str:
+    """A sentence whose lines end at no place between a number, its error and its unit; with its text escaped."""
+    from markupsafe import Markup, escape  # comes with Jinja2
+
+    return Markup(re.sub(r" (?=[±%])|(?<=±) ", "&nbsp;", escape(_shown(text))))
 
 
 def _shown(value: Any) -> Any:
@@ -162,7 +187,7 @@ def _cell(part: Component, reach: float, ratio: float | None) -> dict[str, Any]:
         "area": share_of_area(part.area),
         "against": part.share < 0,
         "width": round(50 * abs(part.share) / reach, 1),
-        "ratio": None if ratio is None else f"{ratio:+.2f}".replace("-", "−"),
+        "ratio": "–" if ratio is None or not part.area else _minus(f"{ratio:+.2f}"),
     }
 
 
@@ -175,7 +200,7 @@ def _method(explanation: Explanation) -> dict[str, Any]:
         "title": entry.title,
         "paper": f"{entry.paper} ({entry.year})",
         "caveat": _sentence(entry.caveat),
-        "verdict": explanation.faithfulness.verdict if explanation.faithfulness else "not checked",
+        "verdict": check_in_words(explanation.faithfulness, tried=False),
         "faces": [_face(name, face, scale, _SMALL) for name, face in zip(SIDES, sides, strict=True)],
     }
 
@@ -188,7 +213,7 @@ def _agreement(report: Report) -> list[tuple[str, str, str]]:
         (
             found.methods[i],
             found.methods[j],
-            "not defined" if np.isnan(mean[i, j]) else f"{mean[i, j]:.2f}".replace("-", "−"),
+            "not defined" if np.isnan(mean[i, j]) else _minus(f"{mean[i, j]:.2f}"),
         )
         for i in range(len(found.methods))
         for j in range(i + 1, len(found.methods))
@@ -202,6 +227,6 @@ def _matches(report: Report) -> list[tuple[str, str, str]]:
     from xfr_plugin.explanation.figures.matches import strongest_matches  # Matplotlib is slow to import
 
     return [
-        (component_name(probe), component_name(reference), f"{100 * specific:+.2f}".replace("-", "−"))
+        (component_name(probe), component_name(reference), _minus(f"{100 * specific:+.2f}"))
         for probe, reference, specific, _ in strongest_matches(report.matches, _MATCHES)
     ]
