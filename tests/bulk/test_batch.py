@@ -189,6 +189,16 @@ def test_of_another_recognizer_the_name_is_said_first(faces: Path, tmp_path: Pat
         explain_all(faces, tmp_path / "run", methods=(), recognizer=replace_calibration(small_recognizer()))
 
 
+def test_a_run_remembers_whose_photos_they_are(faces: Path, tmp_path: Path) -> None:
+    results = explain_all(faces, tmp_path / "run", methods=(), people=True)
+    rows = results.pairs().to_pylist()
+    assert rows
+    for row in rows:
+        assert [row[side].split("/")[0] for side in ("probe", "reference")] == [
+            row["probe_person"], row["reference_person"]
+        ]  # fmt: skip
+
+
 def test_pictures_of_chosen_pairs(faces: Path, tmp_path: Path) -> None:
     results = explain_all(faces, tmp_path / "run", methods=["xssab"], pictures="random 2")
     pictures = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())

@@ -56,6 +56,7 @@ def test_a_folder_against_itself_has_each_pair_once(tmp_path: Path) -> None:
     assert table.genuine.sum() == len(PEOPLE)
     same = [a.split("/")[0] == b.split("/")[0] for a, b in pairs]
     assert table.genuine.astype(bool).tolist() == same
+    assert table.people == [name.split("/")[0] for name in table.names]
 
 
 def test_probes_are_paired_with_the_whole_gallery(tmp_path: Path) -> None:

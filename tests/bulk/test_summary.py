@@ -83,6 +83,15 @@ def test_photos_are_one_persons_as_far_as_genuine_pairs_tell(run: BatchResults) 
     assert _people(table.append_column("genuine", pa.nulls(2, pa.bool_()))).tolist() == [[0, 0], [1, 1]]
 
 
+def test_who_is_who_is_known_by_name_where_there_are_names() -> None:
+    photos = {f"{side}_sha256": [f"{side}{i}" for i in range(3)] for side in ("probe", "reference")}
+    names = {"probe_person": ["ann", "bob", "ann"], "reference_person": ["bob", "cyd", "ann"]}
+    table = pa.table(photos | names | {"genuine": pa.nulls(3, pa.bool_())})
+    assert _people(table).tolist() == [[0, 1], [1, 2], [0, 0]]
+    unsure = table.set_column(2, "probe_person", pa.array(["ann", None, "ann"]))
+    assert len(np.unique(_people(unsure))) == 6
+
+
 def test_decisions_are_counted_whether_explained_or_not(tmp_path: Path) -> None:
     write_list(tmp_path)
     with (tmp_path / "pairs.csv").open("a") as file:

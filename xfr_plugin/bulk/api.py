@@ -392,6 +392,10 @@ def _pair_columns(
         "log_likelihood_ratio": pa.array(llr, mask=missing | np.isnan(llr)),
         "error": pa.array(_pair_errors(table, reasons), pa.string()),
     }
+    if table.people is not None:
+        people = pa.array(map(_as_unicode, table.people), pa.string())
+        for side, numbers in zip(SIDES, (table.probes, table.references), strict=True):
+            columns[f"{side}_person"] = pa.DictionaryArray.from_arrays(pa.array(numbers), people)
     for name in [] if table.columns is None else table.columns.column_names:
         own = name
         while own in columns or own in KINDS:

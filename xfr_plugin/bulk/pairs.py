@@ -7,7 +7,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -50,6 +50,7 @@ class PairTable:
         references: the same of its reference.
         genuine: for each pair 1 where both show one person, 0 where they do not, −1 where nobody said.
         columns: columns of the list that mean nothing here (pyarrow table, a row a pair); None if there are none.
+        people: for each photo whose it is; None where nobody said.
     """
 
     names: Sequence[str]
@@ -58,6 +59,7 @@ class PairTable:
     references: Indices
     genuine: NDArray[np.int8]
     columns: Any = None
+    people: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.probes)
@@ -159,7 +161,8 @@ def _listed(path: Path, photos: str | os.PathLike[str] | None) -> PairTable:
     numbers = [[places.setdefault(name, len(places)) for name in side] for side in (probes, references)]
     first, second = (np.array(side, dtype=np.int64) for side in numbers)
     names = list(places)
-    return _unlabelled(names, [root / name for name in names], first, second, genuine, columns)
+    listed = _unlabelled(names, [root / name for name in names], first, second, genuine, columns)
+    return replace(listed, people=_owners(names)) if path.suffix.lower() == ".txt" else listed
 
 
 def _unlabelled(
@@ -176,12 +179,19 @@ def _unlabelled(
 
 def _with_people(table: PairTable) -> PairTable:
     """The table, genuine where both photos lie in folders of one name."""
-    for name in table.names:
-        if not PurePath(name).parent.name:
+    people = _owners(table.names)
+    numbers = np.unique(people, return_inverse=True)[1]
+    same = (numbers[table.probes] == numbers[table.references]).astype(np.int8)
+    return replace(table, genuine=same, people=people)
+
+
+def _owners(names: Sequence[str]) -> list[str]:
+    """By whom the folders of photos are named."""
+    people = [PurePath(name).parent.name for name in names]
+    for name, person in zip(names, people, strict=True):
+        if not person:
             raise InputError(f"whose photo is {shown(name)}? It lies in no folder that is named by a person")
-    owners = np.unique([PurePath(name).parent.name for name in table.names], return_inverse=True)[1]
-    same = (owners[table.probes] == owners[table.references]).astype(np.int8)
-    return PairTable(table.names, table.paths, table.probes, table.references, same, table.columns)
+    return people
 
 
 def _images(folder: Path, left_out: str | None) -> list[str]:

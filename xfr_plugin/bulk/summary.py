@@ -319,18 +319,27 @@ def _decided(pairs: Any) -> Decided:
 
 
 def _people(pairs: Any) -> Indices:
-    """Whom each pair shows, N×2: people by number, as far as genuine pairs tell which photos are of one."""
+    """Whom each pair shows, N×2: people by number; where they have no names, as far as genuine pairs tell."""
     from scipy.sparse import coo_matrix, csgraph
 
-    pa = arrow()
-    names = [pairs.column(f"{side}_sha256").cast(pa.string()).combine_chunks() for side in SIDES]
-    photos = pa.concat_arrays(names).dictionary_encode().indices.to_numpy().reshape(2, -1)
+    named = [f"{side}_person" for side in SIDES]
+    if set(named) <= set(pairs.column_names) and not any(pairs.column(name).null_count for name in named):
+        return _numbers(pairs, "person").T
+    photos = _numbers(pairs, "sha256")
     genuine = pairs.column("genuine").fill_null(False).to_numpy()
     first, second = photos[:, genuine]
     count = int(photos.max(initial=-1)) + 1
     linked = coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
     owners: Indices = csgraph.connected_components(linked, directed=False)[1][photos.T]
     return owners
+
+
+def _numbers(pairs: Any, what: str) -> Indices:
+    """The same number for the same text, on either side: 2×N."""
+    pa = arrow()
+    texts = [pairs.column(f"{side}_{what}").cast(pa.string()).combine_chunks() for side in SIDES]
+    numbers: Indices = pa.concat_arrays(texts).dictionary_encode().indices.to_numpy().reshape(2, -1)
+    return numbers
 
 
 def _intervals(
