@@ -107,7 +107,7 @@ def test_decisions_are_counted_whether_explained_or_not(tmp_path: Path) -> None:
     assert (decided.false_non_matches, decided.false_matches) == (sum(wrong), len(wrong) - sum(wrong))
     told = " ".join(decided_in_words(decided, results.manifest))
     assert f"{len(rows)} pairs by " in told
-    assert "1 have no score" in told
+    assert "without a score 1" in told
     assert f"Of {decided.genuine} pairs of one person {decided.false_non_matches} do not match" in told
 
 

@@ -31,7 +31,7 @@ def decided_in_words(decided: Decided, manifest: BatchManifest) -> list[str]:
     told = (
         f"{counted(decided.pairs, 'pair')} by {manifest.recognizer}, threshold {manifest.threshold:.4f} "
         f"({manifest.threshold_source}): {decided.matches:,} match, {decided.non_matches:,} do not"
-        f"{f', {decided.unscored:,} have no score' if decided.unscored else ''}."
+        f"{f', without a score {decided.unscored:,}' if decided.unscored else ''}."
     )
     kinds = {
         "one person": (decided.genuine, decided.false_non_matches, "do not match"),
