@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xfr_plugin.base.one_thread import blended, complement, patched, standardised
+from xfr_plugin.base.one_thread import blended, complement, multiplied, patched, standardised
 
 TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -21,6 +21,7 @@ def test_arithmetic_is_that_of_torch(kind: torch.dtype) -> None:
     mean, std = (torch.tensor(value, dtype=kind).view(1, 3, 1, 1) for value in ([0.5, 0.4, 0.3], [0.2] * 3))
     assert torch.equal(standardised(faces, mean, std), (faces - mean) / std)
     assert torch.equal(complement(share), 1 - share)
+    assert torch.equal(multiplied(share, faces[:, None]), share * faces[:, None])
     mixed = blended(torch.zeros(1, 1, dtype=kind), faces[:, None], share)
     torch.testing.assert_close(mixed, torch.lerp(torch.zeros(1, 1, dtype=kind), faces[:, None], share))
 
@@ -40,7 +41,8 @@ def test_patches_are_put_into_copies(kind: torch.dtype) -> None:
 def test_a_gradient_that_is_wanted_stays() -> None:
     faces = images(torch.float32).requires_grad_()
     one = torch.ones(1)
-    for result in (standardised(faces, one, one), complement(faces), blended(faces, one, one / 2)):
+    both = multiplied(faces, one), multiplied(one, faces)
+    for result in (standardised(faces, one, one), complement(faces), blended(faces, one, one / 2), *both):
         assert result.requires_grad
     with torch.no_grad():
         assert torch.equal(complement(faces), 1 - faces)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["blended", "complement", "patched", "standardised"]
+__all__ = ["blended", "complement", "multiplied", "patched", "standardised"]
 
 _TYPES = (torch.float32, torch.float64)
 
@@ -44,6 +44,13 @@ def blended(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
 def complement(share: Tensor) -> Tensor:
     """1 − share."""
     return torch.from_numpy(1 - _array(share)) if _is_plain(share) else 1 - share
+
+
+def multiplied(first: Tensor, second: Tensor) -> Tensor:
+    """first · second."""
+    if not (_is_plain(first) and _is_plain(second)):
+        return first * second
+    return torch.from_numpy(_array(first) * _array(second))
 
 
 def standardised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from xfr_plugin.attr._base.method import attribution_method
 from xfr_plugin.attr._base.perturbation import PerturbationPairAttribution
 from xfr_plugin.attr._base.scoring import FaceScores, Fill
 from xfr_plugin.attr._base.smoothing import Blur
+from xfr_plugin.base.one_thread import complement, multiplied
 from xfr_plugin.base.options import checked_at_least, checked_choice
 
 __all__ = ["MeryAvg", "MinPlus"]
@@ -177,8 +178,8 @@ class _Path:
         self.product = self.product * (1 - self.regions.only(regions).draw(slice(None), self.product))
 
     def _keep(self, drawn: Tensor, faces: slice) -> Tensor:
-        product = self.product[faces, None] * (1 - drawn)
-        return 1 - product if self.adding else product
+        product = multiplied(self.product[faces, None], complement(drawn))
+        return complement(product) if self.adding else product
 
     def _keep_now(self, drawn: Tensor, faces: slice) -> Tensor:
         return self._keep(torch.zeros_like(drawn), faces)
