@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from xfr_plugin.base.engines import opened
@@ -23,8 +24,11 @@ __all__ = ["Run"]
 _MEMORY_PAIRS = 2
 """Pairs in which the memory of each method is measured."""
 
-_METHODS_A_JOB = 4
+_METHODS_A_JOB = 8
 """Of one pair, where there are several workers: what protocols know of a pair serves them all."""
+
+_PAIRS_A_ROUND = 16
+"""Jobs of one pair lie so many pairs apart, or several workers would find out at once what the pair is."""
 
 
 @dataclass
@@ -101,7 +105,7 @@ class Run:
         """What is not done yet, of so many methods at once."""
         names = [method.name for method in self.task.methods]
         watched = Counter({name: len(self.shard(COST, name).lines) for name in names})
-        jobs: list[JudgeJob] = []
+        by_pair: list[list[JudgeJob]] = []
         for entry in order:
             judges = self.task.judges(entry)
             left = {
@@ -109,13 +113,17 @@ class Run:
                 for name in names
             }
             todo = [(name, protocols) for name, protocols in left.items() if protocols]
+            by_pair.append([])
             for start in range(0, len(todo), size):
                 some = tuple(todo[start : start + size])
                 watch = tuple(name for name, _ in some if watched[name] < _MEMORY_PAIRS)
                 watched.update(watch)
                 known = entry.name in self.facts.lines
-                jobs.append(JudgeJob(entry, some, not known, watch, self.maps.folder))
-        return jobs
+                by_pair[-1].append(JudgeJob(entry, some, not known, watch, self.maps.folder))
+        if size == 1:
+            return list(chain.from_iterable(by_pair))
+        rounds = (by_pair[i : i + _PAIRS_A_ROUND] for i in range(0, len(by_pair), _PAIRS_A_ROUND))
+        return [job for some in rounds for jobs in zip_longest(*some) for job in jobs if job is not None]
 
     def _record(self, entry: PairEntry, judged: Judged) -> None:
         """Write what came of a job, maps first: a line says that nothing is left to do."""
