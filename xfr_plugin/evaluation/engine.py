@@ -13,7 +13,6 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from xfr_plugin.base.engines import opened
-from xfr_plugin.base.files import make_folder
 from xfr_plugin.evaluation.clock import Clock, Progress
 from xfr_plugin.evaluation.pairs import PairEntry
 from xfr_plugin.evaluation.store import MapCache, Shard, records_path
@@ -75,8 +74,6 @@ class Run:
         """
         order = _merged(*kinds)
         clock = Clock(self.task.methods, len(order))
-        if self.task.setting.cache is not None:
-            make_folder(self.task.setting.cache)
         jobs = self._jobs(order, 1 if workers == 1 else _METHODS_A_JOB)
         planned = Counter(method for job in jobs for method, _ in job.todo)
         for method in self.task.methods:
@@ -86,10 +83,8 @@ class Run:
             while jobs:
                 apart: list[JudgeJob] = []
                 for job, judged in workforce.results(jobs):
-                    if (
-                        judged.died and len(job.todo) > 1
-                    ):  # of one method, which must not take the others along
-                        apart += job.apart()
+                    if judged.died and len(job.todo) > 1:
+                        apart += job.apart()  # one method's fault must not take the others along
                         continue
                     self._record(job.entry, judged)
                     for name, seconds in judged.seconds.items():

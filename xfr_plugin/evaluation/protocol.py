@@ -95,8 +95,8 @@ class Setting:
         faces: the folder that the pairs come from, for protocols that need other people's faces.
         people: who is there besides.
         photographs: folder of the photographs that probes come from, for protocols that draw on them.
-        cache: a folder for what takes long to compute and does not depend on methods; None, or one that is not there,
-            keeps nothing.
+        cache: a folder for what takes long to compute and does not depend on methods; None keeps nothing, nor does
+            a machine of a cluster that has not the run's folder.
     """
 
     recognizer: Recognizer

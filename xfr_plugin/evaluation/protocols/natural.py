@@ -126,7 +126,7 @@ class Natural(MapProtocol):
         files = pair.files if setting.recognizer.gives == "scores" else pair.files[0]
         key = json.dumps([files, strangers, self.operators, setting.seed])
         name = hashlib.sha256(key.encode() + pair.probe.numpy().tobytes()).hexdigest()[:24]
-        path = setting.cache / f"{name}.npz" if setting.cache and setting.cache.is_dir() else None
+        path = setting.cache / f"{name}.npz" if setting.cache and setting.cache.parent.is_dir() else None
         kept = _kept(path)
         if kept is None:
             kept = self._made(pair, strangers, setting)
